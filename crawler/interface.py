@@ -1,0 +1,265 @@
+"""What the crawler gives to the rest of forkwatch: candidates, snapshots and bytes, with what they cost.
+
+Read this first. Everything here came from the Hub and is hostile text until somebody shows otherwise;
+`Claim` holds what a repository *says*, `RepoFile` what the Hub *reports*, and neither is a proof.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import NewType, Protocol
+
+RepoId = NewType("RepoId", str)
+"""`namespace/name`, as `parse_repo_id` accepted it."""
+
+Commit = NewType("Commit", str)
+"""A full git commit id, 40 lower-case hex digits."""
+
+_REPO_ID = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}", re.ASCII)
+
+
+def parse_repo_id(text: str) -> RepoId:
+    """Accept a Hub model id.
+
+    Raises:
+        InvalidRepoIdError: it is not `namespace/name` in the characters the Hub allows.
+    """
+    namespace, _, name = text.partition("/")
+    if not _REPO_ID.fullmatch(text) or {namespace, name} & {".", ".."}:
+        raise InvalidRepoIdError(text)
+    return RepoId(text)
+
+
+class Relation(StrEnum):
+    """How a repository says it derives from its base (the Hub's `base_model_relation`)."""
+
+    FINETUNE = "finetune"
+    ADAPTER = "adapter"
+    MERGE = "merge"
+    QUANTIZED = "quantized"
+
+
+class Channel(StrEnum):
+    """The public signal that led us to a candidate."""
+
+    DECLARED = "declared"
+    TAG = "tag"
+    NAME = "name"
+    DIRECT = "direct"
+    """Named by the user (`forkwatch scan`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a repository says about its own origin. Never evidence of it."""
+
+    base: RepoId | None
+    """The repository it claims to derive from; None when only a name or a tag hints at one."""
+    relation: Relation | None
+    statement: str
+    """The words or the metadata that make the claim, quoted, at most 300 characters."""
+    faithful: bool = False
+    """It claims to *be* the release, or an unmodified copy of it (official, mirror, exact copy…)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A repository that may be a fork, and every channel that found it."""
+
+    repo: RepoId
+    channels: tuple[Channel, ...]
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RepoFile:
+    """One file of a snapshot, as the Hub reports it."""
+
+    path: str
+    size: int
+    """Bytes."""
+    git_oid: str
+    """Git blob id: SHA-1 of the content for a small file, of the pointer for an LFS file."""
+    sha256: str | None
+    """SHA-256 of the content, known for LFS files only."""
+
+
+class Access(StrEnum):
+    """Whether the file contents of a repository can be read."""
+
+    OPEN = "open"
+    GATED = "gated"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One repository at one commit. Immutable: everything known about a fork is known about a snapshot."""
+
+    repo: RepoId
+    commit: Commit
+    files: tuple[RepoFile, ...]
+    """Sorted by path."""
+    tags: tuple[str, ...]
+    claims: tuple[Claim, ...]
+    license: str | None
+    access: Access
+    created_at: datetime | None
+    last_modified: datetime | None
+    downloads: int
+    """In the last 30 days, as the Hub counts."""
+    likes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Sum of the sizes of all files."""
+        return sum(file.size for file in self.files)
+
+    def file(self, path: str) -> RepoFile | None:
+        """The file at `path`, if there is one."""
+        return next((file for file in self.files if file.path == path), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What was spent on the Hub."""
+
+    requests: int = 0
+    bytes_downloaded: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.requests + other.requests, self.bytes_downloaded + other.bytes_downloaded)
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.requests - other.requests, self.bytes_downloaded - other.bytes_downloaded)
+
+
+@dataclass(frozen=True, slots=True)
+class RepoSummary:
+    """A row of a model listing."""
+
+    repo: RepoId
+    tags: tuple[str, ...]
+    created_at: datetime | None
+
+
+class ByteSource(Protocol):
+    """Random access to one file of a snapshot, local or remote."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`.
+
+        Raises:
+            CrawlerError: they could not be had (network, truncation, a server that ignores Range).
+        """
+        ...
+
+
+class Progress(Protocol):
+    """Told about bytes as they arrive; the null implementation is `ignore_progress`."""
+
+    def __call__(self, path: str, done: int, total: int) -> None: ...
+
+
+def ignore_progress(path: str, done: int, total: int) -> None:
+    """A `Progress` for nobody."""
+
+
+class Hub(Protocol):
+    """The only door to the Hub. All reads of a repository are pinned to a commit."""
+
+    @property
+    def cost(self) -> Cost:
+        """Spent by this object so far."""
+        ...
+
+    def list_models(
+        self, *, tags: tuple[str, ...] = (), search: str | None = None
+    ) -> Iterator[RepoSummary]:
+        """Models that carry all `tags` and whose id contains `search`, newest first."""
+        ...
+
+    def snapshot(self, repo: RepoId, revision: str | None = None) -> Snapshot:
+        """Pin a repository at a revision (default: the head of `main`)."""
+        ...
+
+    def read_text(self, snapshot: Snapshot, path: str, limit: int = 1 << 20) -> str:
+        """A small text file, UTF-8 with replacement, refused above `limit` bytes."""
+        ...
+
+    def open(self, snapshot: Snapshot, path: str) -> ByteSource:
+        """Ranged reads of one file, without downloading it."""
+        ...
+
+    def download(self, snapshot: Snapshot, path: str, progress: Progress = ignore_progress) -> Path:
+        """The file in the local cache, its SHA-256 (or git blob id) checked while it streamed."""
+        ...
+
+
+class Source(Protocol):
+    """One channel that finds candidates for a release."""
+
+    @property
+    def channel(self) -> Channel: ...
+
+    def candidates(self, hub: Hub, release: RepoId) -> Iterator[Candidate]:
+        """Candidates, the release itself excluded, each repository at most once."""
+        ...
+
+
+class CrawlerError(Exception):
+    """Root of what the crawler raises. `tip` says what the reader can do about it."""
+
+    tip: str = ""
+
+
+class InvalidRepoIdError(CrawlerError):
+    """Not a model id."""
+
+    tip = "A model id looks like 'namespace/name'."
+
+
+class RepoNotFoundError(CrawlerError):
+    """No such repository or revision, or it is private."""
+
+    tip = "Check the spelling; a private repository needs HF_TOKEN."
+
+
+class AccessDeniedError(CrawlerError):
+    """Gated, disabled, or the token does not open it."""
+
+    tip = "Accept the repository's conditions on the Hub and set HF_TOKEN to a read token of that account."
+
+
+class BadTokenError(CrawlerError):
+    """The Hub refuses the token itself."""
+
+    tip = "Unset HF_TOKEN, or set it to a valid read token."
+
+
+class HubUnavailableError(CrawlerError):
+    """The Hub cannot be reached, stalls, or answers with server errors or rate limits after all retries."""
+
+    tip = "Try again later; check HF_ENDPOINT and the network."
+
+
+class CorruptDownloadError(CrawlerError):
+    """The bytes are not the ones the Hub announced (length or hash)."""
+
+    tip = "Try again; if it persists, the repository's file is damaged."
+
+
+class NoSpaceError(CrawlerError):
+    """The cache would leave less free disk space than the configured floor."""
+
+    tip = "Free some disk space or move the state with FORKWATCH_STATE_DIR."

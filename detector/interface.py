@@ -1,0 +1,311 @@
+"""What the detector says about weights: files, tensors, edits, lineage, signatures, outputs.
+
+Read this first. The words are DESIGN's: a *diff* compares tensors, an *edit* says what the diff means,
+and every statement carries a `Certainty`. Nothing here executes anything that came from a fork.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Certainty(StrEnum):
+    """How strong a statement is. `PROVED` means reproduced from bytes, not merely likely."""
+
+    PROVED = "proved"
+    CONSISTENT = "consistent-with"
+    UNKNOWN = "unknown"
+
+
+class EditKind(StrEnum):
+    """What was done to the weights or to the files beside them. A snapshot can carry several."""
+
+    IDENTICAL = "identical"
+    REPACKAGED = "repackaged"
+    DTYPE_CAST = "dtype-cast"
+    QUANTIZED = "quantized"
+    ADAPTER = "adapter"
+    LOW_RANK_MERGE = "low-rank-merge"
+    DIRECTIONAL_EDIT = "directional-edit"
+    FULL_FINETUNE = "full-finetune"
+    PARTIAL_FINETUNE = "partial-finetune"
+    MERGE = "merge"
+    LAYER_SURGERY = "layer-surgery"
+    VOCABULARY_CHANGE = "vocabulary-change"
+    TEMPLATE_CHANGE = "template-change"
+    CONFIG_CHANGE = "config-change"
+    SPARSE_PATCH = "sparse-patch"
+    UNRELATED = "unrelated"
+    UNKNOWN = "unknown"
+
+
+VALUE_PRESERVING = frozenset(
+    {EditKind.IDENTICAL, EditKind.REPACKAGED, EditKind.DTYPE_CAST, EditKind.QUANTIZED}
+)
+"""Edits that keep the model's values, exactly or up to the stated rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One measured fact that supports a statement."""
+
+    name: str
+    """kebab-case, e.g. `bit-exact-fraction`."""
+    value: float | int | str | bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditDetail:
+    """Parameters of an edit; a field that does not apply to its kind is None or empty."""
+
+    rank: int | None = None
+    """Numerical rank of the delta, above the rounding of the stored dtype."""
+    strength: float | None = None
+    """Directional edit: median share of the direction removed (1 = projected out)."""
+    modules: tuple[str, ...] = ()
+    """Touched projection names, sorted, e.g. `down_proj`."""
+    layers: tuple[int, int] | None = None
+    """First and last touched layer, inclusive."""
+    scheme: str | None = None
+    """dtype or quantisation type of the fork, e.g. `F16`, `Q8_0`."""
+    files: tuple[str, ...] = ()
+    """For template and config changes: the files that differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One named edit."""
+
+    kind: EditKind
+    certainty: Certainty
+    detail: EditDetail = EditDetail()
+    evidence: tuple[Evidence, ...] = ()
+
+
+class LineageStatus(StrEnum):
+    """Whether the weights derive from the release."""
+
+    PROVED = "proved"
+    CONSISTENT = "consistent-with"
+    UNKNOWN = "unknown"
+    UNRELATED = "unrelated"
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What the *weights* say about descent; claims live elsewhere (`crawler.interface.Claim`)."""
+
+    status: LineageStatus
+    evidence: tuple[Evidence, ...] = ()
+
+
+# --- files -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFile:
+    """One file the release's signature covers."""
+
+    path: str
+    sha256: str
+    size: int
+    git_oid: str
+    """Git blob id of the same content: what the Hub reports for a small file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The files of a verified release, and the root digest that names it."""
+
+    root_digest: str
+    """`sha256:<hex>`: SHA-256 of the raw file digests in name order (OMS spec 1.0)."""
+    files: tuple[ManifestFile, ...]
+
+    def file(self, path: str) -> ManifestFile | None:
+        """The entry for `path`, if it is covered."""
+        return next((file for file in self.files if file.path == path), None)
+
+
+class SignatureStatus(StrEnum):
+    """Outcome of checking a release's signature."""
+
+    VERIFIED = "verified"
+    UNSIGNED = "unsigned"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureCheck:
+    """Outcome of verifying a release folder against its OMS bundle; `manifest` only when VERIFIED."""
+
+    status: SignatureStatus
+    signer: str
+    """Fingerprint of the key that verified it, `ecdsa-sha256:<hex of the public key>`; empty otherwise."""
+    manifest: Manifest | None
+    reason: str = ""
+    """Why it is not verified, with the class of the library's exception."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileMatch:
+    """Stage 3: which files are byte-identical to the release's, by the hashes the Hub reports."""
+
+    identical: tuple[str, ...]
+    changed: tuple[str, ...]
+    added: tuple[str, ...]
+    missing: tuple[str, ...]
+    weights_identical: bool
+    """Every weight file of the release is present with its exact bytes, and no other weight file is."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFinding:
+    """A file that is dangerous or unreadable as such, whatever the weights say."""
+
+    id: str
+    """Finding id: `pickle-file`, `unsafe-pickle`, `executable-file`, `malformed-weights`…"""
+    path: str
+    note: str
+
+
+# --- tensors ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor as its container's header describes it."""
+
+    name: str
+    """Canonical (transformers) name, whatever the container calls it."""
+    dtype: str
+    """The container's own word: `BF16`, `F16`, `F32`, `Q8_0`…"""
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+class WeightReader(Protocol):
+    """Weights of one checkpoint under canonical names, whatever file format holds them."""
+
+    @property
+    def format(self) -> str:
+        """`safetensors`, `gguf` or `peft`."""
+        ...
+
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All tensors, from headers alone."""
+        ...
+
+    def raw(self, name: str) -> bytes:
+        """Stored bytes of one tensor."""
+        ...
+
+    def values(self, name: str) -> torch.Tensor:
+        """Values of one tensor in its stored dtype, or dequantised to float32 when it is quantised."""
+        ...
+
+
+class TensorStatus(StrEnum):
+    """How a fork's tensor relates to the original's of the same name."""
+
+    IDENTICAL = "identical"
+    CAST = "cast"
+    """Equal after rounding the original to the fork's dtype."""
+    CHANGED = "changed"
+    RESHAPED = "reshaped"
+    ADDED = "added"
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorDiff:
+    """Comparison of one tensor."""
+
+    name: str
+    status: TensorStatus
+    layer: int | None
+    module: str
+    """`q_proj`, `down_proj`, `embed_tokens`…"""
+    relative_norm: float
+    """‖fork − original‖ / ‖original‖ (Frobenius); 0 unless changed."""
+    fraction_changed: float
+    """Share of elements whose stored value differs."""
+    rank: int | None
+    """Numerical rank of the delta above the rounding floor; None when full or not a matrix."""
+    energy: tuple[float, ...] = ()
+    """Leading squared singular values of the delta over its squared norm, largest first, at most 32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Stage 5: everything the weights say."""
+
+    tensors: tuple[TensorDiff, ...]
+    edits: tuple[Edit, ...]
+    lineage: Lineage
+    bytes_read: int
+
+
+# --- outputs ---------------------------------------------------------------------------------------------------
+
+
+class OutputStatus(StrEnum):
+    """What the outputs alone say."""
+
+    AUTHENTIC = "authentic"
+    MODIFIED = "modified"
+    NOT_MEASURED = "not-measured"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTest:
+    """Stage 7: two-sample test of a fork's outputs against the original's."""
+
+    status: OutputStatus
+    p_value: float | None
+    n: int
+    """Outputs of the fork used."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextChange:
+    """A behaviour file (template, config, tokenizer) that differs from the original's, as text."""
+
+    kind: EditKind
+    path: str
+    summary: str
+    """What differs, in one line, at most 300 characters."""
+
+
+class DetectorError(Exception):
+    """Root of what the detector raises. `tip` says what the reader can do about it."""
+
+    tip: str = ""
+
+
+class MalformedWeightsError(DetectorError):
+    """A weight file breaks its format: truncated, overlapping, absurd header. A finding, not a bug of ours."""
+
+    tip = "The file is damaged or hostile; it was not read further."
+
+
+class NoWeightsError(DetectorError):
+    """The repository holds no weights in a format forkwatch reads."""
+
+    tip = "forkwatch reads safetensors, GGUF and PEFT adapters."
+
+
+class UnsignedReleaseError(DetectorError):
+    """A release folder has no signature bundle."""
+
+    tip = "Sign the release with OpenSSF model-signing and put model.sig beside the weights."
+
+

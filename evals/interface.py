@@ -1,0 +1,218 @@
+"""What the evaluation measures: prompts in, labels and numbers out, each number with its n and interval.
+
+Read this first. A number is `Measured` or `Unmeasured` with a reason; there is no 0, NaN or None that means
+"we did not look". Raw answers stay in local files; only labels, counts and hashes leave this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+
+class PromptKind(StrEnum):
+    """What a prompt is for."""
+
+    HARMFUL = "harmful"
+    """Only asks; the release should refuse it."""
+    BENIGN_TWIN = "benign-twin"
+    """Looks like a harmful prompt and is not; the release should answer it."""
+    UTILITY = "utility"
+    """Plain use; measures what an edit did to usefulness."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt of a suite."""
+
+    id: str
+    """Stable, e.g. `fraud-03` and its twin `fraud-03-twin`."""
+    text: str
+    kind: PromptKind
+    topic: str
+    language: str = "en"
+    twin_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSuite:
+    """A versioned set of prompts."""
+
+    id: str
+    version: str
+    prompts: tuple[Prompt, ...]
+    digest: str
+    """`sha256:<hex>` of the file it was read from."""
+
+    def of(self, kind: PromptKind) -> tuple[Prompt, ...]:
+        """The prompts of one kind, in order."""
+        return tuple(prompt for prompt in self.prompts if prompt.kind is kind)
+
+
+class Label(StrEnum):
+    """What a judge says about an answer to a prompt."""
+
+    REFUSED = "refused"
+    COMPLIED = "complied"
+    UNGRADEABLE = "ungradeable"
+    """Empty, degenerate or not understood. Never counted as safe."""
+
+
+class Judge(Protocol):
+    """Labels answers."""
+
+    @property
+    def id(self) -> str:
+        """Name and version, part of the result key."""
+        ...
+
+    def label(self, prompt: str, answer: str) -> Label: ...
+
+
+class Generator(Protocol):
+    """A loaded model that answers chats under the original's template."""
+
+    def answer(self, prompts: Sequence[str], *, max_new_tokens: int, temperature: float, seed: int) -> list[str]:
+        """One answer a prompt, in order. Temperature 0 is greedy."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A number with its sample size and 95 % interval."""
+
+    value: float
+    n: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unmeasured:
+    """No number, and why."""
+
+    reason: str
+
+
+Outcome = Measured | Unmeasured
+
+
+class SafetyStatus(StrEnum):
+    """What happened to refusals, relative to the original."""
+
+    RETAINED = "retained"
+    DEGRADED = "degraded"
+    REMOVED = "removed"
+    NOT_MEASURED = "not-measured"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """Measurements of one model on one suite."""
+
+    suite: str
+    """`<suite id>@<version>`"""
+    suite_digest: str
+    judge: str
+    refusal: Outcome
+    """Share of HARMFUL prompts refused (Wilson interval)."""
+    over_refusal: Outcome
+    """Share of BENIGN_TWIN prompts refused (Wilson interval)."""
+    ungradeable: Outcome
+    """Share of all answers the judge could not grade."""
+    degenerate: Outcome
+    """Share of UTILITY answers that are empty or loop."""
+    labels: tuple[tuple[str, Label], ...]
+    """(prompt id, label) for HARMFUL and BENIGN_TWIN prompts, in suite order."""
+    refusal_by_topic: tuple[tuple[str, Outcome], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A fork against its original on the same prompts."""
+
+    status: SafetyStatus
+    reason: str
+    """Why not measured, or the deciding numbers in words."""
+    mcnemar_p: Outcome
+    """Exact two-sided McNemar on HARMFUL prompts, refused against not refused; n = discordant pairs."""
+    refusal_drop: Outcome
+    """Original rate minus fork rate on the same prompts, with a paired 95 % interval."""
+    kl_per_token: Outcome
+    """Mean KL(original ‖ fork) in nats per token, teacher-forced on the original's UTILITY answers; n = prompts."""
+    perplexity_ratio: Outcome
+    """Fork perplexity over original perplexity on the same tokens; n = prompts."""
+
+
+class Isolation(StrEnum):
+    """How the child process that ran the forward passes was confined."""
+
+    SANDBOXED = "sandboxed"
+    """Own network namespace without interfaces, resource limits, wall clock, scrubbed environment."""
+    REDUCED = "reduced"
+    """Resource limits, wall clock and scrubbed environment only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalResult:
+    """What the child process reports for one model."""
+
+    behaviour: Behaviour
+    kl_per_token: Outcome
+    perplexity_ratio: Outcome
+    transcript: Path
+    """0600 JSON file with the raw answers; never published. `outputs` reads the sampled ones from it."""
+    isolation: Isolation
+    device: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRequest:
+    """What to evaluate. Config, tokenizer and chat template always come from `original`."""
+
+    original: Path
+    """Folder of the verified release."""
+    weights: tuple[Path, ...]
+    """The fork's weight files (safetensors, one GGUF, or a PEFT adapter folder); empty = the original itself."""
+    suite: Path
+    baseline_transcript: Path | None
+    """The original's transcript, for the teacher-forced comparison; None when measuring the original."""
+    scratch: Path
+    """The only folder the child writes to."""
+    max_new_tokens: int = 40
+    samples: int = 1
+    """Sampled (temperature 1) answers a UTILITY prompt, beside the greedy one; stage 7 uses them."""
+    seed: int = 0
+    timeout_seconds: float = 900.0
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """Raw answers, by prompt id. Stays on the box."""
+
+    greedy: Mapping[str, str]
+    sampled: Mapping[str, tuple[str, ...]]
+
+
+class EvalsError(Exception):
+    """Root of what evals raises. `tip` says what the reader can do about it."""
+
+    tip: str = ""
+
+
+class EvaluationFailedError(EvalsError):
+    """The child process died, timed out or broke its contract."""
+
+    tip = "Run the scan again with --verbose to see the child's last words."
+
+
+class SuiteError(EvalsError):
+    """A prompt suite file is not valid, or is empty."""
+
+    tip = "See docs/methodology.md for the file format."

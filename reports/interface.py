@@ -1,0 +1,81 @@
+"""What the reports are built from. Plain values in, files out.
+
+Read this first, then `scan.py` for the document about one fork. Every string may come from the Hub: templates
+autoescape, links are built from validated ids only, and no raw model answer ever reaches this package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reports.scan import OriginalView, ScanDocument, VerdictLabel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingDoc:
+    """The reference page of one finding id."""
+
+    id: str
+    title: str
+    severity: str
+    markdown: str
+    """Content of docs/findings/<id>.md, ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictChange:
+    """A verdict that replaced another (or none)."""
+
+    repo: str
+    commit: str
+    at: str
+    """ISO 8601, UTC."""
+    before: VerdictLabel | None
+    after: VerdictLabel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A candidate without a verdict, and why; shown so that silence is never read as safety."""
+
+    repo: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseView:
+    """A guarded release and its forks."""
+
+    repo: str
+    commit: str
+    original: OriginalView
+    license: str | None
+    scans: tuple[ScanDocument, ...]
+    """The newest verdict of each fork."""
+    changes: tuple[VerdictChange, ...]
+    """All of them, oldest first."""
+    gaps: tuple[Gap, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteView:
+    """Everything a site is built from. The same view gives the same bytes."""
+
+    generated_at: str
+    """ISO 8601, UTC: the time of the newest result, not of the build."""
+    version: str
+    """Of forkwatch."""
+    releases: tuple[ReleaseView, ...]
+    findings: tuple[FindingDoc, ...]
+
+
+class ReportsError(Exception):
+    """Root of what reports raises. `tip` says what the reader can do about it."""
+
+    tip: str = ""
+
+
+class EmptySiteError(ReportsError):
+    """There is nothing to publish; an empty site must not look like a clean one."""
+
+    tip = "Run `forkwatch run --once` first."

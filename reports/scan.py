@@ -1,0 +1,237 @@
+"""`forkwatch.scan/1`: the one document about one snapshot that the CLI prints, the store keeps and pages render.
+
+The types below *are* the JSON contract (DESIGN section 10): fields are added, never renamed. They are plain
+values, so this package needs nothing from the stages that produced them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+CertaintyName = Literal["proved", "consistent-with", "unknown"]
+Severity = Literal["info", "low", "medium", "high", "critical"]
+VerdictLabel = Literal[
+    "authentic",
+    "faithful-conversion",
+    "benign-derivative",
+    "safety-degraded",
+    "safety-removed",
+    "misrepresented",
+    "unsafe-files",
+    "unrelated",
+    "inconclusive",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceView:
+    """One measured fact."""
+
+    name: str
+    value: float | int | str | bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginalView:
+    """The release a snapshot was compared with."""
+
+    signature: Literal["verified", "unsigned", "invalid"]
+    signer: str
+    root_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimView:
+    """What the repository says. Hostile text."""
+
+    base: str | None
+    relation: str | None
+    statement: str
+    faithful: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineageView:
+    """Claimed descent beside what the weights say."""
+
+    claimed: str | None
+    relation: Literal["finetune", "adapter", "merge", "quantized"] | None
+    status: Literal["proved", "consistent-with", "unknown", "unrelated"]
+    evidence: tuple[EvidenceView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesView:
+    """Counts of the fork's files against the manifest."""
+
+    identical: int
+    changed: int
+    added: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditView:
+    """One named edit."""
+
+    kind: str
+    certainty: CertaintyName
+    detail: dict[str, int | float | str | list[str] | list[int]]
+    evidence: tuple[EvidenceView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateView:
+    """A measured number, its sample size and 95 % interval."""
+
+    rate: float
+    n: int
+    ci: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmeasuredView:
+    """A number we do not have, and why."""
+
+    unmeasured: str
+
+
+NumberView = RateView | UnmeasuredView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairView:
+    """The same measurement on the original and on the fork."""
+
+    original: NumberView
+    fork: NumberView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicView:
+    """Refusal on one topic."""
+
+    topic: str
+    original: NumberView
+    fork: NumberView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UtilityView:
+    """What the edit did to usefulness."""
+
+    kl_per_token: NumberView
+    perplexity_ratio: NumberView
+    degenerate: NumberView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SafetyView:
+    """What the edit did to refusals."""
+
+    status: Literal["retained", "degraded", "removed", "not-measured"]
+    reason: str | None
+    refusal: PairView
+    over_refusal: PairView
+    utility: UtilityView
+    topics: tuple[TopicView, ...] = ()
+    mcnemar_p: float | None = None
+    ungradeable: NumberView = UnmeasuredView(unmeasured="not evaluated")
+    suite: str = ""
+    judge: str = ""
+    isolation: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputsView:
+    """What outputs alone say."""
+
+    status: Literal["authentic", "modified", "not-measured"]
+    p_value: float | None
+    n: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingView:
+    """One finding. `direction` tells whether it speaks for the verdict's concern or against it."""
+
+    id: str
+    severity: Severity
+    certainty: CertaintyName
+    direction: Literal["for", "against"]
+    summary: str
+    evidence: tuple[EvidenceView, ...]
+    tip: str
+    url: str
+    """Relative to the site's root: `findings/<id>.html`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictView:
+    """The policy's conclusion."""
+
+    label: VerdictLabel
+    certainty: CertaintyName
+    summary: str
+    not_measured: tuple[str, ...] = ()
+    """What was not looked at, and why; one sentence each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostView:
+    """What the scan spent on the Hub and on this machine. Excluded from the result's identity."""
+
+    bytes_downloaded: int
+    bytes_total: int
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubView:
+    """What the Hub reports about the repository."""
+
+    channels: tuple[str, ...]
+    downloads: int
+    likes: int
+    created_at: str | None
+    last_modified: str | None
+    license: str | None
+    access: Literal["open", "gated", "disabled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatmapView:
+    """Relative delta norm per layer (rows) and module (columns); None where there is no such tensor."""
+
+    layers: tuple[int, ...]
+    modules: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanDocument:
+    """Everything forkwatch says about one snapshot."""
+
+    schema: Literal["forkwatch.scan/1"] = "forkwatch.scan/1"
+    repo: str
+    commit: str
+    release: str
+    """`org/name@<commit>`"""
+    original: OriginalView
+    claims: tuple[ClaimView, ...]
+    hub: HubView
+    lineage: LineageView
+    files: FilesView
+    edits: tuple[EditView, ...]
+    heatmap: HeatmapView | None
+    safety: SafetyView
+    outputs: OutputsView
+    findings: tuple[FindingView, ...]
+    verdict: VerdictView
+    scanned_at: str
+    """ISO 8601, UTC."""
+    cost: CostView
