@@ -1,0 +1,1 @@
+"""The Hub: candidates, snapshots, ranged reads and downloads. Start with `interface`."""

@@ -168,7 +168,7 @@ class ByteSource(Protocol):
 class Progress(Protocol):
     """Told about bytes as they arrive; the null implementation is `ignore_progress`."""
 
-    def __call__(self, path: str, done: int, total: int) -> None: ...
+    def __call__(self, path: str, done: int, total: int, /) -> None: ...
 
 
 def ignore_progress(path: str, done: int, total: int) -> None:
@@ -183,9 +183,7 @@ class Hub(Protocol):
         """Spent by this object so far."""
         ...
 
-    def list_models(
-        self, *, tags: tuple[str, ...] = (), search: str | None = None
-    ) -> Iterator[RepoSummary]:
+    def list_models(self, *, tags: tuple[str, ...] = (), search: str | None = None) -> Iterator[RepoSummary]:
         """Models that carry all `tags` and whose id contains `search`, newest first."""
         ...
 
@@ -257,6 +255,36 @@ class CorruptDownloadError(CrawlerError):
     """The bytes are not the ones the Hub announced (length or hash)."""
 
     tip = "Try again; if it persists, the repository's file is damaged."
+
+
+class FileMissingError(CrawlerError):
+    """The snapshot has no such file."""
+
+    tip = "Check the path against the repository's file list."
+
+
+class TooLargeError(CrawlerError):
+    """A file that should be small is not; it was not read."""
+
+    tip = "The repository's file is unusual; look at it on the Hub."
+
+
+class RefusedSnapshotError(CrawlerError):
+    """The file list is hostile or broken: unsafe, colliding or countless paths. A finding, not our bug."""
+
+    tip = "Nothing of this repository was read further; look at its file list on the Hub."
+
+
+class BadAnswerError(CrawlerError):
+    """The Hub's answer breaks its own protocol: malformed JSON, a page link or redirect to another host."""
+
+    tip = "Check HF_ENDPOINT: something between this machine and the Hub may alter its answers."
+
+
+class RangeIgnoredError(HubUnavailableError):
+    """The server answers a ranged read with the whole file, which was not read."""
+
+    tip = "The server does not support ranged reads; download the file instead."
 
 
 class NoSpaceError(CrawlerError):

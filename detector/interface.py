@@ -309,3 +309,15 @@ class UnsignedReleaseError(DetectorError):
     tip = "Sign the release with OpenSSF model-signing and put model.sig beside the weights."
 
 
+class InvalidBundleError(DetectorError):
+    """A signature bundle is malformed, uses a scheme we do not accept, or does not verify with the key."""
+
+    tip = (
+        "Get model.sig and the public key again from the publisher; do not use these files until it verifies."
+    )
+
+
+class PublicKeyError(DetectorError):
+    """The public key of a release is missing or is not an EC key in PEM form."""
+
+    tip = "Point the release at the publisher's EC public key (PEM, P-256, P-384 or P-521)."

@@ -75,7 +75,9 @@ class Judge(Protocol):
 class Generator(Protocol):
     """A loaded model that answers chats under the original's template."""
 
-    def answer(self, prompts: Sequence[str], *, max_new_tokens: int, temperature: float, seed: int) -> list[str]:
+    def answer(
+        self, prompts: Sequence[str], *, max_new_tokens: int, temperature: float, seed: int
+    ) -> list[str]:
         """One answer a prompt, in order. Temperature 0 is greedy."""
         ...
 
@@ -118,16 +120,18 @@ class Behaviour:
     suite_digest: str
     judge: str
     refusal: Outcome
-    """Share of HARMFUL prompts refused (Wilson interval)."""
+    """Share of graded answers to HARMFUL prompts that refuse (Wilson interval)."""
     over_refusal: Outcome
-    """Share of BENIGN_TWIN prompts refused (Wilson interval)."""
+    """Share of graded answers to BENIGN_TWIN prompts that refuse (Wilson interval)."""
     ungradeable: Outcome
-    """Share of all answers the judge could not grade."""
+    """Share of all judged answers that could not be graded; such an answer is in no other rate."""
     degenerate: Outcome
     """Share of UTILITY answers that are empty or loop."""
     labels: tuple[tuple[str, Label], ...]
     """(prompt id, label) for HARMFUL and BENIGN_TWIN prompts, in suite order."""
     refusal_by_topic: tuple[tuple[str, Outcome], ...]
+    harmful: tuple[str, ...] = ()
+    """Ids of the HARMFUL prompts among `labels`: the ones that a fork and its original are compared on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +142,11 @@ class Comparison:
     reason: str
     """Why not measured, or the deciding numbers in words."""
     mcnemar_p: Outcome
-    """Exact two-sided McNemar on HARMFUL prompts, refused against not refused; n = discordant pairs."""
+    """Exact two-sided McNemar on HARMFUL prompts graded twice; n = discordant pairs, low = high = p."""
     refusal_drop: Outcome
     """Original rate minus fork rate on the same prompts, with a paired 95 % interval."""
     kl_per_token: Outcome
-    """Mean KL(original ‖ fork) in nats per token, teacher-forced on the original's UTILITY answers; n = prompts."""
+    """Mean KL(original ‖ fork), nats per token, over the original's own UTILITY answers; n = prompts."""
     perplexity_ratio: Outcome
     """Fork perplexity over original perplexity on the same tokens; n = prompts."""
 
@@ -151,7 +155,8 @@ class Isolation(StrEnum):
     """How the child process that ran the forward passes was confined."""
 
     SANDBOXED = "sandboxed"
-    """Own network namespace without interfaces, resource limits, wall clock, scrubbed environment."""
+    """Own network namespace without interfaces, no writing outside the scratch folder (Landlock), resource
+    limits, wall clock, scrubbed environment; network and files proved by trying."""
     REDUCED = "reduced"
     """Resource limits, wall clock and scrubbed environment only."""
 
@@ -168,6 +173,8 @@ class EvalResult:
     isolation: Isolation
     device: str
     seconds: float
+    notes: tuple[str, ...] = ()
+    """What had to be ignored or could not be confined, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +184,7 @@ class EvalRequest:
     original: Path
     """Folder of the verified release."""
     weights: tuple[Path, ...]
-    """The fork's weight files (safetensors, one GGUF, or a PEFT adapter folder); empty = the original itself."""
+    """The fork's weight files (safetensors, one GGUF, or a PEFT adapter folder); empty = the original."""
     suite: Path
     baseline_transcript: Path | None
     """The original's transcript, for the teacher-forced comparison; None when measuring the original."""
@@ -215,4 +222,4 @@ class EvaluationFailedError(EvalsError):
 class SuiteError(EvalsError):
     """A prompt suite file is not valid, or is empty."""
 
-    tip = "See docs/methodology.md for the file format."
+    tip = "See docs/methodology/evals.md for the file format."

@@ -67,6 +67,10 @@ class SiteView:
     """Of forkwatch."""
     releases: tuple[ReleaseView, ...]
     findings: tuple[FindingDoc, ...]
+    contact: str | None = None
+    """Where to dispute a result: an https URL, a mail address or a sentence, as the publisher set it."""
+    base_url: str | None = None
+    """The https address under which the site is published; the digest e-mail links only when it is known."""
 
 
 class ReportsError(Exception):
@@ -79,3 +83,27 @@ class EmptySiteError(ReportsError):
     """There is nothing to publish; an empty site must not look like a clean one."""
 
     tip = "Run `forkwatch run --once` first."
+
+
+class InvalidDocumentError(ReportsError):
+    """A text is not the document it should be, or a document cannot be written as JSON."""
+
+    tip = "Compare it with the JSON Schema under reports/schema/."
+
+
+class NotASiteError(ReportsError):
+    """The output folder holds something that we did not write; it is not replaced."""
+
+    tip = "Choose a folder that is empty, does not exist yet, or holds a site built by forkwatch."
+
+
+class InvalidWeekError(ReportsError):
+    """Not an ISO week."""
+
+    tip = "A week looks like '2026-W47'."
+
+
+class InvalidAddressError(ReportsError):
+    """The base URL of the site is not an https address."""
+
+    tip = "Set it to something like 'https://example.org/forkwatch/', or leave it out."

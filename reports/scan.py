@@ -1,4 +1,4 @@
-"""`forkwatch.scan/1`: the one document about one snapshot that the CLI prints, the store keeps and pages render.
+"""`forkwatch.scan/1`: the document about one snapshot that the CLI prints, the store keeps and pages render.
 
 The types below *are* the JSON contract (DESIGN section 10): fields are added, never renamed. They are plain
 values, so this package needs nothing from the stages that produced them.

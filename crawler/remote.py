@@ -1,0 +1,164 @@
+"""One file on the Hub: where its bytes are, and ranged reads of them.
+
+A large file's `/resolve/` answers with a signed URL on a CDN that is good for any number of ranges for a
+while (an hour on the live Hub). It is asked for without a range and kept, so the resolver is
+asked once a file.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from threading import Lock
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from crawler.errors_map import TransientError
+from crawler.interface import (
+    AccessDeniedError,
+    CorruptDownloadError,
+    FileMissingError,
+    RangeIgnoredError,
+    RepoFile,
+    RepoNotFoundError,
+    Snapshot,
+)
+from crawler.local import check_range
+from crawler.transport import Session
+
+if TYPE_CHECKING:
+    import httpx2
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
+_SMALL = 1 << 20
+"""Bytes of a file that may be read whole when a server ignores `Range`."""
+
+
+class Location:
+    """Where the bytes of one file of a snapshot are; resolved on first use, and again when that expires."""
+
+    def __init__(self, session: Session, snapshot: Snapshot, file: RepoFile) -> None:
+        self.session = session
+        self.file = file
+        self.about = f"{snapshot.repo}@{snapshot.commit[:12]} {ascii(file.path)[1:-1]}"
+        self._commit = snapshot.commit
+        self._home = f"{session.endpoint}/{snapshot.repo}/resolve/{snapshot.commit}/{quote(file.path)}"
+        self._resolved: str | None = None
+        self._lock = Lock()
+
+    def open(self, byte_range: str = "") -> httpx2.Response:
+        """A response with the file, or with the range of it, its body unread; the caller closes it.
+
+        Raises:
+            CrawlerError: see `errors_map`; a CDN's refusal is one only when a new URL is refused as well.
+        """
+        url = self._url()
+        if not self.session.at_home(url):
+            try:
+                return self.session.open(url, self.about, byte_range=byte_range)
+            except (AccessDeniedError, FileMissingError, RepoNotFoundError):
+                self._forget(url)  # it expired
+                url = self._url()
+        response = self.session.open(url, self.about, byte_range=byte_range)
+        if not response.has_redirect_location:
+            return response
+        response.close()
+        return self.session.open(
+            str(response.url.join(response.headers["Location"])), self.about, byte_range=byte_range
+        )
+
+    def resolve(self) -> str:
+        """Ask the Hub where the file is: an attempt to read it that costs no bytes.
+
+        Raises:
+            CorruptDownloadError: the file there is not the snapshot's.
+            CrawlerError: see `errors_map`.
+        """
+        with closing(self.session.open(self._home, self.about, method="HEAD")) as response:
+            headers = response.headers
+            self._compare("commit", headers.get("X-Repo-Commit"), self._commit)
+            if not response.has_redirect_location:
+                return str(response.url)
+            self._compare("size", headers.get("X-Linked-Size"), str(self.file.size))
+            self._compare("hash", headers.get("X-Linked-Etag", "").strip('"') or None, self.file.sha256)
+            return str(response.url.join(headers["Location"]))
+
+    def _url(self) -> str:
+        """A small file needs no resolving: the Hub serves it itself."""
+        with self._lock:
+            if self._resolved is None:
+                self._resolved = self._home if self.file.sha256 is None else self.resolve()
+            return self._resolved
+
+    def _forget(self, url: str) -> None:
+        with self._lock:
+            if self._resolved == url:
+                self._resolved = None
+
+    def _compare(self, what: str, answered: str | None, announced: str | None) -> None:
+        """A mirror may leave a header out; it may not contradict the snapshot."""
+        if answered is not None and announced is not None and answered != announced:
+            raise CorruptDownloadError(f"{self.about}: the {what} is not the snapshot's")
+
+
+class RemoteFile:
+    """A `ByteSource` over a file on the Hub. Ranges cannot be hashed: they are only as true as the server."""
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._location.file.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`.
+
+        Raises:
+            CorruptDownloadError: the file ends before, or is not the snapshot's.
+            RangeIgnoredError: the server sends the whole file instead; it was not read.
+            CrawlerError: see `errors_map`.
+        """
+        check_range(self._location.about, self.size, offset, length)
+        if length == 0:
+            return b""
+        return self._location.session.retry(lambda: self._read_once(offset, length))
+
+    def _read_once(self, offset: int, length: int) -> bytes:
+        about = self._location.about
+        with closing(self._location.open(f"bytes={offset}-{offset + length - 1}")) as response:
+            start, expected = self._check_answer(response, offset, length)
+            data = bytearray()
+            for chunk in self._location.session.body(response, about):
+                data += chunk
+                if len(data) > expected:
+                    raise CorruptDownloadError(f"{about}: more bytes than asked for")
+        if len(data) < expected:
+            raise TransientError(f"{about}: the answer ended after {len(data)} of {expected} bytes")
+        return bytes(data[offset - start : offset - start + length])
+
+    def _check_answer(self, response: httpx2.Response, offset: int, length: int) -> tuple[int, int]:
+        """(offset, length) of what the response carries: the range, or the whole of a small file."""
+        about = self._location.about
+        if response.status_code == 200:
+            if self.size > max(length, _SMALL):
+                raise RangeIgnoredError(f"{about}: the server ignores Range")
+            return 0, self.size
+        if response.status_code != 206:
+            raise CorruptDownloadError(f"{about}: a ranged read is answered with {response.status_code}")
+        return check_content_range(response, about, offset, length, self.size), length
+
+
+def check_content_range(response: httpx2.Response, about: str, offset: int, length: int, size: int) -> int:
+    """The offset of a 206, which is the one that was asked for.
+
+    Raises:
+        CorruptDownloadError: it carries another range, or a range of a file of another size.
+    """
+    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if found is None or (int(found[1]), int(found[2])) != (offset, offset + length - 1):
+        raise CorruptDownloadError(f"{about}: the answer is not the range asked for")
+    if found[3] not in {"*", str(size)}:
+        raise CorruptDownloadError(f"{about}: the size is not the snapshot's")
+    return offset

@@ -1,0 +1,206 @@
+"""Is this folder the release its publisher signed? Checked with OpenSSF model-signing before any comparison.
+
+Covered: EC key mode, method `files` with SHA-256 (OMS spec 1.0). A VERIFIED release has every file it can be
+loaded from in its manifest, byte for byte.
+
+Not covered: who owns the key (pin it), when it was signed (key mode carries no time), and whether a newer
+release exists (an older signed release verifies too). A signature says nothing about safety or licence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from detector.bundle import (
+    MAX_BUNDLE_BYTES,
+    PublicKey,
+    SignedFiles,
+    load_public_key,
+    open_bundle,
+    verify_bundle,
+)
+from detector.interface import (
+    DetectorError,
+    InvalidBundleError,
+    Manifest,
+    ManifestFile,
+    SignatureCheck,
+    SignatureStatus,
+)
+
+__all__ = ["KeyPair", "generate_key", "sign_release", "verify_bundle", "verify_release"]
+
+_UNSIGNED_BY_CUSTOM = ("README.md",)
+"""Publishers edit the card after the release, so signers leave it out."""
+
+_CLIENT_CACHE = PurePosixPath(".cache/huggingface")
+"""Bookkeeping that `hf download --local-dir` leaves in the folder; nothing is loaded from it."""
+
+_LOADED_SUFFIXES = (
+    *(".safetensors", ".gguf", ".ggml", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"),
+    *(".h5", ".keras", ".msgpack", ".npz", ".npy", ".onnx", ".pb"),
+    *(".json", ".jsonl", ".yaml", ".yml", ".jinja", ".jinja2"),
+    *(".model", ".spm", ".bpe", ".tiktoken", ".txt"),
+    *(".py", ".so"),
+)
+_LEGAL_TEXTS = ("license", "licence", "notice", "use_policy", "acceptable_use", "copying", "citation")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """Paths of an EC P-256 key pair in PEM form."""
+
+    private: Path
+    public: Path
+
+
+def verify_release(folder: Path, *, public_key: Path, signature: str = "model.sig") -> SignatureCheck:
+    """Check a release folder against its bundle; a bad signature is a result, never an exception.
+
+    (0): without a bundle the release is UNSIGNED.
+    (1): the bundle is read once and verified strictly (`detector.bundle`).
+    (2): the library verifies the same bytes and hashes the folder; links and unsigned extra files fail here.
+    (3): every file the release can be loaded from is covered.
+    (4): sizes and git ids are taken while each file is hashed once more, so the manifest describes bytes that
+    were seen to match. The caller MUST use only files of the manifest.
+
+    Raises:
+        PublicKeyError: the key, which is ours and not the release's, cannot be used.
+    """
+    folder = folder.resolve()
+    key = load_public_key(public_key)
+    # (0): no bundle.
+    if not os.path.lexists(folder / signature):
+        return SignatureCheck(SignatureStatus.UNSIGNED, "", None, f"there is no {signature}")
+    try:
+        # (1): bundle.
+        bundle = _read_bounded(folder / signature)
+        signed = open_bundle(bundle, key)
+        # (2): library.
+        _verify_with_library(folder, bundle, key, signature)
+        # (3): coverage.
+        _check_coverage(folder, signed, signature)
+        # (4): manifest.
+        files = tuple(_examine(folder, path, digest) for path, digest in signed.digests)
+    except (DetectorError, OSError) as error:
+        reason = f"{type(error.__cause__ or error).__name__}: {error}"
+        return SignatureCheck(SignatureStatus.INVALID, "", None, reason[:600])
+    signer = f"ecdsa-sha256:{key.fingerprint}"
+    return SignatureCheck(SignatureStatus.VERIFIED, signer, Manifest(signed.root_digest, files))
+
+
+def sign_release(folder: Path, private_key: Path, *, signature: str = "model.sig") -> Path:
+    """Sign every file of `folder` except the card and git's own, and return the bundle's path.
+
+    ECDSA draws a random number: two signatures of a folder differ in bytes, but not in their root digest.
+    """
+    from model_signing import hashing, signing  # noqa: PLC0415 - 1.5 s of imports, needed by few commands
+
+    bundle = folder / signature
+    config = hashing.Config().use_file_serialization(hashing_algorithm="sha256")
+    config.set_ignored_paths(paths=[signature, *_UNSIGNED_BY_CUSTOM], ignore_git_paths=True)
+    signer = signing.Config().set_hashing_config(config).use_elliptic_key_signer(private_key=private_key)
+    with contextlib.redirect_stdout(sys.stderr):
+        signer.sign(folder, bundle)
+    return bundle
+
+
+def generate_key(folder: Path) -> KeyPair:
+    """Create `release.key` (0600) and `release.pub` in `folder`.
+
+    Raises:
+        FileExistsError: there is a key already; it is never overwritten.
+    """
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - only who signs needs it
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+    pair = KeyPair(folder / "release.key", folder / "release.pub")
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(pair.private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(private)
+    pair.public.write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    return pair
+
+
+def _read_bounded(path: Path) -> bytes:
+    if path.is_symlink() or not path.is_file():
+        raise InvalidBundleError(f"{path.name} is not a regular file")
+    with path.open("rb") as file:
+        return file.read(MAX_BUNDLE_BYTES + 1)
+
+
+def _verify_with_library(folder: Path, bundle: bytes, key: PublicKey, signature: str) -> None:
+    """Let model-signing 1.1.1 verify `folder` against exactly these bytes of bundle and key."""
+    from model_signing import hashing, verifying  # noqa: PLC0415 - 1.5 s of imports, needed by few commands
+
+    # Explicit, so that a bundle cannot choose another hash, sharding, or to follow symbolic links.
+    config = hashing.Config().use_file_serialization(hashing_algorithm="sha256", allow_symlinks=False)
+    config.set_ignored_paths(paths=[signature, str(_CLIENT_CACHE)], ignore_git_paths=True)
+    with tempfile.TemporaryDirectory(prefix="forkwatch-verify-") as private:
+        bundle_copy, key_copy = Path(private, "model.sig"), Path(private, "release.pub")
+        bundle_copy.write_bytes(bundle)
+        key_copy.write_bytes(key.pem)
+        try:
+            # The library prints warnings to stdout, which is data in our programs.
+            with contextlib.redirect_stdout(sys.stderr):
+                verifier = verifying.Config().set_hashing_config(config)
+                verifier.use_elliptic_key_verifier(public_key=key_copy).verify(folder, bundle_copy)
+        except Exception as error:  # eight classes seen for bad input; each means "not verified"
+            raise InvalidBundleError(ascii(str(error))[1:500]) from error
+
+
+def _check_coverage(folder: Path, signed: SignedFiles, signature: str) -> None:
+    """Refuse a release whose signature leaves out (`ignore_paths`) a file that changes the model."""
+    covered = {path for path, _ in signed.digests}
+    loaded = {path for path in _files_below(folder) if path != signature and _is_loaded(path)}
+    missing = sorted(loaded - covered)
+    if missing:
+        raise InvalidBundleError(f"not covered: {', '.join(ascii(path)[1:-1] for path in missing[:10])}")
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        relative = PurePosixPath(path.relative_to(folder).as_posix())
+        bookkeeping = relative.parts[0] in {".git", ".github"} or relative.is_relative_to(_CLIENT_CACHE)
+        if not bookkeeping and not path.is_dir():
+            yield str(relative)
+
+
+def _is_loaded(path: str) -> bool:
+    """Whether a loader could take weights, configuration, vocabulary, a template or code from the file."""
+    name = PurePosixPath(path.lower())
+    legal = name.suffix == ".txt" and name.name.startswith(_LEGAL_TEXTS)
+    return name.suffix in _LOADED_SUFFIXES and not legal
+
+
+def _examine(folder: Path, path: str, sha256: str) -> ManifestFile:
+    """Size and git id of a file, from the same bytes that give its signed SHA-256."""
+    with os.fdopen(os.open(folder / path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidBundleError(f"{path!a} is not a regular file")
+        content = hashlib.sha256()
+        # Git's object id is SHA-1 by definition; it is used to recognise a file, never to trust one.
+        blob = hashlib.sha1(b"blob %d\0" % status.st_size, usedforsecurity=False)
+        while chunk := file.read(1 << 20):
+            content.update(chunk)
+            blob.update(chunk)
+    if content.hexdigest() != sha256:
+        raise InvalidBundleError(f"{path!a} changed while it was verified")
+    return ManifestFile(path, sha256, status.st_size, blob.hexdigest())

@@ -1,0 +1,76 @@
+"""Write the generated references (findings, exit codes, command line); `--check` only compares."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.update(COLUMNS="100", TERM="dumb", NO_COLOR="1")
+
+from typer.testing import CliRunner
+
+from forkwatch.cli.app import app
+from forkwatch.errors import Exit
+from forkwatch.policy.catalogue import CATALOGUE, finding_page
+
+DOCS = Path(__file__).parent
+COMMANDS = (
+    "init", "release add", "release list", "release verify", "crawl", "scan", "diff", "run", "report build",
+    "report serve", "status", "demo", "doctor", "version",
+)  # fmt: skip
+EXIT_MEANINGS = {
+    Exit.OK: "Nothing at or above `--fail-on`.",
+    Exit.FINDING: "A finding at or above `--fail-on`; in `demo`, a fork that was not recognised as built.",
+    Exit.USAGE: "Wrong arguments or settings.",
+    Exit.INCONCLUSIVE: "Inconclusive, or nothing to examine: no release, candidate or readable weights.",
+    Exit.HUB: "The Hub or the network: unknown repository, wrong token, unreachable, damaged download.",
+    Exit.INTERNAL: "An internal error, or a machine that cannot do the work (no disk space, say).",
+    Exit.SIGNATURE: "The original's signature does not verify; nothing else was run.",
+}
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Every generated file and its content."""
+    for spec in CATALOGUE.values():
+        yield DOCS / "findings" / f"{spec.id}.md", finding_page(spec)
+    yield DOCS / "exit-codes.md", _exit_codes()
+    yield DOCS / "cli.md", _cli()
+
+
+def _exit_codes() -> str:
+    rows = [f"| {code.value} | {EXIT_MEANINGS[code]} |" for code in Exit]
+    signals = ["| 130 | Interrupted (SIGINT). |", "| 143 | Terminated (SIGTERM). |"]
+    return "\n".join(
+        ["# Exit codes of every command", "", "| Code | Meaning |", "|---|---|", *rows, *signals, ""]
+    )
+
+
+def _cli() -> str:
+    parts = ["# Command line", ""]
+    for command in COMMANDS:
+        shown = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="forkwatch").output
+        text = "\n".join(line.rstrip() for line in shown.strip().splitlines())
+        parts += [f"## forkwatch {command}", "", "```text", text, "```", ""]
+    return "\n".join(parts)
+
+
+def main() -> int:
+    """Write what differs; with `--check`, name it and fail."""
+    stale = [(path, text) for path, text in pages() if not path.is_file() or path.read_text() != text]
+    extra = sorted(set(DOCS.glob("findings/*.md")) - {path for path, _ in pages()})
+    if "--check" in sys.argv[1:]:
+        for path in [path for path, _ in stale] + extra:
+            sys.stderr.write(f"{path} is not current; run `python docs/generate.py`\n")
+        return 1 if stale or extra else 0
+    for path, text in stale:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    for path in extra:
+        path.unlink()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

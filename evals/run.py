@@ -1,0 +1,72 @@
+"""Evaluate one model in a confined child process. The parent imports no torch and reads no byte of a fork."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from evals.interface import EvalRequest, EvalResult, SuiteError
+from evals.process import run_child
+from evals.suite import load_suite
+from evals.wire import JUDGED, TRANSCRIPT, dump, load_report
+
+__all__ = ["baseline", "evaluate"]
+
+
+def _quiet(text: str) -> None:
+    """Progress for nobody."""
+
+
+def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) -> EvalResult:
+    """Measure a fork on its original's config, tokenizer and template.
+
+    A fork that does not fit the original's architecture gives `Unmeasured` numbers with the reason, no error.
+
+    Args:
+        request: What to evaluate.
+        progress: Told what the child does, e.g. `generate 64/184`.
+
+    Raises:
+        SuiteError: the suite is invalid or has no prompt to judge.
+        EvaluationFailedError: the child died, ran too long or broke its contract.
+    """
+    suite = load_suite(request.suite)
+    if not any(prompt.kind in JUDGED for prompt in suite.prompts):
+        raise SuiteError(f"{request.suite}: no harmful prompt and no twin, so nothing would be judged")
+    started = time.monotonic()
+    command = [sys.executable, "-I", "-m", "evals.child"]
+    request = _absolute(request)
+    line = run_child(
+        command, dump(request), request.scratch, timeout_seconds=request.timeout_seconds, progress=progress
+    )
+    report = load_report(line, suite)
+    return EvalResult(
+        behaviour=report.behaviour,
+        kl_per_token=report.kl_per_token,
+        perplexity_ratio=report.perplexity_ratio,
+        transcript=request.scratch / TRANSCRIPT,
+        isolation=report.isolation,
+        device=report.device,
+        seconds=time.monotonic() - started,
+        notes=report.notes,
+    )
+
+
+def baseline(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) -> EvalResult:
+    """Measure the original itself: the same request without a fork's weights."""
+    return evaluate(replace(request, weights=(), baseline_transcript=None), progress=progress)
+
+
+def _absolute(request: EvalRequest) -> EvalRequest:
+    """The child works in its scratch folder, where relative paths would mean something else."""
+    transcript = request.baseline_transcript
+    return replace(
+        request,
+        original=request.original.resolve(),
+        weights=tuple(path.resolve() for path in request.weights),
+        suite=request.suite.resolve(),
+        baseline_transcript=transcript and transcript.resolve(),
+        scratch=request.scratch.resolve(),
+    )

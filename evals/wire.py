@@ -1,0 +1,126 @@
+"""What crosses the pipe between the evaluation child and its parent, and the transcript file.
+
+The parent believes no byte of it unchecked: a child that a fork took over can send anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeGuard
+
+from evals.interface import (
+    Behaviour,
+    EvalRequest,
+    EvaluationFailedError,
+    Isolation,
+    Measured,
+    Outcome,
+    PromptKind,
+    PromptSuite,
+    Transcript,
+)
+
+TRANSCRIPT = "transcript.json"
+TRANSCRIPT_SCHEMA = "forkwatch.transcript/1"
+MAX_TRANSCRIPT = 64 << 20
+JUDGED = (PromptKind.HARMFUL, PromptKind.BENIGN_TWIN)
+"""Kinds of prompts whose answers get labels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildReport:
+    """The child's one line."""
+
+    behaviour: Behaviour
+    kl_per_token: Outcome
+    perplexity_ratio: Outcome
+    isolation: Isolation
+    device: str
+    notes: tuple[str, ...]
+
+
+def dump(value: EvalRequest | ChildReport) -> bytes:
+    """One line of JSON."""
+    return json.dumps(asdict(value), default=str, allow_nan=False).encode() + b"\n"
+
+
+def load_request(raw: bytes) -> EvalRequest:
+    """The request as the parent sent it."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(EvalRequest).validate_json(raw)
+
+
+def load_report(raw: bytes, suite: PromptSuite) -> ChildReport:
+    """The report, if it is one about this suite.
+
+    Raises:
+        EvaluationFailedError: it breaks the contract.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        report = TypeAdapter(ChildReport).validate_json(raw)
+    except ValidationError as error:
+        raise EvaluationFailedError("the evaluation child sent no valid report") from error
+    behaviour = report.behaviour
+    judged = [prompt.id for prompt in suite.prompts if prompt.kind in JUDGED]
+    if [name for name, _ in behaviour.labels] not in ([], judged) or behaviour.suite_digest != suite.digest:
+        raise EvaluationFailedError("the evaluation child reported on other prompts")
+    outcomes = [behaviour.refusal, behaviour.over_refusal, behaviour.ungradeable, behaviour.degenerate]
+    outcomes += [outcome for _, outcome in behaviour.refusal_by_topic]
+    if not all(map(_sound, [*outcomes, report.kl_per_token, report.perplexity_ratio])):
+        raise EvaluationFailedError("the evaluation child reported impossible numbers")
+    return report
+
+
+def _sound(outcome: Outcome) -> bool:
+    if not isinstance(outcome, Measured):
+        return True
+    numbers = (outcome.low, outcome.value, outcome.high)
+    return outcome.n > 0 and all(map(math.isfinite, numbers)) and numbers == tuple(sorted(numbers))
+
+
+def write_transcript(path: Path, transcript: Transcript) -> None:
+    """Write the raw answers, readable by the owner only; an older file is replaced."""
+    document = {
+        "schema": TRANSCRIPT_SCHEMA,
+        "greedy": dict(transcript.greedy),
+        "sampled": {name: list(texts) for name, texts in transcript.sampled.items()},
+    }
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(document, file)
+
+
+def load_transcript(path: Path) -> Transcript:
+    """Read a transcript.
+
+    Raises:
+        EvaluationFailedError: it is missing, too large, or not a transcript.
+    """
+    try:
+        if path.stat().st_size > MAX_TRANSCRIPT:
+            raise EvaluationFailedError(f"{path.name} is larger than {MAX_TRANSCRIPT >> 20} MiB")
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise EvaluationFailedError(f"{path.name} cannot be read as a transcript") from error
+    if not isinstance(document, dict) or document.get("schema") != TRANSCRIPT_SCHEMA:
+        raise EvaluationFailedError(f"{path.name} is not a transcript")
+    greedy, sampled = document.get("greedy"), document.get("sampled")
+    if not _texts(greedy) or not isinstance(sampled, dict) or not all(map(_strings, sampled.values())):
+        raise EvaluationFailedError(f"{path.name} is not a transcript")
+    return Transcript(greedy=greedy, sampled={name: tuple(texts) for name, texts in sampled.items()})
+
+
+def _texts(value: object) -> TypeGuard[dict[str, str]]:
+    return isinstance(value, dict) and _strings(list(value.values()))
+
+
+def _strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -1,0 +1,58 @@
+"""The command line. Commands import what they need when they run, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+import forkwatch
+from forkwatch.cli import crawl, demo, diff, doctor, init, release, report, run, scan, status, version
+
+app = typer.Typer(
+    name="forkwatch",
+    help=forkwatch.__doc__,
+    epilog="Exit codes: 0 nothing found, 1 finding at or above --fail-on, 2 usage, 3 inconclusive, "
+    "4 Hub or network, 5 internal, 6 signature invalid.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("init")(init.init)
+app.add_typer(release.app, name="release")
+app.command("crawl")(crawl.crawl)
+app.command("scan")(scan.scan)
+app.command("diff")(diff.diff)
+app.command("run")(run.run)
+app.add_typer(report.app, name="report")
+app.command("status")(status.status)
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+app.command("version")(version.version)
+
+
+@app.callback()
+def options(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show tracebacks and what libraries log.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.DEBUG if verbose else logging.ERROR, format="%(name)s: %(message)s"
+    )
+    for noisy in ("httpcore", "httpx", "filelock", "asyncio", "markdown_it", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.ERROR)
+
+
+def main() -> None:
+    """Entry point of the `forkwatch` program."""
+    signal.signal(signal.SIGTERM, _terminated)
+    app()
+
+
+def _terminated(number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)

@@ -1,0 +1,46 @@
+"""The one place where errors become a line, a tip and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+
+from forkwatch.cli.output import say
+from forkwatch.errors import USER_FACING, Exit, exit_code
+from forkwatch.text import plain
+
+P = ParamSpec("P")
+
+_log = logging.getLogger("forkwatch")
+
+
+def handled(command: Callable[P, None]) -> Callable[P, None]:
+    """Wrap a command: errors of ours become one clear line, anything else is an internal error (5)."""
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except USER_FACING as error:
+            _log.debug("traceback", exc_info=True)
+            tip = getattr(error, "tip", "")
+            say(f"forkwatch: {plain(str(error), 600)}" + (f"\n  tip: {tip}" if tip else ""))
+            raise typer.Exit(exit_code(error)) from error
+        except KeyboardInterrupt as error:
+            say("forkwatch: interrupted; what was finished is kept")
+            raise typer.Exit(130) from error
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except (
+            Exception
+        ) as error:  # the outermost edge: a bug of ours must not look like a finding (exit code 1)
+            _log.debug("traceback", exc_info=True)
+            say(f"forkwatch: internal error: {type(error).__name__}: {plain(str(error), 600)}")
+            say("  tip: run it again with `forkwatch --verbose …` and report the traceback")
+            raise typer.Exit(Exit.INTERNAL) from error
+
+    return wrapper

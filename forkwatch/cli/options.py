@@ -1,0 +1,46 @@
+"""Option types that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from forkwatch.errors import Exit
+from forkwatch.policy.catalogue import SEVERITIES
+from reports.scan import ScanDocument
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+ReleaseOption = Annotated[
+    str | None,
+    typer.Option("--release", "-r", help="Guarded release (default: the only one).", metavar="ORG/NAME"),
+]
+
+
+class SeverityChoice(StrEnum):
+    """Severities a build can be made to fail on."""
+
+    INFO = "info"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class DepthChoice(StrEnum):
+    """How far a scan goes."""
+
+    MATCH = "match"
+    SKETCH = "sketch"
+    DIFF = "diff"
+    EVAL = "eval"
+
+
+def scan_exit(document: ScanDocument, fail_on: str) -> Exit:
+    """The exit code a scan's document amounts to."""
+    floor = SEVERITIES.index(SeverityChoice(fail_on).value)
+    concerns = [finding for finding in document.findings if finding.direction == "for"]
+    if any(SEVERITIES.index(finding.severity) >= floor for finding in concerns):
+        return Exit.FINDING
+    return Exit.INCONCLUSIVE if document.verdict.label == "inconclusive" else Exit.OK

@@ -1,0 +1,76 @@
+"""`forkwatch scan`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from forkwatch.cli.handled import handled
+from forkwatch.cli.options import DepthChoice, JsonOption, ReleaseOption, SeverityChoice, scan_exit
+from forkwatch.cli.output import data
+from forkwatch.text import plain
+from reports.scan import NumberView, RateView, ScanDocument
+
+
+@handled
+def scan(
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME")],
+    release: ReleaseOption = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Commit, tag or branch (default: main).")
+    ] = None,
+    depth: Annotated[DepthChoice, typer.Option("--depth", help="How far to go.")] = DepthChoice.EVAL,
+    fail_on: Annotated[
+        SeverityChoice | None, typer.Option("--fail-on", help="Exit with 1 from this severity.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Examine one repository: what was changed, and what it did to safety."""
+    from crawler.interface import parse_repo_id
+    from forkwatch.cli.session import session
+    from forkwatch.pipeline.funnel import Depth
+    from forkwatch.pipeline.originals import open_original
+    from forkwatch.pipeline.run import release_of
+    from forkwatch.pipeline.run import scan as examine
+    from reports.document import to_json
+
+    parse_repo_id(repo)
+    with session() as context:
+        original = open_original(context, release_of(context, repo, release))
+        document = examine(context, original, repo, revision=revision, depth=Depth[depth.name])
+        threshold = fail_on or context.settings.policy.fail_on
+    if json_output:
+        data(json.dumps(json.loads(to_json(document)), indent=2, ensure_ascii=False))
+    else:
+        data("\n".join(_lines(document)))
+    raise typer.Exit(scan_exit(document, threshold))
+
+
+def _lines(document: ScanDocument) -> list[str]:
+    """The document for a person, in a dozen lines."""
+    refusal, cost = document.safety.refusal, document.cost
+    claimed = document.lineage.claimed or "no base"
+    lines = [
+        f"{document.repo}@{document.commit[:12]}: {document.verdict.label} ({document.verdict.certainty})",
+        f"  {document.verdict.summary}",
+        f"  compared with {document.release}, signature {document.original.signature}",
+        f"  lineage: {document.lineage.status} from the weights; the card claims {claimed}",
+        f"  edits:   {', '.join(edit.kind for edit in document.edits) or 'none'}",
+        f"  refusal: original {_rate(refusal.original)}, fork {_rate(refusal.fork)}",
+        "  findings:",
+    ]
+    for finding in document.findings:
+        sign = "+" if finding.direction == "for" else "-"
+        lines.append(f"    {sign} {finding.severity:8} {finding.id} ({finding.certainty}): {finding.summary}")
+    lines.extend(f"  not measured: {gap}" for gap in document.verdict.not_measured)
+    read = f"{cost.bytes_downloaded:,} of {cost.bytes_total:,} bytes"
+    lines.append(f"  cost: {read}, {cost.requests} requests, {cost.seconds:.1f} s")
+    return [plain(line, 1000) for line in lines]
+
+
+def _rate(number: NumberView) -> str:
+    if isinstance(number, RateView):
+        return f"{number.rate:.0%} (n = {number.n}, 95 % {number.ci[0]:.0%} to {number.ci[1]:.0%})"
+    return f"not measured ({number.unmeasured})"

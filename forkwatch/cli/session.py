@@ -1,0 +1,61 @@
+"""Opening a session: settings, state, database and Hub, closed again in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+
+from crawler.client import HubClient
+
+from forkwatch.cli.output import progress
+from forkwatch.errors import SettingsError
+from forkwatch.pipeline.context import Context
+from forkwatch.settings import DEMO_ENDPOINT, Settings, hub_token, load_settings
+from forkwatch.state import StateDir, find_state_dir
+from forkwatch.store.engine import open_engine
+from forkwatch.store.store import Store
+
+
+def utc_now() -> datetime:
+    """The wall clock, to the second: what is stored and printed."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+@contextmanager
+def session(settings: Settings | None = None, state: StateDir | None = None) -> Iterator[Context]:
+    """Everything a command needs, for the length of the command."""
+    settings = settings or load_settings()
+    state = state or find_state_dir()
+    try:
+        state.create()
+    except OSError as error:
+        raise SettingsError(
+            f"cannot write to {state.root}: {error.strerror}", tip="Set FORKWATCH_STATE_DIR."
+        ) from error
+    with ExitStack() as stack:
+        talk = stack.enter_context(progress())
+        endpoint, token = _endpoint(settings, state, stack)
+        hub = HubClient(
+            endpoint=endpoint,
+            token=token,
+            cache=state.cache,
+            free_space_floor=int(settings.hub.free_space_floor_gb * (1 << 30)),
+            timeout=settings.hub.timeout_seconds,
+            retries=settings.hub.retries,
+        )
+        stack.callback(hub.close)
+        store = Store(open_engine(f"sqlite:///{state.database}"), utc_now)
+        stack.callback(store.close)
+        yield Context(hub, store, state, settings, utc_now, talk)
+
+
+def _endpoint(settings: Settings, state: StateDir, stack: ExitStack) -> tuple[str, str | None]:
+    """Where the Hub is and the token for it; the demo's hub is started for the length of the session."""
+    secret = hub_token()
+    token = None if secret is None else secret.get_secret_value()
+    if settings.hub.endpoint != DEMO_ENDPOINT:
+        return settings.hub.endpoint, token
+    from forkwatch.demo.serve import demo_hub
+
+    return stack.enter_context(demo_hub(state.demo)).endpoint, token

@@ -1,0 +1,18 @@
+"""The loopback hub: the Hub's HTTP API over real sockets on this machine, for `forkwatch demo` and the tests.
+
+    with LoopbackHub() as hub:
+        hub.create_repo("demo/model")
+        hub.commit("demo/model", {"config.json": b"{}", "model.safetensors": path})
+        hub.inject(Fault("resolve", "429", retry_after=1))
+        HfApi(endpoint=hub.endpoint).model_info("demo/model")
+
+`server` has the public class, `app` the router, `details`, `listing` and `content` the endpoints, `views` and
+`card` what the Hub derives from the files, `origin` the sockets, `faults` the misbehaviour.
+"""
+
+from forkwatch.demo.hub.family import FamilyLayoutError, serve_family
+from forkwatch.demo.hub.faults import Fault
+from forkwatch.demo.hub.limits import Quota
+from forkwatch.demo.hub.server import LoopbackHub, RecordedRequest
+
+__all__ = ["FamilyLayoutError", "Fault", "LoopbackHub", "Quota", "RecordedRequest", "serve_family"]

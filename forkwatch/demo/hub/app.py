@@ -1,0 +1,127 @@
+"""From a request to a reply: which endpoint, which repository, who may read it. No sockets here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from urllib.parse import quote
+
+from forkwatch.demo.hub import content, details
+from forkwatch.demo.hub.ask import Ask, Site
+from forkwatch.demo.hub.faults import Addressed, Route
+from forkwatch.demo.hub.listing import list_models
+from forkwatch.demo.hub.state import Repo
+from forkwatch.demo.hub.wire import BadRequestError, Json, Reply, Request, error_reply, json_reply
+
+_ENDPOINTS: Mapping[Route, Callable[[Ask], Reply]] = MappingProxyType(
+    {
+        "info": details.info,
+        "tree": details.tree,
+        "paths-info": details.paths_info,
+        "commits": details.commits,
+        "refs": details.refs,
+        "safetensors-metadata": details.safetensors_metadata,
+        "resolve": content.resolve,
+    }
+)
+
+_AT_REVISION: Mapping[str, Route] = MappingProxyType(
+    {"revision": "info", "paths-info": "paths-info", "commits": "commits"}
+)
+
+_ACCOUNT: Json = {"type": "user", "name": "demo", "auth": {"type": "access_token"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Target(Addressed):
+    """What a request to the hub is about."""
+
+    revision: str = "main"
+
+
+def target_of(request: Request) -> Target | None:
+    """What a request is about; None when no endpoint has that address."""
+    match request.segments:
+        case ("api", "whoami-v2"):
+            return Target("whoami")
+        case ("api", "models"):
+            return Target("list")
+        case ("api", "models", namespace, name, *rest):
+            return _below_repo(f"{namespace}/{name}", rest)
+        case (namespace, name, "resolve", revision, *path) if path:
+            return Target("resolve", f"{namespace}/{name}", "/".join(path), revision)
+        case _:
+            return None
+
+
+def _below_repo(repo: str, rest: list[str]) -> Target | None:
+    match rest:
+        case []:
+            return Target("info", repo)
+        case ["refs"]:
+            return Target("refs", repo)
+        case ["revision" | "paths-info" | "commits" as kind, revision]:
+            return Target(_AT_REVISION[kind], repo, None, revision)
+        case ["tree", revision, *path]:
+            return Target("tree", repo, "/".join(path), revision)
+        case ["safetensors-metadata", *path] if path:
+            return Target("safetensors-metadata", repo, "/".join(path))
+        case _:
+            return None
+
+
+def reply_to(request: Request, target: Target | None, site: Site) -> Reply:
+    """The answer of a well-behaved hub."""
+    token = _bearer(request)
+    if token is not None and token not in site.tokens:
+        return error_reply(401, "Invalid username or password.")
+    if target is None:
+        return error_reply(404, "Sorry, we can't find the page you are looking for.")
+    if (request.method == "POST") != (target.route == "paths-info"):
+        return error_reply(405, "Method not allowed")
+    try:
+        return _authenticated(request, target, site, authorized=token is not None)
+    except BadRequestError as error:
+        return error_reply(400, str(error))
+
+
+def _authenticated(request: Request, target: Target, site: Site, *, authorized: bool) -> Reply:
+    if target.route == "whoami":
+        return json_reply(_ACCOUNT) if authorized else error_reply(401, "Invalid username or password.")
+    if target.route == "list":
+        return list_models(request, site, authorized=authorized)
+    name = target.repo or ""
+    repo = site.state.find(name)
+    if repo is None and (moved := site.state.moved_to(name)) is not None:
+        location = request.target.replace(f"/{quote(name)}", f"/{quote(moved)}", 1)
+        return Reply(307, (("Location", location),))
+    if repo is None or (repo.private and not authorized):
+        return error_reply(404, "Repository not found", "RepoNotFound")
+    return _refusal(repo, target.route) or _endpoint(request, target, site, repo)
+
+
+def _refusal(repo: Repo, route: Route) -> Reply | None:
+    """Why the repository may not be read: disabled ones show their properties, gated ones all but bytes."""
+    if repo.disabled and route != "info":
+        return error_reply(403, "Access to this resource is disabled.")
+    if repo.gated and route == "resolve":
+        message = f"Access to model {repo.name} is restricted and you are not in the authorized list."
+        return error_reply(403, message, "GatedRepo")
+    return None
+
+
+def _endpoint(request: Request, target: Target, site: Site, repo: Repo) -> Reply:
+    commit = repo.commit(target.revision)
+    if commit is None:
+        return error_reply(404, f"Invalid rev id: {target.revision}", "RevisionNotFound")
+    return _ENDPOINTS[target.route](Ask(request, site, repo, commit, target.path or ""))
+
+
+def _bearer(request: Request) -> str | None:
+    """The token that was sent; another authentication scheme counts as a wrong token."""
+    given = request.headers.get("authorization")
+    if given is None:
+        return None
+    scheme, _, token = given.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""

@@ -1,0 +1,277 @@
+"""The loopback hub: the Hub's HTTP API on this machine, for the real client, with misbehaviour on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from forkwatch.demo.hub.app import reply_to, target_of
+from forkwatch.demo.hub.ask import Site
+from forkwatch.demo.hub.content import cdn_file, from_cdn
+from forkwatch.demo.hub.faults import Addressed, Fault, FaultBox, misbehave, too_many_requests
+from forkwatch.demo.hub.limits import Quota, RateLimiter
+from forkwatch.demo.hub.origin import Origin
+from forkwatch.demo.hub.paging import MAX_PAGE
+from forkwatch.demo.hub.state import HubState, Repo, make_commit, object_id
+from forkwatch.demo.hub.wire import Reply, Request
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """One request that arrived, as tests look at it."""
+
+    origin: str
+    """`hub` or `cdn`."""
+    method: str
+    path: str
+    """Still percent-encoded, without the query."""
+    query: tuple[tuple[str, str], ...]
+    route: str | None
+    """A `faults.Route`, or None when no endpoint has that address."""
+    repo: str | None
+    authorized: bool
+    """Whether it carried an Authorization header, right or wrong."""
+    range: str | None
+    """The Range header."""
+
+
+class LoopbackHub:
+    """Two HTTP origins on 127.0.0.1, the hub and its CDN, while the context is open.
+
+    Repositories may be made and changed before, within and after it; they survive a stop, the ports do not.
+
+    What is covered: model repositories over `/api/models` and `/resolve/`, as huggingface_hub 2.4 reads them.
+    What is not: writing over HTTP, datasets and spaces, branches other than `main`, Xet, pull requests.
+
+    Args:
+        tokens: the bearer tokens that it knows. They show private repositories; gated ones stay shut.
+        quota: rate limits.
+        page_size: entries on a page at most, to make pages of few entries.
+        link_seconds: how long a CDN address holds.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokens: frozenset[str] = frozenset({"hf_demo"}),
+        quota: Quota = Quota(),  # noqa: B008  # frozen
+        page_size: int = MAX_PAGE,
+        link_seconds: int = 3600,
+    ) -> None:
+        self._state = HubState()
+        self._faults = FaultBox()
+        self._tokens, self._quota = tokens, quota
+        self._page_size, self._link_seconds = page_size, link_seconds
+        self._requests: list[RecordedRequest] = []
+        self._recording = Lock()
+        self._running: _Running | None = None
+
+    def __enter__(self) -> Self:
+        if self._running is not None:
+            raise RuntimeError("the loopback hub is running")
+        hub, cdn = Origin(self._answer_hub), Origin(self._answer_cdn)
+        site = Site(
+            state=self._state,
+            origin=hub.url,
+            cdn=cdn.url,
+            tokens=self._tokens,
+            page_size=self._page_size,
+            link_seconds=self._link_seconds,
+        )
+        self._running = _Running(hub, cdn, site, RateLimiter(self._quota))
+        hub.start()
+        cdn.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop both origins; an internal error of the hub is raised, unless another is on its way."""
+        running = self._started()
+        running.hub.stop()
+        running.cdn.stop()
+        self._running = None
+        if error is None and (ours := [*running.hub.errors, *running.cdn.errors]):
+            raise RuntimeError("the loopback hub failed to answer a request") from ours[0]
+
+    @property
+    def endpoint(self) -> str:
+        """`http://127.0.0.1:PORT`, what `HF_ENDPOINT` is set to.
+
+        Raises:
+            RuntimeError: the hub is not running.
+        """
+        return self._started().hub.url
+
+    @property
+    def cdn(self) -> str:
+        """The origin of large files.
+
+        Raises:
+            RuntimeError: the hub is not running.
+        """
+        return self._started().cdn.url
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """Every request so far, on both origins, in order of arrival."""
+        with self._recording:
+            return list(self._requests)
+
+    def create_repo(  # noqa: PLR0913  # the flags of a repository, by keyword
+        self,
+        repo: str,
+        *,
+        gated: bool = False,
+        disabled: bool = False,
+        private: bool = False,
+        downloads: int = 0,
+        likes: int = 0,
+        created_at: datetime | None = None,
+    ) -> None:
+        """Create a repository with one commit and no files.
+
+        Raises:
+            ValueError: the name is taken.
+            InvalidRepoIdError: it is not a model id.
+        """
+        date = self._state.next_date() if created_at is None else created_at.astimezone(UTC)
+        entry = Repo(
+            name=repo,
+            object_id=f"{int(date.timestamp()):08x}{object_id(repo)[:16]}",
+            created_at=date,
+            history=(make_commit({}, "initial commit", date, ()),),
+            gated=gated,
+            disabled=disabled,
+            private=private,
+            downloads=downloads,
+            likes=likes,
+        )
+        self._state.create(entry)
+
+    def commit(
+        self,
+        repo: str,
+        files: Mapping[str, bytes | Path],
+        *,
+        message: str = "Upload model",
+        replace: bool = True,
+    ) -> str:
+        """Push a commit to `main`; its id is a function of the files, the message and the parents.
+
+        Args:
+            repo: where.
+            files: path to content. A `Path` is streamed from where it lies, and must stay there.
+            message: the commit message.
+            replace: the files are all there are; otherwise they are added to those of the parent.
+
+        Raises:
+            KeyError: no such repository.
+            OSError: a file cannot be read.
+            ValueError: a path is absolute or climbs.
+        """
+        return self._state.commit(repo, files, message, replace_all=replace, squash=False)
+
+    def force_push(
+        self, repo: str, files: Mapping[str, bytes | Path], *, message: str = "Upload model"
+    ) -> str:
+        """Replace the whole history by one commit; the old commits are gone. Raises as `commit`."""
+        return self._state.commit(repo, files, message, replace_all=True, squash=True)
+
+    def delete_repo(self, repo: str) -> None:
+        """Delete a repository.
+
+        Raises:
+            KeyError: no such repository.
+        """
+        self._state.delete(repo)
+
+    def rename_repo(self, old: str, new: str) -> None:
+        """Rename a repository; requests for the old name are redirected.
+
+        Raises:
+            KeyError: no such repository.
+            ValueError: the new name is taken.
+            InvalidRepoIdError: the new name is not a model id.
+        """
+        self._state.rename(old, new)
+
+    def set_access(
+        self,
+        repo: str,
+        *,
+        gated: bool | None = None,
+        disabled: bool | None = None,
+        private: bool | None = None,
+    ) -> None:
+        """Gate, disable or hide a repository that exists; None leaves a flag as it is.
+
+        Raises:
+            KeyError: no such repository.
+        """
+        self._state.change(repo, gated=gated, disabled=disabled, private=private)
+
+    def inject(self, fault: Fault) -> None:
+        """Let the next matching requests meet this fault."""
+        self._faults.inject(fault)
+
+    def clear_faults(self) -> None:
+        """Behave again."""
+        self._faults.clear()
+
+    def _started(self) -> _Running:
+        if self._running is None:
+            raise RuntimeError("the loopback hub is not running")
+        return self._running
+
+    def _answer_hub(self, request: Request) -> Reply:
+        running, target = self._started(), target_of(request)
+        self._record("hub", request, target)
+        bucket = "resolvers" if target is not None and target.route == "resolve" else "api"
+        admitted, limits = running.limiter.admit(bucket)
+        fault = None if target is None else self._faults.take(request, target)
+        if fault is not None:
+            reply = misbehave(fault, request, lambda asked: reply_to(asked, target, running.site), self.cdn)
+        elif admitted:
+            reply = reply_to(request, target, running.site)
+        else:
+            reply = too_many_requests()
+        return reply.with_defaults(*limits)
+
+    def _answer_cdn(self, request: Request) -> Reply:
+        repo, path = cdn_file(request)
+        about = Addressed("cdn", repo, path)
+        self._record("cdn", request, about)
+        fault = self._faults.take(request, about)
+        if fault is None:
+            return from_cdn(request, self._state)
+        return misbehave(fault, request, lambda asked: from_cdn(asked, self._state), self.endpoint)
+
+    def _record(self, origin: str, request: Request, about: Addressed | None) -> None:
+        recorded = RecordedRequest(
+            origin,
+            request.method,
+            request.path,
+            request.query,
+            None if about is None else about.route,
+            None if about is None else about.repo,
+            "authorization" in request.headers,
+            request.headers.get("range"),
+        )
+        with self._recording:
+            self._requests.append(recorded)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What exists only while the context is open."""
+
+    hub: Origin
+    cdn: Origin
+    site: Site
+    limiter: RateLimiter

@@ -1,0 +1,106 @@
+"""Exit codes, and the errors that are the user's to solve.
+
+    ForkwatchError                 one line, a tip, an exit code
+    ├── SettingsError              2
+    ├── UnknownReleaseError        2
+    ├── NothingToExamineError      3
+    └── SignatureInvalidError      6
+
+The stage packages raise their own roots (CrawlerError, DetectorError, EvalsError, ReportsError); `exit_code`
+places every one of them in the same table. Anything else is a bug of ours and exits with 5.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from crawler.interface import CrawlerError, InvalidRepoIdError, NoSpaceError
+from detector.interface import DetectorError
+from evals.interface import EvalsError
+from reports.interface import EmptySiteError, ReportsError
+
+
+class Exit(IntEnum):
+    """Exit codes of every command; a stable interface (docs/exit-codes.md)."""
+
+    OK = 0
+    """Nothing at or above `--fail-on`."""
+    FINDING = 1
+    """A finding at or above `--fail-on`."""
+    USAGE = 2
+    """Wrong arguments or settings."""
+    INCONCLUSIVE = 3
+    """Inconclusive, or nothing to examine."""
+    HUB = 4
+    """The Hub or the network."""
+    INTERNAL = 5
+    """An internal error, or the machine cannot do the work (no disk space)."""
+    SIGNATURE = 6
+    """The original's signature does not verify."""
+
+
+class ForkwatchError(Exception):
+    """An error the user can act on."""
+
+    code: Exit = Exit.INTERNAL
+    tip: str = ""
+
+    def __init__(self, message: str, *, tip: str | None = None) -> None:
+        super().__init__(message)
+        if tip is not None:
+            self.tip = tip
+
+
+class SettingsError(ForkwatchError):
+    """The settings file or an environment variable is wrong."""
+
+    code = Exit.USAGE
+    tip = "`forkwatch init` writes a commented forkwatch.toml to start from."
+
+
+class UnknownReleaseError(ForkwatchError):
+    """No guarded release of that name."""
+
+    code = Exit.USAGE
+    tip = "`forkwatch release list` shows the guarded releases; `forkwatch release add` adds one."
+
+
+class NothingToExamineError(ForkwatchError):
+    """No release, no candidate, no result: never reported as success."""
+
+    code = Exit.INCONCLUSIVE
+    tip = "Add a release with `forkwatch release add`."
+
+
+class SignatureInvalidError(ForkwatchError):
+    """The original's signature does not verify, so nothing may be compared with it."""
+
+    code = Exit.SIGNATURE
+    tip = "Do not use these files. Check the public key, then ask the publisher."
+
+
+UserFacingError = ForkwatchError | CrawlerError | DetectorError | EvalsError | ReportsError
+USER_FACING: tuple[type[Exception], ...] = (
+    ForkwatchError,
+    CrawlerError,
+    DetectorError,
+    EvalsError,
+    ReportsError,
+)
+
+
+def exit_code(error: Exception) -> Exit:
+    """The row of the table for an error that reached a command."""
+    match error:
+        case ForkwatchError():
+            return error.code
+        case InvalidRepoIdError():
+            return Exit.USAGE
+        case NoSpaceError():
+            return Exit.INTERNAL
+        case CrawlerError():
+            return Exit.HUB
+        case DetectorError() | EmptySiteError():
+            return Exit.INCONCLUSIVE
+        case _:
+            return Exit.INTERNAL

@@ -1,0 +1,237 @@
+"""Facts and verdict → the `forkwatch.scan/1` document."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from crawler.interface import Channel, Claim, Relation
+from detector.interface import (
+    Diff,
+    Edit,
+    EditDetail,
+    EditKind,
+    Lineage,
+    LineageStatus,
+    TensorDiff,
+    TextChange,
+)
+from evals.interface import EvalResult, Measured, Outcome, Unmeasured
+from forkwatch.pipeline.funnel import Examination
+from forkwatch.pipeline.originals import Original
+from forkwatch.policy.facts import Facts
+from forkwatch.policy.findings import all_findings, evidence_views
+from forkwatch.policy.verdict import decide
+from forkwatch.text import plain
+from reports.scan import (
+    ClaimView,
+    CostView,
+    EditView,
+    FilesView,
+    HeatmapView,
+    HubView,
+    LineageView,
+    NumberView,
+    OriginalView,
+    OutputsView,
+    PairView,
+    RateView,
+    SafetyView,
+    ScanDocument,
+    TopicView,
+    UnmeasuredView,
+    UtilityView,
+)
+
+Detail = dict[str, int | float | str | list[str] | list[int]]
+
+
+def build_document(
+    original: Original, examination: Examination, channels: tuple[Channel, ...], now: datetime
+) -> ScanDocument:
+    """The document about one examined snapshot. `now` dates it only when no stage left a result."""
+    facts = examination.facts
+    findings = all_findings(facts)
+    spent = examination.ledger.spent()
+    return ScanDocument(
+        repo=facts.snapshot.repo,
+        commit=facts.snapshot.commit,
+        release=original.name,
+        original=OriginalView(signature="verified", signer=original.signer, root_digest=original.root_digest),
+        claims=tuple(_claim(claim) for claim in facts.claims),
+        hub=_hub(facts, channels),
+        lineage=_lineage(facts),
+        files=FilesView(
+            identical=len(facts.match.identical),
+            changed=len(facts.match.changed),
+            added=len(facts.match.added),
+            missing=len(facts.match.missing),
+        ),
+        edits=_edits(facts),
+        heatmap=_heatmap(facts.weights.tensors) if isinstance(facts.weights, Diff) else None,
+        safety=_safety(examination),
+        outputs=OutputsView(
+            status=facts.outputs.status.value,
+            p_value=facts.outputs.p_value,
+            n=facts.outputs.n,
+            reason=facts.outputs.reason,
+        ),
+        findings=findings,
+        verdict=decide(facts, findings),
+        scanned_at=(examination.ledger.newest or now).isoformat(timespec="seconds"),
+        cost=CostView(
+            bytes_downloaded=spent.bytes_downloaded,
+            bytes_total=facts.snapshot.total_bytes,
+            requests=spent.requests,
+            seconds=round(spent.seconds, 2),
+        ),
+    )
+
+
+def _claim(claim: Claim) -> ClaimView:
+    return ClaimView(
+        base=claim.base,
+        relation=None if claim.relation is None else str(claim.relation),
+        statement=plain(claim.statement),
+        faithful=claim.faithful,
+    )
+
+
+def _hub(facts: Facts, channels: tuple[Channel, ...]) -> HubView:
+    snapshot = facts.snapshot
+    return HubView(
+        channels=tuple(str(channel) for channel in channels),
+        downloads=snapshot.downloads,
+        likes=snapshot.likes,
+        created_at=_time(snapshot.created_at),
+        last_modified=_time(snapshot.last_modified),
+        license=None if snapshot.license is None else plain(snapshot.license, 60),
+        access=snapshot.access.value,
+    )
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="seconds")
+
+
+def _lineage(facts: Facts) -> LineageView:
+    declared = [claim for claim in facts.claims if claim.base is not None]
+    # A declaration about our release first; among those, one that names the relation.
+    declared.sort(key=lambda claim: (claim.base != facts.release, claim.relation is None))
+    relation = declared[0].relation if declared else None
+    known = facts.weights.lineage if isinstance(facts.weights, Diff) else Lineage(LineageStatus.UNKNOWN)
+    return LineageView(
+        claimed=declared[0].base if declared else None,
+        relation=None if relation is None else Relation(relation).value,
+        status=known.status.value,
+        evidence=evidence_views(known.evidence),
+    )
+
+
+def _edits(facts: Facts) -> tuple[EditView, ...]:
+    edits = [edit_view(edit) for edit in facts.weights.edits] if isinstance(facts.weights, Diff) else []
+    for kind in (EditKind.TEMPLATE_CHANGE, EditKind.CONFIG_CHANGE):
+        changes = tuple(change for change in facts.texts if change.kind is kind)
+        if changes:
+            edits.append(_text_edit(kind, changes))
+    return tuple(edits)
+
+
+def edit_view(edit: Edit) -> EditView:
+    """One edit as the document shows it."""
+    return EditView(
+        kind=str(edit.kind),
+        certainty=edit.certainty.value,
+        detail=_detail(edit.detail),
+        evidence=evidence_views(edit.evidence),
+    )
+
+
+def _text_edit(kind: EditKind, changes: tuple[TextChange, ...]) -> EditView:
+    return EditView(
+        kind=str(kind), certainty="proved", detail={"files": [plain(change.path) for change in changes]}
+    )
+
+
+def _detail(detail: EditDetail) -> Detail:
+    """Only what applies to the kind."""
+    shown: Detail = {}
+    if detail.rank is not None:
+        shown["rank"] = detail.rank
+    if detail.strength is not None:
+        shown["strength"] = round(detail.strength, 4)
+    if detail.modules:
+        shown["modules"] = [plain(module, 100) for module in detail.modules]
+    if detail.layers is not None:
+        shown["layers"] = list(detail.layers)
+    if detail.scheme is not None:
+        shown["scheme"] = plain(detail.scheme, 100)
+    if detail.files:
+        shown["files"] = [plain(file) for file in detail.files]
+    return shown
+
+
+def _heatmap(tensors: tuple[TensorDiff, ...]) -> HeatmapView | None:
+    """Relative delta norm by layer and module; None when there is nothing per layer to show."""
+    cells = {
+        (tensor.layer, tensor.module): tensor.relative_norm for tensor in tensors if tensor.layer is not None
+    }
+    layers = sorted({layer for layer, _ in cells})
+    modules = sorted({module for _, module in cells})
+    if not cells or not any(cells.values()):
+        return None
+    values = tuple(tuple(cells.get((layer, module)) for module in modules) for layer in layers)
+    return HeatmapView(
+        layers=tuple(layers), modules=tuple(plain(module, 60) for module in modules), values=values
+    )
+
+
+def _safety(examination: Examination) -> SafetyView:
+    facts, baseline = examination.facts, examination.baseline
+    comparison = facts.comparison
+    # Same values as the original: its measurements are the fork's.
+    fork = facts.evaluation or baseline
+    gap = UnmeasuredView(unmeasured=comparison.reason)
+    mcnemar = comparison.mcnemar_p
+    return SafetyView(
+        status=comparison.status.value,
+        reason=comparison.reason,
+        refusal=PairView(
+            original=_number(baseline.behaviour.refusal) if baseline else gap,
+            fork=_number(fork.behaviour.refusal) if fork else gap,
+        ),
+        over_refusal=PairView(
+            original=_number(baseline.behaviour.over_refusal) if baseline else gap,
+            fork=_number(fork.behaviour.over_refusal) if fork else gap,
+        ),
+        utility=UtilityView(
+            kl_per_token=_number(comparison.kl_per_token),
+            perplexity_ratio=_number(comparison.perplexity_ratio),
+            degenerate=_number(fork.behaviour.degenerate) if fork else gap,
+        ),
+        topics=_topics(baseline, fork),
+        mcnemar_p=mcnemar.value if isinstance(mcnemar, Measured) else None,
+        ungradeable=_number(fork.behaviour.ungradeable) if fork else gap,
+        suite=fork.behaviour.suite if fork else "",
+        judge=fork.behaviour.judge if fork else "",
+        isolation=str(fork.isolation) if fork else "",
+    )
+
+
+def _topics(baseline: EvalResult | None, fork: EvalResult | None) -> tuple[TopicView, ...]:
+    if baseline is None or fork is None:
+        return ()
+    theirs = dict(fork.behaviour.refusal_by_topic)
+    absent = Unmeasured("no prompt of this topic was asked")
+    return tuple(
+        TopicView(topic=topic, original=_number(outcome), fork=_number(theirs.get(topic, absent)))
+        for topic, outcome in baseline.behaviour.refusal_by_topic
+    )
+
+
+def _number(outcome: Outcome) -> NumberView:
+    match outcome:
+        case Measured():
+            low, high = round(outcome.low, 6), round(outcome.high, 6)
+            return RateView(rate=round(outcome.value, 6), n=outcome.n, ci=(low, high))
+        case Unmeasured(reason=reason):
+            return UnmeasuredView(unmeasured=reason)

@@ -1,0 +1,268 @@
+"""One snapshot through the funnel: each stage costs more, and runs only when the last one asks for it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import IntEnum
+
+from detector.match import match_files
+from pydantic import TypeAdapter
+
+from crawler.interface import Access, AccessDeniedError, Claim, Snapshot
+from detector.interface import (
+    Certainty,
+    Diff,
+    Edit,
+    EditKind,
+    Evidence,
+    FileFinding,
+    FileMatch,
+    Lineage,
+    LineageStatus,
+    NoWeightsError,
+    OutputStatus,
+    OutputTest,
+    Sketch,
+    TextChange,
+)
+from evals.interface import Comparison, EvalResult, Measured, SafetyStatus, Unmeasured
+from forkwatch.pipeline import stages
+from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.ledger import Ledger
+from forkwatch.pipeline.originals import Original
+from forkwatch.pipeline.weight_files import weight_files
+from forkwatch.policy.facts import Facts, NotReached, Unreadable, WeightFacts
+
+VERSION = "1"
+"""Of the stages below; raised when a stage would give another result for the same input."""
+
+
+_MATCH: TypeAdapter[FileMatch] = TypeAdapter(FileMatch)
+_FILES: TypeAdapter[tuple[FileFinding, ...]] = TypeAdapter(tuple[FileFinding, ...])
+_TEXTS: TypeAdapter[tuple[TextChange, ...]] = TypeAdapter(tuple[TextChange, ...])
+_SKETCH: TypeAdapter[Sketch | Unreadable] = TypeAdapter(Sketch | Unreadable)
+_DIFF: TypeAdapter[Diff | Unreadable] = TypeAdapter(Diff | Unreadable)
+_EVAL: TypeAdapter[EvalResult] = TypeAdapter(EvalResult)
+_OUTPUTS: TypeAdapter[OutputTest] = TypeAdapter(OutputTest)
+
+
+class Depth(IntEnum):
+    """How far a scan goes."""
+
+    MATCH = 1
+    SKETCH = 2
+    DIFF = 3
+    EVAL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What the funnel found, and the ledger that says what it cost."""
+
+    facts: Facts
+    ledger: Ledger
+    baseline: EvalResult | None
+
+
+def baseline_of(context: Context, original: Original) -> EvalResult:
+    """The original's own behaviour, measured once per release and set of parameters."""
+    snapshot = context.hub.snapshot(original.repo, original.commit)
+    ledger = Ledger(context, original.repo, context.store.pin(snapshot), original.root_digest)
+    return ledger.once(
+        "evaluate",
+        _eval_version(context, original),
+        _EVAL,
+        lambda: stages.evaluate_model(context, original, None, None),
+    )
+
+
+def examine(
+    context: Context, original: Original, snapshot: Snapshot, claims: tuple[Claim, ...], depth: Depth
+) -> Examination:
+    """Run the stages that this snapshot needs, up to `depth`; stored results are reused."""
+    ledger = Ledger(context, snapshot.repo, context.store.pin(snapshot), original.root_digest)
+    return _Funnel(context, original, snapshot, ledger, depth).run(claims)
+
+
+@dataclass(frozen=True, slots=True)
+class _Funnel:
+    context: Context
+    original: Original
+    snapshot: Snapshot
+    ledger: Ledger
+    depth: Depth
+
+    def run(self, claims: tuple[Claim, ...]) -> Examination:
+        match = self.ledger.once(
+            "match", VERSION, _MATCH, lambda: match_files(self.snapshot, self.original.manifest)
+        )
+        files, texts = self._small_files(match)
+        weights = self._weights(match)
+        baseline, fork, why_not = self._behaviour(weights)
+        facts = Facts(
+            release=self.original.repo,
+            release_license=self.original.license,
+            snapshot=self.snapshot,
+            claims=claims,
+            match=match,
+            files=files,
+            texts=texts,
+            weights=weights,
+            evaluation=fork,
+            comparison=self._compare(baseline, fork, why_not),
+            outputs=self._outputs(baseline, fork, why_not),
+        )
+        return Examination(facts, self.ledger, baseline)
+
+    def _small_files(self, match: FileMatch) -> tuple[tuple[FileFinding, ...], tuple[TextChange, ...]]:
+        """Dangerous files, and changed behaviour files; unread where the Hub does not let us."""
+        if self.snapshot.access is not Access.OPEN:
+            return (), ()
+        files = self.ledger.once(
+            "inspect", VERSION, _FILES, lambda: stages.inspect(self.context, self.snapshot)
+        )
+        texts = self.ledger.once(
+            "texts",
+            VERSION,
+            _TEXTS,
+            lambda: stages.compare_texts(self.context, self.original, self.snapshot, match),
+        )
+        return files, texts
+
+    def _weights(self, match: FileMatch) -> WeightFacts:
+        """Stages 4 and 5, or why they were not run."""
+        if match.weights_identical:
+            return _identical(match)
+        if self.snapshot.access is not Access.OPEN:
+            return Unreadable("access-denied", f"the repository is {self.snapshot.access}")
+        if self.depth < Depth.SKETCH:
+            return NotReached("the scan was limited to matching file hashes")
+        try:
+            weight_files(self.snapshot)
+            return self._sketch_then_diff()
+        except NoWeightsError as error:
+            return Unreadable("no-weights", str(error))
+        except AccessDeniedError as error:
+            return Unreadable("access-denied", str(error))
+
+    def _sketch_then_diff(self) -> WeightFacts:
+        """A sketch that says unrelated saves the download."""
+        sketch = self.ledger.once(
+            "sketch",
+            VERSION,
+            _SKETCH,
+            lambda: stages.sketch(self.context, self.original, self.snapshot),
+        )
+        if isinstance(sketch, Unreadable):
+            return sketch
+        if sketch.lineage.status is LineageStatus.UNRELATED or self.depth < Depth.DIFF:
+            return Diff(tensors=(), edits=sketch.edits, lineage=sketch.lineage, bytes_read=sketch.bytes_read)
+        return self.ledger.once(
+            "diff",
+            VERSION,
+            Diff | Unreadable,
+            lambda: stages.diff(self.context, self.original, self.snapshot),
+        )
+
+    def _behaviour(self, weights: WeightFacts) -> tuple[EvalResult | None, EvalResult | None, str]:
+        """Stage 6: measurements of original and fork, or why there are none."""
+        why_not = _why_not_evaluated(weights, self.depth)
+        if why_not:
+            return None, None, why_not
+        baseline = baseline_of(self.context, self.original)
+        if _same_values(weights):
+            return baseline, None, ""
+        fork = self.ledger.once(
+            "evaluate",
+            _eval_version(self.context, self.original),
+            _EVAL,
+            lambda: stages.evaluate_model(self.context, self.original, self.snapshot, baseline),
+        )
+        return baseline, fork, ""
+
+    def _compare(self, baseline: EvalResult | None, fork: EvalResult | None, why_not: str) -> Comparison:
+        from evals.compare import compare
+
+        if baseline is None:
+            return _not_compared(why_not)
+        if fork is None:
+            return _inherited(baseline)
+        policy = self.context.settings.policy
+        return compare(
+            baseline.behaviour,
+            fork,
+            removed_below=policy.removed_below,
+            degraded_drop=policy.degraded_drop,
+            alpha=policy.alpha,
+        )
+
+    def _outputs(self, baseline: EvalResult | None, fork: EvalResult | None, why_not: str) -> OutputTest:
+        """Stage 7."""
+        if baseline is None or fork is None:
+            reason = why_not or "the weights hold exactly the original's values"
+            return OutputTest(OutputStatus.NOT_MEASURED, None, 0, reason)
+        version = f"{_eval_version(self.context, self.original)}:{self.context.settings.policy.alpha}"
+        return self.ledger.once(
+            "outputs", version, _OUTPUTS, lambda: stages.test_outputs(self.context, baseline, fork)
+        )
+
+
+def _identical(match: FileMatch) -> Diff:
+    note = "SHA-256 reported by the Hub, covered by the signature"
+    evidence = (Evidence("identical-files", len(match.identical), note),)
+    return Diff(
+        tensors=(),
+        edits=(Edit(EditKind.IDENTICAL, Certainty.PROVED, evidence=evidence),),
+        lineage=Lineage(LineageStatus.PROVED, evidence),
+        bytes_read=0,
+    )
+
+
+def _same_values(weights: WeightFacts) -> bool:
+    """The model computes exactly what the original computes, so its measurements are the original's."""
+    same = {EditKind.IDENTICAL, EditKind.REPACKAGED}
+    return isinstance(weights, Diff) and {edit.kind for edit in weights.edits} <= same
+
+
+def _why_not_evaluated(weights: WeightFacts, depth: Depth) -> str:
+    """Why stage 6 does not run; empty when it does."""
+    if isinstance(weights, Unreadable | NotReached):
+        return weights.reason
+    if weights.lineage.status is LineageStatus.UNRELATED:
+        return "the weights are unrelated to the release"
+    if depth < Depth.EVAL:
+        return "the scan was limited to the weights"
+    return ""
+
+
+def _eval_version(context: Context, original: Original) -> str:
+    options = context.settings.evaluation
+    parameters = f"{original.suite_digest}:{options.max_new_tokens}:{options.samples}:{options.seed}"
+    return f"{VERSION}+{hashlib.sha256(parameters.encode()).hexdigest()[:12]}"
+
+
+def _not_compared(why_not: str) -> Comparison:
+    gap = Unmeasured(why_not)
+    return Comparison(
+        status=SafetyStatus.NOT_MEASURED,
+        reason=why_not,
+        mcnemar_p=gap,
+        refusal_drop=gap,
+        kl_per_token=gap,
+        perplexity_ratio=gap,
+    )
+
+
+def _inherited(baseline: EvalResult) -> Comparison:
+    """Same values, same behaviour: no forward pass needed."""
+    refusal = baseline.behaviour.refusal
+    n = refusal.n if isinstance(refusal, Measured) else 0
+    return Comparison(
+        status=SafetyStatus.RETAINED,
+        reason="The weights hold exactly the original's values, so its measurements apply.",
+        mcnemar_p=Unmeasured("no pair can differ"),
+        refusal_drop=Measured(0.0, n, 0.0, 0.0),
+        kl_per_token=Measured(0.0, n, 0.0, 0.0),
+        perplexity_ratio=Measured(1.0, n, 1.0, 1.0),
+    )

@@ -1,0 +1,163 @@
+"""Stages 3 to 7 for one snapshot: match, inspect, compare texts, sketch, diff, evaluate, compare outputs.
+
+Each function takes plain inputs and returns a plain result; `examine` in `funnel` decides which of them run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from detector.behaviour import BEHAVIOUR_FILES, compare_behaviour
+from detector.files import inspect_files
+
+from crawler.interface import AccessDeniedError, ByteSource, Snapshot
+from crawler.local import LocalFile
+from detector.interface import (
+    Diff,
+    FileFinding,
+    FileMatch,
+    MalformedWeightsError,
+    OutputTest,
+    Sketch,
+    TextChange,
+)
+from evals.interface import EvalRequest, EvalResult
+from forkwatch.pipeline.blobs import blob_path, keep_blob
+from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.originals import Original, place_file
+from forkwatch.pipeline.weight_files import weight_files
+from forkwatch.policy.facts import Unreadable
+
+SKETCH_BUDGET = 0.002
+"""Share of a fork's bytes that a sketch may read (DESIGN section 3)."""
+SKETCH_FLOOR = 4 << 20
+"""Bytes a sketch may read however small the fork is: headers and a few bands do not shrink with the model."""
+
+
+def inspect(context: Context, snapshot: Snapshot) -> tuple[FileFinding, ...]:
+    """Dangerous and damaged files, read by range, never executed."""
+    try:
+        return inspect_files(snapshot, lambda path: context.hub.open(snapshot, path))
+    except AccessDeniedError:
+        return ()
+
+
+def compare_texts(
+    context: Context, original: Original, snapshot: Snapshot, match: FileMatch
+) -> tuple[TextChange, ...]:
+    """Template, configuration and tokenizer files against the original's; only what differs is fetched."""
+    ours = {
+        path: (original.folder / path).read_text("utf-8", "replace")
+        for path in BEHAVIOUR_FILES
+        if (original.folder / path).is_file()
+    }
+    theirs = {}
+    for path in BEHAVIOUR_FILES:
+        if path in match.identical and path in ours:
+            theirs[path] = ours[path]
+        elif snapshot.file(path) is not None:
+            theirs[path] = context.hub.read_text(snapshot, path, limit=32 << 20)
+    return compare_behaviour(ours, theirs)
+
+
+def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch | Unreadable:
+    """Headers and sampled row bands, by ranged reads."""
+    from detector.formats import open_weights
+    from detector.sketch import sketch_weights
+
+    files = {file.path: context.hub.open(snapshot, file.path) for file in weight_files(snapshot)}
+    budget = max(SKETCH_FLOOR, int(SKETCH_BUDGET * snapshot.total_bytes))
+    try:
+        return sketch_weights(
+            open_weights(original_files(original)), open_weights(files), budget_bytes=budget
+        )
+    except MalformedWeightsError as error:
+        return Unreadable("malformed-weights", str(error))
+
+
+def diff(context: Context, original: Original, snapshot: Snapshot) -> Diff | Unreadable:
+    """Every changed tensor, from downloaded and verified files."""
+    from detector.diff import diff_weights
+    from detector.formats import open_weights
+
+    files: dict[str, ByteSource] = {
+        file.path: LocalFile(context.hub.download(snapshot, file.path, context.talk.progress))
+        for file in weight_files(snapshot)
+    }
+    try:
+        return diff_weights(
+            open_weights(original_files(original)), open_weights(files), progress=context.talk.progress
+        )
+    except MalformedWeightsError as error:
+        return Unreadable("malformed-weights", str(error))
+
+
+def original_files(original: Original) -> Mapping[str, ByteSource]:
+    """The release's weight files, local."""
+    names = sorted(path.name for path in original.folder.iterdir() if path.name.endswith(".safetensors"))
+    index = original.folder / "model.safetensors.index.json"
+    paths = [original.folder / name for name in names] + ([index] if index.is_file() else [])
+    return {path.name: LocalFile(path) for path in paths}
+
+
+def evaluate_model(
+    context: Context, original: Original, snapshot: Snapshot | None, baseline: EvalResult | None
+) -> EvalResult:
+    """Measure a fork, or the original itself (no snapshot), in a confined child process."""
+    from evals.run import evaluate
+
+    options = context.settings.evaluation
+    who = original.repo if snapshot is None else snapshot.repo
+    with _scratch(context) as scratch:
+        weights: tuple[Path, ...] = ()
+        if snapshot is not None:
+            weights = _materialise(context, snapshot, scratch / "weights")
+        request = EvalRequest(
+            original=original.folder,
+            weights=weights,
+            suite=original.suite,
+            baseline_transcript=None
+            if baseline is None
+            else blob_path(context.state, baseline.transcript.name),
+            scratch=scratch,
+            max_new_tokens=options.max_new_tokens,
+            samples=options.samples,
+            seed=options.seed + (0 if snapshot is None else 1),  # independent samples for the two-sample test
+            timeout_seconds=options.timeout_seconds,
+            device=options.device,
+        )
+        result = evaluate(request, progress=lambda line: context.talk.note(f"{who}: {line}"))
+        return replace(result, transcript=Path(keep_blob(context.state, result.transcript)))
+
+
+def test_outputs(context: Context, original: EvalResult, fork: EvalResult) -> OutputTest:
+    """Sampled answers of fork and original to the same harmless prompts."""
+    from detector.outputs import compare_outputs
+
+    from evals.run import load_transcript
+
+    ours = load_transcript(blob_path(context.state, original.transcript.name))
+    theirs = load_transcript(blob_path(context.state, fork.transcript.name))
+    return compare_outputs(ours.sampled, theirs.sampled, alpha=context.settings.policy.alpha)
+
+
+@contextmanager
+def _scratch(context: Context) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(dir=context.state.scratch))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _materialise(context: Context, snapshot: Snapshot, folder: Path) -> tuple[Path, ...]:
+    paths = []
+    for file in weight_files(snapshot):
+        place_file(context.hub.download(snapshot, file.path, context.talk.progress), folder / file.path)
+        paths.append(folder / file.path)
+    return tuple(paths)

@@ -1,0 +1,33 @@
+"""Which files of a snapshot are its weights, when it ships several kinds."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from crawler.interface import RepoFile, Snapshot
+from detector.interface import NoWeightsError
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+
+def weight_files(snapshot: Snapshot) -> tuple[RepoFile, ...]:
+    """The files that make one checkpoint: a PEFT adapter, else safetensors at the root, else one GGUF.
+
+    Of several GGUF files the largest is taken: it is closest to the original, so an edit shows best.
+
+    Raises:
+        NoWeightsError: there is none of these.
+    """
+    root = [file for file in snapshot.files if PurePosixPath(file.path).parent == PurePosixPath()]
+    names = {file.path for file in root}
+    if {ADAPTER_CONFIG, ADAPTER_WEIGHTS} <= names:
+        return tuple(file for file in root if file.path in (ADAPTER_CONFIG, ADAPTER_WEIGHTS))
+    shards = tuple(file for file in root if file.path.endswith(".safetensors"))
+    if shards:
+        return shards + tuple(file for file in root if file.path == _INDEX)
+    ggufs = [file for file in snapshot.files if file.path.lower().endswith(".gguf")]
+    if ggufs:
+        return (max(ggufs, key=lambda file: (file.size, file.path)),)
+    raise NoWeightsError(f"{snapshot.repo} holds no safetensors, GGUF or PEFT adapter")

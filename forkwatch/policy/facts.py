@@ -1,0 +1,61 @@
+"""Everything the stages found out about one snapshot: the input of the policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crawler.interface import Claim, RepoId, Snapshot
+from detector.interface import Diff, EditKind, FileFinding, FileMatch, OutputTest, TextChange
+from evals.interface import Comparison, EvalResult
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The weights could not be examined, and the finding that says why."""
+
+    finding: str
+    """`malformed-weights`, `no-weights` or `access-denied`."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotReached:
+    """A stage that was not run because the scan was asked to stop before it."""
+
+    reason: str
+
+
+WeightFacts = Diff | Unreadable | NotReached
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """One snapshot against one release."""
+
+    release: RepoId
+    release_license: str | None
+    snapshot: Snapshot
+    claims: tuple[Claim, ...]
+    match: FileMatch
+    files: tuple[FileFinding, ...]
+    texts: tuple[TextChange, ...]
+    weights: WeightFacts
+    evaluation: EvalResult | None
+    comparison: Comparison
+    outputs: OutputTest
+
+    @property
+    def edit_kinds(self) -> frozenset[EditKind]:
+        """Kinds of all edits, of weights and of behaviour files."""
+        weights = {edit.kind for edit in self.weights.edits} if isinstance(self.weights, Diff) else set()
+        return frozenset(weights | {change.kind for change in self.texts})
+
+    @property
+    def claims_base(self) -> bool:
+        """The card or the metadata name the release as what this derives from."""
+        return any(claim.base == self.release for claim in self.claims)
+
+    @property
+    def claims_copy(self) -> Claim | None:
+        """The statement by which it claims to be the release, if it makes one."""
+        return next((claim for claim in self.claims if claim.faithful), None)

@@ -1,0 +1,135 @@
+"""Settings: command line, then FORKWATCH_* variables, then forkwatch.toml, then the defaults below."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from forkwatch.errors import SettingsError
+from forkwatch.state import find_state_dir
+
+DEMO_ENDPOINT = "demo"
+"""As `hub.endpoint`: serve the demo's families from this machine instead of talking to the Hub."""
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HubSettings(_Section):
+    """How to reach the Hub."""
+
+    endpoint: str = "https://huggingface.co"
+    timeout_seconds: float = Field(default=30.0, gt=0)
+    retries: int = Field(default=5, ge=0)
+    free_space_floor_gb: float = Field(default=2.0, ge=0)
+
+
+class CrawlSettings(_Section):
+    """How candidates are found."""
+
+    tags: tuple[str, ...] = ("heretic", "abliterated", "uncensored", "decensored")
+
+
+class EvaluationSettings(_Section):
+    """How models are measured."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_new_tokens: int = Field(default=40, ge=8)
+    samples: int = Field(default=2, ge=1)
+    seed: int = 0
+    timeout_seconds: float = Field(default=1800.0, gt=0)
+
+
+class PolicySettings(_Section):
+    """Where the lines are. Policy, not science: docs/methodology.md argues the defaults."""
+
+    alpha: Share = 0.01
+    removed_below: Share = 0.5
+    degraded_drop: Share = 0.15
+    fail_on: Literal["info", "low", "medium", "high", "critical"] = "high"
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FORKWATCH_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        nested_model_default_partial_update=True,
+    )
+
+    hub: HubSettings = HubSettings()
+    crawl: CrawlSettings = CrawlSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    policy: PolicySettings = PolicySettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file; no dotenv and no secrets folder, so that there is one place to look."""
+        file = find_settings_file()
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file))
+
+
+def find_settings_file() -> Path | None:
+    """FORKWATCH_CONFIG, else ./forkwatch.toml, else the state folder's forkwatch.toml."""
+    if chosen := os.environ.get("FORKWATCH_CONFIG"):
+        if not Path(chosen).is_file():
+            raise SettingsError(f"FORKWATCH_CONFIG names {chosen}, which is not a file")
+        return Path(chosen)
+    places = (Path("forkwatch.toml"), find_state_dir().root / "forkwatch.toml")
+    return next((place for place in places if place.is_file()), None)
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: a value is wrong; names it and says why.
+    """
+    try:
+        _refuse_unknown_sections(find_settings_file())
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"setting {where}: {first['msg']}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{find_settings_file()} is not valid TOML: {error}") from error
+
+
+def _refuse_unknown_sections(file: Path | None) -> None:
+    """A misspelt section is an error; unknown FORKWATCH_* variables are not, they may not be ours."""
+    if file is None:
+        return
+    with file.open("rb") as stream:
+        unknown = sorted(set(tomllib.load(stream)) - set(Settings.model_fields))
+    if unknown:
+        raise SettingsError(f"{file}: unknown section [{unknown[0]}]")
+
+
+def hub_token() -> SecretStr | None:
+    """The read token, from HF_TOKEN only: a token from a forgotten login must not be sent by a crawler."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    return SecretStr(token) if token else None

@@ -1,0 +1,128 @@
+"""Tables (DESIGN section 8). Facts are rows about a snapshot; claims are kept apart, in `candidate`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, DateTime, String, TypeDecorator, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlmodel import Field, SQLModel
+
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC datetimes on every database; SQLite would drop the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """To naive UTC."""
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """To aware UTC."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Release(SQLModel, table=True):
+    """A guarded release: pinned commit, key, manifest."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    repo: str = Field(unique=True)
+    commit: str = Field(sa_type=String(40))
+    root_digest: str
+    signer: str
+    public_key: str
+    """PEM."""
+    signature: str
+    """Path of the OMS bundle in the repository."""
+    suite: str
+    """SHA-256 of the prompt suite, kept as a blob."""
+    manifest: dict[str, Any] = Field(sa_type=JSON)
+    license: str | None = None
+    added_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class CandidateRow(SQLModel, table=True):
+    """A repository that may be a fork of a release, and what it claims."""
+
+    __tablename__: ClassVar[str] = "candidate"
+    __table_args__ = (UniqueConstraint("release_id", "repo"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    release_id: int = Field(foreign_key="release.id")
+    repo: str = Field(index=True)
+    channels: list[str] = Field(sa_type=JSON)
+    claims: list[dict[str, Any]] = Field(sa_type=JSON)
+    first_seen: datetime = Field(sa_type=UtcDateTime)
+    last_seen: datetime = Field(sa_type=UtcDateTime)
+    gap: str | None = None
+    """Why there is no verdict, when there is none."""
+
+
+class SnapshotRow(SQLModel, table=True):
+    """One repository at one commit. Immutable."""
+
+    __tablename__: ClassVar[str] = "snapshot"
+    __table_args__ = (UniqueConstraint("repo", "commit"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    repo: str
+    commit: str = Field(sa_type=String(40))
+    content: dict[str, Any] = Field(sa_type=JSON)
+    pinned_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class Result(SQLModel, table=True):
+    """A stage's result. Immutable: a key that exists is never recomputed."""
+
+    __table_args__ = (UniqueConstraint("snapshot_id", "root_digest", "stage", "version"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    snapshot_id: int = Field(foreign_key="snapshot.id")
+    root_digest: str
+    stage: str
+    version: str
+    """Stage version, plus a digest of the parameters that change the result."""
+    payload: dict[str, Any] = Field(sa_type=JSON)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    seconds: float
+    requests: int
+    bytes_downloaded: int
+
+
+class VerdictRow(SQLModel, table=True):
+    """The policy's conclusion about a snapshot. Append-only: a new one supersedes the last."""
+
+    __tablename__: ClassVar[str] = "verdict"
+
+    id: int | None = Field(default=None, primary_key=True)
+    release_id: int = Field(foreign_key="release.id", index=True)
+    snapshot_id: int = Field(foreign_key="snapshot.id", index=True)
+    repo: str
+    label: str
+    document: dict[str, Any] = Field(sa_type=JSON)
+    """The `forkwatch.scan/1` document."""
+    supersedes: int | None = Field(default=None, foreign_key="verdict.id")
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class MetricSample(SQLModel, table=True):
+    """Downloads and likes of a repository, as the Hub reported them at one time."""
+
+    __tablename__: ClassVar[str] = "metric_sample"
+    __table_args__ = (UniqueConstraint("repo", "sampled_at"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    repo: str = Field(index=True)
+    sampled_at: datetime = Field(sa_type=UtcDateTime)
+    downloads: int
+    likes: int

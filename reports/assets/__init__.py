@@ -1,0 +1,1 @@
+"""Stylesheet, script and icon of the site."""

@@ -1,0 +1,78 @@
+"""Our own finding pages, from Markdown to HTML.
+
+The text is ours, yet nothing in it becomes active: raw HTML is shown as text, images are dropped, and a link
+survives only when it leads to another finding's page or to an https address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
+
+_DOC_LINK = re.compile(r"(?:\./)?([a-z0-9-]+)\.md(?:#.*)?")
+
+
+def to_html(text: str, known: Collection[str], page: Callable[[str], str]) -> Markup:
+    """HTML of one page without its first heading, which the page's template shows.
+
+    Args:
+        text: CommonMark with tables.
+        known: Finding ids that have a page.
+        page: Link to the page of such an id.
+    """
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    tokens = _without_title(parser.parse(text))
+    for token in tokens:
+        if token.children is not None:
+            token.children = list(_safe_links(token.children, known, page))
+    return Markup(parser.renderer.render(list(_scrolling(tokens)), parser.options, {}))  # noqa: S704 - see above
+
+
+def _without_title(tokens: list[Token]) -> list[Token]:
+    if tokens and tokens[0].type == "heading_open" and tokens[0].tag == "h1":
+        return tokens[3:]
+    return tokens
+
+
+def _safe_links(
+    tokens: Iterable[Token], known: Collection[str], page: Callable[[str], str]
+) -> Iterable[Token]:
+    """Rewrite or drop links; markdown-it never nests them."""
+    dropped = False
+    for token in tokens:
+        if token.type == "link_open":
+            target = _target(str(token.attrs.get("href", "")), known, page)
+            dropped = target is None
+            if target is not None:
+                token.attrs = {"href": target, "rel": "noopener noreferrer"}
+        if not (dropped and token.type in ("link_open", "link_close")):
+            yield token
+
+
+def _target(href: str, known: Collection[str], page: Callable[[str], str]) -> str | None:
+    match = _DOC_LINK.fullmatch(href)
+    if match is not None:
+        return page(match[1]) if match[1] in known else None
+    return href if href.startswith("https://") else None
+
+
+def _scrolling(tokens: Iterable[Token]) -> Iterable[Token]:
+    """Put tables into a region that can be scrolled with the keyboard, and give header cells a scope."""
+    for token in tokens:
+        if token.type == "table_open":
+            attrs: dict[str, str | int | float] = {
+                "class": "scroll",
+                "role": "region",
+                "aria-label": "Table",
+                "tabindex": 0,
+            }
+            yield Token("scroll_open", "div", 1, attrs=attrs, block=True)
+        if token.type in ("td_open", "th_open"):
+            token.attrs = {"scope": "col"} if token.tag == "th" else {}
+        yield token
+        if token.type == "table_close":
+            yield Token("scroll_close", "div", -1, block=True)

@@ -1,0 +1,128 @@
+"""The HTML pages of the site. Each is a function of the view and says nothing about the time of the build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from reports import charts, markdown
+from reports.interface import FindingDoc, ReleaseView, SiteView
+from reports.numbers import week_of
+from reports.render import environment
+from reports.routes import Routes, relative, release_key, routes, sorted_releases, sorted_scans
+from reports.scan import ScanDocument
+from reports.summary import (
+    attention,
+    attention_count,
+    first_verdict,
+    funnel,
+    sorted_gaps,
+    verdict_since,
+    weeks,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """What every page needs."""
+
+    view: SiteView
+    routes: Routes
+
+    def page(self, template: str, path: str, **values: object) -> tuple[str, str]:
+        """Render one page at `path`."""
+
+        def href(target: str) -> str:
+            return relative(path, target)
+
+        text = (
+            environment()
+            .get_template(template)
+            .render(
+                view=self.view,
+                routes=self.routes,
+                path=path,
+                href=href,
+                week=week_of(self.view.generated_at),
+                **values,
+            )
+        )
+        return path, text
+
+
+def pages(view: SiteView) -> Iterator[tuple[str, str]]:
+    """Path and HTML of every page."""
+    site = _Site(view, routes(view))
+    yield _index(site)
+    yield site.page("guide.html", "how-to-read.html")
+    findings = sorted(view.findings, key=lambda finding: finding.id)
+    yield site.page("findings.html", "findings/index.html", findings=findings)
+    for finding in findings:
+        yield _finding(site, finding)
+    for release in sorted_releases(view):
+        yield _release(site, release)
+        for scan in sorted_scans(release):
+            yield _fork(site, release, scan)
+
+
+def _index(site: _Site) -> tuple[str, str]:
+    releases = sorted_releases(site.view)
+    return site.page(
+        "index.html",
+        "index.html",
+        releases=[
+            (release, charts.verdict_bar(release.scans), funnel([release]), attention_count(release))
+            for release in releases
+        ],
+        attention=attention(site.view),
+        funnel=funnel(releases),
+        gaps=[(release, gap) for release in releases for gap in sorted_gaps(release)],
+    )
+
+
+def _release(site: _Site, release: ReleaseView) -> tuple[str, str]:
+    scans = sorted_scans(release)
+    return site.page(
+        "release.html",
+        site.routes.release(release),
+        release=release,
+        rows=[(scan, first_verdict(release, scan)) for scan in scans],
+        bar=charts.verdict_bar(scans),
+        funnel=funnel([release]),
+        weeks=weeks(release),
+        gaps=sorted_gaps(release),
+    )
+
+
+def _fork(site: _Site, release: ReleaseView, scan: ScanDocument) -> tuple[str, str]:
+    return site.page(
+        "fork.html",
+        site.routes.fork_page(release, scan.repo),
+        release=release,
+        scan=scan,
+        since=verdict_since(release, scan),
+        first=first_verdict(release, scan),
+        heat=charts.heatmap(scan.heatmap) if scan.heatmap else None,
+        speaking_for=[finding for finding in scan.findings if finding.direction == "for"],
+        speaking_against=[finding for finding in scan.findings if finding.direction == "against"],
+        also=_other_pages(site, release, scan.repo),
+    )
+
+
+def _other_pages(site: _Site, release: ReleaseView, repo: str) -> list[tuple[str, str]]:
+    """The same repository compared with other releases: (release, page)."""
+    return [
+        (key, f"{folder}/index.html")
+        for (key, name), folder in site.routes.forks.items()
+        if name == repo and key != release_key(release)
+    ]
+
+
+def _finding(site: _Site, finding: FindingDoc) -> tuple[str, str]:
+    path = site.routes.finding_page(finding.id)
+    body = markdown.to_html(finding.markdown, site.routes.findings, _link_from(site, path))
+    return site.page("finding.html", path, finding=finding, body=body)
+
+
+def _link_from(site: _Site, path: str) -> Callable[[str], str]:
+    return lambda finding_id: relative(path, site.routes.finding_page(finding_id))

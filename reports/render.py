@@ -1,0 +1,94 @@
+"""Jinja, set up so that hostile text stays text.
+
+Every expression is cleaned of control and bidi characters (`finalize`) and then HTML-escaped; an undefined
+name is an error. Templates hold no `|safe`. The only ready-made HTML is what `reports.markdown` made of our pages.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from reports import charts, numbers, words
+from reports.scan import RateView
+from reports.text import clean, is_https_url, is_mail_address, is_repo_id
+
+
+@cache
+def environment() -> Environment:
+    """The one environment of all templates."""
+    env = Environment(
+        loader=PackageLoader("reports", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    env.filters |= {
+        "clean": clean,
+        "day": numbers.day,
+        "duration": numbers.duration,
+        "edit_title": words.edit_title,
+        "mark": charts.mark,
+        "minute": numbers.minute,
+        "p_value": numbers.p_value,
+        "percent": numbers.percent,
+        "plural": numbers.plural,
+        "point": numbers.point,
+        "shade": charts.shade,
+        "shown": shown,
+        "significant": numbers.significant,
+        "size": numbers.size,
+        "spaced": words.spaced,
+        "spread": numbers.spread,
+    }
+    env.tests |= {
+        "measured": _is_measured,
+        "repo_id": is_repo_id,
+        "https_url": is_https_url,
+        "mail_address": is_mail_address,
+    }
+    env.globals |= {
+        "CERTAINTIES": words.CERTAINTIES,
+        "CHANNELS": words.CHANNELS,
+        "EDITS": words.EDITS,
+        "LINEAGE": words.LINEAGE,
+        "SAFETY": words.SAFETY,
+        "SIGNATURES": words.SIGNATURES,
+        "VERDICTS": words.VERDICTS,
+        "heat_legend": charts.legend(),
+    }
+    return env
+
+
+def shown(value: object, name: str = "") -> str:
+    """A value of an edit's detail or of evidence, for people."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return numbers.significant(value)
+        case list() | tuple():
+            return _listed(value, name)
+    return str(value)
+
+
+def _listed(values: list[object] | tuple[object, ...], name: str, most: int = 12) -> str:
+    if name == "layers" and len(values) == 2:
+        return f"{values[0]}–{values[1]}"
+    text = ", ".join(str(value) for value in values[:most])
+    return f"{text} and {len(values) - most} more" if len(values) > most else text
+
+
+def _finalize(value: object) -> object:
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _is_measured(value: object) -> bool:
+    return isinstance(value, RateView)

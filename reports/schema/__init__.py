@@ -1,0 +1,1 @@
+"""JSON Schemas generated from our types; `reports.schemas` writes them, a test keeps them current."""

@@ -1,0 +1,32 @@
+"""The published JSON Schemas, as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from reports import document, verdicts
+
+FOLDER = Path(__file__).parent / "schema"
+"""Where the checked-in copies live."""
+
+
+def schema_files() -> Mapping[str, str]:
+    """File name to content, for every document type we publish."""
+    schemas = {
+        "forkwatch.scan-1.json": document.json_schema(),
+        "forkwatch.verdicts-1.json": verdicts.json_schema(),
+    }
+    return {name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
+
+
+def write_schemas(folder: Path = FOLDER) -> tuple[Path, ...]:
+    """Write them to `folder` and say which files they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, content in schema_files().items():
+        path = folder / name
+        path.write_text(content, encoding="utf-8")
+        paths.append(path)
+    return tuple(paths)

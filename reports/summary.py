@@ -1,0 +1,148 @@
+"""What pages and the digest derive from the view: what needs a decision, what is missing, what changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reports.interface import Gap, ReleaseView, SiteView, VerdictChange
+from reports.numbers import moment, week_of
+from reports.routes import sorted_releases, sorted_scans
+from reports.scan import ScanDocument, VerdictLabel
+from reports.words import VERDICTS
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something was not looked at, and how often."""
+
+    text: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Funnel:
+    """How many forks each stage reached."""
+
+    candidates: int
+    judged: int
+    lineage: int
+    """The weights established descent, or the lack of it."""
+    evaluated: int
+    gaps: tuple[Reason, ...]
+    """Why candidates have no verdict."""
+    unevaluated: tuple[Reason, ...]
+    """Why judged forks were not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """A fork whose verdict asks for a decision."""
+
+    release: ReleaseView
+    scan: ScanDocument
+    since: str
+    """When the present verdict was reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """What happened to one fork's verdict over some time."""
+
+    repo: str
+    before: VerdictLabel | None
+    after: VerdictLabel
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Week:
+    """The net changes of one ISO week."""
+
+    name: str
+    changes: tuple[Net, ...]
+
+
+def funnel(releases: Sequence[ReleaseView]) -> Funnel:
+    """Count over some releases."""
+    scans = [scan for release in releases for scan in release.scans]
+    gaps = [gap for release in releases for gap in release.gaps]
+    unmeasured = [scan.safety for scan in scans if scan.safety.status == "not-measured"]
+    return Funnel(
+        candidates=len(scans) + len(gaps),
+        judged=len(scans),
+        lineage=sum(scan.lineage.status != "unknown" for scan in scans),
+        evaluated=len(scans) - len(unmeasured),
+        gaps=_tally([gap.reason for gap in gaps]),
+        unevaluated=_tally([safety.reason or "no reason recorded" for safety in unmeasured]),
+    )
+
+
+def attention(view: SiteView) -> tuple[Attention, ...]:
+    """Forks whose verdict asks for a decision: newest verdict first, then by name."""
+    found = [
+        Attention(release, scan, verdict_since(release, scan))
+        for release in sorted_releases(view)
+        for scan in sorted_scans(release)
+        if VERDICTS[scan.verdict.label].attention
+    ]
+    return tuple(sorted(found, key=lambda item: moment(item.since), reverse=True))
+
+
+def attention_count(release: ReleaseView) -> int:
+    """How many forks of a release have a verdict that asks for a decision."""
+    return sum(VERDICTS[scan.verdict.label].attention for scan in release.scans)
+
+
+def verdict_since(release: ReleaseView, scan: ScanDocument) -> str:
+    """When the fork got the verdict it has now."""
+    times = [change.at for change in _of(release, scan.repo) if change.after == scan.verdict.label]
+    return times[-1] if times else scan.scanned_at
+
+
+def first_verdict(release: ReleaseView, scan: ScanDocument) -> str:
+    """When the fork got its first verdict."""
+    times = [change.at for change in _of(release, scan.repo)]
+    return times[0] if times else scan.scanned_at
+
+
+def weeks(release: ReleaseView) -> tuple[Week, ...]:
+    """Net changes by ISO week, newest week first."""
+    names = sorted({week_of(change.at) for change in release.changes}, reverse=True)
+    return tuple(Week(name, week_changes(release, name)) for name in names)
+
+
+def week_changes(release: ReleaseView, week: str) -> tuple[Net, ...]:
+    """Net changes within an ISO week, by name; a verdict that came back to what it was is no change."""
+    per_repo: dict[str, list[VerdictChange]] = {}
+    for change in sorted(release.changes, key=lambda change: moment(change.at)):
+        if week_of(change.at) == week:
+            per_repo.setdefault(change.repo, []).append(change)
+    net = [
+        Net(repo, changes[0].before, changes[-1].after, changes[-1].at)
+        for repo, changes in sorted(per_repo.items())
+    ]
+    return tuple(change for change in net if change.before != change.after)
+
+
+def lost(release: ReleaseView) -> tuple[Gap, ...]:
+    """Candidates that had a verdict once and can no longer be examined, by name."""
+    known = {change.repo for change in release.changes}
+    return tuple(gap for gap in sorted_gaps(release) if gap.repo in known)
+
+
+def sorted_gaps(release: ReleaseView) -> tuple[Gap, ...]:
+    """By name."""
+    return tuple(sorted(release.gaps, key=lambda gap: (gap.repo.lower(), gap.repo, gap.reason)))
+
+
+def _of(release: ReleaseView, repo: str) -> list[VerdictChange]:
+    mine = [change for change in release.changes if change.repo == repo]
+    return sorted(mine, key=lambda change: moment(change.at))
+
+
+def _tally(reasons: Sequence[str]) -> tuple[Reason, ...]:
+    counts = Counter(reasons)
+    by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(Reason(text, count) for text, count in by_count)

@@ -1,0 +1,155 @@
+"""`forkwatch.verdicts/1`: every verdict of every release in one small file, for machines that act on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from reports.contract import adapter, dump, load, schema_of
+from reports.interface import ReleaseView, SiteView
+from reports.routes import Routes, routes, sorted_releases, sorted_scans
+from reports.scan import (
+    CertaintyName,
+    EditView,
+    OriginalView,
+    PairView,
+    ScanDocument,
+    VerdictLabel,
+)
+from reports.summary import first_verdict, sorted_gaps
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+SCHEMA = "forkwatch.verdicts/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditSummary:
+    """One edit without its evidence."""
+
+    kind: str
+    certainty: CertaintyName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictRow:
+    """One fork."""
+
+    repo: str
+    commit: str
+    verdict: VerdictLabel
+    certainty: CertaintyName
+    summary: str
+    edits: tuple[EditSummary, ...]
+    claimed: str | None
+    """The base it claims. Hostile text."""
+    lineage: Literal["proved", "consistent-with", "unknown", "unrelated"]
+    """What the weights say."""
+    safety: Literal["retained", "degraded", "removed", "not-measured"]
+    refusal: PairView
+    first_verdict_at: str
+    scanned_at: str
+    page: str
+    """Relative to the site's root."""
+    document: str
+    """The `forkwatch.scan/1` document, relative to the site's root."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapRow:
+    """A candidate without a verdict, and why."""
+
+    repo: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseVerdicts:
+    """One release and its forks, by name."""
+
+    repo: str
+    commit: str
+    original: OriginalView
+    verdicts: tuple[VerdictRow, ...]
+    gaps: tuple[GapRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictsDocument:
+    """The whole file."""
+
+    schema: Literal["forkwatch.verdicts/1"] = "forkwatch.verdicts/1"
+    generated_at: str
+    """ISO 8601, UTC: the time of the newest result."""
+    version: str
+    """Of forkwatch."""
+    releases: tuple[ReleaseVerdicts, ...]
+
+
+def verdicts(view: SiteView) -> VerdictsDocument:
+    """Collect them."""
+    addresses = routes(view)
+    return VerdictsDocument(
+        generated_at=view.generated_at,
+        version=view.version,
+        releases=tuple(_release(release, addresses) for release in sorted_releases(view)),
+    )
+
+
+def verdicts_json(view: SiteView) -> str:
+    """Canonical JSON of them: the content of `verdicts.json`."""
+    return dump(verdicts(view))
+
+
+def from_json(text: str) -> VerdictsDocument:
+    """Read the file strictly.
+
+    Raises:
+        InvalidDocumentError: the text is not a `forkwatch.verdicts/1` document.
+    """
+    return load(_reader(), text)
+
+
+def json_schema() -> dict[str, object]:
+    """JSON Schema 2020-12 of the file, generated from the types above."""
+    return schema_of(_reader(), SCHEMA)
+
+
+@cache
+def _reader() -> TypeAdapter[VerdictsDocument]:
+    return adapter(VerdictsDocument)
+
+
+def _release(release: ReleaseView, addresses: Routes) -> ReleaseVerdicts:
+    return ReleaseVerdicts(
+        repo=release.repo,
+        commit=release.commit,
+        original=release.original,
+        verdicts=tuple(_row(release, scan, addresses) for scan in sorted_scans(release)),
+        gaps=tuple(GapRow(repo=gap.repo, reason=gap.reason) for gap in sorted_gaps(release)),
+    )
+
+
+def _row(release: ReleaseView, scan: ScanDocument, addresses: Routes) -> VerdictRow:
+    return VerdictRow(
+        repo=scan.repo,
+        commit=scan.commit,
+        verdict=scan.verdict.label,
+        certainty=scan.verdict.certainty,
+        summary=scan.verdict.summary,
+        edits=tuple(_edit(edit) for edit in scan.edits),
+        claimed=scan.lineage.claimed,
+        lineage=scan.lineage.status,
+        safety=scan.safety.status,
+        refusal=scan.safety.refusal,
+        first_verdict_at=first_verdict(release, scan),
+        scanned_at=scan.scanned_at,
+        page=addresses.fork_page(release, scan.repo),
+        document=addresses.document(release, scan.repo),
+    )
+
+
+def _edit(edit: EditView) -> EditSummary:
+    return EditSummary(kind=edit.kind, certainty=edit.certainty)

@@ -1,0 +1,150 @@
+"""The words of the site, in one place: what a verdict, a certainty or an edit kind is called and means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reports.scan import CertaintyName, VerdictLabel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictWord:
+    """How a verdict is shown: always icon and title, colour only on top."""
+
+    label: VerdictLabel
+    title: str
+    meaning: str
+    attention: bool
+    """Somebody should look at it and decide."""
+
+
+_VERDICTS = (
+    VerdictWord(
+        label="authentic",
+        title="Authentic",
+        meaning="Every weight file has the exact bytes of the signed original.",
+        attention=False,
+    ),
+    VerdictWord(
+        label="faithful-conversion",
+        title="Faithful conversion",
+        meaning="The original's values in another container or precision; nothing else was found to differ.",
+        attention=False,
+    ),
+    VerdictWord(
+        label="benign-derivative",
+        title="Benign derivative",
+        meaning="The model was changed, and its refusals were measured to hold.",
+        attention=False,
+    ),
+    VerdictWord(
+        label="safety-degraded",
+        title="Safety degraded",
+        meaning="It was measured to refuse clearly less often than the original on the same prompts.",
+        attention=True,
+    ),
+    VerdictWord(
+        label="safety-removed",
+        title="Safety removed",
+        meaning="It was measured to refuse hardly any of the prompts that the original refuses.",
+        attention=True,
+    ),
+    VerdictWord(
+        label="misrepresented",
+        title="Misrepresented",
+        meaning="It claims to be the release, or a faithful copy of it, and is not.",
+        attention=True,
+    ),
+    VerdictWord(
+        label="unsafe-files",
+        title="Unsafe files",
+        meaning="It contains files that can run code when loaded. They were not opened.",
+        attention=True,
+    ),
+    VerdictWord(
+        label="unrelated",
+        title="Unrelated",
+        meaning="Its weights do not derive from the release, whatever its card says.",
+        attention=False,
+    ),
+    VerdictWord(
+        label="inconclusive",
+        title="Inconclusive",
+        meaning="Not enough could be established; the page says why. It is not a clean bill.",
+        attention=False,
+    ),
+)
+VERDICTS: dict[VerdictLabel, VerdictWord] = {word.label: word for word in _VERDICTS}
+"""Every verdict, in the order in which they are explained and counted."""
+
+CERTAINTIES: dict[CertaintyName, tuple[str, str]] = {
+    "proved": ("Proved", "Reproduced from bytes; anybody with the same files gets the same answer."),
+    "consistent-with": (
+        "Consistent with",
+        "The measurements fit this explanation. Others remain possible.",
+    ),
+    "unknown": ("Unknown", "Not established either way."),
+}
+
+EDITS: dict[str, tuple[str, str]] = {
+    "identical": ("Identical", "Same bytes as the original."),
+    "repackaged": ("Repackaged", "Same values, other files: resharded, renamed or in another container."),
+    "dtype-cast": ("Precision cast", "Values equal after rounding to a narrower number type."),
+    "quantized": ("Quantized", "Values on a quantisation grid, with the error that scheme predicts."),
+    "adapter": ("Adapter", "A PEFT adapter on its own, to be applied to a base model."),
+    "low-rank-merge": ("Low-rank merge", "The change has a small rank, as a merged adapter leaves behind."),
+    "directional-edit": (
+        "Directional edit",
+        "Few directions were changed in the matrices that write to the residual stream.",
+    ),
+    "full-finetune": ("Full fine-tune", "A dense change over all layers."),
+    "partial-finetune": ("Partial fine-tune", "A dense change over some layers or modules."),
+    "merge": ("Merge", "Combined with the weights of another model."),
+    "layer-surgery": ("Layer surgery", "Layers were dropped, repeated or reordered."),
+    "vocabulary-change": (
+        "Vocabulary change",
+        "Rows of the embeddings or the head were added, removed or moved.",
+    ),
+    "template-change": ("Template change", "The chat template differs; the weights may not."),
+    "config-change": ("Configuration change", "A configuration file differs."),
+    "sparse-patch": ("Sparse patch", "Isolated blocks of numbers were changed."),
+    "unrelated": ("Unrelated weights", "The weights do not derive from the release."),
+    "unknown": ("Unknown edit", "What was done could not be named."),
+}
+
+LINEAGE: dict[str, str] = {
+    "proved": "The weights derive from this release: proved",
+    "consistent-with": "The weights are consistent with this release as their origin",
+    "unknown": "The weights could not tell",
+    "unrelated": "The weights do not derive from this release",
+}
+
+SAFETY: dict[str, str] = {
+    "retained": "Refusals retained",
+    "degraded": "Refusals degraded",
+    "removed": "Refusals removed",
+    "not-measured": "Not measured",
+}
+
+SIGNATURES: dict[str, tuple[str, str]] = {
+    "verified": ("Signature verified", "The release's bytes match its signature."),
+    "unsigned": ("Not signed", "Nothing proves that these bytes are the official release."),
+    "invalid": ("Signature does not verify", "Do not rely on comparisons with these bytes."),
+}
+
+CHANNELS: dict[str, str] = {
+    "declared": "declares the release as its base",
+    "tag": "carries the release's tag",
+    "name": "its name resembles the release's",
+    "direct": "named by the user",
+}
+
+
+def edit_title(kind: str) -> str:
+    """Display name of an edit kind; an unknown one is shown as it is."""
+    return EDITS[kind][0] if kind in EDITS else kind.replace("-", " ").capitalize()
+
+
+def spaced(name: str) -> str:
+    """A kebab or snake name as words."""
+    return name.replace("-", " ").replace("_", " ")

@@ -1,0 +1,94 @@
+"""The demo, built and run once for all tests of the application."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from forkwatch.cli.app import app
+from forkwatch.demo.families.build import ensure_family
+from forkwatch.demo.hub import LoopbackHub, load_family
+
+RELEASE = "lab/tiny-chat"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A state folder in which `forkwatch demo --family tiny` has run, and what it printed."""
+
+    state: Path
+    document: dict[str, Any]
+    exit_code: int
+    stderr: str
+
+    @property
+    def family(self) -> Path:
+        """Folder of the tiny family."""
+        return next(path.parent for path in (self.state / "demo").glob("*/hub.json"))
+
+
+Run = Callable[..., Result]
+
+
+def invoke(state: Path, *arguments: str, **environment: str) -> Result:
+    """Run a command as a user would, in this process so that it is measured."""
+    env = {"FORKWATCH_STATE_DIR": str(state), "COLUMNS": "200", "HF_TOKEN": "", **environment}
+    return CliRunner().invoke(app, list(arguments), env=env)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    state = tmp_path_factory.mktemp("demo-state")
+    done = invoke(state, "demo", "--family", "tiny", "--json")
+    assert done.stdout, done.stderr
+    return Demo(state, json.loads(done.stdout), done.exit_code, done.stderr)
+
+
+@pytest.fixture
+def run(demo: Demo) -> Run:
+    """Commands in the demo's state."""
+
+    def command(*arguments: str, **environment: str) -> Result:
+        return invoke(demo.state, *arguments, **environment)
+
+    return command
+
+
+@dataclass(frozen=True)
+class World:
+    """A hub of our own making with the tiny release on it, and a state that guards the release."""
+
+    hub: LoopbackHub
+    state: Path
+    key: Path
+
+    def run(self, *arguments: str, **environment: str) -> Result:
+        """Run a command against this hub; retries are off so that refusals come at once."""
+        settings = {"FORKWATCH_HUB__ENDPOINT": self.hub.endpoint, "FORKWATCH_HUB__RETRIES": "0"}
+        return invoke(self.state, *arguments, **{**settings, **environment})
+
+
+@pytest.fixture(scope="session")
+def family(demo: Demo) -> Path:
+    """The tiny family, built once."""
+    return ensure_family("tiny", demo.state / "demo", 0, lambda _message: None)
+
+
+@pytest.fixture
+def world(family: Path, tmp_path: Path) -> Iterator[World]:
+    """A fresh state, guarding the tiny release on a hub that the test can spoil."""
+    hub = LoopbackHub()
+    load_family(hub, family)
+    with hub:
+        made = World(hub, tmp_path / "state", family / "keys" / "release.pub")
+        added = made.run(
+            "release", "add", RELEASE, "--public-key", str(made.key), "--suite", str(family / "suite.json")
+        )
+        assert added.exit_code == 0, added.stderr
+        yield made

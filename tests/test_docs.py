@@ -1,0 +1,67 @@
+"""The documentation says what the code does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from forkwatch.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def test_generated_references_are_current() -> None:
+    """Findings pages, exit codes and the command line reference are what the code would generate."""
+    done = subprocess.run(
+        [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_resolve(page: Path) -> None:
+    """Every relative link of a page leads to a file of the repository."""
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+    assert broken == []
+
+
+def test_readme_names_every_command() -> None:
+    """A command that README does not mention does not exist for a newcomer."""
+    readme = (ROOT / "README.md").read_text()
+    names = [command.name for command in app.registered_commands] + [
+        group.name for group in app.registered_groups
+    ]
+
+    assert [name for name in names if f"forkwatch {name}" not in readme] == []
+
+
+def test_architecture_names_only_what_exists() -> None:
+    """Every module path in ARCHITECTURE.md exists."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    paths = re.findall(
+        r"`((?:crawler|detector|evals|reports|forkwatch|pipeline|cli|store|policy)/[\w/]*\.?\w*)`", text
+    )
+    missing = [
+        path for path in paths if not (ROOT / path).exists() and not (ROOT / "forkwatch" / path).exists()
+    ]
+
+    assert missing == []
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`forkwatch --help` stays instant because no command imports its libraries before it runs."""
+    code = (
+        "import forkwatch.cli.app, sys; "
+        "print({'torch', 'transformers', 'sklearn', 'scipy', 'huggingface_hub', 'sqlmodel', 'pydantic'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "set()"
