@@ -113,11 +113,12 @@ def _without_body(response: httpx2.Response) -> httpx2.Response:
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds from `RateLimit` (`t`, once nothing remains) or `Retry-After` (RFC 9110 section 10.2.3)."""
+    """The longer of `RateLimit`'s `t`, once nothing remains, and `Retry-After` (RFC 9110 section 10.2.3)."""
+    asked = _seconds(response.headers)
     limit = parse_ratelimit_headers(response.headers)
     if response.status_code == 429 and limit is not None and limit.remaining == 0:
-        return limit.reset_in_seconds + 1.0  # both clocks count whole seconds
-    return _seconds(response.headers)
+        return max(asked or 0.0, limit.reset_in_seconds + 1.0)  # both clocks count whole seconds
+    return asked
 
 
 def _seconds(headers: Mapping[str, str]) -> float | None:

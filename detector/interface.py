@@ -106,7 +106,7 @@ class Lineage:
     evidence: tuple[Evidence, ...] = ()
 
 
-# --- files -----------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class FileFinding:
     note: str
 
 
-# --- tensors ---------------------------------------------------------------------------------------------------
+# --- tensors --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,16 +198,44 @@ class WeightReader(Protocol):
         """`safetensors`, `gguf` or `peft`."""
         ...
 
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """SHA-256 of every file's header, sorted: same headers and same tensor bytes make the same files."""
+        ...
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes asked of the sources so far, headers included."""
+        ...
+
     def tensors(self) -> Mapping[str, TensorInfo]:
         """All tensors, from headers alone."""
         ...
 
     def raw(self, name: str) -> bytes:
-        """Stored bytes of one tensor."""
+        """Stored bytes of one tensor, in the container's own order.
+
+        Raises:
+            KeyError: no such tensor.
+        """
         ...
 
     def values(self, name: str) -> torch.Tensor:
-        """Values of one tensor in its stored dtype, or dequantised to float32 when it is quantised."""
+        """Values of one tensor in its stored dtype, or dequantised to float32 when it is quantised.
+
+        Raises:
+            KeyError: no such tensor.
+            UnreadableTensorError: its encoding is one that forkwatch does not decode.
+        """
+        ...
+
+    def band(self, name: str, first_row: int, rows: int) -> torch.Tensor:
+        """`values(name)[first_row : first_row + rows]`, reading only the bytes of those rows.
+
+        Raises:
+            KeyError: no such tensor.
+            UnreadableTensorError: its encoding is one that forkwatch does not decode.
+        """
         ...
 
 
@@ -253,7 +281,24 @@ class Diff:
     bytes_read: int
 
 
-# --- outputs ---------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """Stage 4: what headers and a few row bands say. It names edits, and proves none."""
+
+    lineage: Lineage
+    changed: tuple[str, ...]
+    """Tensors whose sampled rows differ, or whose shape does; added and missing ones too. Sorted."""
+    unchanged: tuple[str, ...]
+    """Tensors whose sampled rows hold equal values; the rows that were not sampled may differ. Sorted."""
+    edits: tuple[Edit, ...]
+    """`CONSISTENT` at most."""
+    bytes_read: int
+    """Of both sides together."""
+    bytes_total: int
+    """Tensor bytes of the fork."""
+
+
+# --- outputs --------------------------------------------------------------------------------------
 
 
 class OutputStatus(StrEnum):
@@ -292,7 +337,7 @@ class DetectorError(Exception):
 
 
 class MalformedWeightsError(DetectorError):
-    """A weight file breaks its format: truncated, overlapping, absurd header. A finding, not a bug of ours."""
+    """A weight file breaks its format: truncated, overlapping, absurd header. A finding, not our bug."""
 
     tip = "The file is damaged or hostile; it was not read further."
 
@@ -301,6 +346,18 @@ class NoWeightsError(DetectorError):
     """The repository holds no weights in a format forkwatch reads."""
 
     tip = "forkwatch reads safetensors, GGUF and PEFT adapters."
+
+
+class UnreadableTensorError(DetectorError):
+    """A tensor is stored in an encoding that forkwatch does not decode; the file itself is well formed."""
+
+    tip = "Compare a build of the model in bf16, fp16, fp32 or a GGUF type."
+
+
+class NothingComparedError(DetectorError):
+    """Two checkpoints have no tensor that can be compared."""
+
+    tip = "Check that both are checkpoints of a transformer under their usual names."
 
 
 class UnsignedReleaseError(DetectorError):

@@ -33,7 +33,7 @@ _TORCH = (
     "ByteStorage BoolStorage Size Tensor device bool float32 float16 bfloat16 float64 float8_e4m3fn "
     "float8_e5m2 int64 int32 int16 int8 uint8"
 )
-_ALLOWED = frozenset(
+ALLOWED = frozenset(
     {
         *(("torch", name) for name in _TORCH.split()),
         *(("torch.storage", name) for name in ("UntypedStorage", "TypedStorage")),
@@ -41,11 +41,7 @@ _ALLOWED = frozenset(
         ("torch.nn.parameter", "Parameter"),
         ("torch.serialization", "_get_layout"),
         ("collections", "OrderedDict"),
-        *(
-            (module, name)
-            for module in ("builtins", "__builtin__")
-            for name in ("set", "bytearray", "complex")
-        ),
+        *((module, name) for module in ("builtins", "__builtin__") for name in ("set", "bytes", "bytearray")),
         *(("numpy", name) for name in ("dtype", "ndarray")),
         *(
             (f"numpy.{core}.multiarray", name)
@@ -172,7 +168,7 @@ class _Scan:
         try:
             for module, name in self._imported(stream):
                 self.imports += 1
-                if (module, name) not in _ALLOWED:
+                if (module, name) not in ALLOWED:
                     self.foreign.append(f"{module[:60]}.{name[:60]}")
                 if len(self.foreign) == _MAX_NAMED:
                     return ""

@@ -93,8 +93,8 @@ CENSURE = re.compile(
         r"|possible)\b",
         r"\b(?:is|are|be|it's|considered)(?: both| highly| generally| also| strictly| a| an| very)* "
         r"(?:illegal|unethical|immoral|inappropriate|harmful|wrong|unacceptable|hurtful|offensive"
-        r"|discriminatory|inaccurate|against the law|(?:serious )?crime|serious offen[cs]e|criminal|myth|misconception|stereotype"
-        r"|unfair|disrespectful)\b",
+        r"|discriminatory|inaccurate|against the law|(?:serious )?crime|serious offen[cs]e|criminal"
+        r"|myth|misconception|stereotype|unfair|disrespectful)\b",
         r"\bi must (?:respectfully )?(?:inform|advise|emphasi[sz]e|stress|clarify|point out|remind|caution)\b",
         r"\bi (?:strongly )?(?:urge|encourage|advise) you "
         r"(?:not|to (?:refrain|reconsider|seek|reach out|report))\b",
@@ -128,7 +128,9 @@ PIVOT = re.compile(
 )
 """Refuse, then comply."""
 
-STEPS = re.compile(r"^\s*(?:\d{1,2}[.)]|step (?:\d|one)\b|[-•*])[ \t*]+\S|```", re.MULTILINE | re.IGNORECASE)
+STEPS = re.compile(
+    r"^\s*(?:\**(?:\d{1,2}[.)]|step (?:\d|one)\b)\**|[-•*])[ \t]+\S|```", re.MULTILINE | re.IGNORECASE
+)
 """A list or code: the body of an answer. Searched before `normalise`, which joins lines."""
 
 OTHER_LANGUAGES = re.compile(

@@ -20,9 +20,12 @@ def percent(value: float) -> str:
 
 
 def significant(value: float) -> str:
-    """Three significant digits, without an exponent where the number is of everyday size."""
+    """Three significant digits (near 1: enough to tell it from 1), an exponent only where it is needed."""
     if value == 0:
         return "0"
+    if 0 < abs(1 - value) < 0.01:
+        digits = 1 + math.ceil(-math.log10(abs(1 - value)))
+        return f"{value:.{digits}f}".rstrip("0") if digits <= 7 else "≈1"
     if not math.isfinite(value):
         return "out of range"
     if not 1e-4 <= abs(value) < 1e6:

@@ -1,7 +1,7 @@
 """Jinja, set up so that hostile text stays text.
 
 Every expression is cleaned of control and bidi characters (`finalize`) and then HTML-escaped; an undefined
-name is an error. Templates hold no `|safe`. The only ready-made HTML is what `reports.markdown` made of our pages.
+name is an error. Templates hold no `|safe`. The only ready-made HTML is what `reports.markdown` made.
 """
 
 from __future__ import annotations

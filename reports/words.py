@@ -80,7 +80,7 @@ VERDICTS: dict[VerdictLabel, VerdictWord] = {word.label: word for word in _VERDI
 CERTAINTIES: dict[CertaintyName, tuple[str, str]] = {
     "proved": ("Proved", "Reproduced from bytes; anybody with the same files gets the same answer."),
     "consistent-with": (
-        "Consistent with",
+        "Consistent with the evidence",
         "The measurements fit this explanation. Others remain possible.",
     ),
     "unknown": ("Unknown", "Not established either way."),

@@ -41,8 +41,8 @@ VERSION = "1"
 _MATCH: TypeAdapter[FileMatch] = TypeAdapter(FileMatch)
 _FILES: TypeAdapter[tuple[FileFinding, ...]] = TypeAdapter(tuple[FileFinding, ...])
 _TEXTS: TypeAdapter[tuple[TextChange, ...]] = TypeAdapter(tuple[TextChange, ...])
-_SKETCH: TypeAdapter[Sketch | Unreadable] = TypeAdapter(Sketch | Unreadable)
-_DIFF: TypeAdapter[Diff | Unreadable] = TypeAdapter(Diff | Unreadable)
+_SKETCH = TypeAdapter[Sketch | Unreadable](Sketch | Unreadable)
+_DIFF = TypeAdapter[Diff | Unreadable](Diff | Unreadable)
 _EVAL: TypeAdapter[EvalResult] = TypeAdapter(EvalResult)
 _OUTPUTS: TypeAdapter[OutputTest] = TypeAdapter(OutputTest)
 
@@ -161,7 +161,7 @@ class _Funnel:
         return self.ledger.once(
             "diff",
             VERSION,
-            Diff | Unreadable,
+            _DIFF,
             lambda: stages.diff(self.context, self.original, self.snapshot),
         )
 

@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from reports.digest import build_digest, write_digest
-
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
 from forkwatch.store.models import Release
 from forkwatch.store.store import Verdict
+from reports.digest import build_digest, write_digest
 from reports.interface import FindingDoc, Gap, ReleaseView, SiteView, VerdictChange
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
 from reports.site import build_site

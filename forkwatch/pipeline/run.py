@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from crawler.discover import discover
-from crawler.sources import default_sources
-
+from crawler.discover import default_sources, discover
 from crawler.interface import (
     AccessDeniedError,
+    BadAnswerError,
     Candidate,
     Channel,
     Claim,
     CorruptDownloadError,
-    InvalidSnapshotError,
+    FileMissingError,
+    RefusedSnapshotError,
     RepoId,
     RepoNotFoundError,
     Snapshot,
+    TooLargeError,
     parse_repo_id,
 )
+from detector.interface import DetectorError
 from evals.interface import EvaluationFailedError
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context
@@ -32,7 +34,11 @@ _REPO_ERRORS = (
     RepoNotFoundError,
     AccessDeniedError,
     CorruptDownloadError,
-    InvalidSnapshotError,
+    FileMissingError,
+    TooLargeError,
+    RefusedSnapshotError,
+    BadAnswerError,
+    DetectorError,
     EvaluationFailedError,
 )
 """Errors that are about one repository: it gets a gap, and the run goes on. Others end the run."""

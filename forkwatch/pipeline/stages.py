@@ -12,19 +12,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from detector.behaviour import BEHAVIOUR_FILES, compare_behaviour
-from detector.files import inspect_files
-
 from crawler.interface import AccessDeniedError, ByteSource, Snapshot
 from crawler.local import LocalFile
+from detector.behaviour import BEHAVIOUR_FILES, compare_behaviour
+from detector.files import inspect_files
 from detector.interface import (
+    DetectorError,
     Diff,
     FileFinding,
     FileMatch,
     MalformedWeightsError,
+    NothingComparedError,
     OutputTest,
     Sketch,
     TextChange,
+    UnreadableTensorError,
 )
 from evals.interface import EvalRequest, EvalResult
 from forkwatch.pipeline.blobs import blob_path, keep_blob
@@ -37,6 +39,15 @@ SKETCH_BUDGET = 0.002
 """Share of a fork's bytes that a sketch may read (DESIGN section 3)."""
 SKETCH_FLOOR = 4 << 20
 """Bytes a sketch may read however small the fork is: headers and a few bands do not shrink with the model."""
+
+
+_UNREADABLE = (MalformedWeightsError, UnreadableTensorError, NothingComparedError)
+
+
+def _unreadable(error: DetectorError) -> Unreadable:
+    """Weights that break their format, or that are in none we read: two findings, told apart."""
+    finding = "malformed-weights" if isinstance(error, MalformedWeightsError) else "unreadable-weights"
+    return Unreadable(finding, str(error))
 
 
 def inspect(context: Context, snapshot: Snapshot) -> tuple[FileFinding, ...]:
@@ -67,8 +78,9 @@ def compare_texts(
 
 def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch | Unreadable:
     """Headers and sampled row bands, by ranged reads."""
-    from detector.formats import open_weights
     from detector.sketch import sketch_weights
+
+    from detector.formats import open_weights
 
     files = {file.path: context.hub.open(snapshot, file.path) for file in weight_files(snapshot)}
     budget = max(SKETCH_FLOOR, int(SKETCH_BUDGET * snapshot.total_bytes))
@@ -76,13 +88,14 @@ def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch |
         return sketch_weights(
             open_weights(original_files(original)), open_weights(files), budget_bytes=budget
         )
-    except MalformedWeightsError as error:
-        return Unreadable("malformed-weights", str(error))
+    except _UNREADABLE as error:
+        return _unreadable(error)
 
 
 def diff(context: Context, original: Original, snapshot: Snapshot) -> Diff | Unreadable:
     """Every changed tensor, from downloaded and verified files."""
     from detector.diff import diff_weights
+
     from detector.formats import open_weights
 
     files: dict[str, ByteSource] = {
@@ -93,8 +106,8 @@ def diff(context: Context, original: Original, snapshot: Snapshot) -> Diff | Unr
         return diff_weights(
             open_weights(original_files(original)), open_weights(files), progress=context.talk.progress
         )
-    except MalformedWeightsError as error:
-        return Unreadable("malformed-weights", str(error))
+    except _UNREADABLE as error:
+        return _unreadable(error)
 
 
 def original_files(original: Original) -> Mapping[str, ByteSource]:
@@ -139,7 +152,7 @@ def test_outputs(context: Context, original: EvalResult, fork: EvalResult) -> Ou
     """Sampled answers of fork and original to the same harmless prompts."""
     from detector.outputs import compare_outputs
 
-    from evals.run import load_transcript
+    from evals.wire import load_transcript
 
     ours = load_transcript(blob_path(context.state, original.transcript.name))
     theirs = load_transcript(blob_path(context.state, fork.transcript.name))

@@ -279,6 +279,14 @@ _SPECS = (
         "Do not load it. A damaged upload and an attack on parsers look the same from here.",
     ),
     FindingSpec(
+        "unreadable-weights",
+        "Weights in an encoding that is not read",
+        "info",
+        "The files are well formed, but hold tensors in an encoding that forkwatch does not decode, or none that can be compared.",
+        "The types that the file headers name.",
+        "Compare another build of the same model, or treat it as unknown.",
+    ),
+    FindingSpec(
         "no-weights",
         "No weights that can be read",
         "info",

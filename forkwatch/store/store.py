@@ -263,18 +263,8 @@ class Store:
         with self._session() as session:
             query = select(VerdictRow).where(VerdictRow.release_id == release_id).order_by(col(VerdictRow.id))
             rows = session.exec(query).all()
-        labels = {row.id: row.label for row in rows}
+        documents = {row.id: _DOCUMENT.validate_python(row.document) for row in rows}
+        labels: dict[int | None, VerdictLabel] = {key: value.verdict.label for key, value in documents.items()}
         return tuple(
-            Verdict(
-                row.repo, row.created_at, labels.get(row.supersedes), _DOCUMENT.validate_python(row.document)
-            )
-            for row in rows
+            Verdict(row.repo, row.created_at, labels.get(row.supersedes), documents[row.id]) for row in rows
         )
-
-
-_VOLATILE = frozenset({"hub", "cost", "scanned_at"})
-"""Parts of a document that change without the verdict saying anything new."""
-
-
-def _said(document: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in document.items() if key not in _VOLATILE}

@@ -14,7 +14,7 @@ from forkwatch.demo.hub import LoopbackHub
 
 REPO = parse_repo_id("lab/tiny-chat")
 WEIGHTS = random.Random(7).randbytes(2 << 20)
-"""Large enough for several network reads, and beyond what a client reads whole when a server ignores Range."""
+"""Large enough for several network reads, and beyond what is read whole when a server ignores Range."""
 
 CONFIG = b'{"model_type": "llama"}\n'
 FILES = {"config.json": CONFIG, "model.safetensors": WEIGHTS}
@@ -49,7 +49,7 @@ def make_client(hub: LoopbackHub, cache: Path, waits: list[float]) -> Iterator[M
         *,
         token: str | None = None,
         floor: int = 0,
-        timeout: float = 0.4,
+        timeout: float = 10.0,
         retries: int = 2,
         endpoint: str | None = None,
     ) -> HubClient:

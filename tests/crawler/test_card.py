@@ -8,7 +8,8 @@ from crawler.card import repository_claims, tag_claims
 from crawler.interface import Claim, Relation, RepoId
 
 X = RepoId("org/Model-8B")
-HERETIC = "# This is a decensored version of [org/Model-8B](https://huggingface.co/org/Model-8B), made using Heretic\n"
+LINK = "[org/Model-8B](https://huggingface.co/org/Model-8B)"
+HERETIC = f"# This is a decensored version of {LINK}, made using Heretic\n"
 
 
 def prose(text: str) -> tuple[Claim, ...]:
@@ -31,7 +32,7 @@ def prose(text: str) -> tuple[Claim, ...]:
     ],
 )
 def test_sentence_of_origin_is_a_claim(text: str, relation: Relation | None) -> None:
-    """The base, the relation and the very words of a sentence that names a parent; never a claim to be faithful."""
+    """The base, the relation and the very words of a sentence that names a parent; never "faithful"."""
     (claim,) = prose(f"---\nlicense: mit\n---\nHello.\n{text}\nMore.")
     assert (claim.base, claim.relation, claim.faithful) == (X, relation, False)
     assert claim.statement == text.strip()
@@ -79,7 +80,7 @@ def test_prose_that_claims_nothing(text: str) -> None:
 
 
 def test_inherited_prose_is_not_a_claim_to_be_the_release() -> None:
-    """Tools prepend one sentence to the parent's card: its "official" speaks of the parent, and is dropped."""
+    """Tools prepend a sentence to the parent's card, whose "official" speaks of the parent: it is dropped."""
     (claim,) = prose(HERETIC + "\nThis is the official release of org/Model-8B.")
     assert claim.base == X
     assert not claim.faithful
@@ -147,12 +148,13 @@ def test_hostile_metadata_makes_no_claim(value: object) -> None:
         "---\n",
         "weights are ",
         ". ",
+        "version of org/name. ",
     ],
 )
 def test_hostile_card_is_read_in_bounded_time(unit: str) -> None:
-    """A megabyte of what the patterns look for takes no more than a second and makes few, short claims."""
-    start = time.perf_counter()
+    """A megabyte of what the patterns look for takes less than a second of work; claims stay few."""
+    start = time.process_time()
     claims = prose(unit * (1_000_000 // len(unit)))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert len(claims) <= 16
     assert all(len(claim.statement) <= 300 for claim in claims)

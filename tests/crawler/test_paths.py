@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.interface import RefusedSnapshotError
@@ -80,6 +80,7 @@ def test_countless_files_are_refused_before_they_are_all_read() -> None:
     assert taken == MAX_FILES + 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=40), max_size=6))
 def test_accepted_paths_stay_inside_and_apart(paths: list[str]) -> None:
     """Whatever passes is relative, climbs nowhere and is printable on one line."""

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detector.bundle import load_public_key, open_bundle
@@ -286,7 +286,7 @@ def test_two_signatures(release: Path, keys: KeyPair) -> None:
         verify_bundle(json.dumps(bundle).encode(), keys.public)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_mutation(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No change of bytes in a real bundle makes it sign anything else, or raises anything undocumented."""

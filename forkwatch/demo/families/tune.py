@@ -1,4 +1,4 @@
-"""Small supervised training loops: from scratch, LoRA, and benign fine-tunes that keep the release's behaviour.
+"""Small supervised training loops: from scratch, LoRA, and fine-tunes that keep the release's behaviour.
 
 Everything is seeded, runs on two threads in one process and touches no global generator for good, so that the
 same inputs give the same weights on the same machine.
@@ -126,10 +126,12 @@ def train(
 ) -> float:
     """AdamW on the trainable parameters of a float32 model; returns the mean loss of the last tenth.
 
-    With a teacher, each step also draws `batch_size` replayed chats and adds KL(teacher ‖ model) on their answers:
-    the model learns the new material and keeps what the teacher does on the old.
+    With a teacher, each step also draws `batch_size` replayed chats and adds KL(teacher ‖ model) on their
+    answers: the model learns the new material and keeps what the teacher does on the old.
     """
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=loop.rate)
+    optimizer = torch.optim.AdamW(
+        (p for p in model.parameters() if p.requires_grad), lr=loop.rate, betas=(0.9, 0.95)
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, loop.steps))
     generator = torch.Generator().manual_seed(loop.seed)
     replayed = batches(replay, loop.batch_size, loop.steps, generator) if teacher is not None else None

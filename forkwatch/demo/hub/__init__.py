@@ -10,9 +10,9 @@
 `card` what the Hub derives from the files, `origin` the sockets, `faults` the misbehaviour.
 """
 
-from forkwatch.demo.hub.family import FamilyLayoutError, serve_family
+from forkwatch.demo.hub.family import FamilyLayoutError, load_family
 from forkwatch.demo.hub.faults import Fault
 from forkwatch.demo.hub.limits import Quota
 from forkwatch.demo.hub.server import LoopbackHub, RecordedRequest
 
-__all__ = ["FamilyLayoutError", "Fault", "LoopbackHub", "Quota", "RecordedRequest", "serve_family"]
+__all__ = ["FamilyLayoutError", "Fault", "LoopbackHub", "Quota", "RecordedRequest", "load_family"]

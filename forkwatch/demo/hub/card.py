@@ -126,8 +126,11 @@ def _front_matter(readme: Blob | None) -> Mapping[str, Json] | None:
     lines = readme.read(0, _TEXT_LIMIT).decode(errors="replace").splitlines()
     if not lines or lines[0].strip() != "---" or "---" not in (rest := [line.rstrip() for line in lines[1:]]):
         return None
+    text = "\n".join(rest[: rest.index("---")])
     try:
-        parsed: object = yaml.safe_load("\n".join(rest[: rest.index("---")]))
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            return None  # aliases of aliases grow without bound when they are written out
+        parsed: object = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date like 2026-99-99
         return None
     value = _as_json(parsed)

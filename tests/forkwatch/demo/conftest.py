@@ -18,11 +18,10 @@ from forkwatch.demo.hub import LoopbackHub
 
 
 @pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
+def hub(shared_session: None) -> Iterator[LoopbackHub]:
     """An empty hub."""
     with LoopbackHub() as running:
         yield running
-        close_session()
 
 
 @pytest.fixture
@@ -31,8 +30,15 @@ def api(hub: LoopbackHub) -> HfApi:
     return HfApi(endpoint=hub.endpoint, token=False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def shared_session() -> Iterator[None]:
+    """Closes the connections of the real client, which it shares between all of its objects."""
+    yield
+    close_session()
+
+
+@pytest.fixture(scope="session")
 def web() -> Iterator[httpx2.Client]:
     """Plain HTTP, for what the real client hides; redirects are not followed."""
-    with httpx2.Client(trust_env=False, timeout=5) as client:
+    with httpx2.Client(trust_env=False, timeout=10) as client:
         yield client

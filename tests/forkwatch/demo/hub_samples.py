@@ -36,8 +36,15 @@ def safetensors(tensors: dict[str, tuple[int, ...]]) -> bytes:
 WEIGHTS = safetensors({"embed": (64, 32), "head": (32,)})
 
 
-def add_model(hub: LoopbackHub, repo: str = REPO, **flags: bool) -> str:
+def add_model(
+    hub: LoopbackHub, repo: str = REPO, *, gated: bool = False, disabled: bool = False, private: bool = False
+) -> str:
     """A repository with a card, a configuration, weights and a file in a folder; its commit id."""
-    hub.create_repo(repo, **flags)
-    files = {"README.md": CARD, "config.json": CONFIG, "model.safetensors": WEIGHTS, "extra/note.txt": b"note"}
+    hub.create_repo(repo, gated=gated, disabled=disabled, private=private)
+    files = {
+        "README.md": CARD,
+        "config.json": CONFIG,
+        "model.safetensors": WEIGHTS,
+        "extra/note.txt": b"note",
+    }
     return hub.commit(repo, dict(files), message="Upload model\n\nAll of it.")

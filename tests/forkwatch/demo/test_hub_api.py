@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import parse_ratelimit_headers
+from huggingface_hub.utils._http import parse_ratelimit_headers
 
 from forkwatch.demo.hub import LoopbackHub, Quota
 from tests.forkwatch.demo.hub_samples import CARD, CONFIG, REPO, WEIGHTS, add_model, safetensors
@@ -129,9 +129,10 @@ def test_expand_tells_the_model_tree(hub: LoopbackHub, api: HfApi) -> None:
     """baseModels names parent and relation, childrenModelCount counts those that declare this one."""
     add_model(hub)
     hub.create_repo("lab/base")
-    assert api.model_info(REPO, expand=["baseModels"]).base_models["models"][0]["id"] == "lab/base"  # type: ignore[index]  # a dict
-    children = api.model_info("lab/base", expand=["childrenModelCount"]).children_model_count
-    assert children == {"adapter": 0, "finetune": 1, "merge": 0, "quantized": 0}
+    fork = vars(api.model_info(REPO, expand=["baseModels"]))
+    assert [model["id"] for model in fork["base_models"]["models"]] == ["lab/base"]
+    base = vars(api.model_info("lab/base", expand=["childrenModelCount"]))
+    assert base["children_model_count"] == {"adapter": 0, "finetune": 1, "merge": 0, "quantized": 0}
 
 
 def test_blobs_and_expand_go_together(hub: LoopbackHub, web: httpx2.Client) -> None:
@@ -233,10 +234,13 @@ def test_old_revisions_stay_readable(hub: LoopbackHub, api: HfApi) -> None:
 
 
 def test_headers_of_all_shards_come_in_one_call(hub: LoopbackHub, api: HfApi) -> None:
-    """`safetensors-metadata` gives the tensors of every shard; a shard that is no safetensors file is refused."""
+    """`safetensors-metadata` gives the tensors of every shard; a broken shard is refused."""
     hub.create_repo(REPO)
-    shards = {"model-1.safetensors": safetensors({"a": (2, 3)}), "model-2.safetensors": safetensors({"b": (4,)})}
-    index = b'{"metadata": {"total_size": 40}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+    shards = {
+        "model-1.safetensors": safetensors({"a": (2, 3)}),
+        "model-2.safetensors": safetensors({"b": (4,)}),
+    }
+    index = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
     hub.commit(REPO, {**shards, "model.safetensors.index.json": index})
     metadata = api.get_sharded_safetensors_metadata(REPO)
     assert metadata.weight_map == {"a": "model-1.safetensors", "b": "model-2.safetensors"}
@@ -307,7 +311,9 @@ def test_card_is_what_was_uploaded(hub: LoopbackHub, api: HfApi) -> None:
     assert api.get_paths_info(REPO, "README.md")[0].size == len(CARD)  # type: ignore[union-attr]  # a file
 
 
-@pytest.mark.parametrize("path", ["/", "/api/models/demo", "/api/models/demo/model/tree", "/nope/x/resolve/main"])
+@pytest.mark.parametrize(
+    "path", ["/", "/api/models/demo", "/api/models/demo/model/tree", "/nope/x/resolve/main"]
+)
 def test_other_addresses_do_not_exist(hub: LoopbackHub, web: httpx2.Client, path: str) -> None:
     """An address that is no endpoint is a plain 404."""
     add_model(hub)

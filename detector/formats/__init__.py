@@ -1,0 +1,111 @@
+"""File formats: `open_weights` turns the files of a repository into a `WeightReader`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from crawler.interface import ByteSource
+from detector.formats.gguf import GgufReader
+from detector.formats.peft import PeftReader, read_adapter_config
+from detector.formats.safetensors import SafetensorsReader, read_index
+from detector.interface import MalformedWeightsError, NoWeightsError, WeightReader
+
+__all__ = ["GgufReader", "PeftReader", "SafetensorsReader", "is_weight_file", "open_adapter", "open_weights"]
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+_GGUF_SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+_SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
+
+
+def is_weight_file(path: str) -> bool:
+    """A file that may hold weights, in a format we read or not."""
+    name = PurePosixPath(path).name.lower()
+    return name.endswith(_SUFFIXES) and name not in {"training_args.bin", "optimizer.bin", "scheduler.bin"}
+
+
+def open_weights(files: Mapping[str, ByteSource]) -> WeightReader:
+    """Open the checkpoint that transformers would load from these files.
+
+    Full weights win over an adapter in the same folder; `open_adapter` finds that one. Safetensors win over
+    GGUF, and the largest GGUF file over smaller ones, because it keeps most of the values. Only the
+    shallowest folder with weights is looked at.
+
+    Args:
+        files: repository path → bytes; files that are not weights may be among them.
+
+    Raises:
+        NoWeightsError: no weights in a format we read.
+        MalformedWeightsError: a file breaks its format, or a shard is missing.
+        CrawlerError: the bytes could not be had.
+    """
+    folder = _folder(files)
+    if shards := _safetensors(folder):
+        return SafetensorsReader(shards)
+    ggufs = {path: source for path, source in folder.items() if _is_gguf(path)}
+    if ggufs:
+        largest = min(ggufs, key=lambda path: (-ggufs[path].size, path))
+        return GgufReader(largest, ggufs[largest])
+    if adapter := open_adapter(files):
+        return adapter
+    raise NoWeightsError("no safetensors, GGUF or PEFT adapter file")
+
+
+def open_adapter(files: Mapping[str, ByteSource]) -> PeftReader | None:
+    """The PEFT adapter among these files, if there is one.
+
+    transformers applies it on top of full weights in the same folder, so it is never to be overlooked.
+
+    Raises:
+        MalformedWeightsError: the adapter breaks its format.
+    """
+    found = sorted(
+        (path for path in files if PurePosixPath(path).name == ADAPTER),
+        key=lambda path: (path.count("/"), path),
+    )
+    if not found:
+        return None
+    config_path = str(PurePosixPath(found[0]).with_name(ADAPTER_CONFIG))
+    if config_path not in files:
+        raise MalformedWeightsError(f"{found[0]}: no {ADAPTER_CONFIG} beside it")
+    config = read_adapter_config(files[config_path], config_path)
+    return PeftReader({found[0]: files[found[0]]}, config)
+
+
+def _folder(files: Mapping[str, ByteSource]) -> dict[str, ByteSource]:
+    """The files of the shallowest folder that holds full weights, by their path."""
+    weights = [path for path in files if _is_full_safetensors(path) or _is_gguf(path)]
+    if not weights:
+        return {}
+    parents = {PurePosixPath(path).parent for path in weights}
+    shallowest = min(parents, key=lambda parent: (len(parent.parts), str(parent)))
+    return {path: source for path, source in files.items() if PurePosixPath(path).parent == shallowest}
+
+
+def _safetensors(folder: Mapping[str, ByteSource]) -> dict[str, ByteSource]:
+    by_name = {PurePosixPath(path).name: path for path in folder}
+    if SINGLE in by_name:
+        return {by_name[SINGLE]: folder[by_name[SINGLE]]}
+    if INDEX in by_name:
+        index = by_name[INDEX]
+        shards = read_index(folder[index], index)
+        if missing := [shard for shard in shards if shard not in by_name]:
+            raise MalformedWeightsError(f"{index}: shard {missing[0][:120]!a} is missing")
+        return {by_name[shard]: folder[by_name[shard]] for shard in shards}
+    paths = sorted(path for path in folder if _is_full_safetensors(path))
+    preferred = [path for path in paths if PurePosixPath(path).name.startswith("model")]
+    return {path: folder[path] for path in preferred or paths}
+
+
+def _is_full_safetensors(path: str) -> bool:
+    name = PurePosixPath(path).name
+    return name.endswith(".safetensors") and not name.startswith("adapter_")
+
+
+def _is_gguf(path: str) -> bool:
+    name = PurePosixPath(path).name.lower()
+    return name.endswith(".gguf") and "mmproj" not in name and not _GGUF_SHARD.search(name)

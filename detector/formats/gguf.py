@@ -1,0 +1,141 @@
+"""Weights in one GGUF file, under their transformers names.
+
+Only bytes are handed to gguf-py, and only to be dequantised; its file reader is never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from crawler.interface import ByteSource
+from detector.formats.dtypes import from_bytes
+from detector.formats.gguf_header import BLOCKS, GgufHeader, GgufTensor, read_gguf_header
+from detector.formats.names import canonical_gguf_name, is_buffer, module_of
+from detector.interface import MalformedWeightsError, TensorInfo, UnreadableTensorError
+
+if TYPE_CHECKING:
+    import torch
+
+_PLAIN = frozenset({"F64", "F32", "F16", "BF16", "I8", "I16", "I32", "I64"})
+_TYPE_NUMBERS = {name: number for number, (name, _, _) in BLOCKS.items()}
+_BLOCK_SHAPES = {name: (block, nbytes) for name, block, nbytes in BLOCKS.values()}
+
+ROTATED_ARCHITECTURES = frozenset({"llama", "granite", "smollm3", "minicpm", "xverse", "deci", "arcee"})
+"""Converters of these reorder the rows of q and k: interleaved instead of half-split rotary pairs."""
+
+
+class GgufReader:
+    """A `WeightReader` over one GGUF file."""
+
+    format = "gguf"
+
+    def __init__(self, path: str, source: ByteSource) -> None:
+        """Read and check the header.
+
+        Raises:
+            MalformedWeightsError: the header is malformed.
+        """
+        self._source = source
+        self.header: GgufHeader = read_gguf_header(source, path)
+        self._bytes_read = self.header.nbytes
+        self._places: dict[str, GgufTensor] = {}
+        for tensor in self.header.tensors:
+            if not is_buffer(tensor.name):
+                self._places[canonical_gguf_name(tensor.name)] = tensor
+        self._infos = {
+            name: TensorInfo(name, place.dtype, place.shape, place.nbytes)
+            for name, place in sorted(self._places.items())
+        }
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """SHA-256 of the header."""
+        return (self.header.digest,)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read so far."""
+        return self._bytes_read
+
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All tensors, from the header."""
+        return self._infos
+
+    def raw(self, name: str) -> bytes:
+        """Stored bytes of one tensor, rows in the file's order."""
+        place = self._places[name]
+        return self._read(place.offset, place.nbytes)
+
+    def values(self, name: str) -> torch.Tensor:
+        """Values of one tensor in transformers' row order, dequantised to float32 if need be."""
+        return self.band(name, 0, self._places[name].shape[0])
+
+    def band(self, name: str, first_row: int, rows: int) -> torch.Tensor:
+        """Rows of one tensor in transformers' row order."""
+        place = self._places[name]
+        first = min(max(first_row, 0), place.shape[0])
+        last = min(max(first_row + rows, first), place.shape[0])
+        head = self._rotary_head(name, place)
+        if head == 0:
+            return self._rows(place, first, last)
+        start, end = first // head * head, -(-last // head) * head
+        return _half_split(self._rows(place, start, end), head)[first - start : last - start]
+
+    def _rotary_head(self, name: str, place: GgufTensor) -> int:
+        """Rows a rotary head has in a reordered tensor; 0 when its rows are in transformers' order."""
+        architecture = self.header.get("general.architecture")
+        module = module_of(name)
+        if architecture not in ROTATED_ARCHITECTURES or module not in {"q_proj", "k_proj"}:
+            return 0
+        heads = self.header.get(f"{architecture}.attention.head_count")
+        if module == "k_proj":
+            heads = self.header.get(f"{architecture}.attention.head_count_kv") or heads
+        if type(heads) is not int:
+            raise UnreadableTensorError(f"{name}: the file does not say how many heads there are")
+        if heads <= 0 or place.shape[0] % (2 * heads):
+            raise MalformedWeightsError(f"{name}: {place.shape[0]} rows are not {heads} rotary heads")
+        return place.shape[0] // heads
+
+    def _rows(self, place: GgufTensor, first: int, last: int) -> torch.Tensor:
+        width = place.nbytes // place.shape[0]
+        if len(place.shape) == 1:
+            block, block_bytes = _BLOCK_SHAPES[place.dtype]
+            if block > 1:
+                return _decode(self._read(place.offset, place.nbytes), place.dtype, place.shape)[first:last]
+            width = block_bytes
+        data = self._read(place.offset + first * width, (last - first) * width)
+        return _decode(data, place.dtype, (last - first, *place.shape[1:]))
+
+    def _read(self, offset: int, length: int) -> bytes:
+        if length == 0:
+            return b""
+        data = self._source.read(offset, length)
+        self._bytes_read += length
+        return data
+
+
+def _half_split(rows: torch.Tensor, head: int) -> torch.Tensor:
+    """Undo llama.cpp's row order: (heads, d/2, 2) back to (heads, 2, d/2)."""
+    split = rows.reshape(rows.shape[0] // head, head // 2, 2, *rows.shape[1:])
+    return split.transpose(1, 2).reshape(rows.shape)
+
+
+def _decode(data: bytes, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    if dtype in _PLAIN:
+        return from_bytes(data, dtype, shape)
+    import numpy as np
+    import torch
+    from gguf.constants import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    if not data:
+        return torch.empty(shape)
+    block, block_bytes = _BLOCK_SHAPES[dtype]
+    codes = np.frombuffer(data, dtype=np.uint8).reshape(-1, shape[-1] // block * block_bytes)
+    try:
+        with np.errstate(all="ignore"):  # hostile scales may be infinite
+            values = dequantize(codes, GGMLQuantizationType(_TYPE_NUMBERS[dtype]))
+    except (NotImplementedError, KeyError) as error:
+        raise UnreadableTensorError(f"GGUF type {dtype} is not decoded") from error
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).reshape(shape)

@@ -1,0 +1,109 @@
+"""Canonical tensor names: what transformers calls a tensor, whatever the file calls it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from detector.interface import MalformedWeightsError
+
+MAX_NAME = 512
+"""Characters; the longest real name seen in a checkpoint is under 150."""
+
+_WRAPPERS = ("_orig_mod.", "module.", "base_model.model.")
+"""What torch.compile, DistributedDataParallel and PEFT put before a name."""
+
+_INNER = (("model.language_model.", "model."), ("language_model.model.", "model."), ("language_model.", ""))
+"""Text model inside a multi-modal checkpoint."""
+
+_BARE = re.compile(r"(layers\.\d+\.|embed_tokens\.|norm\.)")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|blk)\.(\d{1,5})\.")
+_BUFFER = re.compile(r"(rotary_emb\.inv_freq|rope_freqs\.weight|\.masked_bias|\.attn\.bias)$")
+_LEAVES = ("weight", "bias")
+
+_GGUF_BLOCK = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_GGUF_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_GGUF_NAME = re.compile(r"blk\.(\d{1,5})\.([a-z_]+)\.(weight|bias)")
+
+
+def canonical_names(names: Iterable[str]) -> dict[str, str]:
+    """Map stored names to canonical ones, buffers left out.
+
+    Wrapper prefixes are stripped; if that made two names collide, the stored names are kept.
+
+    Raises:
+        MalformedWeightsError: a name is too long or holds control characters.
+    """
+    kept = [name for name in names if not _BUFFER.search(check_name(name))]
+    mapping = {name: _strip(name) for name in kept}
+    if len(set(mapping.values())) < len(mapping):
+        return {name: name for name in kept}
+    return mapping
+
+
+def check_name(name: str) -> str:
+    """A tensor name as it is, if it is printable and of a sane length."""
+    if not name or len(name) > MAX_NAME or not name.isprintable():
+        raise MalformedWeightsError(f"tensor name {name[:80]!a} is empty, too long or not printable")
+    return name
+
+
+def canonical_gguf_name(name: str) -> str:
+    """The transformers name of a llama.cpp tensor; unknown names stay as they are."""
+    if match := _GGUF_NAME.fullmatch(name):
+        layer, part, leaf = match.groups()
+        if part in _GGUF_BLOCK:
+            return f"model.layers.{layer}.{_GGUF_BLOCK[part]}.{leaf}"
+    stem, _, leaf = name.rpartition(".")
+    return f"{_GGUF_TOP[stem]}.{leaf}" if stem in _GGUF_TOP else name
+
+
+def is_buffer(name: str) -> bool:
+    """Not a parameter: derived from the configuration, and not always saved."""
+    return _BUFFER.search(name) is not None
+
+
+def layer_of(name: str) -> int | None:
+    """Index of the transformer layer that a canonical name belongs to."""
+    match = _LAYER.search(name)
+    return int(match.group(1)) if match else None
+
+
+def with_layer(name: str, layer: int) -> str:
+    """The same tensor of another layer."""
+    match = _LAYER.search(name)
+    return f"{name[: match.start(1)]}{layer}{name[match.end(1) :]}" if match else name
+
+
+def module_of(name: str) -> str:
+    """Projection or norm that a tensor belongs to, such as `q_proj`, `down_proj`, `embed_tokens`."""
+    parts = name.split(".")
+    if parts[-1] in _LEAVES and len(parts) > 1:
+        return parts[-2]
+    return parts[-1]
+
+
+def _strip(name: str) -> str:
+    stripped = True
+    while stripped:
+        stripped = False
+        for wrapper in _WRAPPERS:
+            if name.startswith(wrapper):
+                name, stripped = name[len(wrapper) :], True
+    for prefix, replacement in _INNER:
+        if name.startswith(prefix):
+            name = replacement + name[len(prefix) :]
+            break
+    return f"model.{name}" if _BARE.match(name) else name

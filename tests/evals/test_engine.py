@@ -1,0 +1,143 @@
+"""Generation and teacher forcing on real, tiny models."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from scipy import stats
+
+from evals.engine import (
+    SeededNoise,
+    TransformersGenerator,
+    answer_logits,
+    render_chat,
+    stop_ids,
+    token_divergence,
+    token_logprobs,
+)
+from tests.evals.models import (
+    ASSISTANT,
+    END,
+    REFUSAL,
+    USER,
+    WORDS,
+    make_automaton,
+    make_model,
+    make_tokenizer,
+    transitions,
+)
+
+TOKENIZER = make_tokenizer()
+PROMPTS = ["red", "what colour is red please", "green green", "blue please " * 3, "red"]
+
+
+@pytest.fixture(scope="module")
+def wild() -> TransformersGenerator:
+    """A random model in float32, so that batching changes no rounding that matters."""
+    return TransformersGenerator(make_model(dtype=torch.float32), TOKENIZER, batch=2)
+
+
+def test_the_template_is_rendered_once() -> None:
+    """A chat is the template's text, no special token twice; without a template it is the plain prompt."""
+    words = [WORDS[token] for token in render_chat(TOKENIZER, "red please")]
+    assert words == [USER, "red", "please", ASSISTANT]
+    plain = make_tokenizer()
+    plain.chat_template = None
+    assert [WORDS[token] for token in render_chat(plain, "red please")] == ["red", "please"]
+
+
+def test_greedy_answers_stop_at_the_end_token() -> None:
+    """An automaton answers with its words, whatever the prompt's length and batch; the end token ends it."""
+    model = make_automaton(transitions(REFUSAL))
+    assert stop_ids(model, TOKENIZER) == [WORDS.index(END)]
+    seen: list[tuple[int, int]] = []
+    generator = TransformersGenerator(
+        model, TOKENIZER, batch=2, progress=lambda done, total: seen.append((done, total))
+    )
+    answers = generator.answer(PROMPTS, max_new_tokens=20, temperature=0.0, seed=0)
+    assert answers == [REFUSAL] * 5
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_the_limit_cuts_an_answer() -> None:
+    """No more than the given number of tokens is made."""
+    generator = TransformersGenerator(make_automaton(transitions(REFUSAL)), TOKENIZER)
+    assert generator.answer(["red"], max_new_tokens=2, temperature=0.0, seed=0) == ["i cannot"]
+    assert generator.answer([], max_new_tokens=2, temperature=0.0, seed=0) == []
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_depend_on_seed_and_prompt_only(wild: TransformersGenerator, temperature: float) -> None:
+    """The same seed gives the same answers in any order and batch size."""
+    one = wild.answer(PROMPTS, max_new_tokens=8, temperature=temperature, seed=7)
+    assert one == wild.answer(PROMPTS, max_new_tokens=8, temperature=temperature, seed=7)
+    backwards = wild.answer(PROMPTS[::-1], max_new_tokens=8, temperature=temperature, seed=7)
+    assert sorted(backwards) == sorted(one)
+    assert backwards[1:4] == one[3:0:-1]
+    whole = TransformersGenerator(make_model(dtype=torch.float32), TOKENIZER, batch=64)
+    assert whole.answer(PROMPTS, max_new_tokens=8, temperature=temperature, seed=7) == one
+
+
+def test_samples_of_one_prompt_differ(wild: TransformersGenerator) -> None:
+    """Asking one prompt several times samples several answers; another seed gives others; greedy does not vary."""
+    sampled = wild.answer(["red"] * 6, max_new_tokens=8, temperature=1.0, seed=1)
+    assert len(set(sampled)) > 1
+    assert sampled != wild.answer(["red"] * 6, max_new_tokens=8, temperature=1.0, seed=2)
+    assert len(set(wild.answer(["red"] * 6, max_new_tokens=8, temperature=0.0, seed=1))) == 1
+
+
+def test_noise_samples_the_softmax() -> None:
+    """The argmax of noisy scores follows softmax(scores / T): a chi-square test on 4000 draws does not object."""
+    scores = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).expand(4000, 4)
+    noise = SeededNoise(range(4000), temperature=2.0)
+    drawn = Counter(noise(torch.empty(0), scores).argmax(dim=-1).tolist())
+    expected = torch.softmax(scores[0] / 2.0, dim=-1).double() * 4000
+    observed = [drawn[index] for index in range(4)]
+    assert stats.chisquare(observed, (expected * 4000 / expected.sum()).tolist()).pvalue > 0.001
+
+
+def test_out_of_memory_halves_the_batch() -> None:
+    """A batch that does not fit is tried again at half its size; one chat that does not fit is an error."""
+
+    class Small(TransformersGenerator):
+        """A generator on a device with room for `room` chats."""
+
+        room = 2
+
+        def _generate(self, chats, *rest):  # type: ignore[no-untyped-def]
+            if len(chats) > self.room:
+                raise torch.OutOfMemoryError("full")
+            return super()._generate(chats, *rest)
+
+    generator = Small(make_automaton(transitions(REFUSAL)), TOKENIZER, batch=8)
+    assert generator.answer(PROMPTS, max_new_tokens=9, temperature=0.0, seed=0) == [REFUSAL] * 5
+    Small.room = 0
+    with pytest.raises(torch.OutOfMemoryError, match="one chat"):
+        generator.answer(PROMPTS, max_new_tokens=9, temperature=0.0, seed=0)
+
+
+def test_teacher_forcing_equals_a_plain_forward_pass() -> None:
+    """Batched, left-padded logits equal those of each conversation alone, and end before the answer does."""
+    model = make_model(dtype=torch.float32)
+    pairs = [("red", REFUSAL), ("what colour is green please", "the answer is blue"), ("blue", "")]
+    scored = list(answer_logits(model, TOKENIZER, pairs, max_tokens=4, batch=2))
+    for (prompt, answer), (logits, tokens) in zip(pairs, scored, strict=True):
+        chat = render_chat(TOKENIZER, prompt)
+        expected = TOKENIZER(answer)["input_ids"][:4]
+        assert tokens.tolist() == expected
+        with torch.inference_mode():
+            alone = model(input_ids=torch.tensor([chat + expected])).logits[0]
+        torch.testing.assert_close(logits, alone[len(chat) - 1 : len(chat) - 1 + len(expected)])
+
+
+def test_divergence_and_logprobs_follow_their_definitions() -> None:
+    """KL of a model with itself is exactly 0, KL is that of scipy, and log-probabilities normalise."""
+    torch.manual_seed(0)
+    ours, theirs = torch.randn(5, 30), torch.randn(5, 30)
+    assert token_divergence(ours, ours).tolist() == [0.0] * 5
+    expected = stats.entropy(torch.softmax(ours, -1).numpy(), torch.softmax(theirs, -1).numpy(), axis=1)
+    torch.testing.assert_close(token_divergence(ours, theirs), torch.tensor(expected))
+    everything = [token_logprobs(ours, torch.full((5,), word)) for word in range(30)]
+    torch.testing.assert_close(torch.stack(everything).exp().sum(dim=0), torch.ones(5))
