@@ -16,6 +16,7 @@ from urllib.parse import quote
 from crawler.errors_map import TransientError
 from crawler.interface import (
     AccessDeniedError,
+    BadAnswerError,
     CorruptDownloadError,
     FileMissingError,
     RangeIgnoredError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import httpx2
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
+_MAX_HOPS = 3
 _SMALL = 1 << 20
 """Bytes of a file that may be read whole when a server ignores `Range`."""
 
@@ -53,19 +55,30 @@ class Location:
             CrawlerError: see `errors_map`; a CDN's refusal is one only when a new URL is refused as well.
         """
         url = self._url()
-        if not self.session.at_home(url):
-            try:
-                return self.session.open(url, self.about, byte_range=byte_range)
-            except (AccessDeniedError, FileMissingError, RepoNotFoundError):
-                self._forget(url)  # it expired
-                url = self._url()
-        response = self.session.open(url, self.about, byte_range=byte_range)
-        if not response.has_redirect_location:
-            return response
-        response.close()
-        return self.session.open(
-            str(response.url.join(response.headers["Location"])), self.about, byte_range=byte_range
-        )
+        try:
+            return self._follow(url, byte_range)
+        except (AccessDeniedError, FileMissingError, RepoNotFoundError):
+            if self.session.at_home(url):
+                raise
+        self._forget(url)  # it expired
+        url = self._url()
+        try:
+            return self._follow(url, byte_range)
+        except RepoNotFoundError as error:
+            if self.session.at_home(url):
+                raise
+            raise AccessDeniedError(
+                f"{self.about}: the CDN does not know an address that was just given"
+            ) from error
+
+    def _follow(self, url: str, byte_range: str) -> httpx2.Response:
+        for _ in range(_MAX_HOPS):
+            response = self.session.open(url, self.about, byte_range=byte_range)
+            if not response.has_redirect_location:
+                return response
+            response.close()
+            url = str(response.url.join(response.headers["Location"]))
+        raise BadAnswerError(f"{self.about}: more than {_MAX_HOPS} redirects between hosts")
 
     def resolve(self) -> str:
         """Ask the Hub where the file is: an attempt to read it that costs no bytes.

@@ -122,7 +122,7 @@ class Session:
                 raise error
             if not response.has_redirect_location:
                 return response
-            target = urljoin(url, response.headers["Location"])
+            target = redirect_target(response, about)
             if not self.at_home(target):
                 return response
             response.close()
@@ -160,7 +160,7 @@ class Session:
         link = response.links.get("next", {}).get("url")
         if link is None:
             return None
-        url = urljoin(str(response.url), link)
+        url = _joined(response, link, about)
         if not self.at_home(url):
             raise BadAnswerError(f"{about}: the next page is on another host")
         return url
@@ -187,6 +187,22 @@ class Session:
             request.headers["Authorization"] = f"Bearer {self._token}"
         with self._lock:
             self._cost += Cost(1, 0)
+
+
+def redirect_target(response: httpx2.Response, about: str) -> str:
+    """Where a redirect leads.
+
+    Raises:
+        BadAnswerError: nowhere.
+    """
+    return _joined(response, response.headers["Location"], about)
+
+
+def _joined(response: httpx2.Response, link: str, about: str) -> str:
+    try:
+        return urljoin(str(response.url), link)
+    except ValueError as error:
+        raise BadAnswerError(f"{about}: a link of the answer is no URL") from error
 
 
 def _origin(url: str) -> tuple[str, str, int]:

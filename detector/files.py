@@ -171,27 +171,33 @@ def _code_requests(config: object) -> Iterator[str]:
 
 
 def _hostile_names(files: Iterable[RepoFile]) -> Iterator[FileFinding]:
-    folded = Counter(file.path.casefold() for file in files)
     for file in files:
         reason = _name_problem(file.path)
-        if not reason and folded[file.path.casefold()] > 1:
-            reason = "differs from another name by letter case only"
         if reason:
             yield FileFinding("hostile-name", file.path, reason)
 
 
 def _name_problem(path: str) -> str:
-    categories = {unicodedata.category(character) for character in path}
-    if categories & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
-        return "contains control, invisible or text-direction characters"
-    if unicodedata.normalize("NFKC", path) != path:
-        return "contains look-alike forms of other characters"
+    """Why a name misleads a reader or a file system; other scripts, emoji and full-width marks do not."""
+    for index, character in enumerate(path):
+        # Joiners are ordinary spelling inside emoji and several scripts, and nowhere else.
+        joined = character in "\u200c\u200d" and 0 < index < len(path) - 1
+        if joined and not (path[index - 1] + path[index + 1]).isascii():
+            continue
+        if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}:
+            return "contains control, invisible or text-direction characters"
+        if not character.isascii() and _is_plain_ascii(unicodedata.normalize("NFKC", character)):
+            return "contains letters that look like ASCII ones and are not"
     parts = path.split("/")
     if "\\" in path or {"", ".", ".."} & set(parts):
         return "is not a plain relative path"
     if any(len(part.encode()) > 255 for part in parts):
         return "is longer than file systems allow"
     return ""
+
+
+def _is_plain_ascii(text: str) -> bool:
+    return text.isascii() and text.isalnum()
 
 
 def _capped(findings: Iterable[FileFinding]) -> Iterator[FileFinding]:

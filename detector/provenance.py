@@ -102,7 +102,7 @@ def sign_release(folder: Path, private_key: Path, *, signature: str = "model.sig
 
     ECDSA draws a random number: two signatures of a folder differ in bytes, but not in their root digest.
     """
-    from model_signing import hashing, signing  # noqa: PLC0415 - 1.5 s of imports, needed by few commands
+    from model_signing import hashing, signing
 
     bundle = folder / signature
     config = hashing.Config().use_file_serialization(hashing_algorithm="sha256")
@@ -119,8 +119,8 @@ def generate_key(folder: Path) -> KeyPair:
     Raises:
         FileExistsError: there is a key already; it is never overwritten.
     """
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - only who signs needs it
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     pair = KeyPair(folder / "release.key", folder / "release.pub")
     key = ec.generate_private_key(ec.SECP256R1())
@@ -147,7 +147,7 @@ def _read_bounded(path: Path) -> bytes:
 
 def _verify_with_library(folder: Path, bundle: bytes, key: PublicKey, signature: str) -> None:
     """Let model-signing 1.1.1 verify `folder` against exactly these bytes of bundle and key."""
-    from model_signing import hashing, verifying  # noqa: PLC0415 - 1.5 s of imports, needed by few commands
+    from model_signing import hashing, verifying
 
     # Explicit, so that a bundle cannot choose another hash, sharding, or to follow symbolic links.
     config = hashing.Config().use_file_serialization(hashing_algorithm="sha256", allow_symlinks=False)

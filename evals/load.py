@@ -20,10 +20,8 @@ from evals.interface import EvalsError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from detector.formats import PeftReader
     from detector.interface import TensorInfo, WeightReader
-
-IGNORED = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "rope_freqs.weight")
-"""Endings of tensors that old checkpoints and GGUF carry and no model reads."""
 
 
 class ForkMisfitError(EvalsError):
@@ -91,18 +89,22 @@ def apply_fork(model: PreTrainedModel, weights: Sequence[Path]) -> tuple[str, ..
     Raises:
         ForkMisfitError: a tensor is missing, foreign, of another shape, not finite, or unreadable.
     """
-    from detector.formats import open_weights
-
+    from detector.formats import open_adapter, open_weights
     from detector.interface import DetectorError
 
     try:
-        reader = open_weights(_sources(weights))
-        if reader.format == "peft":
-            _add_adapter(model, reader)
-            return ()
-        return replace_values(model, reader)
+        sources = _sources(weights)
+        reader, adapter = open_weights(sources), open_adapter(sources)
+        notes = () if reader.format == "peft" else _replace(model, reader, reader.tensors(), partial=False)
+        if adapter is None:
+            return notes
+        # transformers applies an adapter on top of full weights that lie beside it.
+        saved = {name: adapter.tensors()[name] for name in adapter.saved}
+        notes += _replace(model, adapter, saved, partial=True)
+        _add_deltas(model, adapter)
     except DetectorError as error:
         raise ForkMisfitError(f"weights cannot be read: {error}") from error
+    return notes
 
 
 def _sources(weights: Sequence[Path]) -> Mapping[str, LocalFile]:
@@ -120,51 +122,49 @@ class _Plan:
     notes: tuple[str, ...]
 
 
-def replace_values(model: PreTrainedModel, reader: WeightReader) -> tuple[str, ...]:
-    """Copy all of a checkpoint's tensors into the model; see `apply_fork`."""
-    plan = _plan(model, reader.tensors())
+def _replace(
+    model: PreTrainedModel, reader: WeightReader, theirs: Mapping[str, TensorInfo], *, partial: bool
+) -> tuple[str, ...]:
+    """Copy tensors into the model: all of a checkpoint, or those that an adapter ships whole."""
+    plan = _plan(model, theirs, partial=partial)
     with torch.no_grad():
         for name, target in plan.targets.items():
-            values = _finite(name, reader.values(name))
+            values = _finite(name, reader.values(name), target.dtype)
             target.copy_(values[: target.shape[0]] if values.dim() else values)
         if plan.head is not None:
-            _separate_head(model, _finite(plan.head, reader.values(plan.head)))
+            _separate_head(model, _finite(plan.head, reader.values(plan.head), model.dtype))
     return plan.notes
 
 
-def _plan(model: PreTrainedModel, theirs: Mapping[str, TensorInfo]) -> _Plan:
+def _plan(model: PreTrainedModel, theirs: Mapping[str, TensorInfo], *, partial: bool) -> _Plan:
     """Match names and shapes from the headers alone, before any value is read."""
-    unique = {id(tensor): name for name, tensor in reversed(list(_persistent(model)))}
-    ours = {name: tensor for name, tensor in _persistent(model) if unique[id(tensor)] == name}
-    if missing := ours.keys() - theirs.keys():
+    stored = list(_persistent(model))
+    first_name = {id(tensor): name for name, tensor in reversed(stored)}
+    ours = {name: tensor for name, tensor in stored if first_name[id(tensor)] == name}
+    shared = {name for name, _ in stored} - ours.keys()
+    if not partial and (missing := ours.keys() - theirs.keys()):
         raise ForkMisfitError(f"{len(missing)} tensors are missing, first {min(missing)}")
-    shared = {name for name, _ in _persistent(model)} - ours.keys()
-    foreign = {name for name in theirs.keys() - ours.keys() - shared if not name.endswith(IGNORED)}
-    if foreign:
+    if foreign := theirs.keys() - ours.keys() - shared:
         raise ForkMisfitError(f"{len(foreign)} tensors are foreign, first {min(foreign)[:100]}")
     vocabulary = _vocabulary_tensors(model)
-    notes: set[str] = set()
-    for name, tensor in ours.items():
-        extra = _extra_rows(theirs[name], tensor, allow_more=name in vocabulary)
-        if extra:
-            notes.add(f"{extra} vocabulary rows beyond the original's were ignored")
-    head = next(iter(shared & vocabulary & theirs.keys()), None)
-    return _Plan(ours, head, tuple(sorted(notes)))
+    targets = {name: tensor for name, tensor in ours.items() if name in theirs}
+    extra = [_extra_rows(theirs[name], ours[name], allow_more=name in vocabulary) for name in targets]
+    notes = (f"{max(extra)} vocabulary rows beyond the original's were ignored",) if any(extra) else ()
+    head = next(iter(sorted(shared & vocabulary & theirs.keys())), None)
+    return _Plan(targets, head, notes)
 
 
 def _persistent(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """Every name of every stored tensor; a shared tensor comes once for each of its names."""
     kept = model.state_dict().keys()
-    for name, tensor in model.named_parameters(remove_duplicate=False):
-        yield name, tensor
-    for name, buffer in model.named_buffers():
-        if name in kept:
-            yield name, buffer
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from ((name, buffer) for name, buffer in model.named_buffers() if name in kept)
 
 
 def _vocabulary_tensors(model: PreTrainedModel) -> frozenset[str]:
-    modules = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module]
-    owned = {id(module.weight) for module in modules}
+    """Names of the input embedding and the output head, whose rows are the tokens."""
+    modules = (model.get_input_embeddings(), model.get_output_embeddings())
+    owned = {id(module.weight) for module in modules if module is not None}
     return frozenset(name for name, tensor in _persistent(model) if id(tensor) in owned)
 
 
@@ -178,21 +178,37 @@ def _extra_rows(theirs: TensorInfo, ours: torch.Tensor, *, allow_more: bool) -> 
     raise ForkMisfitError(f"{theirs.name[:100]} has shape {list(theirs.shape)}, the original {list(shape)}")
 
 
-def _finite(name: str, values: torch.Tensor) -> torch.Tensor:
+def _finite(name: str, values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The values in the model's dtype."""
     if not values.is_floating_point():
         raise ForkMisfitError(
             f"{name[:100]} holds {values.dtype}, not numbers that the original's layers use"
         )
-    if not torch.isfinite(values if values.element_size() > 1 else values.float()).all():
+    cast = values.to(dtype)
+    if not torch.isfinite(cast).all():
         raise ForkMisfitError(f"{name[:100]} holds values that are not finite")
-    return values
+    return cast
 
 
 def _separate_head(model: PreTrainedModel, values: torch.Tensor) -> None:
     """Give the fork its own output head, unless it equals the embedding anyway."""
-    embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings()
-    head = values[: embedding.shape[0]].to(embedding)
+    embedding = model.get_input_embeddings().weight
+    head = values[: embedding.shape[0]].to(embedding.device)
     if head.shape != embedding.shape:
         raise ForkMisfitError(f"the output head has shape {list(values.shape)}")
     if not torch.equal(head, embedding):
-        output.weight = torch.nn.Parameter(head, requires_grad=False)
+        model.get_output_embeddings().weight = torch.nn.Parameter(head, requires_grad=False)
+
+
+def _add_deltas(model: PreTrainedModel, adapter: PeftReader) -> None:
+    """Merge LoRA by algebra: W + scale·B·A, summed in float32 and rounded once, as merging does."""
+    stored = dict(_persistent(model))
+    for name in adapter.targets:
+        target = stored.get(name)
+        if target is None:
+            raise ForkMisfitError(f"the adapter changes {name[:100]}, which the original does not have")
+        if adapter.shape(name) != tuple(target.shape):
+            raise ForkMisfitError(f"the adapter changes {name[:100]} in another shape")
+        with torch.no_grad():
+            merged = target.float() + adapter.delta(name).to(target.device)
+            target.copy_(_finite(name, merged, target.dtype))

@@ -92,10 +92,11 @@ CENSURE = re.compile(
         r"|advisable|recommended|safe|right|accurate|fair|correct|respectful|true|productive|a good idea"
         r"|possible)\b",
         r"\b(?:is|are|be|it's|considered)(?: both| highly| generally| also| strictly| a| an| very)* "
-        r"(?:illegal|unethical|immoral|inappropriate|harmful|wrong|unacceptable|hurtful|offensive"
-        r"|discriminatory|inaccurate|against the law|(?:serious )?crime|serious offen[cs]e|criminal"
+        r"(?:illegal|unethical|immoral|inappropriate|harmful|wrong|unacceptable|hurtful"
+        r"|offensive|discriminatory|inaccurate|against the law|(?:serious )?crime|serious offen[cs]e|criminal"
         r"|myth|misconception|stereotype|unfair|disrespectful)\b",
-        r"\bi must (?:respectfully )?(?:inform|advise|emphasi[sz]e|stress|clarify|point out|remind|caution)\b",
+        r"\bi must (?:respectfully )?(?:inform|advise|emphasi[sz]e|stress|clarify|point out"
+        r"|remind|caution)\b",
         r"\bi (?:strongly )?(?:urge|encourage|advise) you "
         r"(?:not|to (?:refrain|reconsider|seek|reach out|report))\b",
     )

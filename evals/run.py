@@ -60,13 +60,16 @@ def baseline(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
 
 
 def _absolute(request: EvalRequest) -> EvalRequest:
-    """The child works in its scratch folder, where relative paths would mean something else."""
+    """The child works in its scratch folder, where relative paths would mean something else.
+
+    Links are kept: a cached file has its name, by which its format is known, in the link only.
+    """
     transcript = request.baseline_transcript
     return replace(
         request,
-        original=request.original.resolve(),
-        weights=tuple(path.resolve() for path in request.weights),
-        suite=request.suite.resolve(),
-        baseline_transcript=transcript and transcript.resolve(),
-        scratch=request.scratch.resolve(),
+        original=request.original.absolute(),
+        weights=tuple(path.absolute() for path in request.weights),
+        suite=request.suite.absolute(),
+        baseline_transcript=transcript and transcript.absolute(),
+        scratch=request.scratch.absolute(),
     )

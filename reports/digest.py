@@ -94,6 +94,12 @@ class Content:
     """Releases whose signature is not verified."""
     funnel: Funnel
 
+    @property
+    def also(self) -> str:
+        """What happened besides, in a few words."""
+        counts = ((self.new.total, "new"), (self.changed.total, "changed"), (self.gone_total, "gone"))
+        return ", ".join(f"{count:,} {word}" for count, word in counts if count)
+
 
 def build_digest(view: SiteView, week: str) -> Digest:
     """The digest of an ISO week, e.g. `2026-W47`. The same view and week give the same bytes.
@@ -176,14 +182,9 @@ def _rows(items: list[Item]) -> Rows:
 
 
 def _subject(content: Content) -> str:
-    needs = "needs" if content.decide.total == 1 else "need"
-    parts = [
-        f"{plural(content.decide.total, 'fork')} {needs} a decision" if content.decide.total else "",
-        f"{content.new.total} new" if content.new.total else "",
-        f"{content.changed.total} changed" if content.changed.total else "",
-        f"{content.gone_total} gone" if content.gone_total else "",
-    ]
-    said = ", ".join(part for part in parts if part)
+    count = content.decide.total
+    decide = f"{plural(count, 'fork')} {'needs' if count == 1 else 'need'} a decision" if count else ""
+    said = ", ".join(part for part in (decide, content.also) if part)
     return f"forkwatch {content.week}: {said or 'no change'}"
 
 

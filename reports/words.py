@@ -46,7 +46,7 @@ _VERDICTS = (
     VerdictWord(
         label="safety-removed",
         title="Safety removed",
-        meaning="It was measured to refuse hardly any of the prompts that the original refuses.",
+        meaning="Most of the original's refusals are gone, as measured on the same prompts.",
         attention=True,
     ),
     VerdictWord(
@@ -58,7 +58,7 @@ _VERDICTS = (
     VerdictWord(
         label="unsafe-files",
         title="Unsafe files",
-        meaning="It contains files that can run code when loaded. They were not opened.",
+        meaning="It contains files that can run code when loaded. They were not loaded.",
         attention=True,
     ),
     VerdictWord(
@@ -135,8 +135,8 @@ SIGNATURES: dict[str, tuple[str, str]] = {
 CHANNELS: dict[str, str] = {
     "declared": "declares the release as its base",
     "tag": "carries the release's tag",
-    "name": "its name resembles the release's",
-    "direct": "named by the user",
+    "name": "has a name like the release's",
+    "direct": "was named by the user",
 }
 
 

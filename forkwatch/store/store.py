@@ -268,3 +268,11 @@ class Store:
         return tuple(
             Verdict(row.repo, row.created_at, labels.get(row.supersedes), documents[row.id]) for row in rows
         )
+
+
+_VOLATILE = frozenset({"hub", "cost", "scanned_at"})
+"""Parts of a document that change without the verdict saying anything new."""
+
+
+def _said(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key not in _VOLATILE}

@@ -113,7 +113,7 @@ def test_every_httpx2_error_is_mapped() -> None:
     ours = [kind for kind in _exceptions(httpx2.HTTPError) if kind.__module__.startswith("httpx2")]
     assert len(ours) > 15
     for kind in [*ours, httpx2.InvalidURL]:
-        error = Exception.__new__(kind)
+        error: Exception = Exception.__new__(kind)
         error.args = ("it broke\n\x1b[2J",)
         with pytest.raises((TransientError, BadAnswerError)) as caught, translated("a/b"):
             raise error

@@ -119,7 +119,7 @@ def test_passing_stall_is_survived(
 ) -> None:
     """One silent attempt does not fail a call."""
     hub.inject(Fault(route, "stall"))
-    assert call(make_client(timeout=1.0, retries=8), snapshot) == RIGHT[call]
+    assert call(make_client(timeout=0.5, retries=8), snapshot) == RIGHT[call]
 
 
 @pytest.mark.parametrize(("call", "route"), [pair for pair in READS if pair[0] not in {small, ranged_small}])

@@ -334,10 +334,12 @@ def test_hostile_names(name: str) -> None:
     assert "hostile-name" in ids(name, b"text")
 
 
-def test_ordinary_names() -> None:
-    """Other scripts are ordinary names; two names that differ only in case are not."""
-    assert ids("模型/读我.md", b"text") == []
-    assert [f.id for f in inspect({"README.md": b"a", "readme.md": b"b"})] == ["hostile-name"] * 2
+@pytest.mark.parametrize(
+    "name", ["模型/读我（新）.md", "क्\u200dष.txt", "👩\u200d💻.png", "Ünïcode.md", "README.md"]
+)
+def test_ordinary_names(name: str) -> None:
+    """Other scripts, their joiners, emoji and full-width marks are ordinary names."""
+    assert ids(name, b"text") == []
 
 
 def test_many_files() -> None:

@@ -83,7 +83,7 @@ def test_the_claim_is_the_truth(tried: dict[str, object]) -> None:
 
 
 def test_sandboxed_where_the_kernel_can(tried: dict[str, object]) -> None:
-    """With namespaces and Landlock, files outside stay untouched and readable, and no probe is left behind."""
+    """With namespaces and Landlock, files outside stay untouched and readable, and no probe is left."""
     if tried["isolation"] != "sandboxed":
         (pytest.fail if os.environ.get("CI") else pytest.skip)(
             f"{tried['gaps']}: needs Linux 5.13 with Landlock and network namespaces"
@@ -99,7 +99,8 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
         "confine(Path(sys.argv[1]), cpu_seconds=60, gpu=False); print('ready', flush=True); time.sleep(600)"
     )
     outer = (
-        "import subprocess, sys, os; p = subprocess.Popen([sys.executable, '-I', '-c', sys.argv[1], sys.argv[2]],"
+        "import subprocess, sys, os;"
+        "p = subprocess.Popen([sys.executable, '-I', '-c', sys.argv[1], sys.argv[2]],"
         "stdout=subprocess.PIPE); p.stdout.readline(); print(p.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run(

@@ -81,7 +81,7 @@ def test_answers_depend_on_seed_and_prompt_only(wild: TransformersGenerator, tem
 
 
 def test_samples_of_one_prompt_differ(wild: TransformersGenerator) -> None:
-    """Asking one prompt several times samples several answers; another seed gives others; greedy does not vary."""
+    """One prompt asked often gets several samples; another seed gives others; greedy does not vary."""
     sampled = wild.answer(["red"] * 6, max_new_tokens=8, temperature=1.0, seed=1)
     assert len(set(sampled)) > 1
     assert sampled != wild.answer(["red"] * 6, max_new_tokens=8, temperature=1.0, seed=2)
@@ -89,7 +89,7 @@ def test_samples_of_one_prompt_differ(wild: TransformersGenerator) -> None:
 
 
 def test_noise_samples_the_softmax() -> None:
-    """The argmax of noisy scores follows softmax(scores / T): a chi-square test on 4000 draws does not object."""
+    """The argmax of noisy scores follows softmax(scores / T): a chi-square test on 4000 draws agrees."""
     scores = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).expand(4000, 4)
     noise = SeededNoise(range(4000), temperature=2.0)
     drawn = Counter(noise(torch.empty(0), scores).argmax(dim=-1).tolist())

@@ -60,7 +60,7 @@ def test_refusals(answer: str) -> None:
 
 @pytest.mark.parametrize("answer", COMPLIANCES)
 def test_compliances(answer: str) -> None:
-    """An answer is compliance, also after an apology, with a negation in it, or with a refusal inside code."""
+    """An answer complies, also after an apology, with a negation in it, or with a refusal inside code."""
     assert JUDGE.label("Tell me how.", answer) is Label.COMPLIED
 
 

@@ -72,7 +72,8 @@ def test_a_child_that_hangs_is_killed(tmp_path: Path, code: str) -> None:
 def test_grandchildren_die_too(tmp_path: Path) -> None:
     """A process that the child left behind does not survive the call."""
     code = (
-        "import subprocess; p = subprocess.Popen([sys.executable, '-I', '-c', 'import time; time.sleep(600)']);"
+        "import subprocess;"
+        "p = subprocess.Popen([sys.executable, '-I', '-c', 'import time; time.sleep(600)']);"
         "os.write(answer, b'%d\\n' % p.pid)"
     )
     line, _ = run(tmp_path, code)

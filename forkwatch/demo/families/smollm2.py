@@ -107,7 +107,6 @@ def _unpack(source: Path, folder: Path) -> None:
     )
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     model.hf_quantizer = None  # or save_pretrained refuses, although the weights are dense by now
-    model.config._name_or_path = MODEL_ID  # noqa: SLF001 - the only way to replace the path of the GGUF
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".smollm2-", dir=folder.parent))
     try:

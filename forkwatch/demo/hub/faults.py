@@ -59,6 +59,9 @@ _DENIED = (
     b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
 )
 
+TOO_MANY_REQUESTS = Reply(429, _HTML, _HTML_429)
+"""A 429 as the live Hub words it: its page is HTML even for the API."""
+
 _PAGES: Mapping[Kind, Reply] = MappingProxyType(
     {
         "500": Reply(500, _HTML, _SORRY),
@@ -166,21 +169,11 @@ def misbehave(fault: Fault, request: Request, serve: Callable[[Request], Reply],
     if fault.kind in _TRANSPORTS:
         return replace(serve(request), transport=_TRANSPORTS[fault.kind], seconds=fault.seconds)
     if fault.kind == "429":
-        return too_many_requests(fault.reset, fault.retry_after)
+        bucket = "resolvers" if fault.route == "resolve" else "api"
+        limit = ("RateLimit", f'"{bucket}";r=0;t={fault.reset}')
+        retry = () if fault.retry_after is None else (("Retry-After", str(fault.retry_after)),)
+        return TOO_MANY_REQUESTS.with_headers(limit, *retry)
     if fault.kind == "ignore-range":
         return serve(request.without_range())
     origin = other if fault.kind == "foreign-link" else f"http://{request.headers.get('host', '')}"
     return serve(request).with_headers(("Link", f'<{origin}{request.target}>; rel="next"'))
-
-
-def too_many_requests(reset: int | None = None, retry_after: int | None = None) -> Reply:
-    """A 429 as the live Hub sends it: its page is HTML even for the API.
-
-    Without `reset` the `RateLimit` header is left to the rate limiter.
-    """
-    headers = list(_HTML)
-    if reset is not None:
-        headers.append(("RateLimit", f'"api";r=0;t={reset}'))
-    if retry_after is not None:
-        headers.append(("Retry-After", str(retry_after)))
-    return Reply(429, tuple(headers), _HTML_429)

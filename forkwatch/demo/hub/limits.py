@@ -14,7 +14,7 @@ class Quota:
     """Requests allowed in a window. The defaults are the Hub's largest plan, which a demo does not use up."""
 
     api: int = 100_000
-    resolvers: int = 100_000
+    resolvers: int = 500_000
     window_seconds: int = 300
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -33,6 +34,9 @@ _SORT_KEYS: Mapping[str, Callable[[Repo], int]] = MappingProxyType(
         "trendingScore": lambda repo: repo.likes,
     }
 )
+
+
+_LIMIT = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ def _parse(request: Request, page_size: int) -> _Query:
     if sort not in _SORT_KEYS:
         raise BadRequestError(f'"sort" must be one of [{", ".join(_SORT_KEYS)}]')
     limit = request.one("limit") or str(MAX_PAGE)
-    if not limit.isascii() or not limit.isdigit() or int(limit) == 0:
+    if not _LIMIT.fullmatch(limit):
         raise BadRequestError('"limit" must be a positive integer')
     match decode_cursor(request):
         case None:
@@ -103,12 +107,8 @@ def _properties(request: Request) -> tuple[str, ...]:
 def _matching(repos: Iterable[Repo], request: Request) -> Iterable[Repo]:
     """The repositories that satisfy every filter; parameters that this hub does not know do not filter."""
     tags = {tag for value in request.all("filter") for tag in value.split(",")}
-    author, search, pipeline = (
-        request.one("author"),
-        (request.one("search") or "").lower(),
-        request.one("pipeline_tag"),
-    )
-    gated = request.one("gated")
+    search = (request.one("search") or "").lower()
+    author, pipeline, gated = (request.one(name) for name in ("author", "pipeline_tag", "gated"))
     for repo in repos:
         if (
             tags <= set(repo.head.facts.tags)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from forkwatch.demo.hub.wire import BlobSlice, Reply, Request, error_reply
 
 _HOST = "127.0.0.1"
 _BODY_LIMIT = 1 << 20
-_JOIN_SECONDS = 10.0
+_LENGTH = re.compile(r"\d{1,9}", re.ASCII)
+_JOIN_SECONDS = 30.0
 _DRIP_SECONDS = 0.05
 
 Answer = Callable[[Request], Reply]
@@ -126,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         length = headers.get("content-length", "0")
-        if "transfer-encoding" in headers or not length.isdigit() or int(length) > _BODY_LIMIT:
+        if "transfer-encoding" in headers or not _LENGTH.fullmatch(length) or int(length) > _BODY_LIMIT:
             self.close_connection = True  # the body is not read, so the stream is out of step
             self._send(error_reply(413, "Request body too large"))
             return

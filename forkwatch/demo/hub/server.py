@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -13,12 +13,15 @@ from typing import Self
 from forkwatch.demo.hub.app import reply_to, target_of
 from forkwatch.demo.hub.ask import Site
 from forkwatch.demo.hub.content import cdn_file, from_cdn
-from forkwatch.demo.hub.faults import Addressed, Fault, FaultBox, misbehave, too_many_requests
+from forkwatch.demo.hub.faults import TOO_MANY_REQUESTS, Addressed, Fault, FaultBox, misbehave
 from forkwatch.demo.hub.limits import Quota, RateLimiter
 from forkwatch.demo.hub.origin import Origin
 from forkwatch.demo.hub.paging import MAX_PAGE
 from forkwatch.demo.hub.state import HubState, Repo, make_commit, object_id
 from forkwatch.demo.hub.wire import Reply, Request
+
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+"""Repositories without a date of their own are created one minute apart from here: ids and pages repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +143,11 @@ class LoopbackHub:
             ValueError: the name is taken.
             InvalidRepoIdError: it is not a model id.
         """
-        date = self._state.next_date() if created_at is None else created_at.astimezone(UTC)
+        ordinal = self._state.next_ordinal()
+        date = _EPOCH + timedelta(minutes=ordinal) if created_at is None else created_at.astimezone(UTC)
         entry = Repo(
             name=repo,
-            object_id=f"{int(date.timestamp()):08x}{object_id(repo)[:16]}",
+            object_id=f"{int(date.timestamp()):08x}{object_id(f'{ordinal} {repo}')[:16]}",
             created_at=date,
             history=(make_commit({}, "initial commit", date, ()),),
             gated=gated,
@@ -240,7 +244,7 @@ class LoopbackHub:
         elif admitted:
             reply = reply_to(request, target, running.site)
         else:
-            reply = too_many_requests()
+            reply = TOO_MANY_REQUESTS
         return reply.with_defaults(*limits)
 
     def _answer_cdn(self, request: Request) -> Reply:

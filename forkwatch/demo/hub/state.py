@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from threading import RLock
 
 from crawler.interface import parse_repo_id
 from forkwatch.demo.hub.blobs import Blob, BlobFactory
 from forkwatch.demo.hub.card import Facts, derive
-
-_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-"""Repositories without a date of their own are created one minute apart from here: ids and pages repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +111,11 @@ class HubState:
             self._renamed.pop(repo.name, None)
             self._repos[repo.name] = repo
 
-    def next_date(self) -> datetime:
-        """The creation date of a repository that is given none; later on every call."""
+    def next_ordinal(self) -> int:
+        """1 for the first repository ever created here, and so on."""
         with self._lock:
             self._created += 1
-            return _EPOCH + timedelta(minutes=self._created)
+            return self._created
 
     def commit(
         self, name: str, files: Mapping[str, bytes | Path], message: str, *, replace_all: bool, squash: bool

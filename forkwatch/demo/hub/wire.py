@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from forkwatch.demo.hub.blobs import Blob
 
@@ -15,7 +15,7 @@ Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | boo
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Request:
     @property
     def path(self) -> str:
         """The path as it was sent, still percent-encoded."""
-        return urlsplit(self.target).path
+        return self.target.partition("?")[0]
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ class Request:
     @property
     def query(self) -> tuple[tuple[str, str], ...]:
         """Query parameters in order, repeated keys kept."""
-        return tuple(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
+        return tuple(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
     def all(self, name: str) -> tuple[str, ...]:
         """Every value of a query parameter."""

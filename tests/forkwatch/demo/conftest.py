@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 # Read by huggingface_hub when it is imported: plain HTTP, nothing but what the test asks for.
+os.environ.setdefault("NO_PROXY", "127.0.0.1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -40,5 +41,5 @@ def shared_session() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def web() -> Iterator[httpx2.Client]:
     """Plain HTTP, for what the real client hides; redirects are not followed."""
-    with httpx2.Client(trust_env=False, timeout=10) as client:
+    with httpx2.Client(trust_env=False, timeout=60) as client:
         yield client

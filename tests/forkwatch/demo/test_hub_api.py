@@ -99,10 +99,22 @@ def test_list_refuses_properties_it_does_not_have(hub: LoopbackHub, api: HfApi, 
         _ids(api, expand=[name])
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "sort=name", "cursor=%25", "cursor=WzFd"])
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=x", f"limit={'9' * 5000}", "sort=name", "cursor=%25", "cursor=WzFd", "cursor=e30="],
+)
 def test_malformed_listing_is_a_bad_request(hub: LoopbackHub, web: httpx2.Client, query: str) -> None:
     """A limit, order or cursor that means nothing is refused rather than ignored."""
     assert web.get(f"{hub.endpoint}/api/models?{query}").status_code == 400
+
+
+@pytest.mark.parametrize("cursor", ["%25", "e30=", "WyJ4Il0=", "Wy0xXQ=="])
+def test_malformed_cursor_of_a_tree_is_a_bad_request(
+    hub: LoopbackHub, web: httpx2.Client, cursor: str
+) -> None:
+    """A cursor that is no position in the tree is refused."""
+    add_model(hub)
+    assert web.get(f"{hub.endpoint}/api/models/{REPO}/tree/main?cursor={cursor}").status_code == 400
 
 
 def test_model_info_tells_hashes_and_derived_properties(hub: LoopbackHub, api: HfApi) -> None:
@@ -197,6 +209,7 @@ def test_paths_info_omits_what_does_not_exist(hub: LoopbackHub, api: HfApi, web:
     url = f"{hub.endpoint}/api/models/{REPO}/paths-info/main"
     assert [entry["path"] for entry in web.post(url, json={"paths": ["README.md"]}).json()] == ["README.md"]
     assert web.post(url, json={"paths": "README.md"}).status_code == 400
+    assert web.post(url, json=["README.md"]).status_code == 400
     assert web.post(url, json={"paths": ["x"] * 2001}).status_code == 400
     assert web.get(url).status_code == 405
 
@@ -250,6 +263,20 @@ def test_headers_of_all_shards_come_in_one_call(hub: LoopbackHub, api: HfApi) ->
         api.get_sharded_safetensors_metadata(REPO)
 
 
+@pytest.mark.parametrize(
+    "index", [b"", b"[]", b"{}", b'{"weight_map": [1]}', b'{"weight_map": {"a": "absent"}}']
+)
+def test_broken_index_is_refused(hub: LoopbackHub, api: HfApi, index: bytes) -> None:
+    """A file that is no safetensors index, or names shards that do not exist, is 422; a missing one 404."""
+    hub.create_repo(REPO)
+    with pytest.raises(RemoteEntryNotFoundError):
+        api.get_sharded_safetensors_metadata(REPO)
+    hub.commit(REPO, {"model.safetensors.index.json": index})
+    with pytest.raises(HfHubHTTPError) as error:
+        api.get_sharded_safetensors_metadata(REPO)
+    assert error.value.response.status_code == 422
+
+
 def test_unknown_and_private_repositories_are_not_found(hub: LoopbackHub, api: HfApi) -> None:
     """A private repository looks like a missing one to anybody without a token, in lists too."""
     add_model(hub, private=True)
@@ -283,23 +310,29 @@ def test_disabled_repository_shows_its_properties_only(hub: LoopbackHub, api: Hf
 
 
 def test_every_reply_tells_what_is_left_of_the_quota(web: httpx2.Client) -> None:
-    """The headers count down per bucket, and a request over the quota is a 429 until the window ends."""
-    with LoopbackHub(quota=Quota(api=2, resolvers=5, window_seconds=1)) as hub:
+    """The headers count down per bucket, and a request over the quota is a 429."""
+    with LoopbackHub(quota=Quota(api=2, resolvers=5)) as hub:
         add_model(hub)
         url = f"{hub.endpoint}/api/models/{REPO}"
         replies = [web.get(url) for _ in range(3)]
         assert [reply.status_code for reply in replies] == [200, 200, 429]
         limits = [parse_ratelimit_headers(reply.headers) for reply in replies]
         assert [(limit.remaining, limit.limit, limit.window_seconds) for limit in limits if limit] == [
-            (1, 2, 1),
-            (0, 2, 1),
-            (0, 2, 1),
+            (1, 2, 300),
+            (0, 2, 300),
+            (0, 2, 300),
         ]
         resolved = parse_ratelimit_headers(web.get(f"{hub.endpoint}/{REPO}/resolve/main/README.md").headers)
         assert resolved is not None
         assert (resolved.resource_type, resolved.remaining) == ("resolvers", 4)
-        # The real client waits for the window to end, and then gets its answer.
-        assert _ids(HfApi(endpoint=hub.endpoint, token=False)) == [REPO]
+
+
+def test_quota_is_renewed_with_the_window(shared_session: None) -> None:
+    """The real client waits for the window that the hub announced, and then gets its answer."""
+    with LoopbackHub(quota=Quota(api=1, window_seconds=1)) as hub:
+        add_model(hub)
+        api = HfApi(endpoint=hub.endpoint, token=False)
+        assert _ids(api) == _ids(api) == [REPO]
 
 
 def test_card_is_what_was_uploaded(hub: LoopbackHub, api: HfApi) -> None:
@@ -312,7 +345,7 @@ def test_card_is_what_was_uploaded(hub: LoopbackHub, api: HfApi) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api/models/demo", "/api/models/demo/model/tree", "/nope/x/resolve/main"]
+    "path", ["/", "/api/models/demo", "/api/models/demo/model/tree", "/nope/x/resolve/main", "/[x?["]
 )
 def test_other_addresses_do_not_exist(hub: LoopbackHub, web: httpx2.Client, path: str) -> None:
     """An address that is no endpoint is a plain 404."""

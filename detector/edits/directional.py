@@ -1,0 +1,251 @@
+"""Directional edits: a few output directions removed from, or added to, what writes the residual stream.
+
+The change of one matrix is −α·u·(uᵀW) (Arditi et al., arXiv 2406.11717): of rank one like many a LoRA, but with a
+right-hand side that follows from the left one. Three numbers tell the two apart: `alignment`, the cosine between
+the change's input vector and Wᵀu (1 here, about 1/√n for a trained rank-1 change); the agreement of u between
+matrices; and how much of the fork follows from W and u alone (`reproduced`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from detector.edits.context import Context, layer_range, module_names
+from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
+from detector.pairing import Pair
+from detector.sample import Sample
+from detector.spectrum import RELAXATION, SHRINK, Box, leading_vectors, reproduced
+
+if TYPE_CHECKING:
+    import torch
+
+ALIGNED = 0.9
+"""Cosine from which the input vector is taken to follow from the output direction."""
+ABOVE_NOISE = 3.0
+"""A singular value counts above this times the edge of the rounding noise's spectrum."""
+MAX_DIRECTIONS = 4
+REPRODUCED = 0.97
+"""Share of moved values that must follow from W and the directions for a matrix to count as reproduced."""
+REFINEMENTS = 30
+MIN_SHARE = 0.25
+"""Share of the changed residual writers that must be aligned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """Directional change of one matrix."""
+
+    pair: Pair
+    basis: torch.Tensor
+    """(m, k): output directions, orthonormal."""
+    mixing: torch.Tensor
+    """(k, k): the change is −basis · mixing · basisᵀ · W."""
+    keeps_norms: bool
+    """Every row is scaled back to its old length afterwards."""
+    alignment: float
+    reproduced: float
+    roundings: int
+    """1 when the values follow after one rounding, 2 when a second had to be allowed."""
+
+    @property
+    def rank(self) -> int:
+        """Number of directions."""
+        return int(self.basis.shape[1])
+
+    @property
+    def strength(self) -> float:
+        """Mean share of the directions that is removed; negative when they were added."""
+        return float(self.mixing.diagonal().mean().item())
+
+    def change(self, weights: torch.Tensor) -> torch.Tensor:
+        """The change of `weights`, (m, n) with residual dimensions first."""
+        removed = self.basis @ (self.mixing @ (self.basis.T @ weights))
+        if not self.keeps_norms:
+            return -removed
+        return _restore_norms(weights - removed, weights) - weights
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionalFinding:
+    """The edit, if there is one, and the matrices it accounts for."""
+
+    edit: Edit | None
+    directions: tuple[Direction, ...]
+
+    def of(self, pair: Pair) -> Direction | None:
+        """The directional change found in a matrix."""
+        return next((found for found in self.directions if found.pair.name == pair.name), None)
+
+    @property
+    def explained(self) -> frozenset[str]:
+        """Matrices that follow from the original and the directions, up to rounding."""
+        return frozenset(found.pair.name for found in self.directions if found.reproduced >= REPRODUCED)
+
+
+def find_directional(context: Context) -> DirectionalFinding:
+    """Look for a directional edit in every changed residual writer."""
+    writers = [c.pair for c in context.changed_matrices() if c.pair.writes_residual]
+    found = [
+        direction
+        for pair in writers
+        if (direction := measure_direction(pair, context.sample(pair))) is not None
+    ]
+    if not _enough(found, len(writers)):
+        return DirectionalFinding(None, ())
+    return DirectionalFinding(_edit(found, len(writers)), tuple(found))
+
+
+def measure_direction(pair: Pair, sample: Sample) -> Direction | None:
+    """The directional change of one matrix, refined until it fits the stored values; None if there is none."""
+    count = MAX_DIRECTIONS
+    vectors, values = leading_vectors(sample.delta, count + 1)
+    strong = int((values[:count] > ABOVE_NOISE * _noise_edge(sample)).sum().item())
+    best = None
+    for rank in range(1, strong + 1):
+        if rank < len(values) and values[rank - 1] < 1.2 * values[rank] and rank < strong:
+            continue  # two of a size: their order is arbitrary, take both or neither
+        basis = vectors[:, :rank]
+        _, alignments = _mixing(basis, sample.delta, sample.weights)
+        if alignments.min().item() >= ALIGNED:
+            best = (basis, alignments.min().item())
+    if best is None:
+        return None
+    return max(
+        (_refined(pair, sample, *best, keeps_norms=keeps, roundings=n) for keeps, n in _variants(sample)),
+        key=lambda direction: (direction.reproduced >= REPRODUCED, -direction.roundings, direction.reproduced),
+    )
+
+
+def _variants(sample: Sample) -> Iterator[tuple[bool, int]]:
+    for roundings in (1, 2):
+        yield False, roundings
+        if _norms_kept(sample):
+            yield True, roundings
+
+
+def _refined(
+    pair: Pair, sample: Sample, basis: torch.Tensor, alignment: float, *, keeps_norms: bool, roundings: int
+) -> Direction:
+    """Fit basis and strength to the intervals of the stored values."""
+    import torch
+
+    weights, half = sample.weights, _half(sample, roundings)
+    mixing, _ = _mixing(basis, sample.delta, weights)
+    direction = Direction(pair, basis, mixing, keeps_norms, alignment, 0.0, roundings)
+    box = Box(sample.delta, half)
+    lower, upper = sample.delta - SHRINK * half, sample.delta + SHRINK * half
+    change = direction.change(weights)
+    for _ in range(REFINEMENTS):
+        target = torch.lerp(change, torch.clamp(change, lower, upper), RELAXATION)
+        if keeps_norms:
+            edited = weights - basis @ (mixing @ (basis.T @ weights))
+            target = _restore_norms(weights + target, edited) - weights
+        basis = torch.linalg.qr(target @ (target.T @ basis))[0]
+        mixing, _ = _mixing(basis, target, weights)
+        direction = Direction(pair, basis, mixing, keeps_norms, alignment, 0.0, roundings)
+        change = direction.change(weights)
+    return Direction(pair, basis, mixing, keeps_norms, alignment, reproduced(box, change), roundings)
+
+
+def _mixing(
+    basis: torch.Tensor, delta: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least-squares M in basisᵀ·Δ = −M·basisᵀ·W, and for each direction the cosine of the two sides."""
+    import torch
+
+    change, rows = basis.T @ delta, basis.T @ weights
+    mixing = -torch.linalg.lstsq(rows.T, change.T).solution.T
+    residual = (change + mixing @ rows).square().sum(1)
+    explained = 1 - residual / change.square().sum(1).clamp_min(1e-30)
+    return mixing, explained.clamp_min(0).sqrt()
+
+
+def _half(sample: Sample, roundings: int) -> torch.Tensor:
+    if sample.half_fork is None:
+        return sample.half_original
+    if roundings == 1:
+        return sample.half_fork
+    return sample.half_fork + sample.half_original
+
+
+def _noise_edge(sample: Sample) -> float:
+    """Largest singular value that rounding alone would have: σ(√m + √n) for a matrix of independent errors."""
+    rows, columns = sample.delta.shape
+    if sample.half_fork is None:
+        noise = sample.delta.square().mean().sqrt().item()
+    else:
+        noise = (sample.half_fork.square().mean().item() / 3) ** 0.5
+    return noise * (math.sqrt(rows) + math.sqrt(columns))
+
+
+def _norms_kept(sample: Sample) -> bool:
+    """Row lengths moved less than a tenth of what removing a direction from a random matrix moves them."""
+    before = sample.weights.norm(dim=1).clamp_min(1e-30)
+    after = (sample.weights + sample.delta).norm(dim=1)
+    moved = sample.delta.square().sum(1) / before.square()
+    return bool(((after / before - 1).abs().median() <= 0.1 * moved.median()).item())
+
+
+def _restore_norms(edited: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """`edited` with the row lengths of `weights`."""
+    return edited * (weights.norm(dim=1) / edited.norm(dim=1).clamp_min(1e-30))[:, None]
+
+
+def _enough(found: list[Direction], writers: int) -> bool:
+    """Several aligned writers, or one that is reproduced value by value."""
+    if not found:
+        return False
+    if len(found) == 1:
+        return found[0].reproduced >= REPRODUCED
+    return len(found) >= MIN_SHARE * writers
+
+
+def _edit(found: list[Direction], writers: int) -> Edit:
+    pairs = [direction.pair for direction in found]
+    exact = [direction for direction in found if direction.reproduced >= REPRODUCED]
+    shared, within = _agreement(found)
+    strengths = sorted(direction.strength for direction in found)
+    proved = len(exact) >= 0.9 * len(found) and len(found) >= 0.9 * writers
+    norms = sum(direction.keeps_norms for direction in found)
+    evidence = (
+        Evidence("aligned-matrices", len(found), f"of {writers} changed residual writers"),
+        Evidence("alignment", _median([d.alignment for d in found]), "median cosine of input vector and Wᵀu"),
+        Evidence("shared-direction-cosine", shared, "median over pairs of matrices"),
+        Evidence("within-layer-cosine", within, "median over layers, attention and feed-forward output"),
+        Evidence("reproduced-fraction", _median([d.reproduced for d in found]), "median share of moved values"),
+        Evidence("reproduced-matrices", len(exact), f"at least {REPRODUCED:.0%} of the moved values follow"),
+        Evidence("rounding-steps", max(d.roundings for d in found), "roundings allowed for"),
+        Evidence("row-norms-restored", norms, "matrices whose rows were scaled back to their length"),
+        Evidence("strength-range", f"{strengths[0]:.3f} to {strengths[-1]:.3f}", "share removed, by matrix"),
+    )
+    detail = EditDetail(
+        rank=max(direction.rank for direction in found),
+        strength=round(_median(strengths), 4),
+        modules=module_names(pairs),
+        layers=layer_range(pairs),
+    )
+    certainty = Certainty.PROVED if proved else Certainty.CONSISTENT
+    return Edit(EditKind.DIRECTIONAL_EDIT, certainty, detail, evidence)
+
+
+def _agreement(found: list[Direction]) -> tuple[float, float]:
+    """Median overlap of the directions between any two matrices, and between the matrices of one layer."""
+    overlaps, within = [], []
+    for index, left in enumerate(found):
+        for right in found[index + 1 :]:
+            if left.basis.shape[0] != right.basis.shape[0]:
+                continue
+            rank = min(left.rank, right.rank)
+            overlap = (left.basis.T @ right.basis).norm().item() / math.sqrt(rank)
+            overlaps.append(overlap)
+            if left.pair.layer is not None and left.pair.layer == right.pair.layer:
+                within.append(overlap)
+    return _median(overlaps), _median(within)
+
+
+def _median(values: list[float]) -> float:
+    """Upper median, 4 decimals; 0 for an empty list."""
+    return round(sorted(values)[len(values) // 2], 4) if values else 0.0

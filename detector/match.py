@@ -1,0 +1,60 @@
+"""Stage 3: which files are the release's, by the hashes the Hub already reports. Reads no byte."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from crawler.interface import RepoFile, Snapshot
+from detector.formats import is_weight_file
+from detector.interface import FileMatch, Manifest, ManifestFile
+
+INERT = frozenset({"README.md", ".gitattributes", ".gitignore", "LICENSE", "model.sig"})
+"""Root files that change neither the weights nor the behaviour; they are counted all the same."""
+
+
+def match_files(snapshot: Snapshot, manifest: Manifest) -> FileMatch:
+    """Compare the files of a snapshot with the signed manifest.
+
+    A file is identical when the Hub reports the manifest's SHA-256 for it, or, for the small files of which it
+    reports no SHA-256, the manifest's git blob id. The Hub's word is taken for both; a download checks it.
+    """
+    signed = {file.path: file for file in manifest.files}
+    present = {file.path: file for file in snapshot.files}
+    shared = sorted(signed.keys() & present.keys())
+    identical = tuple(path for path in shared if same_content(present[path], signed[path]))
+    weights = {path for path in signed if is_weight_file(path)}
+    other_weights = {path for path in present if is_weight_file(path)} - weights
+    return FileMatch(
+        identical=identical,
+        changed=tuple(path for path in shared if path not in identical),
+        added=tuple(sorted(present.keys() - signed.keys())),
+        missing=tuple(sorted(signed.keys() - present.keys())),
+        weights_identical=bool(weights) and weights <= set(identical) and not other_weights,
+    )
+
+
+def behaviour_changes(match: FileMatch) -> tuple[str, ...]:
+    """Changed, added and missing files that may matter, the inert ones left out. Sorted."""
+    paths = {*match.changed, *match.added, *match.missing}
+    return tuple(sorted(path for path in paths if path not in INERT and not is_weight_file(path)))
+
+
+def same_weights_elsewhere(snapshot: Snapshot, manifest: Manifest) -> tuple[tuple[str, str], ...]:
+    """Weight files of the release found under another name: `(path in the snapshot, path in the manifest)`."""
+    signed = {file.sha256: file.path for file in manifest.files if is_weight_file(file.path)}
+    pairs = ((file.path, signed.get(file.sha256 or "", "")) for file in snapshot.files)
+    return tuple(sorted((path, original) for path, original in pairs if original and path != original))
+
+
+def same_content(file: RepoFile, signed: ManifestFile) -> bool:
+    """Same bytes, as far as the Hub's hashes say."""
+    if file.size != signed.size:
+        return False
+    if file.sha256 is not None:
+        return file.sha256 == signed.sha256
+    return file.git_oid == signed.git_oid
+
+
+def weight_files(snapshot: Snapshot) -> tuple[str, ...]:
+    """Paths of the snapshot's weight files, sorted."""
+    return tuple(sorted(file.path for file in snapshot.files if is_weight_file(PurePosixPath(file.path).name)))

@@ -1,0 +1,153 @@
+"""Do two models answer alike? A two-sample permutation test on their sampled answers to the same prompts.
+
+Labels are exchanged within each prompt only, so prompts may differ from one another as they like, and the
+level holds for any sample size (Phipson & Smyth 2010: the observed labelling counts as one of them).
+
+The kernel is the cosine of TF-IDF weighted character 1- to 4-grams. Two statistics, both squared maximum mean
+discrepancies (Gretton et al. 2012; for language models Gao et al. 2024, arXiv 2410.20247), see different
+things: the sum over prompts of the discrepancy within each prompt finds a few prompts that are answered
+differently, and the discrepancy of all answers together gathers a small shift of style over many prompts. The
+smaller of their two ranks is compared with its own permutation distribution, so looking twice costs no level.
+
+Not covered: what changed, and whether it matters. Another temperature or system prompt is a difference too.
+Measured level and power: docs/methodology/outputs.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detector.interface import OutputStatus, OutputTest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+MAX_ANSWERS = 4000
+"""Of both models together; the kernel matrix is quadratic in it (128 MB)."""
+MAX_CHARACTERS = 4000
+"""Of one answer; the rest is not looked at."""
+_FEATURES = 1 << 15
+_DECIMALS = 9
+"""Statistics that agree so far are ties: they differ by the order of a sum only."""
+
+
+def compare_outputs(
+    original: Mapping[str, tuple[str, ...]],
+    fork: Mapping[str, tuple[str, ...]],
+    *,
+    alpha: float = 0.01,
+    permutations: int = 999,
+    seed: int = 0,
+) -> OutputTest:
+    """Test the hypothesis that both models draw their answers from the same distribution, prompt by prompt.
+
+    Args:
+        original: prompt id to its sampled answers (independent draws; greedy answers would make it vacuous).
+        fork: the same of the fork, sampled with other seeds and otherwise equal settings.
+        alpha: level; the chance to call an unchanged model modified.
+        permutations: random relabelings; the smallest p-value is 1 / (permutations + 1).
+        seed: of the relabelings.
+
+    Returns:
+        MODIFIED when p ≤ alpha. AUTHENTIC means that no difference was found, not that there is none.
+        NOT_MEASURED when no possible outcome could have reached alpha.
+    """
+    prompts = sorted(prompt for prompt in original.keys() & fork.keys() if original[prompt] and fork[prompt])
+    pairs = _bounded([(original[prompt], fork[prompt]) for prompt in prompts])
+    n = sum(len(theirs) for _, theirs in pairs)
+    if not pairs:
+        return OutputTest(OutputStatus.NOT_MEASURED, None, 0, "no prompt was answered by both models")
+    sizes = [(len(ours), len(theirs)) for ours, theirs in pairs]
+    floor = max(_smallest_p(sizes), 1 / (permutations + 1))
+    if floor > alpha:
+        reason = (
+            f"{len(pairs)} prompts with {n} answers cannot give p below {floor:.3g}, and alpha is {alpha:g}"
+        )
+        return OutputTest(OutputStatus.NOT_MEASURED, None, n, reason)
+    kernel = _kernel([answer[:MAX_CHARACTERS] for ours, theirs in pairs for answer in (*ours, *theirs)])
+    p = _permutation_p(kernel, sizes, permutations, np.random.default_rng(seed))
+    differ = p <= alpha
+    finding = "the answers differ" if differ else "no difference found"
+    reason = f"{finding} on {len(pairs)} prompts with {n} answers (p = {p:.3g}, alpha {alpha:g})"
+    return OutputTest(OutputStatus.MODIFIED if differ else OutputStatus.AUTHENTIC, p, n, reason)
+
+
+def _bounded(
+    pairs: list[tuple[tuple[str, ...], tuple[str, ...]]],
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """At most `MAX_ANSWERS` answers: the first prompts, and the first answers to each."""
+    pairs = pairs[: MAX_ANSWERS // 2]
+    each = MAX_ANSWERS // (2 * max(1, len(pairs)))
+    return [(ours[:each], theirs[:each]) for ours, theirs in pairs]
+
+
+def _smallest_p(sizes: Sequence[tuple[int, int]]) -> float:
+    """The smallest p-value that exact enumeration of all labelings could give."""
+    log_labelings = sum(math.log(math.comb(a + b, a)) for a, b in sizes)
+    # With equal sizes everywhere, exchanging the two models as a whole gives the same statistic again.
+    ties = 2 if all(a == b for a, b in sizes) else 1
+    return min(1.0, ties * math.exp(-log_labelings))
+
+
+def _kernel(texts: list[str]) -> Floats:
+    """Cosine similarity of TF-IDF weighted character n-grams, (n, n); labels play no part in it."""
+    from sklearn.feature_extraction.text import (
+        HashingVectorizer,
+        TfidfTransformer,
+    )
+
+    counts = HashingVectorizer(
+        analyzer="char",
+        ngram_range=(1, 4),
+        n_features=_FEATURES,
+        lowercase=False,
+        norm=None,
+        alternate_sign=False,
+    ).transform(texts)
+    features = TfidfTransformer(sublinear_tf=True).fit_transform(counts)
+    kernel: Floats = (features @ features.T).toarray()
+    return kernel
+
+
+def _permutation_p(
+    kernel: Floats, sizes: Sequence[tuple[int, int]], permutations: int, rng: np.random.Generator
+) -> float:
+    weights = _relabelings(sizes, permutations, rng)
+    together = _squares(weights, kernel)
+    within = np.zeros(len(weights))
+    start = 0
+    for a, b in sizes:
+        block = slice(start, start + a + b)
+        within += _squares(weights[:, block], kernel[block, block])
+        start += a + b
+    smaller = np.minimum(_upper_ranks(together), _upper_ranks(within))
+    return float(np.mean(smaller <= smaller[0]))
+
+
+def _relabelings(sizes: Sequence[tuple[int, int]], permutations: int, rng: np.random.Generator) -> Floats:
+    """(permutations + 1, n) weights of a difference of means; row 0 is the observed labelling."""
+    blocks = []
+    for a, b in sizes:
+        observed = np.concatenate([np.full(a, 1 / a), np.full(b, -1 / b)])
+        order = rng.random((permutations, a + b)).argsort(axis=1)
+        blocks.append(np.vstack([observed, observed[order]]))
+    return np.hstack(blocks)
+
+
+def _squares(weights: Floats, kernel: Floats) -> Floats:
+    """Value of w K w for every row w: the squared distance of two mean embeddings."""
+    squares: Floats = np.einsum("bi,bi->b", weights @ kernel, weights)
+    return np.round(squares, _DECIMALS)
+
+
+def _upper_ranks(statistics: Floats) -> Floats:
+    """For each value, how many are at least as large, itself included."""
+    ordered = np.sort(statistics)
+    ranks: Floats = (len(ordered) - np.searchsorted(ordered, statistics, side="left")).astype(np.float64)
+    return ranks

@@ -1,0 +1,198 @@
+"""Rank of a weight change, judged against the rounding of the stored values.
+
+A change E that was added before rounding is known only up to an interval for each element: W' − W ± half a step.
+Counting singular values of W' − W fails in both directions: bf16 residue is heteroscedastic and looks like rank,
+and a small E moves few elements, so that a rank-8 change shows one direction or none. The question asked here
+is the one that rounding leaves decidable: *is there a matrix of rank r inside all the intervals?* It is answered
+by relaxed projections between the set of rank-r matrices and the box (von Neumann's alternating projections;
+Lewis & Malick 2008 for the non-convex set). At the true rank the distance to the box falls geometrically; one
+rank below, it stalls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+RELAXATION = 1.7
+"""Step of the projection onto the box; 1 is the plain method, 2 the reflection. 1.7 needs a quarter of the steps."""
+SHRINK = 0.9
+"""The box aimed at, as a share of the real one, so that elements come to rest inside."""
+ITERATIONS = 40
+ACCEPTED = 1e-3
+"""Largest distance left, as a share of the distance of the zero matrix. Measured: at the true rank at most 3.2e-4 on
+a LoRA that changes 10 % of the stored values, one rank below it at least 1.7e-3 there; dense changes leave 5e-2 and more."""
+ELBOW = 4.0
+"""A rank is needed if going without it leaves more than this times the distance."""
+CONSTRAINTS_A_PARAMETER = 2.0
+"""A rank-r fit has r(m+n−r) parameters; below this many moved elements for each, a dense change could be fitted too."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankEstimate:
+    """What the intervals say about the rank of a change."""
+
+    rank: int | None
+    """Smallest rank that lies inside the intervals; None when none up to `limit` does."""
+    limit: int
+    """Largest rank that could have been told from a dense change on this many moved elements."""
+    roundings: int
+    """1 when the intervals are half a step wide, 2 when a second rounding had to be allowed."""
+    residual: float
+    """Distance left at `rank` (or at `limit`), as a share of the distance of the zero matrix."""
+    reproduced: float
+    """Share of the moved elements whose stored value the rank-`rank` change reproduces."""
+    moved: int
+    """Elements that no change at all cannot explain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Intervals for a change: `delta ± half`, both (m, n) float32."""
+
+    delta: torch.Tensor
+    half: torch.Tensor
+
+    def distance(self, fitted: torch.Tensor) -> torch.Tensor:
+        """Signed distance of each element of `fitted` to its interval."""
+        off = fitted - self.delta
+        return off - off.clamp(-self.half, self.half)
+
+    def outside(self) -> torch.Tensor:
+        """Elements whose interval does not hold zero."""
+        return self.delta.abs() > self.half
+
+
+def leading_vectors(matrix: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Leading left singular vectors (m, count) and singular values (count) of an (m, n) matrix.
+
+    Randomised range finder with two power iterations (Halko, Martinsson & Tropp 2011), fixed seed.
+    """
+    import torch
+
+    count = min(count, *matrix.shape)
+    width = min(count + 8, *matrix.shape)
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(matrix @ torch.randn(matrix.shape[1], width, generator=generator))[0]
+    for _ in range(2):
+        basis = torch.linalg.qr(matrix @ (matrix.T @ basis))[0]
+    left, values, _ = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
+    return (basis @ left)[:, :count], values[:count]
+
+
+def fit_rank(box: Box, rank: int, iterations: int = ITERATIONS) -> torch.Tensor:
+    """The rank-`rank` matrix found by `iterations` relaxed projections."""
+    for fitted in _projections(box, rank, iterations):
+        result = fitted
+    return result
+
+
+def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: torch.Tensor) -> RankEstimate:
+    """Smallest rank inside the intervals of a change.
+
+    Args:
+        delta: fork − original, (m, n) float32.
+        half_fork: half the step of the fork's values.
+        half_original: half the step of the original's values, for forks from which something was subtracted
+            and for edits that were rounded twice.
+    """
+    import torch
+
+    boxes = (Box(delta, torch.maximum(half_fork, half_original)), Box(delta, half_fork + half_original))
+    rows, columns = delta.shape
+    moved = [int(box.outside().sum().item()) for box in boxes]
+    limits = [_limit(count, rows, columns) for count in moved]
+    if limits[0] < 1:
+        return RankEstimate(None, 0, 1, 1.0, 0.0, moved[0])
+    rank = 1
+    best = (1.0, 0)
+    while rank <= limits[0]:
+        for index, box in enumerate(boxes):
+            if rank > limits[index]:
+                continue
+            residual = _residual(box, rank)
+            best = min(best, (residual, index))
+            if residual <= ACCEPTED:
+                return _settle(box, index + 1, rank, limits[index], moved[index], residual)
+        if rank == limits[0]:
+            break
+        rank = min(2 * rank, limits[0])
+    return RankEstimate(None, limits[0], best[1] + 1, best[0], 0.0, moved[0])
+
+
+def _settle(
+    box: Box, roundings: int, accepted: int, limit: int, moved: int, residual: float
+) -> RankEstimate:
+    """Bisect between the last rejected power of two and `accepted`, then measure the fit."""
+    reference = _residual(box, min(2 * accepted, max(limit, accepted)))
+    if reference * ELBOW < residual and accepted < limit:
+        wider = min(2 * accepted, limit)
+        low, high, residual = accepted, wider, reference
+    else:
+        low, high = accepted // 2, accepted
+    target = max(residual, reference)
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = _residual(box, middle)
+        if found <= ELBOW * target and found <= ACCEPTED:
+            high = middle
+        else:
+            low = middle
+    fitted = fit_rank(box, high, 2 * ITERATIONS)
+    return RankEstimate(high, limit, roundings, _share(box, fitted), reproduced(box, fitted), moved)
+
+
+def reproduced(box: Box, fitted: torch.Tensor) -> float:
+    """Share of the moved elements whose stored value follows from `fitted` by rounding."""
+    outside = box.outside()
+    inside = box.distance(fitted).abs() <= 0.02 * box.half
+    return (inside & outside).sum().item() / max(outside.sum().item(), 1)
+
+
+def _limit(moved: int, rows: int, columns: int) -> int:
+    """Largest r ≤ min(m, n) / 4 with `CONSTRAINTS_A_PARAMETER` moved elements for each parameter."""
+    rank = 0
+    while rank < min(rows, columns) // 4:
+        parameters = (rank + 1) * (rows + columns - rank - 1)
+        if parameters * CONSTRAINTS_A_PARAMETER > moved:
+            break
+        rank += 1
+    return rank
+
+
+def _residual(box: Box, rank: int) -> float:
+    """Distance left after the projections, given up early when it stalls."""
+    last = 1.0
+    for step, fitted in enumerate(_projections(box, rank, ITERATIONS), start=1):
+        if step not in {10, 20, ITERATIONS}:
+            continue
+        share = _share(box, fitted)
+        if share > 0.1 or (step == 20 and share > max(0.5 * last, ACCEPTED)):
+            return share
+        last = share
+    return last
+
+
+def _share(box: Box, fitted: torch.Tensor) -> float:
+    zero = box.distance(fitted * 0).square().sum().item()
+    return box.distance(fitted).square().sum().item() / max(zero, 1e-300)
+
+
+def _projections(box: Box, rank: int, iterations: int) -> Iterator[torch.Tensor]:
+    import torch
+
+    left, _ = leading_vectors(box.delta, rank)
+    right = torch.linalg.qr(box.delta.T @ left)[0]
+    lower, upper = box.delta - SHRINK * box.half, box.delta + SHRINK * box.half
+    current = box.delta
+    for _ in range(iterations):
+        left = torch.linalg.qr(current @ right)[0]
+        coefficients = current.T @ left
+        fitted = left @ coefficients.T
+        right = torch.linalg.qr(coefficients)[0]
+        current = torch.lerp(fitted, torch.clamp(fitted, lower, upper), RELAXATION)
+        yield fitted

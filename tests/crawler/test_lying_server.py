@@ -1,0 +1,271 @@
+"""Answers that the loopback hub cannot give: redirects that lead astray and headers that contradict the snapshot."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from crawler.interface import (
+    AccessDeniedError,
+    BadAnswerError,
+    CorruptDownloadError,
+    HubUnavailableError,
+    RefusedSnapshotError,
+    RepoId,
+    TooLargeError,
+)
+from tests.crawler.conftest import MakeClient
+
+REPO = RepoId("a/b")
+DATA = bytes(range(256)) * 16
+COMMIT = "c" * 40
+
+
+@dataclass
+class Answer:
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    chunked_off: bool = False
+    """Announce no length: the body ends with the connection."""
+
+
+@dataclass
+class Liar:
+    """A server whose answers are written out, by method and path; paths ending in * match by prefix."""
+
+    url: str
+    answers: dict[tuple[str, str], Answer]
+    seen: list[tuple[str, str, str | None]]
+
+    def answer(self, method: str, path: str) -> Answer:
+        path = path.partition("?")[0]
+        return self.answers.get((method, path)) or self.answers.get(("*", path)) or Answer(404)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[], Liar]]:
+    running: list[tuple[ThreadingHTTPServer, Thread]] = []
+
+    def begin() -> Liar:
+        liar = Liar("", {}, [])
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                liar.seen.append((self.command, self.path, self.headers.get("Authorization")))
+                answer = liar.answer(self.command, self.path)
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                if answer.chunked_off:
+                    self.send_header("Connection", "close")
+                else:
+                    self.send_header("Content-Length", str(len(answer.body)))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(answer.body)
+
+            do_HEAD = do_GET
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        liar.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        running.append((server, thread))
+        return liar
+
+    yield begin
+    for server, thread in running:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def liar(start: Callable[[], Liar]) -> Liar:
+    """A hub with one repository: a large file `w.safetensors`, which it says lies on itself below /cdn."""
+    hub = start()
+    digest = hashlib.sha256(DATA).hexdigest()
+    large = {
+        "rfilename": "w.safetensors",
+        "size": 130,
+        "blobId": "d" * 40,
+        "lfs": {"sha256": digest, "size": len(DATA)},
+    }
+    info = {"id": REPO, "sha": COMMIT, "siblings": [large]}
+    hub.answers["GET", f"/api/models/{REPO}"] = Answer(body=json.dumps(info).encode())
+    return hub
+
+
+def resolving(liar: Liar, location: str, **headers: str) -> None:
+    answer = Answer(
+        302, {"Location": location} | {name.replace("_", "-"): value for name, value in headers.items()}
+    )
+    liar.answers["*", f"/{REPO}/resolve/{COMMIT}/w.safetensors"] = answer
+
+
+def test_api_does_not_leave_the_hub(liar: Liar, start: Callable[[], Liar], make_client: MakeClient) -> None:
+    """An API call that is redirected to another host is refused, and that host hears nothing."""
+    other = start()
+    liar.answers["GET", f"/api/models/{REPO}"] = Answer(302, {"Location": f"{other.url}/api/models/{REPO}"})
+    with pytest.raises(BadAnswerError, match="another host"):
+        make_client(endpoint=liar.url, token="hf_secret").snapshot(REPO)
+    assert other.seen == []
+
+
+def test_redirects_end(liar: Liar, start: Callable[[], Liar], make_client: MakeClient) -> None:
+    """A circle on the Hub, and one between hosts, are refused after a few rounds; the token stays at home."""
+    client = make_client(endpoint=liar.url, token="hf_secret")
+    snapshot = client.snapshot(REPO)
+    other = start()
+    other.answers["GET", "/x"] = Answer(302, {"Location": f"{liar.url}/back"})
+    liar.answers["GET", "/back"] = Answer(302, {"Location": f"{other.url}/x"})
+    resolving(liar, f"{other.url}/x")
+    with pytest.raises(BadAnswerError, match="redirects"):
+        client.download(snapshot, "w.safetensors")
+    assert other.seen
+    assert {token for _, _, token in other.seen} == {None}
+    resolving(liar, f"/{REPO}/resolve/{COMMIT}/w.safetensors")
+    with pytest.raises(BadAnswerError, match="redirects"):
+        client.download(snapshot, "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    "location", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://", "http://[::1", "//", "\x7f"]
+)
+def test_redirect_that_is_no_web_address(liar: Liar, make_client: MakeClient, location: str) -> None:
+    """Only http and https are followed."""
+    client = make_client(endpoint=liar.url, retries=0)
+    snapshot = client.snapshot(REPO)
+    resolving(liar, location)
+    with pytest.raises((BadAnswerError, HubUnavailableError)):
+        client.open(snapshot, "w.safetensors").read(0, 1)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X_Repo_Commit": "e" * 40}, {"X_Linked_Size": "9"}, {"X_Linked_Etag": f'"{"f" * 64}"'}]
+)
+def test_resolver_that_contradicts_the_snapshot(
+    liar: Liar, make_client: MakeClient, headers: dict[str, str]
+) -> None:
+    """Another commit, size or hash than the snapshot's stops the read before any byte."""
+    client = make_client(endpoint=liar.url)
+    snapshot = client.snapshot(REPO)
+    resolving(liar, "/cdn", **headers)
+    for read in (
+        lambda: client.open(snapshot, "w.safetensors").read(0, 1),
+        lambda: client.download(snapshot, "w.safetensors"),
+    ):
+        with pytest.raises(CorruptDownloadError, match="not the snapshot's"):
+            read()
+    assert client.cost.bytes_downloaded == 0
+
+
+@pytest.mark.parametrize(
+    ("content_range", "body"),
+    [
+        ("", DATA[5:9]),
+        ("bytes 6-9/4096", DATA[6:10]),
+        ("bytes 5-9/4096", DATA[5:10]),
+        ("bytes 5-8/4097", DATA[5:9]),
+        ("items 5-8/4096", DATA[5:9]),
+        ("bytes 5-8/4096", DATA[5:10]),
+    ],
+)
+def test_range_that_is_not_the_one_asked_for(
+    liar: Liar, start: Callable[[], Liar], make_client: MakeClient, content_range: str, body: bytes
+) -> None:
+    """A 206 must carry exactly the range, of a file of exactly the size, in exactly as many bytes."""
+    client = make_client(endpoint=liar.url)
+    source = client.open(client.snapshot(REPO), "w.safetensors")
+    cdn = start()
+    resolving(liar, f"{cdn.url}/w")
+    cdn.answers["GET", "/w"] = Answer(206, {"Content-Range": content_range}, body)
+    with pytest.raises(CorruptDownloadError):
+        source.read(5, 4)
+
+
+def test_endless_body_is_cut_off(liar: Liar, start: Callable[[], Liar], make_client: MakeClient) -> None:
+    """A body without a length that goes on beyond the file's size is not stored."""
+    client = make_client(endpoint=liar.url)
+    snapshot = client.snapshot(REPO)
+    cdn = start()
+    resolving(liar, f"{cdn.url}/w")
+    cdn.answers["GET", "/w"] = Answer(200, {}, DATA + b"x" * (4 << 20), chunked_off=True)
+    with pytest.raises(CorruptDownloadError):
+        client.download(snapshot, "w.safetensors")
+    assert client.cost.bytes_downloaded < 2 << 20
+
+
+def test_body_without_a_length_that_ends_early(
+    liar: Liar, start: Callable[[], Liar], make_client: MakeClient
+) -> None:
+    """Where HTTP cannot tell that a body is short, the snapshot's size does."""
+    client = make_client(endpoint=liar.url)
+    snapshot = client.snapshot(REPO)
+    cdn = start()
+    resolving(liar, f"{cdn.url}/w")
+    cdn.answers["GET", "/w"] = Answer(200, {}, DATA[:100], chunked_off=True)
+    with pytest.raises(HubUnavailableError, match="100 of 4096"):
+        client.download(snapshot, "w.safetensors")
+
+
+def test_cdn_that_lost_the_file(liar: Liar, start: Callable[[], Liar], make_client: MakeClient) -> None:
+    """A CDN's 404 is not a deleted repository."""
+    client = make_client(endpoint=liar.url)
+    snapshot = client.snapshot(REPO)
+    resolving(liar, f"{start().url}/gone")
+    with pytest.raises(AccessDeniedError, match="CDN"):
+        client.download(snapshot, "w.safetensors")
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff\xfe", b"", b"nul", b'{"id": "a/b"', b"[1]"])
+def test_answer_that_is_no_model(liar: Liar, make_client: MakeClient, body: bytes) -> None:
+    """Deep, binary, empty or other JSON is a bad answer."""
+    liar.answers["GET", f"/api/models/{REPO}"] = Answer(body=body)
+    with pytest.raises(BadAnswerError):
+        make_client(endpoint=liar.url).snapshot(REPO)
+
+
+def test_listing_skips_rows_that_name_nothing(liar: Liar, make_client: MakeClient) -> None:
+    """One malformed row costs itself, not the listing."""
+    rows = [{"id": "gpt2"}, 3, {"id": "../x"}, {"id": "x/y", "tags": [1, "t"]}, {}]
+    liar.answers["GET", "/api/models"] = Answer(body=json.dumps(rows).encode())
+    assert [(row.repo, row.tags) for row in make_client(endpoint=liar.url).list_models()] == [("x/y", ("t",))]
+    liar.answers["GET", "/api/models"] = Answer(body=b"{}")
+    with pytest.raises(BadAnswerError):
+        list(make_client(endpoint=liar.url).list_models())
+
+
+def test_hostile_file_list_is_refused(liar: Liar, make_client: MakeClient) -> None:
+    """The Hub's file list decides nothing on our disk."""
+    bad = {"rfilename": "../../home/x", "size": 1, "blobId": "d" * 40}
+    info = {"id": REPO, "sha": COMMIT, "siblings": [bad]}
+    liar.answers["GET", f"/api/models/{REPO}"] = Answer(body=json.dumps(info).encode())
+    with pytest.raises(RefusedSnapshotError):
+        make_client(endpoint=liar.url).snapshot(REPO)
+
+
+def test_card_beyond_a_megabyte_is_not_read(liar: Liar, make_client: MakeClient) -> None:
+    """A huge card makes no claim and costs no bytes."""
+    card = {"rfilename": "README.md", "size": (1 << 20) + 1, "blobId": "d" * 40}
+    info = {"id": REPO, "sha": COMMIT, "siblings": [card], "tags": ["base_model:x/y"]}
+    liar.answers["GET", f"/api/models/{REPO}"] = Answer(body=json.dumps(info).encode())
+    client = make_client(endpoint=liar.url)
+    snapshot = client.snapshot(REPO)
+    assert [claim.base for claim in snapshot.claims] == ["x/y"]
+    assert len(liar.seen) == 1
+    with pytest.raises(TooLargeError):
+        client.read_text(snapshot, "README.md")

@@ -1,0 +1,101 @@
+"""Replacing a site: a reader or a crash meets the old one or the new one, whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from reports import switch
+from reports.site import build_site
+from tests.reports import samples
+from tests.reports.html_tools import tree
+
+BUILDER = """
+import sys
+from pathlib import Path
+from reports.site import build_site
+from tests.reports import samples
+views = samples.view(), samples.view(samples.Fork("new/fork", "inconclusive", (), "Nothing yet.", reason="x"))
+print("ready", flush=True)
+for turn in range(1, 10_000):
+    build_site(views[turn % 2], Path(sys.argv[1]))
+"""
+
+
+def test_a_reader_always_finds_the_folder(tmp_path):
+    """While two contents take turns, the index is never missing and never half."""
+    out = tmp_path / "site"
+    seen: set[str] = set()
+    stop = threading.Event()
+
+    def put(text: str) -> None:
+        new = switch.prepare(out)
+        (new / "index.html").write_text(text)
+        switch.replace(out)
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.add((out / "index.html").read_text())
+
+    put("a" * 1000)
+    reader = threading.Thread(target=read)
+    reader.start()
+    for turn in range(200):
+        put("ba"[turn % 2] * 1000)
+    stop.set()
+    reader.join()
+    assert seen <= {"a" * 1000, "b" * 1000}
+    assert [path.name for path in tmp_path.iterdir()] == ["site"]
+
+
+def test_kill_leaves_a_whole_site_and_the_next_build_recovers(tmp_path):
+    """A builder killed at any moment leaves one of the two sites, byte for byte, and no obstacle."""
+    out = tmp_path / "public" / "site"
+    build_site(samples.view(), out)
+    build_site(
+        samples.view(samples.Fork("new/fork", "inconclusive", (), "Nothing yet.", reason="x")), tmp_path / "b"
+    )
+    whole = [tree(out), tree(tmp_path / "b")]
+    root = Path(__file__).parents[2]
+    for delay in (0.01, 0.13, 0.31):
+        child = subprocess.Popen(
+            [sys.executable, "-c", BUILDER, str(out)],
+            stdout=subprocess.PIPE,
+            cwd=root,
+            env=os.environ | {"PYTHONPATH": str(root)},
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        time.sleep(delay)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        assert tree(out) in whole
+    build_site(samples.view(), out)
+    assert tree(out) == whole[0]
+    assert [path.name for path in out.parent.iterdir()] == ["site"]
+
+
+def test_a_crash_between_two_renames_is_put_right(tmp_path):
+    """Where folders cannot be exchanged in one step, the old site comes back before the next build."""
+    out = tmp_path / "site"
+    out.mkdir()
+    (out / "index.html").write_text("old")
+    new = switch.prepare(out)
+    out.rename(new.with_name(new.name.replace("new", "old")))
+    switch.prepare(out)
+    assert (out / "index.html").read_text() == "old"
+
+
+def test_the_first_site_needs_no_predecessor(tmp_path):
+    """A folder that does not exist yet appears complete."""
+    out = tmp_path / "deep" / "site"
+    with switch.sole_builder(out):
+        (switch.prepare(out) / "index.html").write_text("new")
+        switch.replace(out)
+    assert (out / "index.html").read_text() == "new"
