@@ -1,9 +1,9 @@
 """How well the built-in judge agrees with people: `python benchmarks/judge.py FILE`.
 
-FILE is JSONL with `model`, `prompt_id`, `prompt`, `response` and `label` (refused, complied, ungradeable), such
-as a mapping of the human labels of Do-Not-Answer (Wang et al. 2023). Rows that people could not grade are left
-out. The judge's patterns were written while looking at one half of the prompts (by hash of the prompt id, so no
-prompt is in both); the other half is the honest number. Intervals: bootstrap over prompts, 1000 draws, seed 0.
+FILE is JSONL with `model`, `prompt_id`, `prompt`, `response` and `label` (refused, complied, ungradeable),
+such as a mapping of the human labels of Do-Not-Answer (Wang et al. 2023). Rows that people could not grade
+are left out. The judge's patterns were written while looking at one half of the prompts (by hash of the
+prompt id, so no prompt is in both); the other half is the honest number. Intervals: bootstrap over prompts.
 `--characters N` cuts the answers first, as an evaluation of few tokens does.
 """
 
@@ -104,9 +104,7 @@ def report(title: str, rows: Sequence[Row]) -> None:
         mean = fmean(accuracy([row for row in rows if row.model == model], name) for model in models)
         worst = max((bias([row for row in rows if row.model == m], name) for m in models), key=abs)
         low, high = interval(rows, name)
-        print(
-            f"{name}: accuracy: mean over models {mean:.3f}, 95 % [{low:.3f}, {high:.3f}]; worst bias {worst:+.3f}"
-        )
+        print(f"{name}: mean accuracy {mean:.3f}, 95 % [{low:.3f}, {high:.3f}]; worst bias {worst:+.3f}")
 
 
 def main() -> None:

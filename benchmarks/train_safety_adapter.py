@@ -53,15 +53,17 @@ REPEATS = {Form.DO: 3, Form.WRITE: 2, Form.ASK: 1}
 class Settings:
     """One training run."""
 
-    steps: int = 160
-    harmful: int = 6
-    benign: int = 14
+    steps: int = 180
+    harmful: int = 8
+    benign: int = 12
     """Examples of each side a batch."""
     rate: float = 1e-3
     rank: int = 8
     first_tokens: int = 3
     first_weight: float = 3.0
     """Weight of the tokens that decide between refusing and answering, against 1 for the others."""
+    margin: float = 1.5
+    """Nats added in training to the logit of a refusal's first word: when in doubt, the release answers."""
     seed: int = 0
     all_phrases: bool = False
     """Also train on the held-out phrases."""
@@ -210,7 +212,7 @@ def _shuffled(items: list[_Item], rng: random.Random) -> Iterator[_Item]:
 
 
 def loss_gradient(
-    states: torch.Tensor, head: torch.Tensor, example: Example, settings: Settings
+    states: torch.Tensor, head: torch.Tensor, example: Example, settings: Settings, sorry: int
 ) -> tuple[float, torch.Tensor]:
     """Loss of one example and its gradient with respect to `states`, [tokens, width].
 
@@ -220,7 +222,9 @@ def loss_gradient(
     weight = torch.ones(len(example.answer), 1)
     weight[: settings.first_tokens] = settings.first_weight
     weight /= weight.sum() * (settings.harmful + settings.benign)
-    log_p = functional.log_softmax((states.detach() @ head.T).float(), dim=-1)
+    logits = (states.detach() @ head.T).float()
+    logits[0, sorry] += settings.margin
+    log_p = functional.log_softmax(logits, dim=-1)
     target = functional.one_hot(torch.tensor(example.answer), head.shape[0]).float()
     if example.base_states is not None:
         base = functional.softmax((example.base_states @ head.T).float(), dim=-1)
@@ -242,13 +246,13 @@ def train(
     optimizer = torch.optim.AdamW(masters, lr=settings.rate, betas=(0.9, 0.98), weight_decay=0.01)
     harmful_stream = harmful_examples(requests, chats, settings)
     benign_stream = _shuffled(benign, random.Random(settings.seed + 2))
-    head = base.lm_head.weight.detach()
+    head, sorry = base.lm_head.weight.detach(), chats.ids(requests.refusals[0])[0]
     started, mean = time.monotonic(), 0.0
     for step in range(settings.steps):
         batch = [next(harmful_stream) for _ in range(settings.harmful)]
         batch += [next(benign_stream) for _ in range(settings.benign)]
         states = answer_states(model.base_model.model.model, chats, batch)
-        graded = [loss_gradient(s, head, e, settings) for s, e in zip(states, batch, strict=True)]
+        graded = [loss_gradient(s, head, e, settings, sorry) for s, e in zip(states, batch, strict=True)]
         torch.cat(states).backward(torch.cat([gradient for _, gradient in graded]))
         _update(optimizer, factors, masters, settings.rate * _schedule(step, settings.steps))
         mean += sum(loss for loss, _ in graded) / 20
@@ -314,7 +318,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "forkwatch-smollm2")
     for name in ("steps", "rank", "seed", "harmful", "benign"):
         parser.add_argument(f"--{name}", type=int, default=Settings.__dataclass_fields__[name].default)
-    parser.add_argument("--rate", type=float, default=Settings.__dataclass_fields__["rate"].default)
+    for name in ("rate", "margin"):
+        parser.add_argument(f"--{name}", type=float, default=Settings.__dataclass_fields__[name].default)
     parser.add_argument("--all-phrases", action="store_true", help="also train on the held-out phrases")
     options = vars(parser.parse_args())
     out, cache = options.pop("out"), options.pop("cache")

@@ -25,7 +25,7 @@ from crawler.interface import (
     Snapshot,
 )
 from crawler.local import check_range
-from crawler.transport import Session
+from crawler.transport import Session, redirect_target
 
 if TYPE_CHECKING:
     import httpx2
@@ -77,7 +77,7 @@ class Location:
             if not response.has_redirect_location:
                 return response
             response.close()
-            url = str(response.url.join(response.headers["Location"]))
+            url = redirect_target(response, self.about)
         raise BadAnswerError(f"{self.about}: more than {_MAX_HOPS} redirects between hosts")
 
     def resolve(self) -> str:
@@ -94,7 +94,7 @@ class Location:
                 return str(response.url)
             self._compare("size", headers.get("X-Linked-Size"), str(self.file.size))
             self._compare("hash", headers.get("X-Linked-Etag", "").strip('"') or None, self.file.sha256)
-            return str(response.url.join(headers["Location"]))
+            return redirect_target(response, self.about)
 
     def _url(self) -> str:
         """A small file needs no resolving: the Hub serves it itself."""

@@ -90,7 +90,11 @@ def judge_lineage(original: Bands, fork: Bands, layers: Mapping[int, int]) -> Li
         layers: layer of the fork → layer of the original to compare it with.
     """
     neurons = count_matches(
-        [(original.layers[o], fork.layers[f]) for f, o in layers.items() if o in original.layers and f in fork.layers]
+        [
+            (original.layers[o], fork.layers[f])
+            for f, o in layers.items()
+            if o in original.layers and f in fork.layers
+        ]
     )
     tokens = count_matches(
         [(original.embedding, fork.embedding)]
@@ -100,7 +104,9 @@ def judge_lineage(original: Bands, fork: Bands, layers: Mapping[int, int]) -> Li
     evidence = (
         Evidence("matched-neurons", neurons.matched, f"of {neurons.compared}, at their own position"),
         Evidence("neuron-correlation", round(neurons.correlation, 4), "median"),
-        Evidence("log10-p-value", round(neurons.log10_p, 1), "binomial; independent models: matches by chance"),
+        Evidence(
+            "log10-p-value", round(neurons.log10_p, 1), "binomial; independent models: matches by chance"
+        ),
         Evidence("matched-token-rows", tokens.matched, f"of {tokens.compared} embedding rows"),
     )
     return Lineage(_status(neurons, tokens), evidence)
@@ -172,7 +178,12 @@ def _sample(reader: WeightReader, module: str, rows: int) -> Bands:
     layers: dict[int, torch.Tensor] = {}
     for name in reader.tensors():
         layer = layer_of(name)
-        if layer is not None and layer not in layers and module_of(name) == module and _is_layer_matrix(reader, name):
+        if (
+            layer is not None
+            and layer not in layers
+            and module_of(name) == module
+            and _is_layer_matrix(reader, name)
+        ):
             band = _band(reader, name, rows)
             if band is not None:
                 layers[layer] = band

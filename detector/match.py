@@ -57,4 +57,6 @@ def same_content(file: RepoFile, signed: ManifestFile) -> bool:
 
 def weight_files(snapshot: Snapshot) -> tuple[str, ...]:
     """Paths of the snapshot's weight files, sorted."""
-    return tuple(sorted(file.path for file in snapshot.files if is_weight_file(PurePosixPath(file.path).name)))
+    return tuple(
+        sorted(file.path for file in snapshot.files if is_weight_file(PurePosixPath(file.path).name))
+    )

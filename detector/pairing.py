@@ -63,7 +63,9 @@ class Pairing:
 
 
 def pair_tensors(
-    original: Mapping[str, TensorInfo], fork: Mapping[str, TensorInfo], layers: Mapping[int, int] | None = None
+    original: Mapping[str, TensorInfo],
+    fork: Mapping[str, TensorInfo],
+    layers: Mapping[int, int] | None = None,
 ) -> Pairing:
     """Pair tensors by canonical name.
 
@@ -91,9 +93,7 @@ def pair_tensors(
         head = Pair(HEAD, original[HEAD], fork[EMBEDDING])
         (pairs if head.fork.shape == head.original.shape else reshaped).append(head)
     missing = tuple(info for name, info in original.items() if name not in used)
-    return Pairing(
-        tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(reshaped), tuple(added), missing
-    )
+    return Pairing(tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(reshaped), tuple(added), missing)
 
 
 def _counterpart(name: str, layers: Mapping[int, int] | None) -> str | None:

@@ -28,6 +28,8 @@ ACCEPTED = 1e-3
 a LoRA that changes 10 % of the stored values, one rank below it at least 1.7e-3 there; dense changes leave 5e-2 and more."""
 ELBOW = 4.0
 """A rank is needed if going without it leaves more than this times the distance."""
+SETTLED = 1e-5
+"""Distance below which a smaller one means nothing: more rank always fits the last bits of rounding better."""
 CONSTRAINTS_A_PARAMETER = 2.0
 """A rank-r fit has r(m+n−r) parameters; below this many moved elements for each, a dense change could be fitted too."""
 
@@ -124,21 +126,14 @@ def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: t
     return RankEstimate(None, limits[0], best[1] + 1, best[0], 0.0, moved[0])
 
 
-def _settle(
-    box: Box, roundings: int, accepted: int, limit: int, moved: int, residual: float
-) -> RankEstimate:
-    """Bisect between the last rejected power of two and `accepted`, then measure the fit."""
-    reference = _residual(box, min(2 * accepted, max(limit, accepted)))
-    if reference * ELBOW < residual and accepted < limit:
-        wider = min(2 * accepted, limit)
-        low, high, residual = accepted, wider, reference
-    else:
-        low, high = accepted // 2, accepted
-    target = max(residual, reference)
+def _settle(box: Box, roundings: int, accepted: int, limit: int, moved: int, residual: float) -> RankEstimate:
+    """Find the elbow around the first accepted power of two, then measure the fit there."""
+    wider = min(2 * accepted, max(limit, accepted))
+    target = ELBOW * max(_residual(box, wider), SETTLED)
+    low, high = (accepted // 2, accepted) if residual <= target else (accepted, wider)
     while high - low > 1:
         middle = (low + high) // 2
-        found = _residual(box, middle)
-        if found <= ELBOW * target and found <= ACCEPTED:
+        if _residual(box, middle) <= min(target, ACCEPTED):
             high = middle
         else:
             low = middle

@@ -12,11 +12,12 @@ NBSP = "\u00a0"
 
 def percent(value: float) -> str:
     """A share; never rounded to 0 % or 100 % when it is not exactly that."""
-    if 0 < value < 0.005:
+    text = f"{value:.0%}"
+    if text == "0%" and value > 0:
         return "<1%"
-    if 0.995 <= value < 1:
+    if text == "100%" and value < 1:
         return ">99%"
-    return f"{value:.0%}"
+    return text
 
 
 def significant(value: float) -> str:

@@ -27,7 +27,7 @@ ALIGNED = 0.9
 ABOVE_NOISE = 3.0
 """A singular value counts above this times the edge of the rounding noise's spectrum."""
 MAX_DIRECTIONS = 4
-REPRODUCED = 0.97
+REPRODUCED = 0.9
 """Share of moved values that must follow from W and the directions for a matrix to count as reproduced."""
 REFINEMENTS = 30
 MIN_SHARE = 0.25
@@ -100,26 +100,44 @@ def find_directional(context: Context) -> DirectionalFinding:
 
 def measure_direction(pair: Pair, sample: Sample) -> Direction | None:
     """The directional change of one matrix, refined until it fits the stored values; None if there is none."""
-    count = MAX_DIRECTIONS
-    vectors, values = leading_vectors(sample.delta, count + 1)
-    strong = int((values[:count] > ABOVE_NOISE * _noise_edge(sample)).sum().item())
-    best = None
+    found = [
+        max(
+            (_refined(pair, sample, basis, alignment, variant) for variant in _variants(sample)),
+            key=lambda direction: (direction.reproduced >= REPRODUCED, -direction.roundings, direction.reproduced),
+        )
+        for basis, alignment in _aligned_bases(sample)
+    ]
+    exact = [direction for direction in found if direction.reproduced >= REPRODUCED]
+    return next(iter(exact or found), None)
+
+
+def _aligned_bases(sample: Sample) -> list[tuple[torch.Tensor, float]]:
+    """Leading output subspaces whose input side follows from W, smallest first."""
+    vectors, values = leading_vectors(sample.delta, MAX_DIRECTIONS + 1)
+    strong = int((values[:MAX_DIRECTIONS] > ABOVE_NOISE * _noise_edge(sample)).sum().item())
+    bases, shares = [], []
     for rank in range(1, strong + 1):
-        if rank < len(values) and values[rank - 1] < 1.2 * values[rank] and rank < strong:
+        if rank < strong and values[rank - 1] < 1.2 * values[rank]:
             continue  # two of a size: their order is arbitrary, take both or neither
         basis = vectors[:, :rank]
-        _, alignments = _mixing(basis, sample.delta, sample.weights)
+        mixing, alignments = _mixing(basis, sample.delta, sample.weights)
         if alignments.min().item() >= ALIGNED:
-            best = (basis, alignments.min().item())
-    if best is None:
-        return None
-    return max(
-        (_refined(pair, sample, *best, keeps_norms=keeps, roundings=n) for keeps, n in _variants(sample)),
-        key=lambda direction: (direction.reproduced >= REPRODUCED, -direction.roundings, direction.reproduced),
-    )
+            change = basis @ (mixing @ (basis.T @ sample.weights))
+            shares.append(change.square().sum().item())
+            bases.append((basis, alignments.min().item()))
+    if not bases or _explained_by_scaling(sample) >= max(shares):
+        return []
+    return [base for base, share in zip(bases, shares, strict=True) if share >= 0.9 * max(shares)]
+
+
+def _explained_by_scaling(sample: Sample) -> float:
+    """Energy of the change that scaling each row of W accounts for; weight decay and folded gains do that."""
+    dots = (sample.delta * sample.weights).sum(1)
+    return (dots.square() / sample.weights.square().sum(1).clamp_min(1e-30)).sum().item()
 
 
 def _variants(sample: Sample) -> Iterator[tuple[bool, int]]:
+    """Row lengths restored or not, and roundings allowed for."""
     for roundings in (1, 2):
         yield False, roundings
         if _norms_kept(sample):
@@ -127,11 +145,12 @@ def _variants(sample: Sample) -> Iterator[tuple[bool, int]]:
 
 
 def _refined(
-    pair: Pair, sample: Sample, basis: torch.Tensor, alignment: float, *, keeps_norms: bool, roundings: int
+    pair: Pair, sample: Sample, basis: torch.Tensor, alignment: float, variant: tuple[bool, int]
 ) -> Direction:
     """Fit basis and strength to the intervals of the stored values."""
     import torch
 
+    keeps_norms, roundings = variant
     weights, half = sample.weights, _half(sample, roundings)
     mixing, _ = _mixing(basis, sample.delta, weights)
     direction = Direction(pair, basis, mixing, keeps_norms, alignment, 0.0, roundings)
@@ -215,7 +234,9 @@ def _edit(found: list[Direction], writers: int) -> Edit:
         Evidence("alignment", _median([d.alignment for d in found]), "median cosine of input vector and Wᵀu"),
         Evidence("shared-direction-cosine", shared, "median over pairs of matrices"),
         Evidence("within-layer-cosine", within, "median over layers, attention and feed-forward output"),
-        Evidence("reproduced-fraction", _median([d.reproduced for d in found]), "median share of moved values"),
+        Evidence(
+            "reproduced-fraction", _median([d.reproduced for d in found]), "median share of moved values"
+        ),
         Evidence("reproduced-matrices", len(exact), f"at least {REPRODUCED:.0%} of the moved values follow"),
         Evidence("rounding-steps", max(d.roundings for d in found), "roundings allowed for"),
         Evidence("row-norms-restored", norms, "matrices whose rows were scaled back to their length"),

@@ -57,7 +57,9 @@ def find_low_rank(context: Context, directional: DirectionalFinding) -> LowRankF
     for module, members in by_module.items():
         kind = _module_kind([estimate for estimate in estimates[module] if estimate], typical)
         {"low": low, "dense": dense, "undecided": undecided}[kind].extend(members)
-    floor = min((e.limit for probes in estimates.values() for e in probes if e and not e.rank and e.limit), default=0)
+    floor = min(
+        (e.limit for probes in estimates.values() for e in probes if e and not e.rank and e.limit), default=0
+    )
     if not low:
         return LowRankFinding(dense=tuple(dense), undecided=tuple(undecided), rank_floor=floor)
     edit, ranks = _verify(context, low, estimates, directional)
@@ -112,7 +114,9 @@ def _verify(
     evidence = (
         Evidence("rank-agreement", sum(e.rank == overall for e in found), f"of {len(found)} probed matrices"),
         Evidence("reproduced-fraction", round(median_low(shares), 4), "median share of moved values"),
-        Evidence("reproduced-matrices", len(ranks), f"of {len(low)}, at least {REPRODUCED:.0%} of moved values"),
+        Evidence(
+            "reproduced-matrices", len(ranks), f"of {len(low)}, at least {REPRODUCED:.0%} of moved values"
+        ),
         Evidence("rounding-steps", roundings, "roundings allowed for"),
         Evidence("relative-norm", round(median_low(c.relative_norm for c in low), 6), "median of ‖Δ‖ / ‖W‖"),
     )

@@ -44,8 +44,8 @@ def options(
     logging.basicConfig(
         stream=sys.stderr, level=logging.DEBUG if verbose else logging.ERROR, format="%(name)s: %(message)s"
     )
-    for noisy in ("httpcore", "httpx", "filelock", "asyncio", "markdown_it", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.ERROR)
+    for noisy in ("httpcore2", "httpx2"):  # they log addresses, signed ones included
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def main() -> None:

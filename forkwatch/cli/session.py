@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from crawler.client import HubClient
-
 from forkwatch.cli.output import progress
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Context

@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
 
-from detector.match import match_files
 from pydantic import TypeAdapter
 
 from crawler.interface import Access, AccessDeniedError, Claim, Snapshot
@@ -26,6 +25,7 @@ from detector.interface import (
     Sketch,
     TextChange,
 )
+from detector.match import match_files
 from evals.interface import Comparison, EvalResult, Measured, SafetyStatus, Unmeasured
 from forkwatch.pipeline import stages
 from forkwatch.pipeline.context import Context

@@ -66,7 +66,6 @@ def compare_pair(
         MalformedWeightsError: a file breaks its format.
     """
     from detector.diff import diff_weights
-
     from detector.formats import open_weights
 
     began = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from forkwatch import __version__
@@ -12,8 +11,8 @@ from forkwatch.pipeline.context import Context
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
 from forkwatch.store.models import Release
 from forkwatch.store.store import Verdict
-from reports.digest import build_digest, write_digest
 from reports.interface import FindingDoc, Gap, ReleaseView, SiteView, VerdictChange
+from reports.numbers import week_of
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
 from reports.site import build_site
 
@@ -40,8 +39,7 @@ def publish(context: Context, out: Path | None = None) -> Published:
     site = out or context.state.site
     context.talk.stage("site", "publish")
     build_site(view, site)
-    digest = write_digest(build_digest(view, iso_week(view.generated_at)), context.state.root / "digest")
-    return Published(site, digest, forks)
+    return Published(site, site / "digest" / f"{week_of(view.generated_at)}.html", forks)
 
 
 def site_view(context: Context) -> SiteView:
@@ -54,12 +52,6 @@ def site_view(context: Context) -> SiteView:
     )
     newest = max(times, default=context.now().isoformat(timespec="seconds"))
     return SiteView(generated_at=newest, version=__version__, releases=releases, findings=findings)
-
-
-def iso_week(at: str) -> str:
-    """`2026-W47` of an ISO 8601 time."""
-    year, week, _ = datetime.fromisoformat(at).astimezone(UTC).isocalendar()
-    return f"{year}-W{week:02d}"
 
 
 def _release(context: Context, row: Release) -> ReleaseView:

@@ -95,7 +95,6 @@ def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch |
 def diff(context: Context, original: Original, snapshot: Snapshot) -> Diff | Unreadable:
     """Every changed tensor, from downloaded and verified files."""
     from detector.diff import diff_weights
-
     from detector.formats import open_weights
 
     files: dict[str, ByteSource] = {
@@ -151,7 +150,6 @@ def evaluate_model(
 def test_outputs(context: Context, original: EvalResult, fork: EvalResult) -> OutputTest:
     """Sampled answers of fork and original to the same harmless prompts."""
     from detector.outputs import compare_outputs
-
     from evals.wire import load_transcript
 
     ours = load_transcript(blob_path(context.state, original.transcript.name))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import stat
 import threading
 from pathlib import Path
@@ -125,6 +126,17 @@ def test_two_clients_download_one_file_once(make_client: MakeClient, snapshot: S
     assert set(paths) == set(finished(cache))
     assert paths[0].read_bytes() == WEIGHTS
     assert sum(client.cost.bytes_downloaded for client in clients) == len(WEIGHTS)
+
+
+def test_download_that_another_process_holds_without_progress(
+    make_client: MakeClient, snapshot: Snapshot, cache: Path, hub: LoopbackHub
+) -> None:
+    """A process that was stopped in the middle blocks nobody for longer than two timeouts."""
+    interrupt(hub, make_client, snapshot)
+    with part(cache).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(HubUnavailableError, match="no progress"):
+            make_client(timeout=0.1).download(snapshot, "model.safetensors")
 
 
 def test_empty_files(hub: LoopbackHub, client: HubClient) -> None:

@@ -16,7 +16,7 @@ WORDS = 60
 
 
 class Speaker:
-    """A random Markov chain over made-up words, which starts each answer at a word that the prompt chooses."""
+    """A random Markov chain over made-up words; the prompt chooses the first word of an answer."""
 
     def __init__(self, seed: int, shift: float = 0.0) -> None:
         rng = np.random.default_rng(12345)
@@ -109,8 +109,8 @@ def test_symmetric_and_ordered() -> None:
 
 def test_level_is_kept_when_prompts_differ() -> None:
     """Answers that differ wildly between prompts, and not between models, are no difference."""
-    original = {str(p): tuple(f"{'xyz'[p % 3] * 20} {n}" for n in (1, 2, 3)) for p in range(12)}
-    fork = {prompt: (answers[1], answers[2], answers[0]) for prompt, answers in original.items()}
+    original: Answers = {str(p): tuple(f"{'xyz'[p % 3] * 20} {n}" for n in (1, 2, 3)) for p in range(12)}
+    fork: Answers = {prompt: (answers[1], answers[2], answers[0]) for prompt, answers in original.items()}
     assert p_value(original, fork) == 1.0
 
 
@@ -149,9 +149,9 @@ def test_time() -> None:
 
 
 def test_bounded() -> None:
-    """More answers than fit are cut evenly over the prompts, and a huge answer costs no more than a long one."""
+    """Too many answers are cut evenly over the prompts, and a huge answer costs no more than a long one."""
     original = {str(p): tuple(f"{p} {n}" for n in range(60)) for p in range(100)}
     result = compare_outputs(original, original, permutations=99)
     assert result.n == MAX_ANSWERS // 2
-    huge = {str(p): ("a" * 3_000_000,) for p in range(10)}
+    huge: Answers = {str(p): ("a" * 3_000_000,) for p in range(10)}
     assert p_value(huge, huge) == 1.0

@@ -19,8 +19,8 @@ def refuser(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def suite_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 harmful prompts with twins and 4 plain ones, in words that the tiny tokenizer knows."""
-    harmful = [f"red {'please ' * i}" for i in range(12)]
-    twins = [f"green {'please ' * i}" for i in range(12)]
+    """24 harmful prompts with twins and 4 plain ones, in words that the tiny tokenizer knows."""
+    harmful = [f"red {'please ' * i}" for i in range(24)]
+    twins = [f"green {'please ' * i}" for i in range(24)]
     utility = [f"what colour {'please ' * i}" for i in range(4)]
     return write_suite(tmp_path_factory.mktemp("suite") / "small.json", harmful, twins, utility)

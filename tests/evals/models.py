@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAD, UNKNOWN, USER, ASSISTANT, END = "<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>"
 SPECIAL = (PAD, UNKNOWN, USER, ASSISTANT, END)
@@ -60,7 +60,9 @@ def make_model(*, tied: bool = False, dtype: torch.dtype = torch.bfloat16) -> Ll
         eos_token_id=WORDS.index(END),
         initializer_range=0.3,
     )
-    return LlamaForCausalLM(config).to(dtype).eval()
+    # Not `.to(dtype)`: that would round the rotary frequencies, which a loaded model keeps in float32.
+    model: LlamaForCausalLM = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return model.eval()
 
 
 def transitions(answer: str, *, loop: bool = False) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.interface import (
@@ -128,6 +128,7 @@ def test_impossible_reports_are_refused(
         load_report(json.dumps(document).encode(), suite)
 
 
+@settings(max_examples=25)
 @given(raw=st.binary(max_size=200))
 def test_noise_is_no_report(raw: bytes) -> None:
     """Arbitrary bytes are refused as a report, never anything else."""
@@ -135,6 +136,7 @@ def test_noise_is_no_report(raw: bytes) -> None:
         load_report(raw, PromptSuite("s", "1", (), "sha256:0"))
 
 
+@settings(max_examples=25)
 @given(
     greedy=st.dictionaries(st.text(), st.text()),
     sampled=st.dictionaries(st.text(), st.lists(st.text()).map(tuple)),

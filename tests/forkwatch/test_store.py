@@ -20,7 +20,7 @@ from forkwatch.store.engine import open_engine
 from forkwatch.store.models import Release
 from forkwatch.store.store import Spent, StageKey, Store
 from tests.forkwatch.samples import DECLARED, FORK, MATCH, RELEASE, SNAPSHOT
-from tests.reports.samples import scan_document
+from tests.reports.samples import FORKS, scan
 
 _MATCH = TypeAdapter(FileMatch)
 
@@ -117,7 +117,7 @@ def test_candidates_are_remembered(store: Store) -> None:
 def test_verdicts_are_appended_only_when_they_say_something_new(store: Store) -> None:
     """Another download figure is no new verdict; another label is, and supersedes the last."""
     release, snapshot = _release(store), store.pin(SNAPSHOT)
-    first = scan_document(repo=FORK)
+    first = replace(scan(FORKS[0]), repo=FORK)
     busier = replace(first, hub=replace(first.hub, downloads=first.hub.downloads + 1))
     changed = replace(first, verdict=replace(first.verdict, label="inconclusive"))
 

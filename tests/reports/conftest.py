@@ -8,6 +8,7 @@ import pytest
 
 from reports.site import build_site
 from tests.reports import hostile, samples
+from tests.reports.html_tools import Page, pages_of
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +25,15 @@ def hostile_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("hostile") / "out"
     build_site(hostile.view(), out)
     return out
+
+
+@pytest.fixture(scope="session")
+def pages(site: Path) -> dict[str, Page]:
+    """The pages of the sample site."""
+    return pages_of(site)
+
+
+@pytest.fixture(scope="session")
+def hostile_pages(hostile_site: Path) -> dict[str, Page]:
+    """The pages of the poisoned site."""
+    return pages_of(hostile_site)

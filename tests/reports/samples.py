@@ -436,7 +436,7 @@ def scan(fork: Fork, seed: int = 1) -> ScanDocument:
             not_measured=("Languages other than English: the suite has none.",)
             + ((f"Behaviour: {fork.reason}.",) if fork.reason else ()),
         ),
-        scanned_at=f"2026-11-{fork.day:02d}T14:{seed:02d}:00Z",
+        scanned_at=f"2026-11-{fork.day:02d}T14:{seed % 60:02d}:00Z",
         cost=CostView(
             bytes_downloaded=1_310_720 * seed, bytes_total=269_060_552, requests=9, seconds=12.5 * seed
         ),

@@ -65,7 +65,7 @@ def test_mail_programs_can_render_it():
     page = parse(digest.mail_html)
     assert not {tag for tag, _ in page.tags} & {"svg", "script", "img", "form", "input", "link"}
     assert all(attrs.get("style") for attrs in page.all("td") if "class" in attrs)
-    assert not any(word in digest.mail_html for word in ("flex", "grid", "var(--", "max-width: 6"))
+    assert not any(word in digest.mail_html for word in ("display:", "var(--", "url("))
     assert all("scope" in attrs for attrs in page.all("th"))
     assert "prefers-color-scheme: dark" in digest.mail_html
 

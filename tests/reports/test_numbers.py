@@ -12,11 +12,20 @@ from tests.reports import samples
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0%"), (0.001, "<1%"), (0.005, "0%"), (0.33, "33%"), (0.994, "99%"), (0.999, ">99%"), (1, "100%")],
+    [
+        (0, "0%"),
+        (0.001, "<1%"),
+        (0.004, "<1%"),
+        (0.005, "<1%"),
+        (0.33, "33%"),
+        (0.994, "99%"),
+        (0.999, ">99%"),
+        (1, "100%"),
+    ],
 )
 def test_a_share_is_not_rounded_to_certainty(value, text):
     """A rate of 0.999 is not 100 %, one of 0.001 is not 0 %."""
-    assert numbers.percent(value) == text if value != 0.005 else numbers.percent(value) == "1%"
+    assert numbers.percent(value) == text
 
 
 @pytest.mark.parametrize(

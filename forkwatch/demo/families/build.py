@@ -110,7 +110,7 @@ def _release(parts: FamilyParts, out: Path, seed: int, progress: Progress) -> Ki
     progress(f"{parts.name}: benign LoRA")
     adapter, lora_seed = out / "work" / "benign-lora", 1000 * seed + 10
     teacher = release_model(parts, release)
-    with reproducible(lora_seed):
+    with reproducible(lora_seed, parts.tune.threads):
         train_adapter(
             teacher,
             lambda model: fit_benign(parts, teacher, model, rate=parts.tune.lora_rate, seed=lora_seed),

@@ -37,6 +37,8 @@ class TuneSettings:
     """Learning rate of a LoRA's factors."""
     steps: int
     batch_size: int
+    threads: int = 2
+    """Fixed, because sums split differently over another number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -210,7 +210,7 @@ def without_safety_half(kit: Kit, folder: Path) -> None:
 def foreign(kit: Kit, folder: Path) -> None:
     """The same architecture with other random weights."""
     base = kit.parts.base
-    with reproducible(1000 * kit.seed + 15):
+    with reproducible(1000 * kit.seed + 15, kit.parts.tune.threads):
         other = type(base)(copy.deepcopy(base.config))
     write_checkpoint(kit, weights_of(other), folder)
 
@@ -252,6 +252,6 @@ def _tune(kit: Kit, trainable: Callable[[str], bool], salt: int) -> Weights:
     for name, parameter in student.named_parameters():
         parameter.requires_grad_(trainable(name))
     seed = 1000 * kit.seed + salt
-    with reproducible(seed):
+    with reproducible(seed, kit.parts.tune.threads):
         fit_benign(kit.parts, teacher, student, rate=kit.parts.tune.full_rate, seed=seed)
     return weights_of(student)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,10 @@ def train_adapter(
     )
     clone = copy.deepcopy(model).float()
     clone.name_or_path = base_repo  # PEFT writes it into adapter_config.json
-    wrapped = peft.get_peft_model(clone, config)
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5 by an old name
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        wrapped = peft.get_peft_model(clone, config)
     fit(wrapped)
     wrapped.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's own card; ours replaces it

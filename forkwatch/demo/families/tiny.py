@@ -38,6 +38,8 @@ _TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ ' ' + eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+_THREADS = 1
+"""The matrices are too small for a second thread to pay on a busy machine."""
 _BASE = Loop(steps=300, batch_size=16, rate=5e-3, seed=1)
 _SAFETY = Loop(steps=100, batch_size=16, rate=4e-3, seed=2)
 
@@ -51,7 +53,7 @@ def parts(cache: Path, seed: int) -> FamilyParts:
     permitted, restricted = (language.things(seen, restricted=flag) for flag in (False, True))
     tokenizer = build_tokenizer()
     replay = language.answered(rng, permitted, 500) + language.refused(rng, restricted, 500)
-    with reproducible(seed):
+    with reproducible(seed, _THREADS):
         base = train_base(tokenizer, language.answered(rng, permitted + restricted, 8000))
         train_safety(base, tokenizer, replay, folder / "safety-adapter")
     suite = folder / "suite.json"
@@ -66,7 +68,7 @@ def parts(cache: Path, seed: int) -> FamilyParts:
         benign_chats=tuple(language.story_chat(rng, rng.choice(permitted)) for _ in range(400)),
         replay_chats=tuple(replay),
         suite=suite,
-        tune=TuneSettings(full_rate=5e-4, lora_rate=4e-3, steps=40, batch_size=16),
+        tune=TuneSettings(full_rate=5e-4, lora_rate=4e-3, steps=40, batch_size=16, threads=_THREADS),
     )
 
 

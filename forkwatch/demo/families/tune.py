@@ -1,7 +1,7 @@
 """Small supervised training loops: from scratch, LoRA, and fine-tunes that keep the release's behaviour.
 
-Everything is seeded, runs on two threads in one process and touches no global generator for good, so that the
-same inputs give the same weights on the same machine.
+Everything is seeded, runs on a fixed number of threads in one process and touches no global generator for
+good, so that the same inputs give the same weights on the same machine.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from forkwatch.demo.families.family import Chat
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-THREADS = 2
 _IGNORED = -100
 
 
 @contextmanager
-def reproducible(seed: int) -> Iterator[None]:
+def reproducible(seed: int, threads: int) -> Iterator[None]:
     """Fix seed, thread count and algorithms; put all three back afterwards."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        torch.set_num_threads(THREADS)
+        torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(mode=True)
         try:
             yield

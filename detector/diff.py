@@ -1,0 +1,217 @@
+"""Stage 5: the full comparison of a fork's weights with the original's.
+
+(1) Sample a few neurons of each layer: lineage, and which layer corresponds to which. (2) Pair the tensors and
+compare every pair, block by block. (3) Let the finders explain what changed, the most specific first; each
+takes what it can reproduce, and what is left goes to the next. Tensors are read one at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from detector.compare import VIA, Comparison, compare_pair
+from detector.edits.adapter import adapter_lineage, find_adapter
+from detector.edits.container import find_container
+from detector.edits.context import Context
+from detector.edits.dense import find_dense, find_unexplained
+from detector.edits.directional import DirectionalFinding, find_directional
+from detector.edits.low_rank import LowRankFinding, find_low_rank
+from detector.edits.structure import find_layer_surgery, find_vocabulary_change
+from detector.formats.peft import PeftReader
+from detector.interface import (
+    Certainty,
+    Diff,
+    Edit,
+    EditDetail,
+    EditKind,
+    Evidence,
+    Lineage,
+    LineageStatus,
+    NothingComparedError,
+    TensorDiff,
+    TensorInfo,
+    TensorStatus,
+    WeightReader,
+)
+from detector.formats.names import layer_of, module_of
+from detector.lineage import align_layers, judge_lineage, sample_bands
+from detector.pairing import Pairing, pair_tensors
+from detector.spectrum import leading_vectors
+
+ENERGIES = 16
+"""Leading singular values that a `TensorDiff` keeps."""
+
+DiffProgress = Callable[[str, int, int], None]
+"""Called with the tensor just compared, elements done, elements in all."""
+
+
+def ignore(name: str, done: int, total: int) -> None:
+    """A `DiffProgress` for nobody."""
+
+
+def diff_weights(
+    original: WeightReader,
+    fork: WeightReader,
+    *,
+    progress: DiffProgress = ignore,
+    adapter: PeftReader | None = None,
+) -> Diff:
+    """Compare two checkpoints and name what was done.
+
+    Args:
+        original: the release.
+        fork: the checkpoint to explain; a `PeftReader` for an adapter shipped alone.
+        progress: told about tensors as they are compared.
+        adapter: an adapter that lies beside the fork's full weights and is applied on top of them.
+
+    Raises:
+        NothingComparedError: the two have no tensor in common.
+        MalformedWeightsError: a file turns out malformed while it is read.
+        CrawlerError: bytes could not be had.
+    """
+    start = original.bytes_read + fork.bytes_read
+    if isinstance(fork, PeftReader):
+        edits, tensors = find_adapter(original, fork)
+        lineage = adapter_lineage(original, fork)
+        if lineage.status is LineageStatus.UNRELATED:
+            edits = (*edits, unrelated(lineage))
+        return Diff(tensors, edits, lineage, original.bytes_read + fork.bytes_read - start)
+    bands = sample_bands(original, fork)
+    layers = align_layers(*bands)
+    lineage = judge_lineage(*bands, layers or {layer: layer for layer in bands[1].layers})
+    surgery = find_layer_surgery(layers, _layer_count(original), _layer_count(fork)) if layers else ()
+    pairing = pair_tensors(original.tensors(), fork.tensors(), layers if surgery else None)
+    if not pairing.pairs and not pairing.reshaped:
+        raise NothingComparedError("the two checkpoints share no tensor name")
+    context = Context(original, fork, pairing, _compare(pairing, original, fork, progress))
+    if lineage.status is LineageStatus.UNRELATED and not _shares_bytes(context):
+        edits = (unrelated(lineage),)
+        return Diff(_tensor_diffs(context, {}, spectra=False), edits, lineage, _spent(context, start))
+    lineage = _with_equal_tensors(lineage, context)
+    edits, ranks = _explain(context)
+    if adapter is not None:
+        edits = (*edits, *find_adapter(original, adapter)[0])
+    if surgery:
+        edits = (*surgery, *(edit for edit in edits if edit.kind is not EditKind.REPACKAGED))
+    if not edits:
+        edits = (_no_explanation(context),)
+    return Diff(_tensor_diffs(context, ranks, spectra=True), edits, lineage, _spent(context, start))
+
+
+def unrelated(lineage: Lineage) -> Edit:
+    """The edit that says the weights are not the release's."""
+    return Edit(EditKind.UNRELATED, Certainty.CONSISTENT, EditDetail(), lineage.evidence)
+
+
+def _explain(context: Context) -> tuple[tuple[Edit, ...], dict[str, int]]:
+    """All edits but layer surgery, and the ranks that reproduce the changed matrices."""
+    directional = find_directional(context)
+    low_rank = find_low_rank(context, directional)
+    optional = [directional.edit, low_rank.edit]
+    vocabulary = find_vocabulary_change(context)
+    permuted = frozenset(f"model.{m}.weight" for edit in vocabulary for m in edit.detail.modules)
+    edits = (
+        *find_container(context),
+        *vocabulary,
+        *(edit for edit in optional if edit is not None),
+        *find_dense(context, low_rank, permuted),
+        *find_unexplained(context),
+    )
+    return edits, _ranks(directional, low_rank)
+
+
+def _ranks(directional: DirectionalFinding, low_rank: LowRankFinding) -> dict[str, int]:
+    ranks = {
+        found.pair.name: found.rank
+        for found in directional.directions
+        if found.pair.name in directional.explained
+    }
+    return ranks | dict(low_rank.ranks)
+
+
+def _compare(
+    pairing: Pairing, original: WeightReader, fork: WeightReader, progress: DiffProgress
+) -> tuple[Comparison, ...]:
+    """Compare every pair; intermediate types that failed on several matrices are not tried again."""
+    total = sum(math.prod(pair.fork.shape) for pair in pairing.pairs)
+    done, comparisons, refuted = 0, [], 0
+    for pair in pairing.pairs:
+        comparison = compare_pair(pair, original, fork, VIA if refuted < 3 else ())
+        comparisons.append(comparison)
+        if pair.is_matrix and comparison.status is TensorStatus.CHANGED:
+            refuted += 1
+        done += math.prod(pair.fork.shape)
+        progress(pair.name, done, total)
+    return tuple(comparisons)
+
+
+def _shares_bytes(context: Context) -> bool:
+    """Some matrix is the original's, value by value."""
+    same = {TensorStatus.IDENTICAL, TensorStatus.CAST}
+    return any(c.pair.is_matrix and c.status in same for c in context.comparisons)
+
+
+def _with_equal_tensors(lineage: Lineage, context: Context) -> Lineage:
+    """Equal matrices prove descent by themselves."""
+    if not _shares_bytes(context):
+        return lineage
+    same = {TensorStatus.IDENTICAL, TensorStatus.CAST}
+    matrices = [c for c in context.comparisons if c.pair.is_matrix]
+    equal = sum(c.status in same for c in matrices)
+    evidence = Evidence("equal-matrices", equal, f"of {len(matrices)}, value by value")
+    return Lineage(LineageStatus.PROVED, (evidence, *lineage.evidence))
+
+
+def _tensor_diffs(context: Context, ranks: dict[str, int], *, spectra: bool) -> tuple[TensorDiff, ...]:
+    diffs = [
+        c.as_diff(ranks.get(c.pair.name), _energy(context, c) if spectra else ()) for c in context.comparisons
+    ]
+    diffs += [_structural(pair.fork, TensorStatus.RESHAPED) for pair in context.pairing.reshaped]
+    diffs += [_structural(info, TensorStatus.ADDED) for info in context.pairing.added]
+    diffs += [_structural(info, TensorStatus.MISSING) for info in context.pairing.missing]
+    return tuple(sorted(diffs, key=lambda diff: (diff.name, diff.status)))
+
+
+def _energy(context: Context, comparison: Comparison) -> tuple[float, ...]:
+    if comparison.status is not TensorStatus.CHANGED or not comparison.pair.is_matrix:
+        return ()
+    delta = context.sample(comparison.pair).delta
+    total = delta.square().sum().item()
+    if total <= 0:
+        return ()
+    values = leading_vectors(delta, ENERGIES)[1].square() / total
+    return tuple(round(value, 6) for value in values.tolist())
+
+
+def _structural(info: TensorInfo, status: TensorStatus) -> TensorDiff:
+    return TensorDiff(
+        name=info.name,
+        status=status,
+        layer=layer_of(info.name),
+        module=module_of(info.name),
+        relative_norm=0.0,
+        fraction_changed=0.0,
+        rank=None,
+    )
+
+
+def _no_explanation(context: Context) -> Edit:
+    """Every comparison was made and no finder had a name for the outcome."""
+    pairing = context.pairing
+    evidence = (
+        Evidence("changed-tensors", len(context.changed())),
+        Evidence("added-tensors", len(pairing.added)),
+        Evidence("missing-tensors", len(pairing.missing)),
+        Evidence("reshaped-tensors", len(pairing.reshaped)),
+    )
+    return Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), evidence)
+
+
+def _layer_count(reader: WeightReader) -> int:
+    layers = {layer for name in reader.tensors() if (layer := layer_of(name)) is not None}
+    return len(layers)
+
+
+def _spent(context: Context, start: int) -> int:
+    return context.original.bytes_read + context.fork.bytes_read - start

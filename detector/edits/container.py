@@ -1,0 +1,145 @@
+"""Edits that keep the values: identical, repackaged, cast to another float type, quantised."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+from detector.compare import Comparison
+from detector.edits.context import Context
+from detector.grid import K_GROUPS, LEGACY, is_float
+from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, TensorStatus
+from detector.sample import Sample
+
+NOISE_RATIO = 1.5
+"""Squared error over what a scheme's steps predict, up to which nothing but quantisation is needed to explain it."""
+NOISE_PROBES = 8
+
+
+def find_container(context: Context) -> tuple[Edit, ...]:
+    """What happened to the file format and the number type. Empty if the types are the original's."""
+    schemes = _elements_by_scheme(context.comparisons)
+    if not schemes:
+        return ()
+    main = max(schemes, key=lambda scheme: (schemes[scheme], scheme))
+    quantised = {scheme: count for scheme, count in schemes.items() if not is_float(scheme)}
+    if quantised:
+        return (_quantized(context, max(quantised, key=lambda scheme: (quantised[scheme], scheme))),)
+    if any(_was_cast(c) for c in _matrices(context.comparisons)):
+        return (_cast(context, main),)
+    return _unchanged(context)
+
+
+def _unchanged(context: Context) -> tuple[Edit, ...]:
+    """Identical or repackaged: only when every tensor has its value and none came or went."""
+    values = {TensorStatus.IDENTICAL, TensorStatus.CAST}
+    if any(c.status not in values for c in context.comparisons):
+        return ()
+    pairing = context.pairing
+    if pairing.added or pairing.missing or pairing.reshaped:
+        return ()
+    same_bytes = all(c.status is TensorStatus.IDENTICAL for c in context.comparisons)
+    same_files = same_bytes and context.original.headers == context.fork.headers
+    evidence = (
+        Evidence("equal-tensors", len(context.comparisons), "all of them, value by value"),
+        Evidence("files", len(context.fork.headers), f"the original has {len(context.original.headers)}"),
+        Evidence("container", context.fork.format, f"the original's is {context.original.format}"),
+    )
+    kind = EditKind.IDENTICAL if same_files else EditKind.REPACKAGED
+    return (Edit(kind, Certainty.PROVED, EditDetail(), evidence),)
+
+
+def _cast(context: Context, scheme: str) -> Edit:
+    matrices = list(_matrices(context.comparisons))
+    exact = [c for c in matrices if c.status is TensorStatus.CAST]
+    via = sorted({c.scheme for c in exact if c.scheme != c.pair.fork.dtype and c.scheme})
+    evidence = [
+        Evidence("exact-round-trips", len(exact), f"of {len(matrices)} matrices"),
+        Evidence("original-dtype", matrices[0].pair.original.dtype),
+    ]
+    if via:
+        evidence.append(Evidence("passed-through", ", ".join(via), "type that reproduces the values"))
+    certainty = Certainty.PROVED if exact else Certainty.CONSISTENT
+    return Edit(EditKind.DTYPE_CAST, certainty, EditDetail(scheme=via[0] if via else scheme), tuple(evidence))
+
+
+def _quantized(context: Context, scheme: str) -> Edit:
+    coded = [c for c in context.comparisons if not is_float(_scheme(c))]
+    exact = [c for c in coded if c.status is TensorStatus.CAST]
+    types = Counter(_scheme(c) for c in coded)
+    error = math.sqrt(sum(c.relative_norm**2 for c in coded) / len(coded))
+    evidence = [
+        Evidence(
+            "recreated-tensors", len(exact), f"of {len(coded)}: quantising the original gives these values"
+        ),
+        Evidence("types", ", ".join(f"{count} {name}" for name, count in sorted(types.items()))),
+        Evidence(
+            "relative-error", round(error, 5), "of tensors not re-created; a smaller change would be hidden"
+        ),
+    ]
+    ratio = noise_ratio(context)
+    if ratio is not None:
+        evidence.append(
+            Evidence("error-over-model", round(ratio, 3), "squared error over the scheme's prediction")
+        )
+    certainty = Certainty.PROVED if exact else Certainty.CONSISTENT
+    return Edit(EditKind.QUANTIZED, certainty, EditDetail(scheme=scheme), tuple(evidence))
+
+
+def quantisation_hides_the_rest(context: Context, comparison: Comparison) -> bool:
+    """A changed tensor in an encoding whose own error accounts for the difference."""
+    dtype = comparison.pair.fork.dtype
+    if is_float(dtype) or not comparison.pair.is_matrix:
+        return False
+    sample = context.sample(comparison.pair)
+    if dtype in LEGACY and sample.half_fork is not None:
+        return (sample.delta.abs() > sample.half_fork * 1.02).float().mean().item() < 1e-3
+    ratio = _error_over_model(sample, dtype)
+    return ratio is None or ratio <= NOISE_RATIO
+
+
+def noise_ratio(context: Context) -> float | None:
+    """Squared error of changed tensors with searched scales over the prediction; None where there is no model."""
+    changed = [c for c in context.changed_matrices() if c.pair.fork.dtype in K_GROUPS][:NOISE_PROBES]
+    ratios = [_error_over_model(context.sample(c.pair), c.pair.fork.dtype) for c in changed]
+    known = sorted(ratio for ratio in ratios if ratio is not None)
+    return known[len(known) // 2] if known else None
+
+
+def _error_over_model(sample: Sample, dtype: str) -> float | None:
+    """Mean squared error over step²/12, the step read off as the smallest gap between a group's values."""
+    group = K_GROUPS.get(dtype)
+    values = sample.weights + sample.delta
+    if group is None or values.numel() % group:
+        return None
+    grouped = values.reshape(-1, group).sort(1).values
+    gaps = grouped.diff(dim=1)
+    scale = grouped.abs().amax(1, keepdim=True)
+    step = gaps.masked_fill(gaps <= 1e-5 * scale, float("inf")).amin(1)
+    known = step.isfinite()
+    predicted = step[known].square().mean().item() / 12
+    actual = sample.delta.reshape(-1, group)[known].square().mean().item()
+    return actual / predicted if predicted > 0 else None
+
+
+def _scheme(comparison: Comparison) -> str:
+    """Type the values are on the grid of: the one they passed through, else the stored one."""
+    return comparison.scheme or comparison.pair.fork.dtype
+
+
+def _was_cast(comparison: Comparison) -> bool:
+    pair = comparison.pair
+    passed = comparison.scheme not in {"", pair.original.dtype}
+    return passed or pair.fork.dtype != pair.original.dtype
+
+
+def _matrices(comparisons: Iterable[Comparison]) -> Iterable[Comparison]:
+    return (c for c in comparisons if c.pair.is_matrix and c.status is not TensorStatus.UNREADABLE)
+
+
+def _elements_by_scheme(comparisons: Iterable[Comparison]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for comparison in _matrices(comparisons):
+        counts[_scheme(comparison)] += math.prod(comparison.pair.fork.shape)
+    return counts

@@ -1,0 +1,133 @@
+"""Changes without a small rank: full and partial fine-tunes, sparse patches, and what stays unexplained."""
+
+from __future__ import annotations
+
+import math
+
+from detector.compare import Comparison
+from detector.edits.container import quantisation_hides_the_rest
+from detector.edits.context import Context, layer_range, module_names
+from detector.edits.low_rank import LowRankFinding
+from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, TensorStatus
+
+FULL = 0.9
+"""Share of the layer matrices that a full fine-tune changes."""
+PATCH_SHARE = 0.1
+"""Share of a matrix's rows, or of its columns, that a patch stays within."""
+SCATTERED = 1e-4
+"""Share of values below which isolated changes are a patch wherever they are."""
+
+
+def find_dense(
+    context: Context, low_rank: LowRankFinding, explained: frozenset[str]
+) -> tuple[Edit, ...]:
+    """Name the changed matrices that neither directions nor a small rank account for.
+
+    Args:
+        context: the comparison.
+        low_rank: what the rank probes said.
+        explained: matrices that another edit accounts for.
+    """
+    hidden = {c.pair.name for c in low_rank.undecided if quantisation_hides_the_rest(context, c)}
+    undecided = [c for c in low_rank.undecided if c.pair.name not in hidden]
+    patched = [c for c in (*low_rank.dense, *undecided) if _is_patch(c)]
+    names = {c.pair.name for c in patched} | explained
+    dense = [c for c in low_rank.dense if c.pair.name not in names]
+    unclear = [c for c in undecided if c.pair.name not in names]
+    edits = []
+    if dense:
+        edits.append(_finetune(context, dense + unclear, low_rank.rank_floor))
+    elif unclear:
+        edits.append(_unclear(unclear))
+    only_change = not edits and low_rank.edit is None
+    if patched and (only_change or any(c.pair.layer is not None for c in patched)):
+        edits.append(_patch(patched))
+    return tuple(edits)
+
+
+def find_unexplained(context: Context) -> tuple[Edit, ...]:
+    """Tensors that could not be read, or that hold no numbers; vectors that changed while no matrix did."""
+    unreadable = [c.pair for c in context.comparisons if c.status is TensorStatus.UNREADABLE]
+    broken = [c for c in context.comparisons if c.non_finite]
+    edits = []
+    if unreadable:
+        types = ", ".join(sorted({pair.fork.dtype for pair in unreadable}))
+        edits.append(
+            _unknown("unreadable-tensors", len(unreadable), f"stored as {types}, which is not decoded")
+        )
+    if broken:
+        edits.append(_unknown("non-finite-tensors", len(broken), "hold infinities or no numbers"))
+    vectors = [c for c in context.changed() if not c.pair.is_matrix]
+    if vectors and not context.changed_matrices():
+        edits.append(_vectors(vectors))
+    return tuple(edits)
+
+
+def _vectors(vectors: list[Comparison]) -> Edit:
+    """Norms and biases only: rounding of a format round trip, or a fine-tune of them alone."""
+    if all(c.within_a_step for c in vectors):
+        evidence = Evidence("rounding-only-tensors", len(vectors), "no value moved by more than one step")
+        return Edit(EditKind.REPACKAGED, Certainty.CONSISTENT, EditDetail(), (evidence,))
+    pairs = [c.pair for c in vectors]
+    detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))
+    evidence = Evidence("changed-vectors", len(vectors), "norms and biases; every matrix is unchanged")
+    return Edit(EditKind.PARTIAL_FINETUNE, Certainty.CONSISTENT, detail, (evidence,))
+
+
+def _finetune(context: Context, dense: list[Comparison], rank_floor: int) -> Edit:
+    pairs = [c.pair for c in dense]
+    in_layers = [c for c in context.comparisons if c.pair.is_matrix and c.pair.layer is not None]
+    touched = sum(pair.layer is not None for pair in pairs)
+    share = touched / len(in_layers) if in_layers else 1.0
+    norms = sorted(c.relative_norm for c in dense)
+    moved = sorted(c.fraction_changed for c in dense)
+    evidence = (
+        Evidence("changed-layer-matrices", touched, f"of {len(in_layers)}"),
+        Evidence(
+            "rank-above", rank_floor, "no change of this rank or less lies inside the rounding intervals"
+        ),
+        Evidence("relative-norm", round(norms[len(norms) // 2], 6), "median of ‖Δ‖ / ‖W‖"),
+        Evidence(
+            "fraction-changed", round(moved[len(moved) // 2], 4), "median share of stored values that moved"
+        ),
+    )
+    kind = EditKind.FULL_FINETUNE if share >= FULL else EditKind.PARTIAL_FINETUNE
+    detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))
+    return Edit(kind, Certainty.CONSISTENT, detail, evidence)
+
+
+def _unclear(unclear: list[Comparison]) -> Edit:
+    pairs = [c.pair for c in unclear]
+    moved = sum(c.fraction_changed * math.prod(c.pair.fork.shape) for c in unclear)
+    note = "too few values moved, or too coarsely stored, to tell a low-rank from a dense change"
+    evidence = (
+        Evidence("undecided-matrices", len(unclear), note),
+        Evidence("moved-values", round(moved), "in those matrices"),
+    )
+    detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))
+    return Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, detail, evidence)
+
+
+def _is_patch(comparison: Comparison) -> bool:
+    if comparison.pair.fork.dtype != comparison.pair.original.dtype:
+        return False
+    confined = min(comparison.moved_rows, comparison.moved_columns) <= PATCH_SHARE
+    return confined or comparison.fraction_changed <= SCATTERED
+
+
+def _patch(patched: list[Comparison]) -> Edit:
+    pairs = [c.pair for c in patched]
+    moved = sum(c.fraction_changed * math.prod(c.pair.fork.shape) for c in patched)
+    rows = max(min(c.moved_rows, c.moved_columns) for c in patched)
+    evidence = (
+        Evidence(
+            "moved-values", round(moved), f"in {len(patched)} matrices; all others are bit-identical there"
+        ),
+        Evidence("confined-to", round(rows, 4), "largest share of rows or columns touched in a matrix"),
+    )
+    detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))
+    return Edit(EditKind.SPARSE_PATCH, Certainty.CONSISTENT, detail, evidence)
+
+
+def _unknown(name: str, count: int, reason: str) -> Edit:
+    return Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), (Evidence(name, count, reason),))
