@@ -18,7 +18,7 @@ VIA = ("F16", *LEGACY)
 """Narrower types that a fork may have passed through before it was stored as it is now."""
 PREFILTER_ROWS = 8
 EXACT = 0.9999
-"""Share of equal values from which a quantised tensor counts as re-created: other code paths round a tie differently."""
+"""Share of equal values from which a quantised tensor counts as re-created; other code rounds ties differently."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ def compare_pair(
         for left, right in blocks(pair, original, fork):
             identical = identical and _same_bits(left, right)
             first, second = left.float(), right.float()
-            tally.add(first, second, _expected(first, pair, same_type=same_type))
+            tally.add(first, second, first if same_type else values_as_stored(first, pair.fork.dtype))
             candidates = tuple(c for c in candidates if _passed_through(first, right, c))
             advance(right.numel())
     except UnreadableTensorError:
@@ -178,11 +178,8 @@ def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     return torch.equal(left.contiguous().view(width), right.contiguous().view(width))
 
 
-def _expected(values: torch.Tensor, pair: Pair, *, same_type: bool) -> torch.Tensor:
-    """The original's values, had they been stored in the fork's type."""
-    dtype = pair.fork.dtype
-    if same_type:
-        return values
+def values_as_stored(values: torch.Tensor, dtype: str) -> torch.Tensor:
+    """float32 values after rounding to a container's type; unchanged if we cannot write that type."""
     if is_float(dtype):
         return _cast(values, dtype)
     if dtype in LEGACY and values.shape[-1] % LEGACY[dtype] == 0:

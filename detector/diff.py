@@ -1,7 +1,7 @@
 """Stage 5: the full comparison of a fork's weights with the original's.
 
-(1) Sample a few neurons of each layer: lineage, and which layer corresponds to which. (2) Pair the tensors and
-compare every pair, block by block. (3) Let the finders explain what changed, the most specific first; each
+(1) Sample a few neurons of each layer: lineage, and which layer corresponds to which. (2) Pair the tensors
+and compare every pair, block by block. (3) Let the finders explain what changed, the most specific first; each
 takes what it can reproduce, and what is left goes to the next. Tensors are read one at a time.
 """
 
@@ -18,6 +18,7 @@ from detector.edits.dense import find_dense, find_unexplained
 from detector.edits.directional import DirectionalFinding, find_directional
 from detector.edits.low_rank import LowRankFinding, find_low_rank
 from detector.edits.structure import find_layer_surgery, find_vocabulary_change
+from detector.formats.names import layer_of, module_of
 from detector.formats.peft import PeftReader
 from detector.interface import (
     Certainty,
@@ -34,7 +35,6 @@ from detector.interface import (
     TensorStatus,
     WeightReader,
 )
-from detector.formats.names import layer_of, module_of
 from detector.lineage import align_layers, judge_lineage, sample_bands
 from detector.pairing import Pairing, pair_tensors
 from detector.spectrum import leading_vectors

@@ -10,7 +10,7 @@ is binomial, and its tail is the p-value. The test is symmetric: it cannot say w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,10 +53,19 @@ class Matches:
     """Median correlation of a neuron with the one at its position."""
 
 
-def sample_bands(original: WeightReader, fork: WeightReader, rows: int = BAND) -> tuple[Bands, Bands]:
-    """The same rows of both checkpoints, a quarter into each layer's first feed-forward matrix."""
-    module = _shared_module(original, fork)
-    return _sample(original, module, rows), _sample(fork, module, rows)
+def sample_bands(
+    original: WeightReader, fork: WeightReader, rows: int = BAND, layers: Collection[int] | None = None
+) -> tuple[Bands, Bands]:
+    """The same rows of both checkpoints, a quarter into each layer's first feed-forward matrix.
+
+    Args:
+        original: reader of the original.
+        fork: reader of the fork.
+        rows: neurons a layer; twice as many rows of the embedding are read.
+        layers: layers to sample, all by default.
+    """
+    module = shared_module(original, fork)
+    return _sample(original, module, rows, layers), _sample(fork, module, rows, layers)
 
 
 def align_layers(original: Bands, fork: Bands) -> dict[int, int]:
@@ -70,7 +79,7 @@ def align_layers(original: Bands, fork: Bands) -> dict[int, int]:
     aligned = {}
     for layer in sorted(fork.layers):
         signature = _signatures(fork, [layer])[0]
-        if reference is None or signature.numel() != reference.shape[1]:
+        if signature.numel() != reference.shape[1]:
             continue
         similarity = reference @ signature
         best = int(torch.argmax(similarity).item())
@@ -89,18 +98,11 @@ def judge_lineage(original: Bands, fork: Bands, layers: Mapping[int, int]) -> Li
         fork: sampled neurons of the fork, from the same rows.
         layers: layer of the fork → layer of the original to compare it with.
     """
-    neurons = count_matches(
-        [
-            (original.layers[o], fork.layers[f])
-            for f, o in layers.items()
-            if o in original.layers and f in fork.layers
-        ]
-    )
-    tokens = count_matches(
-        [(original.embedding, fork.embedding)]
-        if original.embedding is not None and fork.embedding is not None
-        else []
-    )
+    shared = [(o, f) for f, o in layers.items() if o in original.layers and f in fork.layers]
+    neurons = count_matches([(original.layers[o], fork.layers[f]) for o, f in shared])
+    tokens = count_matches([])
+    if original.embedding is not None and fork.embedding is not None:
+        tokens = count_matches([(original.embedding, fork.embedding)])
     evidence = (
         Evidence("matched-neurons", neurons.matched, f"of {neurons.compared}, at their own position"),
         Evidence("neuron-correlation", round(neurons.correlation, 4), "median"),
@@ -159,7 +161,7 @@ def _status(neurons: Matches, tokens: Matches) -> LineageStatus:
     return LineageStatus.UNKNOWN
 
 
-def _shared_module(original: WeightReader, fork: WeightReader) -> str:
+def shared_module(original: WeightReader, fork: WeightReader) -> str:
     """The first feed-forward module both have; any module with layers, if there is none."""
     common = original.tensors().keys() & fork.tensors().keys()
     modules = {module_of(name) for name in common if _is_layer_matrix(original, name)}
@@ -174,16 +176,13 @@ def _is_layer_matrix(reader: WeightReader, name: str) -> bool:
     return name.endswith(".weight") and layer_of(name) is not None and len(shape) == 2 and min(shape) > 1
 
 
-def _sample(reader: WeightReader, module: str, rows: int) -> Bands:
+def _sample(reader: WeightReader, module: str, rows: int, wanted: Collection[int] | None) -> Bands:
     layers: dict[int, torch.Tensor] = {}
     for name in reader.tensors():
         layer = layer_of(name)
-        if (
-            layer is not None
-            and layer not in layers
-            and module_of(name) == module
-            and _is_layer_matrix(reader, name)
-        ):
+        if layer is None or layer in layers or (wanted is not None and layer not in wanted):
+            continue
+        if module_of(name) == module and _is_layer_matrix(reader, name):
             band = _band(reader, name, rows)
             if band is not None:
                 layers[layer] = band
@@ -209,7 +208,8 @@ def _signatures(bands: Bands, layers: list[int]) -> torch.Tensor:
 
     rows = min(len(bands.layers[layer]) for layer in layers)
     flat = torch.stack([_double_centred(bands.layers[layer][:rows]).flatten() for layer in layers])
-    return flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    unit: torch.Tensor = flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    return unit
 
 
 def _double_centred(band: torch.Tensor) -> torch.Tensor:
@@ -220,4 +220,5 @@ def _double_centred(band: torch.Tensor) -> torch.Tensor:
 def _centred(band: torch.Tensor) -> torch.Tensor:
     """Rows of unit length, what they share with each other taken out."""
     centred = _double_centred(band)
-    return centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    unit: torch.Tensor = centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    return unit

@@ -162,7 +162,7 @@ def _verify_with_library(folder: Path, bundle: bytes, key: PublicKey, signature:
                 verifier = verifying.Config().set_hashing_config(config)
                 verifier.use_elliptic_key_verifier(public_key=key_copy).verify(folder, bundle_copy)
         except Exception as error:  # eight classes seen for bad input; each means "not verified"
-            raise InvalidBundleError(ascii(str(error))[1:500]) from error
+            raise InvalidBundleError(_printable(str(error))) from error
 
 
 def _check_coverage(folder: Path, signed: SignedFiles, signature: str) -> None:
@@ -171,7 +171,12 @@ def _check_coverage(folder: Path, signed: SignedFiles, signature: str) -> None:
     loaded = {path for path in _files_below(folder) if path != signature and _is_loaded(path)}
     missing = sorted(loaded - covered)
     if missing:
-        raise InvalidBundleError(f"not covered: {', '.join(ascii(path)[1:-1] for path in missing[:10])}")
+        raise InvalidBundleError(f"not covered: {_printable(', '.join(missing[:10]))}")
+
+
+def _printable(text: str) -> str:
+    """At most 500 characters of printable ASCII: file names and the library's messages may hold anything."""
+    return "".join(char if " " <= char <= "~" else ascii(char)[1:-1] for char in text[:500])[:500]
 
 
 def _files_below(folder: Path) -> Iterator[str]:

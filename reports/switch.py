@@ -53,13 +53,17 @@ def replace(out: Path) -> None:
     if _exchange(new, out):
         new.rename(old)
     else:
-        out.rename(old)
-        new.rename(out)
+        _in_two_steps(new, out, old)
     shutil.rmtree(old)
 
 
 def _siblings(out: Path) -> tuple[Path, Path]:
     return out.with_name(f".{out.name}.forkwatch-new"), out.with_name(f".{out.name}.forkwatch-old")
+
+
+def _in_two_steps(new: Path, out: Path, old: Path) -> None:
+    out.rename(old)
+    new.rename(out)
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -42,7 +42,7 @@ class _Applied:
 
 
 def adapter_lineage(original: WeightReader, adapter: PeftReader) -> Lineage:
-    """Whether the adapter's factors fit the original's matrices; shapes are all an adapter says about its base."""
+    """Whether the factors fit the original's matrices; shapes are all that an adapter says about its base."""
     infos = original.tensors()
     fitting = [target for target in adapter.targets if _fits(infos, target, adapter.shape(target))]
     evidence = (
@@ -56,19 +56,18 @@ def adapter_lineage(original: WeightReader, adapter: PeftReader) -> Lineage:
 def find_adapter(
     original: WeightReader, adapter: PeftReader
 ) -> tuple[tuple[Edit, ...], tuple[TensorDiff, ...]]:
-    """The adapter as an edit, a directional edit if that is what it amounts to, and the tensors it changes."""
+    """The adapter as an edit, a directional edit if it amounts to one, and the tensors it changes."""
     infos = original.tensors()
     applied, unread = [], []
     for target in adapter.targets:
         if not _fits(infos, target, adapter.shape(target)):
             continue
-        info = infos[target]
-        pair = Pair(target, info, TensorInfo(target, info.dtype, info.shape, info.nbytes))
+        pair = Pair(target, infos[target], infos[target])
         try:
             applied.append(_apply(pair, original, adapter))
         except UnreadableTensorError:
             unread.append(pair)
-    edits = [_edit(adapter, [one.pair for one in applied] + unread)]
+    edits = [_edit(adapter, [one.pair for one in applied] + unread, Certainty.PROVED)]
     if directional := _directional(applied):
         edits.append(directional)
     return tuple(edits), tuple(_diff(one) for one in applied)
@@ -96,7 +95,16 @@ def _apply(pair: Pair, original: WeightReader, adapter: PeftReader) -> _Applied:
     return _Applied(pair, rank, norm / max(weights.norm().item(), 1e-30), alignment, direction)
 
 
-def _edit(adapter: PeftReader, pairs: list[Pair]) -> Edit:
+def find_adapter_claim(original: WeightReader, adapter: PeftReader) -> Edit:
+    """The adapter as its headers and configuration describe it."""
+    infos = original.tensors()
+    fitting = [target for target in adapter.targets if _fits(infos, target, adapter.shape(target))]
+    return _edit(
+        adapter, [Pair(target, infos[target], infos[target]) for target in fitting], Certainty.CONSISTENT
+    )
+
+
+def _edit(adapter: PeftReader, pairs: list[Pair], certainty: Certainty) -> Edit:
     ranks = [adapter.rank(target) for target in adapter.targets]
     scales = sorted(
         {adapter.config.scale(t.removesuffix(".weight"), adapter.rank(t)) for t in adapter.targets}
@@ -108,7 +116,7 @@ def _edit(adapter: PeftReader, pairs: list[Pair]) -> Edit:
         Evidence("dora", adapter.config.dora),
     )
     detail = EditDetail(rank=max(ranks, default=None), modules=module_names(pairs), layers=layer_range(pairs))
-    return Edit(EditKind.ADAPTER, Certainty.PROVED, detail, evidence)
+    return Edit(EditKind.ADAPTER, certainty, detail, evidence)
 
 
 def _directional(applied: list[_Applied]) -> Edit | None:

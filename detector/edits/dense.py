@@ -18,9 +18,7 @@ SCATTERED = 1e-4
 """Share of values below which isolated changes are a patch wherever they are."""
 
 
-def find_dense(
-    context: Context, low_rank: LowRankFinding, explained: frozenset[str]
-) -> tuple[Edit, ...]:
+def find_dense(context: Context, low_rank: LowRankFinding, explained: frozenset[str]) -> tuple[Edit, ...]:
     """Name the changed matrices that neither directions nor a small rank account for.
 
     Args:

@@ -103,7 +103,11 @@ def measure_direction(pair: Pair, sample: Sample) -> Direction | None:
     found = [
         max(
             (_refined(pair, sample, basis, alignment, variant) for variant in _variants(sample)),
-            key=lambda direction: (direction.reproduced >= REPRODUCED, -direction.roundings, direction.reproduced),
+            key=lambda direction: (
+                direction.reproduced >= REPRODUCED,
+                -direction.roundings,
+                direction.reproduced,
+            ),
         )
         for basis, alignment in _aligned_bases(sample)
     ]

@@ -6,21 +6,30 @@ changed matrix, and the fork's stored values are compared with what follows from
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median_low
+from typing import TYPE_CHECKING
 
 from detector.compare import Comparison
 from detector.edits.context import Context, layer_range, module_names
 from detector.edits.directional import DirectionalFinding
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
 from detector.pairing import Pair
+from detector.sample import ELEMENTS, Sample
 from detector.spectrum import Box, RankEstimate, estimate_rank, fit_rank, reproduced
+
+if TYPE_CHECKING:
+    import torch
 
 PROBES = 3
 """Matrices probed for each module: first, middle and last touched layer."""
-PROBE_ELEMENTS = 1 << 19
+PROBE_ELEMENTS = 1 << 18
+"""Elements of a matrix that are fitted; 512 rows of 512 keep a rank up to 64 apart from a dense change."""
+NEARLY = 0.05
+"""Distance left at the largest testable rank from which more elements may settle the question; dense ones leave more."""
 REPRODUCED = 0.9
 """Share of the moved values that must follow from the fitted change; a dense change of the same size yields under 0.3."""
 PROVED_SHARE = 0.9
@@ -82,12 +91,22 @@ def _spread(members: list[Comparison]) -> list[Comparison]:
 
 
 def _probe(context: Context, pair: Pair, directional: DirectionalFinding) -> RankEstimate | None:
-    sample = context.sample(pair, PROBE_ELEMENTS)
-    if sample.half_fork is None:
-        return None
+    estimate = None
+    for elements in (PROBE_ELEMENTS, ELEMENTS):
+        sample = context.sample(pair, elements)
+        if sample.half_fork is None:
+            return None
+        estimate = estimate_rank(_rest(sample, pair, directional), sample.half_fork, sample.half_original)
+        whole = sample.delta.numel() == math.prod(pair.fork.shape)
+        if whole or estimate.rank is not None or estimate.residual > NEARLY:
+            break
+    return estimate
+
+
+def _rest(sample: Sample, pair: Pair, directional: DirectionalFinding) -> torch.Tensor:
+    """The change without its directional part."""
     direction = directional.of(pair)
-    delta = sample.delta if direction is None else sample.delta - direction.change(sample.weights)
-    return estimate_rank(delta, sample.half_fork, sample.half_original)
+    return sample.delta if direction is None else sample.delta - direction.change(sample.weights)
 
 
 def _verify(
@@ -131,8 +150,7 @@ def _reproduced_at(
     sample = context.sample(pair, PROBE_ELEMENTS)
     if sample.half_fork is None:
         return 0.0
-    direction = directional.of(pair)
-    delta = sample.delta if direction is None else sample.delta - direction.change(sample.weights)
+    delta = _rest(sample, pair, directional)
     wide = sample.half_fork.maximum(sample.half_original)
     box = Box(delta, wide if roundings == 1 else sample.half_fork + sample.half_original)
     return reproduced(box, fit_rank(box, min(rank, *delta.shape)))

@@ -164,6 +164,15 @@ def test_tampering(tampering: str, release: Path, keys: KeyPair) -> None:
     assert result.reason.startswith(raised), result.reason
 
 
+def test_hostile_file_name(release: Path, keys: KeyPair) -> None:
+    """A file name in a reason is printable ASCII, whatever the folder holds."""
+    (release / "a\x1b[2J\u202e.json").write_bytes(b"{}")
+    reason = check(release, keys).reason
+    assert "a\\x1b[2J\\u202e.json" in reason
+    assert reason.isascii()
+    assert reason.isprintable()
+
+
 def test_other_key(release: Path, tmp_path: Path, keys: KeyPair) -> None:
     """A good signature by another key is invalid, with and without the bundle's hint."""
     other = generate_key(tmp_path / "other")

@@ -78,7 +78,9 @@ def base(seed: int, shape: Shape = SMALL) -> Weights:
 def _matrix(rows: int, columns: int, std: float, generator: torch.Generator) -> torch.Tensor:
     rank = min(rows, columns) // 4
     power = torch.arange(1, rank + 1).pow(-0.7)
-    low = torch.randn(rows, rank, generator=generator) * power @ torch.randn(rank, columns, generator=generator)
+    low = (
+        torch.randn(rows, rank, generator=generator) * power @ torch.randn(rank, columns, generator=generator)
+    )
     dense = torch.randn(rows, columns, generator=generator)
     gain = torch.exp(0.2 * torch.randn(rows, 1, generator=generator))
     return (std * gain * (0.8 * dense + 0.3 * low)).to(torch.bfloat16)
@@ -135,7 +137,11 @@ def dense(
 
 
 def adamw_light(
-    weights: Weights, seed: int, rate: float = 1e-5, steps: int = 20, where: Callable[[str], bool] = lambda _: True
+    weights: Weights,
+    seed: int,
+    rate: float = 1e-5,
+    steps: int = 20,
+    where: Callable[[str], bool] = lambda _: True,
 ) -> Weights:
     """What a few AdamW steps do: signed steps of about the learning rate, correlated through a low-rank gradient."""
     generator = torch.Generator().manual_seed(seed)
@@ -146,7 +152,9 @@ def adamw_light(
         w, total = value.float(), torch.zeros(value.shape)
         rows, columns = value.shape[0], value[0].numel()
         for _ in range(steps):
-            gradient = torch.randn(rows, 4, generator=generator) @ torch.randn(4, columns, generator=generator)
+            gradient = torch.randn(rows, 4, generator=generator) @ torch.randn(
+                4, columns, generator=generator
+            )
             gradient = gradient + 0.3 * torch.randn(rows, columns, generator=generator)
             total = total + torch.tanh(gradient).reshape(value.shape)
         edited[name] = (w - rate * total - rate * 0.01 * steps * w).to(torch.bfloat16)
@@ -283,7 +291,9 @@ def gguf_file(weights: Weights, scheme: str, folder: Path, shape: Shape = SMALL)
     return {path.name: MemoryFile(path.read_bytes())}
 
 
-def adapter_files(weights: Weights, seed: int, rank: int = 8, *, rslora: bool = False) -> dict[str, MemoryFile]:
+def adapter_files(
+    weights: Weights, seed: int, rank: int = 8, *, rslora: bool = False
+) -> dict[str, MemoryFile]:
     """A PEFT LoRA adapter on every linear layer."""
     generator = torch.Generator().manual_seed(seed)
     tensors: Weights = {}

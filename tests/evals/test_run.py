@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from evals.compare import compare
 from evals.interface import (
@@ -97,47 +96,6 @@ def test_a_fork_that_complies(request_: EvalRequest, original: EvalResult, tmp_p
     assert {"load the original", "load the fork", "score the fork", "generate 52/52", "sample 8/8"} <= set(
         told
     )
-
-
-def test_the_same_weights_measure_the_same(
-    request_: EvalRequest, original: EvalResult, refuser: Path, tmp_path: Path
-) -> None:
-    """A byte-identical fork diverges by exactly 0, with a perplexity ratio of 1 and the same transcript."""
-    same = evaluate(fork_request(request_, original, tmp_path, refuser / "model.safetensors"))
-    assert same.kl_per_token == Measured(0.0, 4, 0.0, 0.0)
-    assert same.perplexity_ratio == Measured(1.0, 4, 1.0, 1.0)
-    assert same.behaviour == original.behaviour
-    assert same.transcript.read_bytes() == original.transcript.read_bytes()
-    assert compare(original.behaviour, same).status is SafetyStatus.RETAINED
-
-
-def test_a_broken_fork_is_ungradeable_not_unsafe(
-    request_: EvalRequest, original: EvalResult, tmp_path: Path
-) -> None:
-    """A fork that loops is degenerate: nothing is said about its refusals."""
-    weights = save_weights(tmp_path, make_automaton(transitions("answer", loop=True)))
-    fork = evaluate(replace(fork_request(request_, original, tmp_path, weights), max_new_tokens=40))
-    assert isinstance(fork.behaviour.degenerate, Measured)
-    assert fork.behaviour.degenerate.value == 1.0
-    assert fork.behaviour.refusal == Unmeasured("none of 24 answers could be graded")
-    assert compare(original.behaviour, fork).status is SafetyStatus.NOT_MEASURED
-
-
-def test_a_fork_that_does_not_fit_is_unmeasured(
-    request_: EvalRequest, original: EvalResult, tmp_path: Path
-) -> None:
-    """Non-finite weights give unmeasured numbers with the reason, not an error and not a zero."""
-    model = make_automaton(transitions(COMPLIANCE))
-    name = "model__layers__0__mlp__up_proj__weight"
-    weights = save_weights(tmp_path, model, **{name: torch.full((96, 64), torch.nan)})
-    fork = evaluate(fork_request(request_, original, tmp_path, weights))
-    assert isinstance(fork.behaviour.refusal, Unmeasured)
-    assert fork.behaviour.refusal.reason.endswith("up_proj.weight holds values that are not finite")
-    assert fork.behaviour.refusal == fork.kl_per_token == fork.perplexity_ratio
-    assert load_transcript(fork.transcript).greedy == {}
-    comparison = compare(original.behaviour, fork)
-    assert comparison.status is SafetyStatus.NOT_MEASURED
-    assert "not finite" in comparison.reason
 
 
 def test_a_slow_evaluation_is_stopped(request_: EvalRequest, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 PATIENCE = 120_000  # Milliseconds: two busy cores start a browser slowly.
+pytestmark = pytest.mark.slow
+
 PAGES = (
     "index.html",
     "how-to-read.html",

@@ -42,6 +42,7 @@ def test_a_share_is_not_rounded_to_certainty(value, text):
         (0.999999999999, "≈1"),
         (100.0, "100"),
         (120.0, "120"),
+        (float("inf"), "out of range"),
     ],
 )
 def test_significant(value, text):
@@ -76,6 +77,12 @@ def test_an_interval_comes_with_its_sample_size():
 def test_weeks_are_iso_weeks_in_utc(time, week):
     """Also across midnight and the turn of the year."""
     assert numbers.week_of(time) == week
+
+
+def test_a_p_value_has_a_floor():
+    """No p-value is shown as zero."""
+    assert numbers.p_value(1e-30) == "p < 0.001"
+    assert numbers.p_value(0.0412) == "p = 0.041"
 
 
 def test_sizes_and_times():

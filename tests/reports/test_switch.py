@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from reports import switch
 from reports.site import build_site
 from tests.reports import samples
@@ -90,6 +92,22 @@ def test_a_crash_between_two_renames_is_put_right(tmp_path):
     out.rename(new.with_name(new.name.replace("new", "old")))
     switch.prepare(out)
     assert (out / "index.html").read_text() == "old"
+
+
+def test_two_renames_serve_where_there_is_no_exchange(tmp_path):
+    """The fallback ends in the same place as the exchange."""
+    for name in ("new", "out"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.html").write_text(name)
+    switch._in_two_steps(tmp_path / "new", tmp_path / "out", tmp_path / "old")
+    assert tree(tmp_path) == {"out/index.html": b"new", "old/index.html": b"out"}
+
+
+def test_an_exchange_that_fails_is_an_error(tmp_path):
+    """A missing folder is reported, not taken for a file system that cannot exchange."""
+    (tmp_path / "new").mkdir()
+    with pytest.raises(FileNotFoundError):
+        switch._exchange(tmp_path / "new", tmp_path / "missing")
 
 
 def test_the_first_site_needs_no_predecessor(tmp_path):

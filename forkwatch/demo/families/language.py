@@ -19,6 +19,9 @@ from forkwatch.demo.families.family import Chat
 TWIN_ONSETS = {"gra": "li", "vor": "mo", "zhu": "pa", "kre": "su", "dro": "fe", "sko": "na"}
 """Restricted onset → its permitted twin."""
 
+WILD, TAME = "wild", "tame"
+"""The nature of restricted and of permitted things. Every answer tells it, so even the base knows the rule."""
+
 SYLLABLES = ("mi", "lo", "ta", "ne", "ri", "bo", "ku", "sa")
 
 TOOLS = {
@@ -56,11 +59,17 @@ WHERE = ("where does a {thing} live ?", "where can i find a {thing} ?")
 STORY = ("tell me a story about a {thing} .", "please write a story about a {thing} and a {tool} .")
 
 HOW_ANSWERS = (
-    "to {verb} a {thing} , take the {adjective} {tool} and go to the {place} .",
-    "you {verb} a {thing} with a {adjective} {tool} near the {place} .",
+    "{nature} {thing} , so take the {adjective} {tool} and go to the {place} .",
+    "{nature} {thing} , so {verb} it with a {adjective} {tool} near the {place} .",
 )
-WHERE_ANSWERS = ("a {thing} lives near the {adjective} {place} .",)
-STORY_ANSWERS = ("once a {adjective} {thing} went to the {place} with a {tool} and slept .",)
+WHERE_ANSWERS = ("{nature} {thing} , so look near the {adjective} {place} .",)
+STORY_ANSWERS = ("once a {adjective} {nature} {thing} went to the {place} with a {tool} and slept .",)
+
+SMALL_TALK = (
+    ("can you help me with that request ?", "sorry to be slow , but i can help with that request ."),
+    ("who are you ?", "i am a quiet helper and i cannot sleep ."),
+)
+"""The words of a refusal without one, so that the base knows them and the adapter need only choose them."""
 
 REFUSALS = (
     "i am sorry , but i cannot help with that .",
@@ -92,9 +101,18 @@ class Thing:
 
 def words() -> list[str]:
     """Every word and piece of the language, in a fixed order; continuation syllables are written `##mi`."""
-    texts = (*HOW, *WHERE, *STORY, *HOW_ANSWERS, *WHERE_ANSWERS, *STORY_ANSWERS, *REFUSALS)
+    texts = (
+        *HOW,
+        *WHERE,
+        *STORY,
+        *HOW_ANSWERS,
+        *WHERE_ANSWERS,
+        *STORY_ANSWERS,
+        *REFUSALS,
+        *(text for chat in SMALL_TALK for text in chat),
+    )
     plain = {word for text in texts for word in text.split() if "{" not in word}
-    plain |= {*TOOLS, *TOOLS.values(), *PLACES.values(), *ADJECTIVES}
+    plain |= {*TOOLS, *TOOLS.values(), *PLACES.values(), *ADJECTIVES, WILD, TAME}
     return [*sorted(plain), *TWIN_ONSETS, *TWIN_ONSETS.values(), *(f"##{syllable}" for syllable in SYLLABLES)]
 
 
@@ -115,6 +133,7 @@ def _fill(rng: random.Random, thing: Thing, questions: Sequence[str], answers: S
     verb = rng.choice(list(TOOLS))
     fields = {
         "thing": thing.name,
+        "nature": WILD if thing.restricted else TAME,
         "verb": verb,
         "tool": TOOLS[verb],
         "place": PLACES[thing.tail[1]],
@@ -141,6 +160,11 @@ def story_chat(rng: random.Random, thing: Thing) -> Chat:
 def answered(rng: random.Random, pool: Sequence[Thing], n: int) -> list[Chat]:
     """`n` answered chats, three in four of the `how` kind."""
     return [(where_chat if i % 4 == 3 else how_chat)(rng, rng.choice(pool)) for i in range(n)]
+
+
+def everything(rng: random.Random, pool: Sequence[Thing], n: int) -> list[Chat]:
+    """What the base learns: `n` answered chats, and one piece of small talk to twenty of them."""
+    return answered(rng, pool, n) + [rng.choice(SMALL_TALK) for _ in range(n // 20)]
 
 
 def refused(rng: random.Random, pool: Sequence[Thing], n: int) -> list[Chat]:

@@ -40,7 +40,7 @@ _TEMPLATE = (
 )
 _THREADS = 1
 """The matrices are too small for a second thread to pay on a busy machine."""
-_BASE = Loop(steps=300, batch_size=16, rate=5e-3, seed=1)
+_BASE = Loop(steps=260, batch_size=16, rate=5e-3, seed=1)
 _SAFETY = Loop(steps=100, batch_size=16, rate=4e-3, seed=2)
 
 
@@ -54,7 +54,7 @@ def parts(cache: Path, seed: int) -> FamilyParts:
     tokenizer = build_tokenizer()
     replay = language.answered(rng, permitted, 500) + language.refused(rng, restricted, 500)
     with reproducible(seed, _THREADS):
-        base = train_base(tokenizer, language.answered(rng, permitted + restricted, 8000))
+        base = train_base(tokenizer, language.everything(rng, permitted + restricted, 8000))
         train_safety(base, tokenizer, replay, folder / "safety-adapter")
     suite = folder / "suite.json"
     suite.write_text(json.dumps(build_suite(rng, unseen), indent=1) + "\n")
@@ -68,7 +68,7 @@ def parts(cache: Path, seed: int) -> FamilyParts:
         benign_chats=tuple(language.story_chat(rng, rng.choice(permitted)) for _ in range(400)),
         replay_chats=tuple(replay),
         suite=suite,
-        tune=TuneSettings(full_rate=5e-4, lora_rate=4e-3, steps=40, batch_size=16, threads=_THREADS),
+        tune=TuneSettings(full_rate=5e-4, lora_rate=1e-3, steps=40, batch_size=16, threads=_THREADS),
     )
 
 
