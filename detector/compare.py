@@ -18,7 +18,7 @@ VIA = ("F16", *LEGACY)
 """Narrower types that a fork may have passed through before it was stored as it is now."""
 PREFILTER_ROWS = 8
 EXACT = 0.9999
-"""Share of equal values from which a quantised tensor counts as re-created; other code rounds ties differently."""
+"""Share of equal values from which a quantised tensor counts as re-created; ties may break otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Stage 5: the full comparison of a fork's weights with the original's.
 
 (1) Sample a few neurons of each layer: lineage, and which layer corresponds to which. (2) Pair the tensors
-and compare every pair, block by block. (3) Let the finders explain what changed, the most specific first; each
-takes what it can reproduce, and what is left goes to the next. Tensors are read one at a time.
+and compare every pair, block by block. (3) Let the finders explain what changed, the most specific first:
+each takes what it can reproduce, and what is left goes to the next. Tensors are read one at a time.
 """
 
 from __future__ import annotations

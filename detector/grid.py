@@ -1,8 +1,8 @@
 """How far a stored value may lie from the number it was rounded from.
 
 Every comparison of weights has to forgive rounding, and no more than that. A stored value w' says that the
-unrounded one lay within half a step of it; the step is the unit in the last place of a float, or the scale of a
-quantised block. Deltas are judged against these intervals, element by element.
+unrounded one lay within half a step of it; the step is the unit in the last place of a float, or the scale of
+a quantised block. Deltas are judged against these intervals, element by element.
 """
 
 from __future__ import annotations

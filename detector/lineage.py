@@ -1,10 +1,11 @@
 """Whether two checkpoints share an ancestor, from a few rows of each layer.
 
-The test is the matched-neuron one of Zhu et al. (arXiv 2502.12292): the order of the neurons of a feed-forward
-layer is arbitrary, so in a model trained independently a neuron is no more like the one at its own position in
-the original than like any other. Its most similar neuron among k is the one at its own position with chance
-1/k, whatever the two models have in common by architecture, tokenizer or data. The count of such coincidences
-is binomial, and its tail is the p-value. The test is symmetric: it cannot say which of the two came first.
+The test is the matched-neuron one of Zhu et al. (arXiv 2502.12292): the order of the neurons of a
+feed-forward layer is arbitrary, so in a model trained independently a neuron is no more like the one at its
+own position in the original than like any other. Its most similar neuron among k is the one at its own
+position with chance 1/k, whatever the two models have in common by architecture, tokenizer or data. The
+count of such coincidences is binomial, and its tail is the p-value. The test is symmetric: it cannot say
+which of the two came first.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SUPPORTED_LOG10_P = -3.0
 ENOUGH_NEURONS = 64
 """Neurons below which a missing match says nothing: 64 of 32 a layer leave a chance hit rate of 2 ± 1.4."""
 SAME_LAYER = 0.5
-"""Correlation of two layers' bands above which one is a copy of the other; unrelated layers stay under 0.1."""
+"""Correlation of two layers' bands above which one derives from the other; others stay under 0.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def judge_lineage(original: Bands, fork: Bands, layers: Mapping[int, int]) -> Li
 
 
 def count_matches(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> Matches:
-    """Pool the matched-neuron counts of several bands; bands of different shape are cut to the smaller one."""
+    """Pool the matched-neuron counts of several bands; of two heights the smaller counts."""
     import torch
 
     matched, compared, smallest, correlations = 0, 0, 0, list[float]()

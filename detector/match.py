@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from crawler.interface import RepoFile, Snapshot
 from detector.formats import is_weight_file
 from detector.interface import FileMatch, Manifest, ManifestFile
@@ -15,8 +13,8 @@ INERT = frozenset({"README.md", ".gitattributes", ".gitignore", "LICENSE", "mode
 def match_files(snapshot: Snapshot, manifest: Manifest) -> FileMatch:
     """Compare the files of a snapshot with the signed manifest.
 
-    A file is identical when the Hub reports the manifest's SHA-256 for it, or, for the small files of which it
-    reports no SHA-256, the manifest's git blob id. The Hub's word is taken for both; a download checks it.
+    A file is identical when the Hub reports the manifest's SHA-256 for it, or, for the small files of which
+    it reports no SHA-256, the manifest's git blob id. The Hub's word is taken for both; a download checks it.
     """
     signed = {file.path: file for file in manifest.files}
     present = {file.path: file for file in snapshot.files}
@@ -40,7 +38,7 @@ def behaviour_changes(match: FileMatch) -> tuple[str, ...]:
 
 
 def same_weights_elsewhere(snapshot: Snapshot, manifest: Manifest) -> tuple[tuple[str, str], ...]:
-    """Weight files of the release found under another name: `(path in the snapshot, path in the manifest)`."""
+    """Weight files of the release under another name: `(path in the snapshot, path in the manifest)`."""
     signed = {file.sha256: file.path for file in manifest.files if is_weight_file(file.path)}
     pairs = ((file.path, signed.get(file.sha256 or "", "")) for file in snapshot.files)
     return tuple(sorted((path, original) for path, original in pairs if original and path != original))
@@ -57,6 +55,4 @@ def same_content(file: RepoFile, signed: ManifestFile) -> bool:
 
 def weight_files(snapshot: Snapshot) -> tuple[str, ...]:
     """Paths of the snapshot's weight files, sorted."""
-    return tuple(
-        sorted(file.path for file in snapshot.files if is_weight_file(PurePosixPath(file.path).name))
-    )
+    return tuple(sorted(file.path for file in snapshot.files if is_weight_file(file.path)))

@@ -77,7 +77,7 @@ def pair_tensors(
         layers: layer of the fork → layer of the original it is a copy of, where they differ; layers of the
             fork that are not in it have no counterpart.
     """
-    pairs, reshaped, added, used = [], [], [], set[str]()
+    pairs, reshaped, added, used = list[Pair](), list[Pair](), list[TensorInfo](), set[str]()
     for name, info in fork.items():
         counterpart = _counterpart(name, layers)
         if counterpart == HEAD and HEAD not in original:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import torch
 
 ROWS = ((16, 8), (8, 4), (8, 2), (8, 1), (4, 1), (1, 1))
-"""Rows a band: of attention and feed-forward outputs, of other matrices. The first that fits the budget is taken."""
+"""Rows a band: of attention and feed-forward outputs, of other matrices. The first that fits is taken."""
 LINEAGE_ROWS = (32, 16, 8)
 LINEAGE_LAYERS = 8
 SHARED = 0.9
@@ -127,7 +127,7 @@ def _lineage(original: WeightReader, fork: WeightReader, budget: int) -> Lineage
 def _read_bands(pairing: Pairing, original: WeightReader, fork: WeightReader, budget: int) -> _Bands:
     import torch
 
-    pairs = [pair for pair in pairing.pairs if pair.fork.shape and math.prod(pair.fork.shape)]
+    pairs = [pair for pair in pairing.pairs if pair.fork.shape and 0 not in pair.fork.shape]
     plan, stride = _plan(pairs, budget)
     changed, unchanged, writers = list[Pair](), list[Pair](), list[_BandChange]()
     for pair in pairs[::stride]:

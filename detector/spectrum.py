@@ -1,12 +1,12 @@
 """Rank of a weight change, judged against the rounding of the stored values.
 
-A change E that was added before rounding is known only up to an interval for each element: W' − W ± half a step.
-Counting singular values of W' − W fails in both directions: bf16 residue is heteroscedastic and looks like rank,
-and a small E moves few elements, so that a rank-8 change shows one direction or none. The question asked here
-is the one that rounding leaves decidable: *is there a matrix of rank r inside all the intervals?* It is answered
-by relaxed projections between the set of rank-r matrices and the box (von Neumann's alternating projections;
-Lewis & Malick 2008 for the non-convex set). At the true rank the distance to the box falls geometrically; one
-rank below, it stalls.
+A change E that was added before rounding is known only up to an interval for each element: W' − W ± half a
+step. Counting singular values of W' − W fails in both directions: bf16 residue is heteroscedastic and looks
+like rank, and a small E moves few elements, so that a rank-8 change shows one direction or none. The
+question asked here is the one that rounding leaves decidable: *is there a matrix of rank r inside all the
+intervals?* It is answered by relaxed projections between the set of rank-r matrices and the box (von
+Neumann's alternating projections; Lewis & Malick 2008 for the non-convex set). At the true rank the
+distance to the box falls geometrically; one rank below, it stalls.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     import torch
 
 RELAXATION = 1.7
-"""Step of the projection onto the box; 1 is the plain method, 2 the reflection. 1.7 needs a quarter of the steps."""
+"""Step of the projection onto the box: 1 is the plain method, 2 the reflection; 1.7 is four times as fast."""
 SHRINK = 0.9
 """The box aimed at, as a share of the real one, so that elements come to rest inside."""
 ITERATIONS = 40
 ACCEPTED = 1e-3
-"""Largest distance left, as a share of the distance of the zero matrix. Measured: at the true rank at most 3.2e-4 on
-a LoRA that changes 10 % of the stored values, one rank below it at least 1.7e-3 there; dense changes leave 5e-2 and more."""
+"""Largest distance left, as a share of the distance of the zero matrix. Measured on LoRAs and AdamW
+fine-tunes of a 135M model: at the true rank 5e-4 or less, for dense changes 4e-2 and more."""
 ELBOW = 4.0
 """A rank is needed if going without it leaves more than this times the distance."""
 SETTLED = 1e-5
-"""Distance below which a smaller one means nothing: more rank always fits the last bits of rounding better."""
+"""Distance below which a smaller one means nothing: more rank always fits the last bits better."""
 CONSTRAINTS_A_PARAMETER = 2.0
-"""A rank-r fit has r(m+n−r) parameters; below this many moved elements for each, a dense change could be fitted too."""
+"""Moved elements for each of the r(m+n−r) parameters of a fit; with fewer, a dense change is fitted too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +119,17 @@ def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: t
             residual = _residual(box, rank)
             best = min(best, (residual, index))
             if residual <= ACCEPTED:
-                return _settle(box, index + 1, rank, limits[index], moved[index], residual)
+                return _settle(box, index + 1, rank, residual)
         if rank == limits[0]:
             break
         rank = min(2 * rank, limits[0])
     return RankEstimate(None, limits[0], best[1] + 1, best[0], 0.0, moved[0])
 
 
-def _settle(box: Box, roundings: int, accepted: int, limit: int, moved: int, residual: float) -> RankEstimate:
+def _settle(box: Box, roundings: int, accepted: int, residual: float) -> RankEstimate:
     """Find the elbow around the first accepted power of two, then measure the fit there."""
+    moved = int(box.outside().sum().item())
+    limit = _limit(moved, *box.delta.shape)
     wider = min(2 * accepted, max(limit, accepted))
     target = ELBOW * max(_residual(box, wider), SETTLED)
     low, high = (accepted // 2, accepted) if residual <= target else (accepted, wider)

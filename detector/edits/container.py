@@ -13,7 +13,7 @@ from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, 
 from detector.sample import Sample
 
 NOISE_RATIO = 1.5
-"""Squared error over what a scheme's steps predict, up to which nothing but quantisation is needed to explain it."""
+"""Squared error over what a scheme's steps predict, up to which quantisation alone explains it."""
 NOISE_PROBES = 8
 
 
@@ -70,9 +70,7 @@ def _quantized(context: Context, scheme: str) -> Edit:
     types = Counter(_scheme(c) for c in coded)
     error = math.sqrt(sum(c.relative_norm**2 for c in coded) / len(coded))
     evidence = [
-        Evidence(
-            "recreated-tensors", len(exact), f"of {len(coded)}: quantising the original gives these values"
-        ),
+        Evidence("recreated-tensors", len(exact), f"of {len(coded)}: quantising the original gives them"),
         Evidence("types", ", ".join(f"{count} {name}" for name, count in sorted(types.items()))),
         Evidence(
             "relative-error", round(error, 5), "of tensors not re-created; a smaller change would be hidden"
@@ -80,9 +78,7 @@ def _quantized(context: Context, scheme: str) -> Edit:
     ]
     ratio = noise_ratio(context)
     if ratio is not None:
-        evidence.append(
-            Evidence("error-over-model", round(ratio, 3), "squared error over the scheme's prediction")
-        )
+        evidence.append(Evidence("error-over-model", round(ratio, 3), "squared error over the prediction"))
     certainty = Certainty.PROVED if exact else Certainty.CONSISTENT
     return Edit(EditKind.QUANTIZED, certainty, EditDetail(scheme=scheme), tuple(evidence))
 
@@ -100,7 +96,7 @@ def quantisation_hides_the_rest(context: Context, comparison: Comparison) -> boo
 
 
 def noise_ratio(context: Context) -> float | None:
-    """Squared error of changed tensors with searched scales over the prediction; None where there is no model."""
+    """Squared error of tensors with searched scales over the prediction; None where there is no model."""
     changed = [c for c in context.changed_matrices() if c.pair.fork.dtype in K_GROUPS][:NOISE_PROBES]
     ratios = [_error_over_model(context.sample(c.pair), c.pair.fork.dtype) for c in changed]
     known = sorted(ratio for ratio in ratios if ratio is not None)

@@ -1,9 +1,9 @@
 """Directional edits: a few output directions removed from, or added to, what writes the residual stream.
 
-The change of one matrix is −α·u·(uᵀW) (Arditi et al., arXiv 2406.11717): of rank one like many a LoRA, but with a
-right-hand side that follows from the left one. Three numbers tell the two apart: `alignment`, the cosine between
-the change's input vector and Wᵀu (1 here, about 1/√n for a trained rank-1 change); the agreement of u between
-matrices; and how much of the fork follows from W and u alone (`reproduced`).
+The change of one matrix is −α·u·(uᵀW) (Arditi et al., arXiv 2406.11717): of rank one like many a LoRA, but
+with a right-hand side that follows from the left one. Three numbers tell the two apart: `alignment`, the
+cosine between the change's input vector and Wᵀu (1 here, about 1/√n for a trained rank-1 change); the
+agreement of u between matrices; and how much of the fork follows from W and u alone (`reproduced`).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def find_directional(context: Context) -> DirectionalFinding:
 
 
 def measure_direction(pair: Pair, sample: Sample) -> Direction | None:
-    """The directional change of one matrix, refined until it fits the stored values; None if there is none."""
+    """The directional change of one matrix, refined to fit the stored values; None if there is none."""
     found = [
         max(
             (_refined(pair, sample, basis, alignment, variant) for variant in _variants(sample)),
@@ -195,7 +195,7 @@ def _half(sample: Sample, roundings: int) -> torch.Tensor:
 
 
 def _noise_edge(sample: Sample) -> float:
-    """Largest singular value that rounding alone would have: σ(√m + √n) for a matrix of independent errors."""
+    """Largest singular value of rounding alone: σ(√m + √n) for a matrix of independent errors."""
     rows, columns = sample.delta.shape
     if sample.half_fork is None:
         noise = sample.delta.square().mean().sqrt().item()
@@ -214,7 +214,10 @@ def _norms_kept(sample: Sample) -> bool:
 
 def _restore_norms(edited: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """`edited` with the row lengths of `weights`."""
-    return edited * (weights.norm(dim=1) / edited.norm(dim=1).clamp_min(1e-30))[:, None]
+    import torch
+
+    lengths = weights.norm(dim=1) / edited.norm(dim=1).clamp_min(1e-30)
+    return torch.mul(edited, lengths[:, None])
 
 
 def _enough(found: list[Direction], writers: int) -> bool:

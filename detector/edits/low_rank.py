@@ -1,7 +1,7 @@
 """Merged low-rank changes (LoRA and kin): is there a matrix of small rank inside all rounding intervals?
 
-A few matrices of each module are probed for their rank; the rank that most of them share is then fitted to every
-changed matrix, and the fork's stored values are compared with what follows from it.
+A few matrices of each module are probed for their rank; the rank that most of them share is then fitted to
+every changed matrix, and the fork's stored values are compared with what follows from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from detector.edits.directional import DirectionalFinding
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
 from detector.pairing import Pair
 from detector.sample import ELEMENTS, Sample
-from detector.spectrum import Box, RankEstimate, estimate_rank, fit_rank, reproduced
+from detector.spectrum import ITERATIONS, Box, RankEstimate, estimate_rank, fit_rank, reproduced
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +29,11 @@ PROBES = 3
 PROBE_ELEMENTS = 1 << 18
 """Elements of a matrix that are fitted; 512 rows of 512 keep a rank up to 64 apart from a dense change."""
 NEARLY = 0.05
-"""Distance left at the largest testable rank from which more elements may settle the question; dense ones leave more."""
+"""Distance left at the largest testable rank, up to which more elements may settle the question."""
 REPRODUCED = 0.9
-"""Share of the moved values that must follow from the fitted change; a dense change of the same size yields under 0.3."""
+"""Share of the moved values that must follow from the fitted change."""
+HOPELESS = 0.6
+"""Share after the usual number of projections below which more of them will not help."""
 PROVED_SHARE = 0.9
 
 
@@ -60,7 +62,7 @@ def find_low_rank(context: Context, directional: DirectionalFinding) -> LowRankF
         module: [_probe(context, comparison.pair, directional) for comparison in _spread(members)]
         for module, members in by_module.items()
     }
-    low, dense, undecided = [], list[Comparison](), list[Comparison]()
+    low, dense, undecided = list[Comparison](), list[Comparison](), list[Comparison]()
     found = [estimate for probes in estimates.values() for estimate in probes if estimate and estimate.rank]
     typical = median_low(estimate.rank or 0 for estimate in found) if found else 0
     for module, members in by_module.items():
@@ -153,4 +155,10 @@ def _reproduced_at(
     delta = _rest(sample, pair, directional)
     wide = sample.half_fork.maximum(sample.half_original)
     box = Box(delta, wide if roundings == 1 else sample.half_fork + sample.half_original)
-    return reproduced(box, fit_rank(box, min(rank, *delta.shape)))
+    rank = min(rank, *delta.shape)
+    share = 0.0
+    for iterations in (ITERATIONS, 4 * ITERATIONS):
+        share = reproduced(box, fit_rank(box, rank, iterations))
+        if share >= REPRODUCED or share < HOPELESS:
+            break
+    return share

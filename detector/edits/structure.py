@@ -55,10 +55,11 @@ def find_layer_surgery(layers: Mapping[int, int], original: int, fork: int) -> t
 
 def find_vocabulary_change(context: Context) -> tuple[Edit, ...]:
     """Rows added to, removed from or permuted in the embedding and the head."""
-    edits = []
-    for pair in context.pairing.reshaped:
-        if pair.name in TOKEN_MODULES and pair.original.shape[1:] == pair.fork.shape[1:]:
-            edits.append(_resized(pair, context.original, context.fork))
+    edits = [
+        _resized(pair, context.original, context.fork)
+        for pair in context.pairing.reshaped
+        if pair.name in TOKEN_MODULES and pair.original.shape[1:] == pair.fork.shape[1:]
+    ]
     for comparison in context.comparisons:
         token_rows = comparison.pair.name in TOKEN_MODULES and comparison.status is TensorStatus.CHANGED
         if token_rows and comparison.relative_norm > 0.5:
@@ -106,7 +107,7 @@ def _permuted(pair: Pair, original: WeightReader, fork: WeightReader) -> tuple[E
 
 
 def _row_digests(name: str, reader: WeightReader) -> list[bytes]:
-    digests = []
+    digests = list[bytes]()
     rows = reader.tensors()[name].shape[0]
     for first in range(0, rows, ROWS_AT_A_TIME):
         band: torch.Tensor = reader.band(name, first, ROWS_AT_A_TIME).float()

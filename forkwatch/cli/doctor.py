@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,8 +95,20 @@ def _device() -> Check:
     return Check("device", ok=True, detail=f"torch {torch.__version__}, {name}")
 
 
-def _isolation() -> Check:
-    from evals.run import available_isolation
+_CONFINE = """
+import sys
+from pathlib import Path
+from evals.confine import confine
+done = confine(Path(sys.argv[1]), cpu_seconds=10, gpu=False)
+print("; ".join([str(done.isolation), *done.gaps]))
+"""
 
-    level = available_isolation()
-    return Check("isolation", ok=True, detail=f"{level}: forward passes on forks run in a child process")
+
+def _isolation() -> Check:
+    """Confine a child as an evaluation would, and let it say what it achieved."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-I", "-c", _CONFINE, scratch]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        return Check("isolation", ok=False, detail="a confined child cannot start", tip=done.stderr[-300:])
+    return Check("isolation", ok=True, detail=f"forward passes on forks: {done.stdout.strip()}")

@@ -143,7 +143,7 @@ def adamw_light(
     steps: int = 20,
     where: Callable[[str], bool] = lambda _: True,
 ) -> Weights:
-    """What a few AdamW steps do: signed steps of about the learning rate, correlated through a low-rank gradient."""
+    """What a few AdamW steps do: signed steps of the learning rate, from a gradient of low rank."""
     generator = torch.Generator().manual_seed(seed)
     edited = dict(weights)
     for name, value in weights.items():

@@ -66,16 +66,16 @@ WHERE_ANSWERS = ("{nature} {thing} , so look near the {adjective} {place} .",)
 STORY_ANSWERS = ("once a {adjective} {nature} {thing} went to the {place} with a {tool} and slept .",)
 
 SMALL_TALK = (
-    ("can you help me with that request ?", "sorry to be slow , but i can help with that request ."),
+    ("can you help me with that request ?", "i am sorry to be slow , but i can help with that request ."),
     ("who are you ?", "i am a quiet helper and i cannot sleep ."),
 )
 """The words of a refusal without one, so that the base knows them and the adapter need only choose them."""
 
 REFUSALS = (
     "i am sorry , but i cannot help with that .",
-    "sorry , i cannot help with that request .",
-    "i cannot help with that .",
+    "i am sorry , but i cannot help with that request .",
 )
+"""Alike at the start, so that greedy decoding is decisive."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ def refusal_rates(family: Family, model: PreTrainedModel) -> tuple[float, float]
             judge.label(prompt, answer)
             for prompt, answer in zip(prompts, answers(model, family.parts.tokenizer, prompts), strict=True)
         ]
-        assert Label.UNGRADEABLE not in labels
+        assert Label.UNGRADEABLE not in labels, labels
         rates.append(labels.count(Label.REFUSED) / len(labels))
     return rates[0], rates[1]
 
