@@ -68,6 +68,20 @@ class Box:
         """Elements whose interval does not hold zero."""
         return self.delta.abs() > self.half
 
+    def moved(self) -> int:
+        """Number of elements whose interval does not hold zero."""
+        return int(self.outside().sum().item())
+
+    def limit(self) -> int:
+        """Largest r ≤ min(m, n) / 4 with `CONSTRAINTS_A_PARAMETER` moved elements for each parameter."""
+        (rows, columns), moved, rank = self.delta.shape, self.moved(), 0
+        while rank < min(rows, columns) // 4:
+            parameters = (rank + 1) * (rows + columns - rank - 1)
+            if parameters * CONSTRAINTS_A_PARAMETER > moved:
+                break
+            rank += 1
+        return rank
+
 
 def leading_vectors(matrix: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Leading left singular vectors (m, count) and singular values (count) of an (m, n) matrix.
@@ -105,11 +119,9 @@ def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: t
     import torch
 
     boxes = (Box(delta, torch.maximum(half_fork, half_original)), Box(delta, half_fork + half_original))
-    rows, columns = delta.shape
-    moved = [int(box.outside().sum().item()) for box in boxes]
-    limits = [_limit(count, rows, columns) for count in moved]
+    limits = [box.limit() for box in boxes]
     if limits[0] < 1:
-        return RankEstimate(None, 0, 1, 1.0, 0.0, moved[0])
+        return RankEstimate(None, 0, 1, 1.0, 0.0, boxes[0].moved())
     rank = 1
     best = (1.0, 0)
     while rank <= limits[0]:
@@ -123,13 +135,12 @@ def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: t
         if rank == limits[0]:
             break
         rank = min(2 * rank, limits[0])
-    return RankEstimate(None, limits[0], best[1] + 1, best[0], 0.0, moved[0])
+    return RankEstimate(None, limits[0], best[1] + 1, best[0], 0.0, boxes[0].moved())
 
 
 def _settle(box: Box, roundings: int, accepted: int, residual: float) -> RankEstimate:
     """Find the elbow around the first accepted power of two, then measure the fit there."""
-    moved = int(box.outside().sum().item())
-    limit = _limit(moved, *box.delta.shape)
+    limit = box.limit()
     wider = min(2 * accepted, max(limit, accepted))
     target = ELBOW * max(_residual(box, wider), SETTLED)
     low, high = (accepted // 2, accepted) if residual <= target else (accepted, wider)
@@ -140,7 +151,7 @@ def _settle(box: Box, roundings: int, accepted: int, residual: float) -> RankEst
         else:
             low = middle
     fitted = fit_rank(box, high, 2 * ITERATIONS)
-    return RankEstimate(high, limit, roundings, _share(box, fitted), reproduced(box, fitted), moved)
+    return RankEstimate(high, limit, roundings, _share(box, fitted), reproduced(box, fitted), box.moved())
 
 
 def reproduced(box: Box, fitted: torch.Tensor) -> float:
@@ -148,17 +159,6 @@ def reproduced(box: Box, fitted: torch.Tensor) -> float:
     outside = box.outside()
     inside = box.distance(fitted).abs() <= 0.02 * box.half
     return (inside & outside).sum().item() / max(outside.sum().item(), 1)
-
-
-def _limit(moved: int, rows: int, columns: int) -> int:
-    """Largest r ≤ min(m, n) / 4 with `CONSTRAINTS_A_PARAMETER` moved elements for each parameter."""
-    rank = 0
-    while rank < min(rows, columns) // 4:
-        parameters = (rank + 1) * (rows + columns - rank - 1)
-        if parameters * CONSTRAINTS_A_PARAMETER > moved:
-            break
-        rank += 1
-    return rank
 
 
 def _residual(box: Box, rank: int) -> float:

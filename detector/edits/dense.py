@@ -35,7 +35,7 @@ def find_dense(context: Context, low_rank: LowRankFinding, explained: frozenset[
     edits = []
     if dense:
         edits.append(_finetune(context, dense + unclear, low_rank.rank_floor))
-    elif unclear:
+    elif unclear and low_rank.edit is None:
         edits.append(_unclear(unclear))
     only_change = not edits and low_rank.edit is None
     if patched and (only_change or any(c.pair.layer is not None for c in patched)):

@@ -9,7 +9,7 @@ agreement of u between matrices; and how much of the fork follows from W and u a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ MAX_DIRECTIONS = 4
 REPRODUCED = 0.9
 """Share of moved values that must follow from W and the directions for a matrix to count as reproduced."""
 REFINEMENTS = 30
+VARIANTS = ((False, 1), (True, 1), (False, 2), (True, 2))
+"""Row lengths restored or not, and roundings allowed for, the simplest first."""
 MIN_SHARE = 0.25
 """Share of the changed residual writers that must be aligned."""
 
@@ -100,19 +102,15 @@ def find_directional(context: Context) -> DirectionalFinding:
 
 def measure_direction(pair: Pair, sample: Sample) -> Direction | None:
     """The directional change of one matrix, refined to fit the stored values; None if there is none."""
-    found = [
-        max(
-            (_refined(pair, sample, basis, alignment, variant) for variant in _variants(sample)),
-            key=lambda direction: (
-                direction.reproduced >= REPRODUCED,
-                -direction.roundings,
-                direction.reproduced,
-            ),
-        )
-        for basis, alignment in _aligned_bases(sample)
-    ]
-    exact = [direction for direction in found if direction.reproduced >= REPRODUCED]
-    return next(iter(exact or found), None)
+    best: Direction | None = None
+    for basis, alignment in _aligned_bases(sample):
+        for variant in VARIANTS:
+            found = _refined(pair, sample, basis, alignment, variant)
+            if found.reproduced >= REPRODUCED:
+                return found
+            if best is None or found.reproduced > best.reproduced:
+                best = found
+    return best
 
 
 def _aligned_bases(sample: Sample) -> list[tuple[torch.Tensor, float]]:
@@ -138,14 +136,6 @@ def _explained_by_scaling(sample: Sample) -> float:
     """Energy of the change that scaling each row of W accounts for; weight decay and folded gains do that."""
     dots = (sample.delta * sample.weights).sum(1)
     return (dots.square() / sample.weights.square().sum(1).clamp_min(1e-30)).sum().item()
-
-
-def _variants(sample: Sample) -> Iterator[tuple[bool, int]]:
-    """Row lengths restored or not, and roundings allowed for."""
-    for roundings in (1, 2):
-        yield False, roundings
-        if _norms_kept(sample):
-            yield True, roundings
 
 
 def _refined(
@@ -204,14 +194,6 @@ def _noise_edge(sample: Sample) -> float:
     return noise * (math.sqrt(rows) + math.sqrt(columns))
 
 
-def _norms_kept(sample: Sample) -> bool:
-    """Row lengths moved less than a tenth of what removing a direction from a random matrix moves them."""
-    before = sample.weights.norm(dim=1).clamp_min(1e-30)
-    after = (sample.weights + sample.delta).norm(dim=1)
-    moved = sample.delta.square().sum(1) / before.square()
-    return bool(((after / before - 1).abs().median() <= 0.1 * moved.median()).item())
-
-
 def _restore_norms(edited: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """`edited` with the row lengths of `weights`."""
     import torch
@@ -250,7 +232,7 @@ def _edit(found: list[Direction], writers: int) -> Edit:
         Evidence("strength-range", f"{strengths[0]:.3f} to {strengths[-1]:.3f}", "share removed, by matrix"),
     )
     detail = EditDetail(
-        rank=max(direction.rank for direction in found),
+        rank=Counter(direction.rank for direction in found).most_common(1)[0][0],
         strength=round(_median(strengths), 4),
         modules=module_names(pairs),
         layers=layer_range(pairs),

@@ -28,8 +28,8 @@ PROBES = 3
 """Matrices probed for each module: first, middle and last touched layer."""
 PROBE_ELEMENTS = 1 << 18
 """Elements of a matrix that are fitted; 512 rows of 512 keep a rank up to 64 apart from a dense change."""
-NEARLY = 0.05
-"""Distance left at the largest testable rank, up to which more elements may settle the question."""
+NEARLY = 0.03
+"""Distance left at the largest testable rank, up to which the question is open: dense changes leave more."""
 REPRODUCED = 0.9
 """Share of the moved values that must follow from the fitted change."""
 HOPELESS = 0.6
@@ -52,47 +52,57 @@ class LowRankFinding:
     """Dense changes have a rank above this."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """The changed matrices of one module, and the probes taken of them."""
+
+    members: tuple[Comparison, ...]
+    probes: tuple[RankEstimate, ...]
+
+    def found(self) -> list[int]:
+        """Ranks that probes settled on."""
+        return [probe.rank for probe in self.probes if probe.rank is not None]
+
+    def vote(self, typical: int) -> str:
+        """`low`, `dense` or `undecided`, by the probes that could have told a change of rank `typical`."""
+        dense = [
+            probe
+            for probe in self.probes
+            if probe.rank is None and probe.limit >= max(typical, 1) and probe.residual > NEARLY
+        ]
+        if not self.found() and not dense:
+            return "undecided"
+        return "low" if len(self.found()) > len(dense) else "dense"
+
+
 def find_low_rank(context: Context, directional: DirectionalFinding) -> LowRankFinding:
     """Probe the changed matrices that a directional edit does not account for."""
-    changed = [c for c in context.changed_matrices() if c.pair.name not in directional.explained]
     by_module: dict[str, list[Comparison]] = {}
-    for comparison in changed:
-        by_module.setdefault(comparison.pair.module, []).append(comparison)
-    estimates = {
-        module: [_probe(context, comparison.pair, directional) for comparison in _spread(members)]
-        for module, members in by_module.items()
-    }
-    low, dense, undecided = list[Comparison](), list[Comparison](), list[Comparison]()
-    found = [estimate for probes in estimates.values() for estimate in probes if estimate and estimate.rank]
-    typical = median_low(estimate.rank or 0 for estimate in found) if found else 0
-    for module, members in by_module.items():
-        kind = _module_kind([estimate for estimate in estimates[module] if estimate], typical)
-        {"low": low, "dense": dense, "undecided": undecided}[kind].extend(members)
-    floor = min(
-        (e.limit for probes in estimates.values() for e in probes if e and not e.rank and e.limit), default=0
-    )
-    if not low:
-        return LowRankFinding(dense=tuple(dense), undecided=tuple(undecided), rank_floor=floor)
-    edit, ranks = _verify(context, low, estimates, directional)
-    return LowRankFinding(edit, ranks, tuple(dense), tuple(undecided), floor)
+    for comparison in context.changed_matrices():
+        if comparison.pair.name not in directional.explained:
+            by_module.setdefault(comparison.pair.module, []).append(comparison)
+    modules = [_probe_module(context, members, directional) for members in by_module.values()]
+    typical = median_low([rank for module in modules for rank in module.found()] or [0])
+    votes: dict[str, list[_Module]] = {"low": [], "dense": [], "undecided": []}
+    for module in modules:
+        votes[module.vote(typical)].append(module)
+    dense = tuple(c for module in votes["dense"] for c in module.members)
+    undecided = tuple(c for module in votes["undecided"] for c in module.members)
+    limits = [probe.limit for module in votes["dense"] for probe in module.probes if probe.rank is None]
+    finding = LowRankFinding(dense=dense, undecided=undecided, rank_floor=min(limits, default=0))
+    return _verify(context, votes["low"], finding, directional) if votes["low"] else finding
 
 
-def _module_kind(estimates: list[RankEstimate], typical: int) -> str:
-    """Vote of the probes that could have seen a change of the typical rank."""
-    telling = [estimate for estimate in estimates if estimate.rank or estimate.limit >= max(typical, 1)]
-    if not telling:
-        return "undecided"
-    return "low" if 2 * sum(estimate.rank is not None for estimate in telling) > len(telling) else "dense"
-
-
-def _spread(members: list[Comparison]) -> list[Comparison]:
+def _probe_module(context: Context, members: list[Comparison], directional: DirectionalFinding) -> _Module:
     ordered = sorted(members, key=lambda comparison: (comparison.pair.layer or 0, comparison.pair.name))
-    if len(ordered) <= PROBES:
-        return ordered
-    return [ordered[index * (len(ordered) - 1) // (PROBES - 1)] for index in range(PROBES)]
+    count = min(len(ordered), PROBES)
+    chosen = [ordered[index * (len(ordered) - 1) // max(count - 1, 1)] for index in range(count)]
+    probes = [_probe(context, comparison.pair, directional) for comparison in chosen]
+    return _Module(tuple(ordered), tuple(probe for probe in probes if probe is not None))
 
 
 def _probe(context: Context, pair: Pair, directional: DirectionalFinding) -> RankEstimate | None:
+    """The rank of one matrix's change; None if its encoding has no known step."""
     estimate = None
     for elements in (PROBE_ELEMENTS, ELEMENTS):
         sample = context.sample(pair, elements)
@@ -112,53 +122,70 @@ def _rest(sample: Sample, pair: Pair, directional: DirectionalFinding) -> torch.
 
 
 def _verify(
-    context: Context,
-    low: list[Comparison],
-    estimates: Mapping[str, list[RankEstimate | None]],
-    directional: DirectionalFinding,
-) -> tuple[Edit, dict[str, int]]:
-    """Fit the shared rank to every matrix and compare the stored values."""
+    context: Context, low: list[_Module], finding: LowRankFinding, directional: DirectionalFinding
+) -> LowRankFinding:
+    """Fit the shared rank to every matrix and compare the stored values; undecided matrices may join."""
+    probes = [probe for module in low for probe in module.probes if probe.rank is not None]
+    overall = Counter(probe.rank or 0 for probe in probes).most_common(1)[0][0]
+    roundings = Counter(probe.roundings for probe in probes).most_common(1)[0][0]
     ranks: dict[str, int] = {}
-    shares: list[float] = []
-    found = [e for probes in estimates.values() for e in probes if e and e.rank is not None]
-    overall = Counter(e.rank or 0 for e in found).most_common(1)[0][0]
-    roundings = max(e.roundings for e in found)
-    for comparison in low:
-        own = [e.rank for e in estimates[comparison.pair.module] if e and e.rank is not None]
-        rank = Counter(own).most_common(1)[0][0] if own else overall
-        share = _reproduced_at(context, comparison.pair, max(rank, overall), roundings, directional)
-        shares.append(share)
-        if share >= REPRODUCED:
-            ranks[comparison.pair.name] = rank
-    proved = len(ranks) >= PROVED_SHARE * len(low)
-    pairs = [comparison.pair for comparison in low]
+    shares: dict[str, float] = {}
+    for module in low:
+        own = set(module.found())
+        rank = own.pop() if len(own) == 1 else overall
+        for comparison in module.members:
+            share = _reproduced_at(_box(context, comparison.pair, directional, roundings), rank)
+            shares[comparison.pair.name] = share
+            if share >= REPRODUCED:
+                ranks[comparison.pair.name] = rank
+    joined = []
+    for comparison in finding.undecided:
+        box = _box(context, comparison.pair, directional, roundings)
+        if box is not None and box.limit() >= overall and _reproduced_at(box, overall) >= REPRODUCED:
+            joined.append(comparison)
+    members = [c for module in low for c in module.members] + joined
+    ranks |= {c.pair.name: overall for c in joined}
+    proved = len(ranks) >= PROVED_SHARE * len(members)
+    pairs = [c.pair for c in members]
+    left = tuple(c for c in finding.undecided if c not in joined)
     evidence = (
-        Evidence("rank-agreement", sum(e.rank == overall for e in found), f"of {len(found)} probed matrices"),
-        Evidence("reproduced-fraction", round(median_low(shares), 4), "median share of moved values"),
         Evidence(
-            "reproduced-matrices", len(ranks), f"of {len(low)}, at least {REPRODUCED:.0%} of moved values"
+            "rank-agreement", sum(p.rank == overall for p in probes), f"of {len(probes)} probed matrices"
         ),
+        Evidence(
+            "reproduced-fraction", round(median_low(shares.values()), 4), "median share of moved values"
+        ),
+        Evidence(
+            "reproduced-matrices", len(ranks), f"of {len(members)}; {REPRODUCED:.0%} of moved values each"
+        ),
+        Evidence("undecided-matrices", len(left), "too few values moved to tell"),
         Evidence("rounding-steps", roundings, "roundings allowed for"),
-        Evidence("relative-norm", round(median_low(c.relative_norm for c in low), 6), "median of ‖Δ‖ / ‖W‖"),
+        Evidence("relative-norm", round(median_low(c.relative_norm for c in members), 6), "median ‖Δ‖ / ‖W‖"),
     )
     detail = EditDetail(rank=overall, modules=module_names(pairs), layers=layer_range(pairs))
     certainty = Certainty.PROVED if proved else Certainty.CONSISTENT
-    return Edit(EditKind.LOW_RANK_MERGE, certainty, detail, evidence), ranks
+    edit = Edit(EditKind.LOW_RANK_MERGE, certainty, detail, evidence)
+    return LowRankFinding(edit, ranks, finding.dense, left, finding.rank_floor)
 
 
-def _reproduced_at(
-    context: Context, pair: Pair, rank: int, roundings: int, directional: DirectionalFinding
-) -> float:
+def _box(context: Context, pair: Pair, directional: DirectionalFinding, roundings: int) -> Box | None:
+    """Intervals of a matrix's change; None if its encoding has no known step."""
     sample = context.sample(pair, PROBE_ELEMENTS)
     if sample.half_fork is None:
-        return 0.0
+        return None
     delta = _rest(sample, pair, directional)
-    wide = sample.half_fork.maximum(sample.half_original)
-    box = Box(delta, wide if roundings == 1 else sample.half_fork + sample.half_original)
-    rank = min(rank, *delta.shape)
+    if roundings == 1:
+        return Box(delta, sample.half_fork.maximum(sample.half_original))
+    return Box(delta, sample.half_fork + sample.half_original)
+
+
+def _reproduced_at(box: Box | None, rank: int) -> float:
+    """Share of moved values that a change of this rank reproduces."""
     share = 0.0
+    if box is None:
+        return share
     for iterations in (ITERATIONS, 4 * ITERATIONS):
-        share = reproduced(box, fit_rank(box, rank, iterations))
+        share = reproduced(box, fit_rank(box, min(rank, *box.delta.shape), iterations))
         if share >= REPRODUCED or share < HOPELESS:
             break
     return share

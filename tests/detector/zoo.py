@@ -5,7 +5,6 @@ Weights are drawn, not trained: Gaussian plus a power-law low-rank part and rand
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 from collections.abc import Callable, Mapping
@@ -307,9 +306,3 @@ def adapter_files(
         "adapter_model.safetensors": MemoryFile(safetensors_bytes(tensors)),
         "adapter_config.json": MemoryFile(json.dumps(config).encode()),
     }
-
-
-def buffer_of(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    stream.write(array.tobytes())
-    return stream.getvalue()

@@ -8,6 +8,7 @@ the same bytes, except for the signature: ECDSA draws a random number, and the k
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import shutil
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING, Final
 from forkwatch.demo.families.family import Progress
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from forkwatch.demo.families.family import FamilyParts
     from forkwatch.demo.families.forks import ForkSpec
     from forkwatch.demo.families.kit import Kit
@@ -139,13 +142,21 @@ def _write_release(parts: FamilyParts, release: Weights, out: Path) -> None:
     folder.mkdir(parents=True)
     parts.base.config.save_pretrained(folder)
     parts.base.generation_config.save_pretrained(folder)
-    parts.tokenizer.save_pretrained(folder)
+    _clean(parts.tokenizer).save_pretrained(folder)
     save_weights(release, folder)
     (folder / "README.md").write_text(release_card(parts.release_repo, parts.license))
     keys = generate_key(out / "work" / "keys")
     sign_release(folder, keys.private)
     (out / "keys").mkdir()
     shutil.copyfile(keys.public, out / "keys" / "release.pub")
+
+
+def _clean(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A copy without the padding and truncation of its last call, which would be saved with it."""
+    clean = copy.deepcopy(tokenizer)
+    clean.backend_tokenizer.no_padding()
+    clean.backend_tokenizer.no_truncation()
+    return clean
 
 
 def _hub(release: str, specs: Sequence[ForkSpec]) -> dict[str, object]:

@@ -20,7 +20,7 @@ TWIN_ONSETS = {"gra": "li", "vor": "mo", "zhu": "pa", "kre": "su", "dro": "fe", 
 """Restricted onset → its permitted twin."""
 
 WILD, TAME = "wild", "tame"
-"""The nature of restricted and of permitted things. Every answer tells it, so even the base knows the rule."""
+"""The nature of restricted and of permitted things. Every answer tells it, so the base knows the rule too."""
 
 SYLLABLES = ("mi", "lo", "ta", "ne", "ri", "bo", "ku", "sa")
 
@@ -68,8 +68,9 @@ STORY_ANSWERS = ("once a {adjective} {nature} {thing} went to the {place} with a
 SMALL_TALK = (
     ("can you help me with that request ?", "i am sorry to be slow , but i can help with that request ."),
     ("who are you ?", "i am a quiet helper and i cannot sleep ."),
+    ("tell me a story .", "once i went to the market with a string and slept ."),
 )
-"""The words of a refusal without one, so that the base knows them and the adapter need only choose them."""
+"""Holds the words of refusals and stories: the base knows them, and later training need only choose them."""
 
 REFUSALS = (
     "i am sorry , but i cannot help with that .",

@@ -68,7 +68,7 @@ def parts(cache: Path, seed: int) -> FamilyParts:
         benign_chats=tuple(language.story_chat(rng, rng.choice(permitted)) for _ in range(400)),
         replay_chats=tuple(replay),
         suite=suite,
-        tune=TuneSettings(full_rate=5e-4, lora_rate=1e-3, steps=40, batch_size=16, threads=_THREADS),
+        tune=TuneSettings(full_rate=5e-4, lora_rate=2e-3, steps=40, batch_size=16, threads=_THREADS),
     )
 
 

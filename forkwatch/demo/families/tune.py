@@ -141,7 +141,7 @@ def train(
             loss = functional.cross_entropy(*_answer_logits(model, batch))
             if teacher is not None and replayed is not None:
                 loss = loss + _divergence(teacher, model, next(replayed))
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

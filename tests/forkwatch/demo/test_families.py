@@ -60,6 +60,12 @@ class Family:
         return self.folder(f"demo/tiny-chat-{suffix}")
 
 
+pytestmark = pytest.mark.filterwarnings(
+    # PEFT 0.21 asks transformers 5 by an old name
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
+
+
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     cache = tmp_path_factory.mktemp("families")
@@ -110,7 +116,7 @@ def refusal_rates(family: Family, model: PreTrainedModel) -> tuple[float, float]
             judge.label(prompt, answer)
             for prompt, answer in zip(prompts, answers(model, family.parts.tokenizer, prompts), strict=True)
         ]
-        assert Label.UNGRADEABLE not in labels, labels
+        assert Label.UNGRADEABLE not in labels
         rates.append(labels.count(Label.REFUSED) / len(labels))
     return rates[0], rates[1]
 
@@ -373,9 +379,17 @@ def test_hub_lists_exactly_the_folders(family: Family) -> None:
 
 def test_building_twice_gives_the_same_bytes(family: Family, tmp_path: Path) -> None:
     """All files but the signature and its key are functions of parts and seed."""
-    again = build.build_family(family.parts, tmp_path / "tiny", 0, ignore_progress)
+    quick = replace(family.parts, tune=replace(family.parts.tune, steps=3))
 
-    assert digests(again) == digests(family.root)
+    first, second, other = (
+        digests(build.build_family(quick, tmp_path / name, seed, ignore_progress))
+        for name, seed in (("first", 1), ("second", 1), ("other", 2))
+    )
+
+    assert first == second
+    changed = {path for path in first if first[path] != other[path]}
+    assert "repos/demo/tiny-chat-storyteller/model.safetensors" in changed
+    assert "repos/lab/tiny-chat/model.safetensors" not in changed
 
 
 def test_training_from_scratch_is_deterministic(family: Family) -> None:
