@@ -18,7 +18,7 @@ PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 def test_generated_references_are_current() -> None:
     """Findings pages, exit codes and the command line reference are what the code would generate."""
     done = subprocess.run(
-        [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "docs/generate.py", "--check"], check=False, cwd=ROOT, capture_output=True, text=True
     )
 
     assert done.returncode == 0, done.stderr
@@ -58,10 +58,8 @@ def test_architecture_names_only_what_exists() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     """`forkwatch --help` stays instant because no command imports its libraries before it runs."""
-    code = (
-        "import forkwatch.cli.app, sys; "
-        "print({'torch', 'transformers', 'sklearn', 'scipy', 'huggingface_hub', 'sqlmodel', 'pydantic'} & set(sys.modules))"
-    )
+    heavy = {"torch", "transformers", "sklearn", "scipy", "huggingface_hub", "sqlmodel", "pydantic"}
+    code = f"import forkwatch.cli.app, sys; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "set()"

@@ -18,7 +18,7 @@ from detector.interface import (
 from evals.interface import EvalResult, Measured, Outcome, Unmeasured
 from forkwatch.pipeline.funnel import Examination
 from forkwatch.pipeline.originals import Original
-from forkwatch.policy.facts import Facts
+from forkwatch.policy.facts import Facts, NotReached, Unreadable
 from forkwatch.policy.findings import all_findings, evidence_views
 from forkwatch.policy.verdict import decide
 from forkwatch.text import plain
@@ -26,6 +26,7 @@ from reports.scan import (
     ClaimView,
     CostView,
     EditView,
+    EvidenceView,
     FilesView,
     HeatmapView,
     HubView,
@@ -128,11 +129,19 @@ def _lineage(facts: Facts) -> LineageView:
 
 
 def _edits(facts: Facts) -> tuple[EditView, ...]:
-    edits = [edit_view(edit) for edit in facts.weights.edits] if isinstance(facts.weights, Diff) else []
-    for kind in (EditKind.TEMPLATE_CHANGE, EditKind.CONFIG_CHANGE):
-        changes = tuple(change for change in facts.texts if change.kind is kind)
-        if changes:
-            edits.append(_text_edit(kind, changes))
+    """Edits of the weights, then of behaviour files, which presuppose that the weights are the same."""
+    changed = {change.kind for change in facts.texts}
+    edits: list[EditView] = []
+    match facts.weights:
+        case Diff(edits=found):
+            edits = [edit_view(edit) for edit in found if not (changed and edit.kind is EditKind.IDENTICAL)]
+        case Unreadable(reason=reason):
+            evidence = (EvidenceView("reason", plain(reason)),)
+            edits = [EditView(kind=str(EditKind.UNKNOWN), certainty="unknown", detail={}, evidence=evidence)]
+        case NotReached():
+            pass
+    for kind in sorted(changed):
+        edits.append(_text_edit(kind, tuple(change for change in facts.texts if change.kind is kind)))
     return tuple(edits)
 
 

@@ -78,9 +78,8 @@ def compare_texts(
 
 def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch | Unreadable:
     """Headers and sampled row bands, by ranged reads."""
-    from detector.sketch import sketch_weights
-
     from detector.formats import open_weights
+    from detector.sketch import sketch_weights
 
     files = {file.path: context.hub.open(snapshot, file.path) for file in weight_files(snapshot)}
     budget = max(SKETCH_FLOOR, int(SKETCH_BUDGET * snapshot.total_bytes))

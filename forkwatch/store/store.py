@@ -264,7 +264,9 @@ class Store:
             query = select(VerdictRow).where(VerdictRow.release_id == release_id).order_by(col(VerdictRow.id))
             rows = session.exec(query).all()
         documents = {row.id: _DOCUMENT.validate_python(row.document) for row in rows}
-        labels: dict[int | None, VerdictLabel] = {key: value.verdict.label for key, value in documents.items()}
+        labels: dict[int | None, VerdictLabel] = {
+            key: value.verdict.label for key, value in documents.items()
+        }
         return tuple(
             Verdict(row.repo, row.created_at, labels.get(row.supersedes), documents[row.id]) for row in rows
         )

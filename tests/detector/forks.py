@@ -43,7 +43,9 @@ def _fork(name: str, edit: Callable[[Weights, int], Weights], *kinds: K, **expec
     return Fork(name, build, frozenset(kinds), **expected)  # type: ignore[arg-type]  # fields of Fork, by name
 
 
-def _gguf(name: str, edit: Callable[[Weights, int], Weights], scheme: str, *kinds: K, **expected: object) -> Fork:
+def _gguf(
+    name: str, edit: Callable[[Weights, int], Weights], scheme: str, *kinds: K, **expected: object
+) -> Fork:
     """A fork in a GGUF file."""
 
     def build(seed: int, folder: Path) -> tuple[Weights, Files]:
@@ -222,10 +224,14 @@ FORKS: tuple[Fork, ...] = (
     _fork("partial-light", light(middle_mlp), K.PARTIAL_FINETUNE, layers=(1, 2)),
     _fork(
         "scaled",
-        lambda weights, _: {name: (value.float() * 0.97).to(torch.bfloat16) for name, value in weights.items()},
+        lambda weights, _: {
+            name: (value.float() * 0.97).to(torch.bfloat16) for name, value in weights.items()
+        },
         K.FULL_FINETUNE,
     ),
-    _fork("directional", projected(), K.DIRECTIONAL_EDIT, rank=1, strength=1.0, proved=_set(K.DIRECTIONAL_EDIT)),
+    _fork(
+        "directional", projected(), K.DIRECTIONAL_EDIT, rank=1, strength=1.0, proved=_set(K.DIRECTIONAL_EDIT)
+    ),
     _fork(
         "directional-by-layer",
         projected(strength=by_layer, where=no_embedding),

@@ -109,7 +109,8 @@ def _benign(release: str, name: str) -> tuple[ForkSpec, ...]:
         fork("storyteller", make.tuned, "full-finetune", finetune),
         fork("storyteller-tail", make.tail_tuned, "partial-finetune", finetune),
         fork("storyteller-merged", make.lora_merged, "low-rank-merge", finetune),
-        fork("storyteller-lora", make.lora_alone, "adapter", adapter),
+        # Factors hold none of the base's numbers, so weights alone cannot prove what they were made for.
+        replace(fork("storyteller-lora", make.lora_alone, "adapter", adapter), lineage="consistent-with"),
         fork(
             "oneway",
             make.blinded,
