@@ -204,12 +204,18 @@ def _edits(original: WeightReader, fork: WeightReader, pairing: Pairing, bands: 
         detail = EditDetail(modules=module_names(matrices), layers=layer_range(matrices))
         edits.append(Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, detail, evidence))
     if not edits:
-        evidence = (
-            Evidence("equal-bands", len(bands.unchanged), "sampled rows of every tensor read are equal"),
-        )
-        kind = EditKind.IDENTICAL if original.headers == fork.headers else EditKind.REPACKAGED
-        edits.append(Edit(kind, Certainty.CONSISTENT, EditDetail(), evidence))
+        edits.append(_nothing_seen(original, fork, bands))
     return tuple(edits)
+
+
+def _nothing_seen(original: WeightReader, fork: WeightReader, bands: _Bands) -> Edit:
+    """Every sampled row is equal. Under equal headers the files may still differ in other rows."""
+    if original.headers == fork.headers:
+        note = "headers and sampled rows are equal; the rows not sampled may differ"
+        evidence = (Evidence("equal-bands", len(bands.unchanged), note),)
+        return Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), evidence)
+    evidence = (Evidence("equal-bands", len(bands.unchanged), "sampled rows of every read tensor are equal"),)
+    return Edit(EditKind.REPACKAGED, Certainty.CONSISTENT, EditDetail(), evidence)
 
 
 def _container(fork: WeightReader, pairing: Pairing) -> list[Edit]:

@@ -5,13 +5,16 @@ Importing this module imports torch and transformers; only the evaluation child 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
+from transformers.cache_utils import DynamicLayer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -50,6 +53,41 @@ def _left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor,
     ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
     return ids, mask
+
+
+class SharedPrefix:
+    """The tokens that all chats of a call begin with, computed once; half of a short chat is header.
+
+    Used only where every layer keeps all keys and values: a sliding window or a recurrent state would see the
+    padding between prefix and prompt.
+    """
+
+    def __init__(self, model: PreTrainedModel, chats: Sequence[Sequence[int]]) -> None:
+        columns = zip(*(chat[:-1] for chat in chats), strict=False)
+        longest = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+        cache = DynamicCache(config=model.config)
+        plain = bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
+        self.tokens: list[int] = longest if plain and len(chats) > 1 else []
+        self._cache = cache
+        if self.tokens:
+            ids = torch.tensor([self.tokens], device=model.device)
+            with torch.inference_mode():
+                model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+
+    def cache(self, rows: int) -> DynamicCache | None:
+        """Keys and values for `rows` chats, or None where there is nothing to share."""
+        if not self.tokens:
+            return None
+        cache = copy.deepcopy(self._cache)
+        cache.batch_repeat_interleave(rows)
+        return cache
+
+    def join(self, chats: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask, [chats, longest]: the prefix, then the rest of each chat padded on the left."""
+        length = len(self.tokens)
+        ids, mask = _left_padded([chat[length:] for chat in chats], pad)
+        prefix = torch.tensor(self.tokens, dtype=ids.dtype).expand(len(chats), length)
+        return torch.cat([prefix, ids], dim=1), torch.cat([torch.ones_like(prefix), mask], dim=1)
 
 
 class SeededNoise:
@@ -111,6 +149,7 @@ class TransformersGenerator:
         """One answer a prompt, in order. Temperature 0 is greedy."""
         chats = [render_chat(self._tokenizer, prompt) for prompt in prompts]
         seeds = _row_seeds(prompts, seed)
+        prefix = SharedPrefix(self._model, chats)
         order = sorted(range(len(chats)), key=lambda index: (len(chats[index]), index))
         answers = [""] * len(prompts)
         done = 0
@@ -118,9 +157,8 @@ class TransformersGenerator:
             chosen = order[done : done + self._batch]
             noise = [seeds[index] for index in chosen] if temperature > 0 else []
             try:
-                tokens = self._generate(
-                    [chats[index] for index in chosen], max_new_tokens, noise, temperature
-                )
+                batch = [chats[index] for index in chosen]
+                tokens = self._generate(prefix, batch, max_new_tokens, noise, temperature)
             except torch.OutOfMemoryError:
                 self._halve()
                 continue
@@ -143,9 +181,14 @@ class TransformersGenerator:
         torch.cuda.empty_cache()
 
     def _generate(
-        self, chats: Sequence[Sequence[int]], max_new_tokens: int, seeds: Sequence[int], temperature: float
+        self,
+        prefix: SharedPrefix,
+        chats: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        seeds: Sequence[int],
+        temperature: float,
     ) -> torch.Tensor:
-        ids, mask = _left_padded(chats, self._pad)
+        ids, mask = prefix.join(chats, self._pad)
         device = self._model.device
         config = GenerationConfig(
             max_new_tokens=max_new_tokens,
@@ -159,6 +202,7 @@ class TransformersGenerator:
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
                 generation_config=config,
+                past_key_values=prefix.cache(len(chats)),
                 logits_processor=LogitsProcessorList(noise),
             )
         answers: torch.Tensor = output[:, ids.shape[1] :]

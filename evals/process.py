@@ -40,6 +40,7 @@ def scrubbed_environment(scratch: Path) -> Mapping[str, str]:
     """An allow-list: no token, no proxy, no cache outside the scratch folder, the Hub switched off."""
     kept = {name: os.environ[name] for name in _PASSED if name in os.environ}
     fixed = {
+        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads stall for minutes on a machine that others use too
         "PATH": "/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "HOME": str(scratch),

@@ -140,7 +140,10 @@ def _safety_findings(facts: Facts) -> Iterator[FindingView]:
 
 def _measured(name: str, outcome: Outcome) -> Iterator[EvidenceView]:
     if isinstance(outcome, Measured):
-        note = f"n = {outcome.n}, 95 % interval {outcome.low:.3g} to {outcome.high:.3g}"
+        interval = (
+            f", 95 % interval {outcome.low:.3g} to {outcome.high:.3g}" if outcome.low < outcome.high else ""
+        )
+        note = f"n = {outcome.n}{interval}"
         yield EvidenceView(name, outcome.value, note)
 
 

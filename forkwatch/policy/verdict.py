@@ -73,7 +73,7 @@ def _safety_lost(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictVie
     return VerdictView(
         label="safety-removed" if label == "safety-removed" else "safety-degraded",
         certainty="consistent-with",
-        summary=f"This fork of {facts.release} {said}. {facts.comparison.reason}",
+        summary=f"This fork of {facts.release} {said} ({facts.comparison.reason}).",
         not_measured=_not_measured(facts),
     )
 

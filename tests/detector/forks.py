@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,21 @@ from tests.detector import zoo
 from tests.detector.zoo import MemoryFile, Weights, one_file
 
 Files = dict[str, MemoryFile]
+
+SHAPES = (
+    zoo.SMALL,
+    zoo.Shape(hidden=192, inter=320, heads=6, kv_heads=2, vocab=384),
+    zoo.Shape(hidden=64, inter=160, heads=4, kv_heads=2, vocab=256),
+)
+
+
+def shape_of(seed: int) -> zoo.Shape:
+    """The tests' own shape for small seeds; seeds from 100 go through all of them."""
+    return SHAPES[seed % len(SHAPES)] if seed >= 100 else zoo.SMALL
+
+
+def base(seed: int) -> Weights:
+    return zoo.base(seed, shape_of(seed))
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ def _fork(name: str, edit: Callable[[Weights, int], Weights], *kinds: K, **expec
     """A fork in one safetensors file."""
 
     def build(seed: int, _: Path) -> tuple[Weights, Files]:
-        original = zoo.base(seed)
+        original = base(seed)
         return original, one_file(edit(original, seed))
 
     return Fork(name, build, frozenset(kinds), **expected)  # type: ignore[arg-type]  # fields of Fork, by name
@@ -49,8 +64,8 @@ def _gguf(
     """A fork in a GGUF file."""
 
     def build(seed: int, folder: Path) -> tuple[Weights, Files]:
-        original = zoo.base(seed)
-        return original, zoo.gguf_file(edit(original, seed), scheme, folder)
+        original = base(seed)
+        return original, zoo.gguf_file(edit(original, seed), scheme, folder, shape_of(seed))
 
     return Fork(name, build, frozenset(kinds), scheme=scheme, **expected)  # type: ignore[arg-type]  # as above
 
@@ -130,22 +145,22 @@ def requantised(weights: Weights, _: int) -> Weights:
 
 
 def adapter_removed(seed: int, _: Path) -> tuple[Weights, Files]:
-    clean = zoo.base(seed)
+    clean = base(seed)
     return zoo.lora(clean, seed + 1), one_file(clean)
 
 
 def adapter_exchanged(seed: int, _: Path) -> tuple[Weights, Files]:
-    clean = zoo.base(seed)
+    clean = base(seed)
     return zoo.lora(clean, seed + 1), one_file(zoo.lora(clean, seed + 2))
 
 
 def resharded(seed: int, _: Path) -> tuple[Weights, Files]:
-    original = zoo.base(seed)
+    original = base(seed)
     return original, zoo.sharded(original)
 
 
 def adapter(seed: int, _: Path) -> tuple[Weights, Files]:
-    original = zoo.base(seed)
+    original = base(seed)
     return original, zoo.adapter_files(original, seed + 1)
 
 
@@ -267,10 +282,15 @@ FORKS: tuple[Fork, ...] = (
     _fork("layer-repeated", relayered([0, 1, 1, 2, 3]), K.LAYER_SURGERY),
     _fork("layer-dropped", relayered([0, 1, 3]), K.LAYER_SURGERY),
     _fork("layers-swapped", relayered([0, 2, 1, 3]), K.LAYER_SURGERY),
-    _fork("unrelated", lambda _, seed: zoo.base(seed + 5000), K.UNRELATED, lineage=LineageStatus.UNRELATED),
+    _fork(
+        "unrelated",
+        lambda _, seed: zoo.base(seed + 5000, shape_of(seed)),
+        K.UNRELATED,
+        lineage=LineageStatus.UNRELATED,
+    ),
     _gguf(
         "unrelated-q8_0",
-        lambda _, seed: zoo.base(seed + 5000),
+        lambda _, seed: zoo.base(seed + 5000, shape_of(seed)),
         "Q8_0",
         K.UNRELATED,
         lineage=LineageStatus.UNRELATED,
@@ -280,7 +300,3 @@ FORKS: tuple[Fork, ...] = (
 
 def fork_named(name: str) -> Fork:
     return next(fork for fork in FORKS if fork.name == name)
-
-
-def files_of(weights: Mapping[str, torch.Tensor]) -> Files:
-    return one_file(weights)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from crawler.interface import Access, CorruptDownloadError, RepoFile, Snapshot, parse_repo_id
 from crawler.interface import Commit as CommitId
-from detector.files import MAX_PER_ID, MAX_PROBED, inspect_files
+from detector.files import MAX_BYTES, MAX_PER_ID, MAX_PROBED, inspect_files
 from detector.interface import FileFinding
 from detector.pickles import ALLOWED, MAX_PICKLE_BYTES, PickleKind, inspect_stream
 
@@ -159,6 +159,8 @@ HOSTILE: Mapping[str, bytes] = {
     "zip with code": repacked({"archive/code/__torch__.py": b"pass"}),
     "zip with two pickles": repacked({"archive/constants.pkl": pickle.dumps(())}),
     "zip without a pickle": repacked({}, drop="archive/data.pkl"),
+    "many foreign imports": b"\x80\x02" + b"cm\nn\n" * 20 + b".",
+    "longer than what is read": pickle.dumps("a" * (MAX_PICKLE_BYTES - 100)) * 2,
     "zip that is cut": saved(WEIGHTS)[:-30],
     "zip with a wrong checksum": saved(WEIGHTS).replace(b"BFloat16Storage", b"BFloat16storage", 1),
 }
@@ -206,6 +208,19 @@ def test_long_pickle() -> None:
     found = inspect_files(snapshot({"a.bin": source.size}), lambda _: source)
     assert [finding.id for finding in found] == ["unsafe-pickle"]
     assert source.spent <= MAX_PICKLE_BYTES + 64
+
+
+def test_reading_budget() -> None:
+    """A repository of many big pickles is read up to a bound; what lies beyond counts as unsafe."""
+    big = pickle.dumps("a" * (MAX_PICKLE_BYTES - 100))
+    count = MAX_BYTES // len(big) + 3
+    sources = {f"{number:03}.pkl": Bytes(big) for number in range(count)}
+    sources["config.json"] = Bytes(b"{}")
+    found = inspect_files(
+        snapshot({path: source.size for path, source in sources.items()}), sources.__getitem__
+    )
+    assert sum(source.spent for source in sources.values()) <= MAX_BYTES
+    assert {finding.id for finding in found} == {"pickle-file", "unsafe-pickle", "malformed-config"}
 
 
 def test_zip_bomb() -> None:

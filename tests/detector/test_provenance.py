@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from detector.bundle import load_public_key, open_bundle
+from detector.bundle import MAX_BUNDLE_BYTES, load_public_key, open_bundle
 from detector.interface import InvalidBundleError, PublicKeyError, SignatureCheck, SignatureStatus
 from detector.provenance import KeyPair, generate_key, sign_release, verify_bundle, verify_release
 
@@ -67,6 +67,18 @@ def seal(payload: bytes, private_key: Path, encode: Callable[[bytes], bytes] = p
             "dsseEnvelope": envelope,
         }
     ).encode()
+
+
+def seal_shape(envelope: Mapping[str, object]) -> bytes:
+    """A bundle that is well formed but for what `envelope` replaces; its signature is never reached."""
+    whole = {
+        "payloadType": "application/vnd.in-toto+json",
+        "payload": "e30=",
+        "signatures": [{"sig": "AAAA"}],
+    }
+    media = "application/vnd.dev.sigstore.bundle.v0.3+json"
+    parts = {"verificationMaterial": {"publicKey": {}}, "dsseEnvelope": {**whole, **envelope}}
+    return json.dumps({"mediaType": media, **parts}).encode()
 
 
 def statement(folder: Path) -> dict[str, object]:
@@ -274,6 +286,24 @@ def test_malformed_but_signed(case: str, keys: KeyPair) -> None:
         verify_bundle(seal(payload, keys.private), keys.public)
 
 
+@pytest.mark.parametrize(
+    "bundle",
+    [
+        b"[]",
+        b" " * (MAX_BUNDLE_BYTES + 1),
+        seal_shape({"signatures": {}}),
+        seal_shape({"payload": 5}),
+        seal_shape({"payload": "not base64!"}),
+        seal_shape({"payloadType": "text/plain"}),
+    ],
+    ids=["array", "huge", "signatures", "payload", "base64", "type"],
+)
+def test_other_shapes(bundle: bytes, keys: KeyPair) -> None:
+    """A bundle of another shape is refused before anything in it is used."""
+    with pytest.raises(InvalidBundleError):
+        verify_bundle(bundle, keys.public)
+
+
 def test_minimal_is_accepted(keys: KeyPair) -> None:
     """The refused payloads above differ from an accepted one in a single respect."""
     assert list(verify_bundle(seal(minimal(), keys.private), keys.public)) == ["a", "b"]
@@ -340,9 +370,13 @@ def test_other_real_bundles(bundle: str, reason: str, tmp_path: Path) -> None:
 
 
 def test_unusable_key(release: Path, tmp_path: Path, keys: KeyPair) -> None:
-    """A missing, unreadable or private key is our own mistake: it raises instead of blaming the release."""
+    """A missing, unreadable, private or foreign key is our own mistake: it raises and blames no release."""
     (tmp_path / "text.pem").write_text("no key")
-    for path in (tmp_path / "absent.pem", tmp_path / "text.pem", keys.private):
+    koblitz = ec.generate_private_key(ec.SECP256K1()).public_key()
+    (tmp_path / "koblitz.pem").write_bytes(
+        koblitz.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    for path in (tmp_path / "absent.pem", tmp_path / "text.pem", tmp_path / "koblitz.pem", keys.private):
         with pytest.raises(PublicKeyError):
             verify_release(release, public_key=path)
 

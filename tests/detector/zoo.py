@@ -200,7 +200,7 @@ def safetensors_bytes(weights: Mapping[str, torch.Tensor]) -> bytes:
     """A safetensors file, written by hand so that a test can break it."""
     header, data, position = {}, [], 0
     for name, value in weights.items():
-        raw = value.contiguous().view(torch.uint8).numpy().tobytes()
+        raw = value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         header[name] = {
             "dtype": _NAMES[value.dtype],
             "shape": list(value.shape),

@@ -7,9 +7,11 @@ from collections import Counter
 import pytest
 import torch
 from scipy import stats
+from transformers import MistralConfig, MistralForCausalLM
 
 from evals.engine import (
     SeededNoise,
+    SharedPrefix,
     TransformersGenerator,
     answer_logits,
     render_chat,
@@ -80,6 +82,35 @@ def test_answers_depend_on_seed_and_prompt_only(wild: TransformersGenerator, tem
     assert whole.answer(PROMPTS, max_new_tokens=8, temperature=temperature, seed=7) == one
 
 
+def test_sharing_a_prefix_changes_no_answer(wild: TransformersGenerator) -> None:
+    """Chats with a long common beginning get, together, the answers that each of them gets alone."""
+    chats = [
+        f"please what colour is the answer {rest}" for rest in ("red", "green blue please", "here is sure")
+    ]
+    shared = SharedPrefix(make_model(dtype=torch.float32), [render_chat(TOKENIZER, chat) for chat in chats])
+    assert [WORDS[token] for token in shared.tokens] == f"{USER} please what colour is the answer".split()
+    together = wild.answer(chats, max_new_tokens=8, temperature=0.0, seed=0)
+    alone = [wild.answer([chat], max_new_tokens=8, temperature=0.0, seed=0)[0] for chat in chats]
+    assert together == alone
+    assert len(set(together)) > 1
+
+
+def test_a_sliding_window_shares_no_prefix() -> None:
+    """Where a layer forgets old tokens, nothing is shared."""
+    config = MistralConfig(
+        vocab_size=30,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        sliding_window=4,
+    )
+    shared = SharedPrefix(MistralForCausalLM(config), [[5, 6, 7, 8], [5, 6, 7, 9]])
+    assert shared.tokens == []
+    assert shared.cache(2) is None
+
+
 def test_samples_of_one_prompt_differ(wild: TransformersGenerator) -> None:
     """One prompt asked often gets several samples; another seed gives others; greedy does not vary."""
     sampled = wild.answer(["red"] * 6, max_new_tokens=8, temperature=1.0, seed=1)
@@ -106,10 +137,10 @@ def test_out_of_memory_halves_the_batch() -> None:
 
         room = 2
 
-        def _generate(self, chats, *rest):  # type: ignore[no-untyped-def]
+        def _generate(self, prefix, chats, *rest):  # type: ignore[no-untyped-def]
             if len(chats) > self.room:
                 raise torch.OutOfMemoryError("full")
-            return super()._generate(chats, *rest)
+            return super()._generate(prefix, chats, *rest)
 
     generator = Small(make_automaton(transitions(REFUSAL)), TOKENIZER, batch=8)
     assert generator.answer(PROMPTS, max_new_tokens=9, temperature=0.0, seed=0) == [REFUSAL] * 5

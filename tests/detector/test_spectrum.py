@@ -1,0 +1,114 @@
+"""The rank of a change is found through rounding, and dense changes are not given one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from detector.grid import LEGACY, effective_dtype, half_step, half_ulp, quantise
+from detector.spectrum import Box, estimate_rank, fit_rank, leading_vectors, reproduced
+
+
+def change(
+    rank: int, size: float, seed: int, shape: tuple[int, int] = (192, 256)
+) -> tuple[torch.Tensor, ...]:
+    """bf16 weights before and after a rank-`rank` change of relative norm `size`, and the change."""
+    generator = torch.Generator().manual_seed(seed)
+    before = (0.04 * torch.randn(shape, generator=generator)).to(torch.bfloat16).float()
+    left = torch.randn(shape[0], rank, generator=generator)
+    delta = left @ torch.randn(rank, shape[1], generator=generator)
+    delta *= size * before.norm() / delta.norm()
+    return before, (before + delta).to(torch.bfloat16).float(), delta
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("rank", "size"), [(1, 0.01), (3, 0.01), (8, 0.003), (8, 0.03), (16, 0.01), (32, 0.02)]
+)
+def test_rank_is_found(rank: int, size: float, seed: int) -> None:
+    """The exact rank comes back, also where the change is of the size of the rounding, 0.0017 here."""
+    before, after, _ = change(rank, size, seed)
+    estimate = estimate_rank(after - before, half_ulp(after, "BF16"), half_ulp(before, "BF16"))
+    assert estimate.rank == rank
+    assert estimate.reproduced > 0.8
+
+
+def test_rank_is_found_where_the_rounding_floor_hides_it() -> None:
+    """A change smaller than the rounding error of the weights, moving a third of them, keeps its rank."""
+    before, after, delta = change(4, 0.0012, 5)
+    floor = half_ulp(after, "BF16").square().sum() / 3
+    assert delta.square().sum() < 0.7 * floor
+    assert estimate_rank(after - before, half_ulp(after, "BF16"), half_ulp(before, "BF16")).rank == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("size", [0.0005, 0.002, 0.01])
+def test_dense_changes_have_no_rank(seed: int, size: float) -> None:
+    """A dense change, also one that moves few stored values, is not given a small rank."""
+    generator = torch.Generator().manual_seed(seed)
+    before = (0.04 * torch.randn(192, 256, generator=generator)).to(torch.bfloat16).float()
+    delta = size * 0.04 * torch.randn(192, 256, generator=generator)
+    after = (before + delta).to(torch.bfloat16).float()
+    estimate = estimate_rank(after - before, half_ulp(after, "BF16"), half_ulp(before, "BF16"))
+    assert estimate.rank is None
+    assert estimate.limit == 0 or estimate.residual > 0.03
+
+
+def test_no_change_has_no_rank() -> None:
+    """Equal matrices have no moved value and nothing to fit."""
+    zero, half = torch.zeros(32, 32), torch.full((32, 32), 1e-4)
+    estimate = estimate_rank(zero, half, half)
+    assert (estimate.rank, estimate.moved, estimate.limit) == (None, 0, 0)
+
+
+def test_fit_reproduces_the_stored_values() -> None:
+    """At the true rank the fitted change, added and rounded, gives back nearly every stored value."""
+    before, after, _ = change(8, 0.01, 1)
+    box = Box(after - before, half_ulp(after, "BF16").maximum(half_ulp(before, "BF16")))
+    again = (before + fit_rank(box, 8, 80)).to(torch.bfloat16).float()
+    assert (again == after).float().mean() > 0.93
+    assert reproduced(box, fit_rank(box, 7, 80)) < reproduced(box, fit_rank(box, 8, 80)) - 0.1
+
+
+def test_leading_vectors_are_the_singular_ones() -> None:
+    """The randomised range finder agrees with the exact decomposition."""
+    before, after, _ = change(4, 0.02, 2)
+    left, values = leading_vectors(after - before, 4)
+    exact = torch.linalg.svd(after - before)
+    torch.testing.assert_close(values, exact[1][:4], rtol=1e-3, atol=1e-6)
+    assert (left.T @ exact[0][:, :4]).abs().diagonal().min() > 0.999
+
+
+@pytest.mark.parametrize("scheme", sorted(LEGACY))
+def test_quantised_values_lie_within_their_step(scheme: str) -> None:
+    """The interval of every legacy GGUF type holds the value that was quantised."""
+    values = torch.randn(64, 256, generator=torch.Generator().manual_seed(3)) * 0.05
+    stored = quantise(values, scheme)
+    half = half_step(stored, scheme)
+    assert half is not None
+    assert ((stored - values).abs() <= half * 1.001).float().mean() > 0.9999
+    assert half.mean() < 2 * (stored - values).abs().mean() * 1.5, "and the interval is not idle"
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("BF16", torch.bfloat16), ("F16", torch.float16)])
+def test_rounded_values_lie_within_half_an_ulp(dtype: str, kind: torch.dtype) -> None:
+    """Half an ulp bounds the rounding error, subnormal numbers included."""
+    generator = torch.Generator().manual_seed(4)
+    values = torch.randn(10_000, generator=generator) * torch.exp2(
+        -30 * torch.rand(10_000, generator=generator)
+    )
+    stored = values.to(kind).float()
+    assert ((stored - values).abs() <= half_ulp(stored, dtype)).all()
+
+
+def test_unknown_encodings_have_no_step() -> None:
+    """A type with searched scales has no known interval."""
+    assert half_step(torch.ones(2, 256), "Q4_K") is None
+
+
+def test_narrow_numbers_in_a_wide_container_are_recognised() -> None:
+    """bf16 numbers stored as F16 or F32 keep the rounding of bf16; true F32 numbers do not."""
+    values = torch.randn(100, 100, generator=torch.Generator().manual_seed(6))
+    assert effective_dtype(values.to(torch.bfloat16).float(), "F32") == "BF16"
+    assert effective_dtype(values.to(torch.bfloat16).half(), "F16") == "BF16"
+    assert effective_dtype(values, "F32") == "F32"
