@@ -12,7 +12,7 @@ distance to the box falls geometrically; one rank below, it stalls.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,10 +26,14 @@ ITERATIONS = 40
 ACCEPTED = 1e-3
 """Largest distance left, as a share of the distance of the zero matrix. Measured on LoRAs and AdamW
 fine-tunes of a 135M model: at the true rank 5e-4 or less, for dense changes 4e-2 and more."""
-ELBOW = 4.0
-"""A rank is needed if going without it leaves more than this times the distance."""
+CLIFF = 6.0
+"""One more rank is part of the change if it divides the distance left by this much. Measured: at the last rank of
+a LoRA it is divided by 9 to 5 000, by ranks beyond it by 3 at most."""
 SETTLED = 1e-5
 """Distance below which a smaller one means nothing: more rank always fits the last bits better."""
+REPRODUCED = 0.8
+"""Share of the moved values that must follow from the fitted change. Measured: AdamW fine-tunes of a 135M
+model reach 0.45 at the largest rank allowed for; LoRAs have 0.84 and more at their own."""
 CONSTRAINTS_A_PARAMETER = 2.0
 """Moved elements for each of the r(m+n−r) parameters of a fit; with fewer, a dense change is fitted too."""
 
@@ -120,36 +124,50 @@ def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: t
 
     boxes = (Box(delta, torch.maximum(half_fork, half_original)), Box(delta, half_fork + half_original))
     limits = [box.limit() for box in boxes]
-    if limits[0] < 1:
-        return RankEstimate(None, 0, 1, 1.0, 0.0, boxes[0].moved())
-    rank = 1
-    best = (1.0, 0)
-    while rank <= limits[0]:
-        for index, box in enumerate(boxes):
-            if rank > limits[index]:
+    best = RankEstimate(None, limits[0], 1, 1.0, 0.0, boxes[0].moved())
+    for rank in _powers_of_two(limits[0]):
+        for roundings, (box, limit) in enumerate(zip(boxes, limits, strict=True), start=1):
+            if rank > limit:
                 continue
             residual = _residual(box, rank)
-            best = min(best, (residual, index))
-            if residual <= ACCEPTED:
-                return _settle(box, index + 1, rank, residual)
-        if rank == limits[0]:
-            break
-        rank = min(2 * rank, limits[0])
-    return RankEstimate(None, limits[0], best[1] + 1, best[0], 0.0, boxes[0].moved())
+            if residual > ACCEPTED:
+                best = (
+                    best
+                    if best.residual <= residual
+                    else replace(best, roundings=roundings, residual=residual)
+                )
+                continue
+            found = _settle(box, roundings, rank, residual)
+            if found.reproduced >= REPRODUCED or roundings == len(boxes) or rank > limits[-1]:
+                return found
+            best = found  # close, but values are off by more than one rounding: try the wider intervals
+        if best.rank is not None:
+            return best
+    return best
+
+
+def _powers_of_two(limit: int) -> list[int]:
+    """1, 2, 4… and `limit` itself."""
+    powers = [1 << exponent for exponent in range(limit.bit_length())]
+    return powers if not powers or powers[-1] == limit else [*powers, limit]
 
 
 def _settle(box: Box, roundings: int, accepted: int, residual: float) -> RankEstimate:
-    """Find the elbow around the first accepted power of two, then measure the fit there."""
+    """Find the smallest accepted rank, go on while one more rank is worth a cliff, and measure the fit there."""
     limit = box.limit()
-    wider = min(2 * accepted, max(limit, accepted))
-    target = ELBOW * max(_residual(box, wider), SETTLED)
-    low, high = (accepted // 2, accepted) if residual <= target else (accepted, wider)
+    low, high = accepted // 2, accepted
     while high - low > 1:
         middle = (low + high) // 2
-        if _residual(box, middle) <= min(target, ACCEPTED):
-            high = middle
+        share = _residual(box, middle)
+        if share <= ACCEPTED:
+            high, residual = middle, share
         else:
             low = middle
+    while residual > SETTLED and high < limit:
+        share = _residual(box, high + 1)
+        if share * CLIFF > residual:
+            break
+        high, residual = high + 1, share
     fitted = fit_rank(box, high, 2 * ITERATIONS)
     return RankEstimate(high, limit, roundings, _share(box, fitted), reproduced(box, fitted), box.moved())
 
