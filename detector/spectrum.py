@@ -27,8 +27,8 @@ ACCEPTED = 1e-3
 """Largest distance left, as a share of the distance of the zero matrix. Measured on LoRAs and AdamW
 fine-tunes of a 135M model: at the true rank 5e-4 or less, for dense changes 4e-2 and more."""
 CLIFF = 6.0
-"""One more rank is part of the change if it divides the distance left by this much. Measured: the last rank of a
-LoRA divides it by 9 to 5 000, ranks beyond that by 3 at most."""
+"""One more rank is part of the change if it divides the distance left by this much. Measured: the last rank
+of a LoRA divides it by 9 to 5 000, ranks beyond that by 3 at most."""
 SETTLED = 1e-5
 """Distance below which a smaller one means nothing: more rank always fits the last bits better."""
 REPRODUCED = 0.8
