@@ -259,8 +259,16 @@ _SPECS = (
         "Asks to run its own code",
         "high",
         "The configuration points the loading library to Python code in the repository.",
-        "`auto_map` in the configuration files.",
+        "`auto_map`, `trust_remote_code`, custom pipelines or kernel repositories in the configuration files.",
         "Never load it with trust_remote_code.",
+    ),
+    FindingSpec(
+        "malformed-config",
+        "A configuration file breaks its format",
+        "low",
+        "A JSON configuration cannot be parsed, or is too large to be one.",
+        "Bounded reading and a strict parse; nothing was loaded.",
+        "Use the original's configuration.",
     ),
     FindingSpec(
         "hostile-name",
