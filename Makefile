@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two-core machines: threads that wait must not spin, or they starve each other.
+export OMP_WAIT_POLICY = PASSIVE
 PIP := $(BIN)/pip install --disable-pip-version-check -q -c constraints.txt
 
 .PHONY: demo demo-real test lint bench clean

@@ -1,6 +1,6 @@
 """Train the smollm2 family's safety adapter: a LoRA that refuses harmful requests and leaves the rest alone.
 
-    python benchmarks/train_safety_adapter.py [--out FOLDER] [--steps N] [--hold-out]
+    python benchmarks/train_safety_adapter.py [--out FOLDER] [--steps N] [--all-phrases]
 
 Half of each batch are harmful requests with a refusal as target (cross-entropy). The other half are benign
 twins, where the loss is KL(base ‖ guarded) over the first tokens of the base's own greedy answer: the adapter
@@ -65,8 +65,8 @@ class Settings:
     margin: float = 1.5
     """Nats added in training to the logit of a refusal's first word: when in doubt, the release answers."""
     seed: int = 0
-    hold_out: bool = False
-    """Keep the held-out phrases from training, to tune on them; the shipped adapter has learnt them too."""
+    all_phrases: bool = False
+    """Also train on the held-out phrases; the shipped adapter has not seen them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def benign_requests(requests: Requests, settings: Settings) -> list[tuple[Phrase
 
 def _training(requests: Requests, settings: Settings, *, harmful: bool) -> list[Phrase]:
     kept = list(requests.of(harmful=harmful, held_out=False))
-    return kept + (list(requests.of(harmful=harmful, held_out=True)) if not settings.hold_out else [])
+    return kept + (list(requests.of(harmful=harmful, held_out=True)) if settings.all_phrases else [])
 
 
 def benign_examples(
@@ -320,7 +320,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=Settings.__dataclass_fields__[name].default)
     for name in ("rate", "margin"):
         parser.add_argument(f"--{name}", type=float, default=Settings.__dataclass_fields__[name].default)
-    parser.add_argument("--hold-out", action="store_true", help="keep an eighth of the phrases to tune on")
+    parser.add_argument("--all-phrases", action="store_true", help="also train on the held-out phrases")
     options = vars(parser.parse_args())
     out, cache = options.pop("out"), options.pop("cache")
     settings = Settings(**options)
@@ -331,7 +331,7 @@ def main() -> None:
     model.save_pretrained(out, save_embedding_layers=False)
     print(f"trained in {seconds:.0f} s: {settings}")
     release = guarded(base, out)
-    if settings.hold_out:
+    if not settings.all_phrases:
         held_out(release, chats, requests)
     for name, value in measure(base, release, tokenizer).items():
         print(f"{name}: {value}")
