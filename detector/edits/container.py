@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from detector.compare import Comparison
 from detector.edits.context import Context
-from detector.grid import K_GROUPS, LEGACY, is_float
+from detector.grid import K_GROUPS, half_step, is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, TensorStatus
-from detector.sample import Sample
+from detector.pairing import Pair
+
+if TYPE_CHECKING:
+    import torch
 
 NOISE_RATIO = 1.5
 """Squared error over what a scheme's steps predict, up to which quantisation alone explains it."""
 NOISE_PROBES = 8
+NOISE_ROWS = 64
 
 
 def find_container(context: Context) -> tuple[Edit, ...]:
@@ -84,39 +89,57 @@ def _quantized(context: Context, scheme: str) -> Edit:
 
 
 def quantisation_hides_the_rest(context: Context, comparison: Comparison) -> bool:
-    """A changed tensor in an encoding whose own error accounts for the difference."""
-    dtype = comparison.pair.fork.dtype
-    if is_float(dtype) or not comparison.pair.is_matrix:
+    """A changed matrix in an encoding whose own error accounts for the difference.
+
+    Q8_0 is always rounded to nearest, so its intervals are exact; the scales of all other types may have been
+    searched, with data that we do not have, and only the size of the error can be judged.
+    """
+    pair = comparison.pair
+    if is_float(pair.fork.dtype) or not pair.is_matrix:
         return False
-    sample = context.sample(comparison.pair)
-    if dtype in LEGACY and sample.half_fork is not None:
-        return (sample.delta.abs() > sample.half_fork * 1.02).float().mean().item() < 1e-3
-    ratio = _error_over_model(sample, dtype)
+    values, delta = _rows(context, pair)
+    if pair.fork.dtype == "Q8_0":
+        half = half_step(values, "Q8_0")
+        return half is not None and (delta.abs() > half * 1.02).float().mean().item() < 1e-3
+    ratio = _error_over_model(values, delta, pair.fork.dtype)
     return ratio is None or ratio <= NOISE_RATIO
 
 
 def noise_ratio(context: Context) -> float | None:
     """Squared error of tensors with searched scales over the prediction; None where there is no model."""
-    changed = [c for c in context.changed_matrices() if c.pair.fork.dtype in K_GROUPS][:NOISE_PROBES]
-    ratios = [_error_over_model(context.sample(c.pair), c.pair.fork.dtype) for c in changed]
+    pairs = [c.pair for c in context.changed_matrices() if c.pair.fork.dtype in K_GROUPS][:NOISE_PROBES]
+    ratios = [_error_over_model(*_rows(context, pair), pair.fork.dtype) for pair in pairs]
     known = sorted(ratio for ratio in ratios if ratio is not None)
     return known[len(known) // 2] if known else None
 
 
-def _error_over_model(sample: Sample, dtype: str) -> float | None:
-    """Mean squared error over step²/12, the step read off as the smallest gap between a group's values."""
+def _rows(context: Context, pair: Pair) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values and changes of some whole rows: quantisation groups run along them."""
+    import torch
+
+    first = pair.fork.shape[0] // 4
+    values = context.fork.band(pair.fork.name, first, NOISE_ROWS).float()
+    delta = values - context.original.band(pair.original.name, first, NOISE_ROWS).float()
+    return torch.nan_to_num(values), torch.nan_to_num(delta)
+
+
+def _error_over_model(values: torch.Tensor, delta: torch.Tensor, dtype: str) -> float | None:
+    """Mean squared error over step²/12; a searched step is read off as the smallest gap in a group."""
+    if (half := half_step(values, dtype)) is not None:
+        predicted = half.square().mean().item() / 3
+        return delta.square().mean().item() / predicted if predicted > 0 else None
     group = K_GROUPS.get(dtype)
-    values = sample.weights + sample.delta
-    if group is None or values.numel() % group:
+    if group is None or values.shape[-1] % group:
         return None
     grouped = values.reshape(-1, group).sort(1).values
     gaps = grouped.diff(dim=1)
     scale = grouped.abs().amax(1, keepdim=True)
     step = gaps.masked_fill(gaps <= 1e-5 * scale, float("inf")).amin(1)
     known = step.isfinite()
+    if not known.any():
+        return None
     predicted = step[known].square().mean().item() / 12
-    actual = sample.delta.reshape(-1, group)[known].square().mean().item()
-    return actual / predicted if predicted > 0 else None
+    return delta.reshape(-1, group)[known].square().mean().item() / predicted
 
 
 def _scheme(comparison: Comparison) -> str:

@@ -26,12 +26,11 @@ def find_dense(context: Context, low_rank: LowRankFinding, explained: frozenset[
         low_rank: what the rank probes said.
         explained: matrices that another edit accounts for.
     """
-    hidden = {c.pair.name for c in low_rank.undecided if quantisation_hides_the_rest(context, c)}
-    undecided = [c for c in low_rank.undecided if c.pair.name not in hidden]
-    patched = [c for c in (*low_rank.dense, *undecided) if _is_patch(c)]
-    names = {c.pair.name for c in patched} | explained
-    dense = [c for c in low_rank.dense if c.pair.name not in names]
-    unclear = [c for c in undecided if c.pair.name not in names]
+    rest = [c for c in (*low_rank.dense, *low_rank.undecided) if c.pair.name not in explained]
+    visible = [c for c in rest if not quantisation_hides_the_rest(context, c)]
+    patched = [c for c in visible if _is_patch(c)]
+    dense = [c for c in visible if c in low_rank.dense and c not in patched]
+    unclear = [c for c in visible if c in low_rank.undecided and c not in patched]
     edits = []
     if dense:
         edits.append(_finetune(context, dense + unclear, low_rank.rank_floor))

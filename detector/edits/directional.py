@@ -50,7 +50,8 @@ class Direction:
     alignment: float
     reproduced: float
     roundings: int
-    """1 when the values follow after one rounding, 2 when a second had to be allowed."""
+    """1 when the values follow after one rounding, 2 when a second had to be allowed, 0 when the encoding has
+    no known step, so that nothing can be reproduced."""
 
     @property
     def rank(self) -> int:
@@ -83,8 +84,10 @@ class DirectionalFinding:
 
     @property
     def explained(self) -> frozenset[str]:
-        """Matrices that follow from the original and the directions, up to rounding."""
-        return frozenset(found.pair.name for found in self.directions if found.reproduced >= REPRODUCED)
+        """Matrices that follow from the original and the directions, as far as their encoding shows."""
+        return frozenset(
+            d.pair.name for d in self.directions if d.reproduced >= REPRODUCED or d.roundings == 0
+        )
 
 
 def find_directional(context: Context) -> DirectionalFinding:
@@ -103,7 +106,14 @@ def find_directional(context: Context) -> DirectionalFinding:
 def measure_direction(pair: Pair, sample: Sample) -> Direction | None:
     """The directional change of one matrix, refined to fit the stored values; None if there is none."""
     best: Direction | None = None
-    for basis, alignment in _aligned_bases(sample):
+    bases = _aligned_bases(sample)
+    if bases and sample.half_fork is None:
+        basis, alignment = bases[0]
+        mixing, _ = _mixing(basis, sample.delta, sample.weights)
+        return Direction(
+            pair, basis, mixing, keeps_norms=False, alignment=alignment, reproduced=0.0, roundings=0
+        )
+    for basis, alignment in bases:
         for variant in VARIANTS:
             found = _refined(pair, sample, basis, alignment, variant)
             if found.reproduced >= REPRODUCED:
@@ -178,10 +188,8 @@ def _mixing(
 
 def _half(sample: Sample, roundings: int) -> torch.Tensor:
     if sample.half_fork is None:
-        return sample.half_original
-    if roundings == 1:
-        return sample.half_fork
-    return sample.half_fork + sample.half_original
+        raise AssertionError("nothing is refined where no step is known")
+    return sample.half_fork if roundings == 1 else sample.half_fork + sample.half_original
 
 
 def _noise_edge(sample: Sample) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,37 @@ def test_unreadable_encoding_is_unknown(tmp_path: Path) -> None:
     assert {t.name for t in diff.tensors if t.status is TensorStatus.UNREADABLE} == {name}
     unknown = [edit for edit in diff.edits if edit.kind is EditKind.UNKNOWN]
     assert any("F4" in fact.note for edit in unknown for fact in edit.evidence)
+
+
+WIDE = zoo.Shape(hidden=256, inter=512, layers=3, vocab=256)
+"""K-quants need rows of 256."""
+
+
+@pytest.mark.parametrize(
+    ("edit", "kinds"),
+    [
+        pytest.param(lambda weights: weights, {EditKind.QUANTIZED}, id="pure"),
+        pytest.param(lambda weights: zoo.lora(weights, 3, 8, 0.003), {EditKind.QUANTIZED}, id="hidden-lora"),
+        pytest.param(
+            lambda weights: zoo.project(weights, 3),
+            {EditKind.QUANTIZED, EditKind.DIRECTIONAL_EDIT},
+            id="directional",
+        ),
+        pytest.param(
+            lambda weights: zoo.dense(weights, 3, 0.1), {EditKind.QUANTIZED, EditKind.UNKNOWN}, id="finetune"
+        ),
+    ],
+)
+def test_searched_scales_prove_nothing(
+    edit: Callable[[zoo.Weights], zoo.Weights], kinds: set[EditKind], tmp_path: Path
+) -> None:
+    """Under a K-quant, what its error explains is not accused, a direction is seen, nothing is proved."""
+    original = zoo.base(SEED, WIDE)
+    files = zoo.gguf_file(edit(original), "Q6_K", tmp_path, WIDE)
+    diff = diff_weights(open_weights(one_file(original)), open_weights(files))
+    assert {edit.kind for edit in diff.edits} == kinds
+    assert all(edit.certainty is not Certainty.PROVED for edit in diff.edits)
+    assert diff.lineage.status is LineageStatus.PROVED
 
 
 def test_nothing_in_common_is_an_error() -> None:

@@ -282,12 +282,34 @@ def gguf_file(weights: Weights, scheme: str, folder: Path, shape: Shape = SMALL)
         elif kind is GGMLQuantizationType.F16:
             writer.add_tensor(gguf_name(name), array.astype(np.float16))
         else:
-            writer.add_tensor(gguf_name(name), quantize(array, kind), raw_dtype=kind)
+            codes = q6_k(array) if scheme == "Q6_K" else quantize(array, kind)
+            writer.add_tensor(gguf_name(name), codes, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return {path.name: MemoryFile(path.read_bytes())}
+
+
+def q6_k(values: np.ndarray) -> np.ndarray:
+    """Round to nearest on Q6_K's grid and pack as ggml does; gguf-py only unpacks this type."""
+    rows = values.shape[0]
+    groups = values.reshape(-1, 16, 16)
+    scale = np.abs(groups).max(2, keepdims=True) / 31
+    shared = np.maximum(scale.max(1, keepdims=True) / 127, 1e-12).astype(np.float16).astype(np.float32)
+    scales = np.maximum(np.round(scale / shared), 1)
+    codes = (np.clip(np.round(groups / (scales * shared)), -32, 31) + 32).astype(np.uint8)
+    codes = codes.reshape(-1, 2, 4, 32)
+    low = codes & 15
+    ql = np.concatenate([low[:, :, 0] | low[:, :, 2] << 4, low[:, :, 1] | low[:, :, 3] << 4], axis=2)
+    qh = sum((codes[:, :, k] >> 4) << (2 * k) for k in range(4))
+    parts = (
+        ql.reshape(-1, 128),
+        np.asarray(qh, np.uint8).reshape(-1, 64),
+        scales.reshape(-1, 16).astype(np.int8).view(np.uint8),
+        shared.reshape(-1, 1).astype(np.float16).view(np.uint8),
+    )
+    return np.concatenate(parts, axis=1).reshape(rows, -1)
 
 
 def adapter_files(

@@ -9,11 +9,12 @@ the same bytes, except for the signature: ECDSA draws a random number, and the k
 from __future__ import annotations
 
 import copy
+import fcntl
 import importlib
 import json
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from forkwatch.demo.families.kit import Kit
     from forkwatch.demo.families.weights import Weights
 
-BUILDER: Final = 1
+BUILDER: Final = 2
 """Raise it when a change here or in a family module changes what is built."""
 FAMILIES: Final = ("smollm2", "tiny")
 _STAMP = "family.json"
@@ -47,16 +48,36 @@ def ensure_family(name: str, cache: Path, seed: int, progress: Progress) -> Path
     out = cache / name
     if _stamped(out) == _stamp(name, seed):
         return out
-    progress(f"{name}: base model and safety adapter")
-    module = importlib.import_module(f"forkwatch.demo.families.{name}")
     cache.mkdir(parents=True, exist_ok=True)
-    return build_family(module.parts(cache, seed), out, seed, progress)
+    with _only_builder(out):
+        if _stamped(out) != _stamp(name, seed):  # another process may have built it while we waited
+            progress(f"{name}: base model and safety adapter")
+            module = importlib.import_module(f"forkwatch.demo.families.{name}")
+            _replace(module.parts(cache, seed), out, seed, progress)
+    return out
 
 
 def build_family(parts: FamilyParts, out: Path, seed: int, progress: Progress) -> Path:
     """Build the family into `out`, replacing what is there, and return `out`."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    with _only_builder(out):
+        _replace(parts, out, seed, progress)
+    return out
+
+
+@contextmanager
+def _only_builder(out: Path) -> Iterator[None]:
+    """One process at a time builds a family; the kernel drops the lock of one that is killed."""
+    with out.with_name(f".{out.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(parts: FamilyParts, out: Path, seed: int, progress: Progress) -> None:
+    """Build beside `out` and rename. What a killed build left there is cleared away first."""
+    staging = out.with_name(f".{out.name}.building")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
     try:
         _build(parts, staging, seed, progress)
         shutil.rmtree(staging / "work")
@@ -65,7 +86,6 @@ def build_family(parts: FamilyParts, out: Path, seed: int, progress: Progress) -
         staging.rename(out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return out
 
 
 def _stamp(name: str, seed: int) -> dict[str, object]:

@@ -26,7 +26,7 @@ _IGNORED = -100
 @contextmanager
 def reproducible(seed: int, threads: int) -> Iterator[None]:
     """Fix seed, thread count and algorithms; put all three back afterwards."""
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
@@ -35,7 +35,7 @@ def reproducible(seed: int, threads: int) -> Iterator[None]:
             yield
         finally:
             torch.use_deterministic_algorithms(mode=strict)
-            torch.set_num_threads(threads)
+            torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -436,4 +436,4 @@ def test_failed_build_leaves_the_old_family(family: Family, tmp_path: Path) -> N
         build.build_family(broken, out, 0, ignore_progress)
 
     assert digests(out) == before
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny.lock", "tiny"]
