@@ -7,7 +7,7 @@ Read this first. Everything here came from the Hub and is hostile text until som
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -48,8 +48,16 @@ class Channel(StrEnum):
     """The public signal that led us to a candidate."""
 
     DECLARED = "declared"
+    """`base_model` of the card, or of a PEFT configuration, names the release or a known fork of it."""
     TAG = "tag"
+    """Tagged as having its refusals removed, and something else points at the release."""
     NAME = "name"
+    STATEMENT = "statement"
+    """A sentence of the card, or `reproduce/reproduce.json`, names the release."""
+    NAMESPACE = "namespace"
+    """Of an account that has published a fork before."""
+    SHAPE = "shape"
+    """Same architecture and parameter count, and no other origin declared."""
     DIRECT = "direct"
     """Named by the user (`forkwatch scan`)."""
 
@@ -74,6 +82,8 @@ class Candidate:
     repo: RepoId
     channels: tuple[Channel, ...]
     claims: tuple[Claim, ...]
+    seen: RepoSummary | None = None
+    """The row that it was recognised in; None for one named by the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,8 @@ class Snapshot:
 
     repo: RepoId
     commit: Commit
+    object_id: str = ""
+    """The Hub's `_id`."""
     files: tuple[RepoFile, ...]
     """Sorted by path."""
     tags: tuple[str, ...]
@@ -139,13 +151,85 @@ class Cost:
         return Cost(self.requests - other.requests, self.bytes_downloaded - other.bytes_downloaded)
 
 
+class Order(StrEnum):
+    """Orders of a model listing, newest first. `CREATED` is stable while pages are read; `MODIFIED` moves."""
+
+    CREATED = "createdAt"
+    MODIFIED = "lastModified"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListQuery:
+    """One model listing. All conditions must hold."""
+
+    tags: tuple[str, ...] = ()
+    search: str | None = None
+    """Substring of the repository's id."""
+    author: str | None = None
+    parameters: tuple[int, int] | None = None
+    """Least and greatest parameter count."""
+    order: Order = Order.CREATED
+
+
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """What the Hub tells of a model's weights without a read: enough to see that two cannot be the same."""
+
+    architecture: str | None
+    """`config.model_type`, or GGUF's `general.architecture`, lower case."""
+    parameters: int | None
+    """Of all tensors, from the safetensors or GGUF headers; quantised formats may count packed words."""
+    quantized: bool = False
+    """GGUF, or a `quantization_config`: `parameters` is then a hint only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RepoSummary:
-    """A row of a model listing."""
+    """A row of a model listing: a repository as the Hub showed it at one time, without its files."""
 
     repo: RepoId
-    tags: tuple[str, ...]
-    created_at: datetime | None
+    object_id: str = ""
+    """The Hub's `_id`: survives a rename, and differs when a name is registered again."""
+    commit: Commit | None = None
+    """Head of `main`."""
+    tags: tuple[str, ...] = ()
+    access: Access = Access.OPEN
+    created_at: datetime | None = None
+    last_modified: datetime | None = None
+    downloads: int = 0
+    """In the last 30 days, as the Hub counts."""
+    likes: int = 0
+    shape: Shape | None = None
+    adapter_base: str | None = None
+    """`base_model_name_or_path` of a PEFT configuration: hostile text, often a local path."""
+
+
+class EventKind(StrEnum):
+    """What can happen to a repository between two looks at it."""
+
+    NEW_COMMIT = "new-commit"
+    RENAMED = "renamed"
+    DELETED = "deleted"
+    """Gone or private: the Hub does not tell which."""
+    REAPPEARED = "reappeared"
+    REREGISTERED = "re-registered"
+    """The name is the same, the repository is another: `_id` or creation date differ."""
+    GATED = "gated"
+    DISABLED = "disabled"
+    OPENED = "opened"
+    """Neither gated nor disabled any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change of a repository, as far as two looks show it."""
+
+    repo: RepoId
+    """Its name before the change."""
+    kind: EventKind
+    before: str
+    after: str
+    """Commits, names, access or ids, as the kind has it; empty where there is nothing to say."""
 
 
 class ByteSource(Protocol):
@@ -161,6 +245,14 @@ class ByteSource(Protocol):
 
         Raises:
             CrawlerError: they could not be had (network, truncation, a server that ignores Range).
+        """
+        ...
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Each `(offset, length)`, in order; near ranges are fetched as one, distant ones in parallel.
+
+        Raises:
+            CrawlerError: as `read`; nothing is returned unless every range could be had.
         """
         ...
 
@@ -183,8 +275,16 @@ class Hub(Protocol):
         """Spent by this object so far."""
         ...
 
-    def list_models(self, *, tags: tuple[str, ...] = (), search: str | None = None) -> Iterator[RepoSummary]:
-        """Models that carry all `tags` and whose id contains `search`, newest first."""
+    def list_models(self, query: ListQuery, *, since: datetime | None = None) -> Iterator[RepoSummary]:
+        """Models that match, newest first by the query's order; ends at the first one older than `since`."""
+        ...
+
+    def summary(self, repo: RepoId) -> RepoSummary:
+        """One repository as a listing would show it: one call, no files. Its id is the present one.
+
+        Raises:
+            RepoNotFoundError: it is gone, or private.
+        """
         ...
 
     def snapshot(self, repo: RepoId, revision: str | None = None) -> Snapshot:
@@ -199,19 +299,12 @@ class Hub(Protocol):
         """Ranged reads of one file, without downloading it."""
         ...
 
-    def download(self, snapshot: Snapshot, path: str, progress: Progress = ignore_progress) -> Path:
-        """The file in the local cache, its SHA-256 (or git blob id) checked while it streamed."""
+    def tensor_headers(self, snapshot: Snapshot) -> Mapping[str, bytes]:
+        """Safetensors header JSON by file: one call for a sharded model, else one read a file."""
         ...
 
-
-class Source(Protocol):
-    """One channel that finds candidates for a release."""
-
-    @property
-    def channel(self) -> Channel: ...
-
-    def candidates(self, hub: Hub, release: RepoId) -> Iterator[Candidate]:
-        """Candidates, the release itself excluded, each repository at most once."""
+    def download(self, snapshot: Snapshot, path: str, progress: Progress = ignore_progress) -> Path:
+        """The file in the local cache, its SHA-256 (or git blob id) checked while it streamed."""
         ...
 
 
