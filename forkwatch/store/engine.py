@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -16,14 +16,30 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 def open_engine(url: str) -> Engine:
     """An engine on an up-to-date database; SQLite in WAL mode with foreign keys on."""
     engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
+    sqlite = engine.dialect.name == "sqlite"
+    if sqlite:
         event.listen(engine, "connect", _configure_sqlite)
+    with engine.connect() as connection:
+        if sqlite:
+            # A table that is made anew has no rows for a moment. Within a transaction this does nothing.
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+            # The driver begins none before DDL: a kill would leave half of a migration.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        upgrade(connection)
+        if sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first()):
+            raise AssertionError(f"the migration broke a reference: {tuple(broken)}")
+        connection.commit()
+        if sqlite:
+            connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+    return engine
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Run the migrations up to `revision` on a connection; the caller commits."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    return engine
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:

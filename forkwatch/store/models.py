@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import JSON, DateTime, String, TypeDecorator, UniqueConstraint
@@ -23,13 +23,18 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """To naive UTC."""
-        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC; naive on SQLite. PostgreSQL would read a naive time in the zone of the session."""
+        if value is None:
+            return None
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """To aware UTC."""
-        return None if value is None else value.replace(tzinfo=UTC)
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Release(SQLModel, table=True):
@@ -51,15 +56,64 @@ class Release(SQLModel, table=True):
     added_at: datetime = Field(sa_type=UtcDateTime)
 
 
+class RepoRow(SQLModel, table=True):
+    """One repository, through all its names. A name that is registered again is another repository."""
+
+    __tablename__: ClassVar[str] = "repo"
+
+    id: int | None = Field(default=None, primary_key=True)
+    identity: str = Field(unique=True)
+    """The Hub's `_id`; `name:<name>` until it is known."""
+    name: str
+    """The present one; the last one when it is gone."""
+    name_key: str = Field(index=True)
+    """`name` in lower case: the Hub does not tell names apart by case."""
+    summary: dict[str, Any] = Field(sa_type=JSON)
+    """The last `RepoSummary`."""
+    first_seen: datetime = Field(sa_type=UtcDateTime)
+    last_seen: datetime = Field(sa_type=UtcDateTime)
+    last_checked: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When it was last asked for by name."""
+    gone_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When it was first found to be gone; None while it is there."""
+
+
+class EventRow(SQLModel, table=True):
+    """What happened to a repository. Append-only; the same observation twice is one row."""
+
+    __tablename__: ClassVar[str] = "event"
+    __table_args__ = (UniqueConstraint("repo_id", "at", "kind", "before", "after"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    repo_id: int = Field(foreign_key="repo.id")
+    name: str
+    """Its name before the event."""
+    kind: str
+    before: str
+    after: str
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
+class WatermarkRow(SQLModel, table=True):
+    """How far a listing has been walked for a release: the date of its newest row."""
+
+    __tablename__: ClassVar[str] = "watermark"
+
+    release_id: int = Field(foreign_key="release.id", primary_key=True)
+    listing: str = Field(primary_key=True)
+    newest: datetime = Field(sa_type=UtcDateTime)
+    """The least date there is when it had no rows."""
+
+
 class CandidateRow(SQLModel, table=True):
-    """A repository that may be a fork of a release, and what it claims."""
+    """A repository that may be a fork of a release, and what it claims. Channels and claims only grow."""
 
     __tablename__: ClassVar[str] = "candidate"
-    __table_args__ = (UniqueConstraint("release_id", "repo"),)
+    __table_args__ = (UniqueConstraint("release_id", "repo_id"),)
 
     id: int | None = Field(default=None, primary_key=True)
     release_id: int = Field(foreign_key="release.id")
-    repo: str = Field(index=True)
+    repo_id: int = Field(foreign_key="repo.id", index=True)
     channels: list[str] = Field(sa_type=JSON)
     claims: list[dict[str, Any]] = Field(sa_type=JSON)
     first_seen: datetime = Field(sa_type=UtcDateTime)
@@ -72,10 +126,12 @@ class SnapshotRow(SQLModel, table=True):
     """One repository at one commit. Immutable."""
 
     __tablename__: ClassVar[str] = "snapshot"
-    __table_args__ = (UniqueConstraint("repo", "commit"),)
+    __table_args__ = (UniqueConstraint("repo_id", "commit"),)
 
     id: int | None = Field(default=None, primary_key=True)
+    repo_id: int = Field(foreign_key="repo.id")
     repo: str
+    """Its name when it was pinned."""
     commit: str = Field(sa_type=String(40))
     content: dict[str, Any] = Field(sa_type=JSON)
     pinned_at: datetime = Field(sa_type=UtcDateTime)
@@ -107,7 +163,9 @@ class VerdictRow(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     release_id: int = Field(foreign_key="release.id", index=True)
     snapshot_id: int = Field(foreign_key="snapshot.id", index=True)
+    repo_id: int = Field(foreign_key="repo.id", index=True)
     repo: str
+    """Its name at the time."""
     label: str
     document: dict[str, Any] = Field(sa_type=JSON)
     """The `forkwatch.scan/1` document."""
@@ -116,13 +174,18 @@ class VerdictRow(SQLModel, table=True):
 
 
 class MetricSample(SQLModel, table=True):
-    """Downloads and likes of a repository, as the Hub reported them at one time."""
+    """Downloads and likes of a repository, as the Hub reported them at one time.
+
+    Kept when they differ from the last sample, and at most once a day (UTC): a later figure of the same day
+    replaces the earlier one, so that many listings in a day do not become many rows.
+    """
 
     __tablename__: ClassVar[str] = "metric_sample"
-    __table_args__ = (UniqueConstraint("repo", "sampled_at"),)
+    __table_args__ = (UniqueConstraint("repo_id", "day"),)
 
     id: int | None = Field(default=None, primary_key=True)
-    repo: str = Field(index=True)
+    repo_id: int = Field(foreign_key="repo.id", index=True)
+    day: date
     sampled_at: datetime = Field(sa_type=UtcDateTime)
     downloads: int
     likes: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -11,44 +12,36 @@ from pydantic import TypeAdapter
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
-from crawler.interface import Candidate, Claim, Snapshot
-from forkwatch.store.models import CandidateRow, MetricSample, Release, Result, SnapshotRow, VerdictRow
+from crawler.interface import EventKind, RepoId, RepoSummary, Snapshot
+from forkwatch.store.models import (
+    CandidateRow,
+    EventRow,
+    MetricSample,
+    Release,
+    RepoRow,
+    Result,
+    SnapshotRow,
+    VerdictRow,
+)
+from forkwatch.store.repos import Repos, chunks
+from forkwatch.store.values import (
+    SNAPSHOT,
+    History,
+    KeptEvent,
+    Known,
+    Sample,
+    Spent,
+    StageKey,
+    Verdict,
+    load_channels,
+    load_claims,
+    load_summary,
+)
 from reports.scan import ScanDocument, VerdictLabel
 
 T = TypeVar("T")
 
-_SNAPSHOT = TypeAdapter(Snapshot)
-_CLAIMS = TypeAdapter(tuple[Claim, ...])
 _DOCUMENT = TypeAdapter(ScanDocument)
-
-
-@dataclass(frozen=True, slots=True)
-class StageKey:
-    """What a result is about; the identity of DESIGN section 3."""
-
-    snapshot_id: int
-    root_digest: str
-    stage: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What computing a result cost."""
-
-    seconds: float
-    requests: int
-    bytes_downloaded: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One row of the append-only verdict log."""
-
-    repo: str
-    created_at: datetime
-    before: VerdictLabel | None
-    document: ScanDocument
 
 
 class Store:
@@ -62,14 +55,30 @@ class Store:
         """Give the connections back."""
         self._engine.dispose()
 
-    def _session(self) -> Session:
+    @property
+    def now(self) -> datetime:
+        """The time, as this store's rows are dated."""
+        return self._now()
+
+    def session(self) -> Session:
+        """A session whose rows stay readable after the commit; for the store's own modules."""
         return Session(self._engine, expire_on_commit=False)
+
+    @contextmanager
+    def repos(self, *summaries: RepoSummary) -> Iterator[Repos]:
+        """Observe a few repositories in a transaction of its own."""
+        with self.session() as session:
+            repos = Repos(session, self._now())
+            repos.load(summaries)
+            yield repos
+            repos.write()
+            session.commit()
 
     # --- releases ---
 
     def add_release(self, release: Release) -> Release:
         """Insert a release, or replace the pin of the one with the same name."""
-        with self._session() as session:
+        with self.session() as session:
             known = session.exec(select(Release).where(Release.repo == release.repo)).first()
             if known is not None:
                 release.id, release.added_at = known.id, known.added_at
@@ -81,55 +90,35 @@ class Store:
 
     def releases(self) -> tuple[Release, ...]:
         """All guarded releases by name."""
-        with self._session() as session:
+        with self.session() as session:
             return tuple(session.exec(select(Release).order_by(Release.repo)))
 
     # --- candidates and snapshots ---
 
-    def record_candidates(self, release_id: int, candidates: Iterable[Candidate]) -> int:
-        """Insert or refresh candidates in one transaction; returns how many are new."""
-        now, new = self._now(), 0
-        with self._session() as session:
-            known = {row.repo: row for row in self._candidate_rows(session, release_id)}
-            for candidate in candidates:
-                row = known.get(candidate.repo)
-                if row is None:
-                    new += 1
-                    row = CandidateRow(
-                        release_id=release_id,
-                        repo=candidate.repo,
-                        channels=[],
-                        claims=[],
-                        first_seen=now,
-                        last_seen=now,
-                    )
-                row.channels = [str(channel) for channel in candidate.channels]
-                row.claims = _CLAIMS.dump_python(candidate.claims, mode="json")
-                row.last_seen = now
-                session.add(row)
-            session.commit()
-        return new
+    def candidates(self, release_id: int) -> tuple[Known, ...]:
+        """Candidates of a release by name, those that are gone included."""
+        return self._known(release_id)
 
-    @staticmethod
-    def _candidate_rows(session: Session, release_id: int) -> list[CandidateRow]:
-        query = select(CandidateRow).where(CandidateRow.release_id == release_id).order_by(CandidateRow.repo)
-        return list(session.exec(query))
+    def candidate(self, release_id: int, repo: str) -> Known | None:
+        """The candidate of that name; one that is gone only when no other has the name."""
+        found = self._known(release_id, RepoRow.name_key == repo.lower())
+        return min(found, key=lambda known: known.gone_at is not None, default=None)
 
-    def candidates(self, release_id: int) -> tuple[CandidateRow, ...]:
-        """Candidates of a release by name."""
-        with self._session() as session:
-            return tuple(self._candidate_rows(session, release_id))
+    def _known(self, release_id: int, *conditions: Any) -> tuple[Known, ...]:
+        query = (
+            select(CandidateRow, RepoRow)
+            .join(RepoRow, col(RepoRow.id) == col(CandidateRow.repo_id))
+            .where(CandidateRow.release_id == release_id, *conditions)
+            .order_by(RepoRow.name, RepoRow.id)  # type: ignore[arg-type]  # a column, for the class
+        )
+        with self.session() as session:
+            return tuple(_known(row, repo) for row, repo in session.exec(query))
 
-    @staticmethod
-    def claims(row: CandidateRow) -> tuple[Claim, ...]:
-        """The claims of a candidate, as values."""
-        return _CLAIMS.validate_python(row.claims)
-
-    def set_gap(self, release_id: int, repo: str, reason: str | None) -> None:
+    def set_gap(self, release_id: int, repo_id: int, reason: str | None) -> None:
         """Say why a candidate has no verdict, or that it has one now (None)."""
-        with self._session() as session:
+        with self.session() as session:
             query = select(CandidateRow).where(
-                CandidateRow.release_id == release_id, CandidateRow.repo == repo
+                CandidateRow.release_id == release_id, CandidateRow.repo_id == repo_id
             )
             row = session.exec(query).first()
             if row is not None:
@@ -137,51 +126,59 @@ class Store:
                 session.add(row)
                 session.commit()
 
-    def pin(self, snapshot: Snapshot) -> int:
-        """The id of a snapshot, inserting it and a sample of its metrics when it is new."""
-        with self._session() as session:
+    def lose(self, known: RepoSummary) -> None:
+        """A repository that was asked for and is not there."""
+        with self.repos(known) as repos:
+            repos.lose(known)
+
+    def pin(self, snapshot: Snapshot, *, head: bool = False) -> int:
+        """The id of a snapshot, inserting it when it is new.
+
+        `head`: it is the present state of its repository, and so an observation of it.
+        """
+        seen = _summary(snapshot)
+        with self.session() as session:
+            repos = Repos(session, self._now())
+            repos.load([seen])
+            repo = repos.see(seen if head else replace(seen, commit=None))
+            repos.write()
             query = select(SnapshotRow).where(
-                SnapshotRow.repo == snapshot.repo, SnapshotRow.commit == snapshot.commit
+                SnapshotRow.repo_id == repo.id, SnapshotRow.commit == snapshot.commit
             )
             row = session.exec(query).first()
             if row is None:
-                content = _SNAPSHOT.dump_python(snapshot, mode="json")
                 row = SnapshotRow(
-                    repo=snapshot.repo, commit=snapshot.commit, content=content, pinned_at=self._now()
+                    repo_id=repo.id or 0,
+                    repo=snapshot.repo,
+                    commit=snapshot.commit,
+                    content=SNAPSHOT.dump_python(snapshot, mode="json"),
+                    pinned_at=self._now(),
                 )
                 session.add(row)
-            self._sample(session, snapshot)
             session.commit()
             if row.id is None:
                 raise AssertionError("a committed row has an id")
             return row.id
 
-    @staticmethod
-    def _last_sample(session: Session, repo: str) -> MetricSample | None:
+    def snapshot(self, repo: str, commit: str) -> Snapshot | None:
+        """A snapshot that was pinned before, under the present name of its repository."""
         query = (
-            select(MetricSample)
-            .where(MetricSample.repo == repo)
-            .order_by(col(MetricSample.sampled_at).desc())
+            select(SnapshotRow, RepoRow.name)
+            .join(RepoRow, col(RepoRow.id) == col(SnapshotRow.repo_id))
+            .where(RepoRow.name_key == repo.lower(), SnapshotRow.commit == commit)
+            .where(col(RepoRow.gone_at).is_(None))
         )
-        return session.exec(query.limit(1)).first()
-
-    def _sample(self, session: Session, snapshot: Snapshot) -> None:
-        last = self._last_sample(session, snapshot.repo)
-        if last is None or (last.downloads, last.likes) != (snapshot.downloads, snapshot.likes):
-            session.add(
-                MetricSample(
-                    repo=snapshot.repo,
-                    sampled_at=self._now(),
-                    downloads=snapshot.downloads,
-                    likes=snapshot.likes,
-                )
-            )
+        with self.session() as session:
+            found = session.exec(query).first()
+        if found is None:
+            return None
+        return replace(SNAPSHOT.validate_python(found[0].content), repo=RepoId(found[1]))
 
     # --- results ---
 
     def result(self, key: StageKey, kind: TypeAdapter[T]) -> tuple[T, datetime] | None:
         """A stored result and when it was computed."""
-        with self._session() as session:
+        with self.session() as session:
             row = session.exec(
                 select(Result).where(
                     Result.snapshot_id == key.snapshot_id,
@@ -196,7 +193,7 @@ class Store:
         """Keep a result; the time it was kept at."""
         now = self._now()
         payload = {"value": kind.dump_python(value, mode="json")}
-        with self._session() as session:
+        with self.session() as session:
             session.add(
                 Result(
                     snapshot_id=key.snapshot_id,
@@ -215,7 +212,7 @@ class Store:
 
     def spent(self, snapshot_id: int, root_digest: str) -> Spent:
         """What all results of a snapshot cost together."""
-        with self._session() as session:
+        with self.session() as session:
             query = select(Result).where(Result.snapshot_id == snapshot_id, Result.root_digest == root_digest)
             rows = session.exec(query).all()
         return Spent(
@@ -224,21 +221,16 @@ class Store:
             sum(row.bytes_downloaded for row in rows),
         )
 
-    def metrics(self, repo: str) -> tuple[int, int] | None:
-        """Downloads and likes of a repository at the last sample."""
-        with self._session() as session:
-            row = self._last_sample(session, repo)
-        return None if row is None else (row.downloads, row.likes)
-
     # --- verdicts ---
 
     def add_verdict(self, release_id: int, snapshot_id: int, document: ScanDocument) -> bool:
         """Append a verdict unless the last one about this repository says the same; True when appended."""
         payload = _DOCUMENT.dump_python(document, mode="json")
-        with self._session() as session:
+        with self.session() as session:
+            repo_id = session.exec(select(SnapshotRow.repo_id).where(SnapshotRow.id == snapshot_id)).one()
             last = session.exec(
                 select(VerdictRow)
-                .where(VerdictRow.release_id == release_id, VerdictRow.repo == document.repo)
+                .where(VerdictRow.release_id == release_id, VerdictRow.repo_id == repo_id)
                 .order_by(col(VerdictRow.id).desc())
                 .limit(1)
             ).first()
@@ -248,6 +240,7 @@ class Store:
                 VerdictRow(
                     release_id=release_id,
                     snapshot_id=snapshot_id,
+                    repo_id=repo_id,
                     repo=document.repo,
                     label=document.verdict.label,
                     document=payload,
@@ -260,7 +253,7 @@ class Store:
 
     def verdicts(self, release_id: int) -> tuple[Verdict, ...]:
         """The whole verdict log of a release, oldest first."""
-        with self._session() as session:
+        with self.session() as session:
             query = select(VerdictRow).where(VerdictRow.release_id == release_id).order_by(col(VerdictRow.id))
             rows = session.exec(query).all()
         documents = {row.id: _DOCUMENT.validate_python(row.document) for row in rows}
@@ -268,8 +261,46 @@ class Store:
             key: value.verdict.label for key, value in documents.items()
         }
         return tuple(
-            Verdict(row.repo, row.created_at, labels.get(row.supersedes), documents[row.id]) for row in rows
+            Verdict(row.repo_id, row.repo, row.created_at, labels.get(row.supersedes), documents[row.id])
+            for row in rows
         )
+
+    # --- history ---
+
+    def histories(self, repo_ids: Iterable[int]) -> dict[int, History]:
+        """Events and samples of repositories, by id."""
+        wanted = sorted(set(repo_ids))
+        events: dict[int, list[KeptEvent]] = {}
+        samples: dict[int, list[Sample]] = {}
+        repos: list[RepoRow] = []
+        with self.session() as session:
+            for chunk in chunks(wanted):
+                repos += session.exec(select(RepoRow).where(col(RepoRow.id).in_(chunk)))
+                for event in session.exec(
+                    select(EventRow).where(col(EventRow.repo_id).in_(chunk)).order_by(col(EventRow.id))
+                ):
+                    events.setdefault(event.repo_id, []).append(_event(event))
+                for sample in session.exec(
+                    select(MetricSample)
+                    .where(col(MetricSample.repo_id).in_(chunk))
+                    .order_by(col(MetricSample.day))
+                ):
+                    samples.setdefault(sample.repo_id, []).append(
+                        Sample(sample.sampled_at, sample.downloads, sample.likes)
+                    )
+        return {
+            row.id: History(
+                repo_id=row.id,
+                identity=row.identity,
+                repo=row.name,
+                first_seen=row.first_seen,
+                gone_at=row.gone_at,
+                events=tuple(events.get(row.id, ())),
+                samples=tuple(samples.get(row.id, ())),
+            )
+            for row in repos
+            if row.id is not None
+        }
 
 
 _VOLATILE = frozenset({"hub", "cost", "scanned_at"})
@@ -278,3 +309,38 @@ _VOLATILE = frozenset({"hub", "cost", "scanned_at"})
 
 def _said(document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in _VOLATILE}
+
+
+def _known(row: CandidateRow, repo: RepoRow) -> Known:
+    return Known(
+        repo_id=row.repo_id,
+        identity=repo.identity,
+        repo=RepoId(repo.name),
+        channels=load_channels(row.channels),
+        claims=load_claims(row.claims),
+        summary=load_summary(repo.summary),
+        first_seen=row.first_seen,
+        last_seen=row.last_seen,
+        last_checked=repo.last_checked,
+        gone_at=repo.gone_at,
+        gap=row.gap,
+    )
+
+
+def _event(row: EventRow) -> KeptEvent:
+    return KeptEvent(row.at, EventKind(row.kind), row.name, row.before, row.after)
+
+
+def _summary(snapshot: Snapshot) -> RepoSummary:
+    """What a snapshot of the head tells of its repository."""
+    return RepoSummary(
+        repo=snapshot.repo,
+        object_id=snapshot.object_id,
+        commit=snapshot.commit,
+        tags=snapshot.tags,
+        access=snapshot.access,
+        created_at=snapshot.created_at,
+        last_modified=snapshot.last_modified,
+        downloads=snapshot.downloads,
+        likes=snapshot.likes,
+    )

@@ -15,10 +15,13 @@ from sqlalchemy import Engine
 from sqlmodel import SQLModel
 
 from crawler.interface import Candidate, Channel
+from crawler.sources.interface import Batch
 from detector.interface import FileMatch
 from forkwatch.store.engine import open_engine
 from forkwatch.store.models import Release
-from forkwatch.store.store import Spent, StageKey, Store
+from forkwatch.store.memory import StoreMemory
+from forkwatch.store.store import Store
+from forkwatch.store.values import Spent, StageKey
 from tests.forkwatch.samples import DECLARED, FORK, MATCH, RELEASE, SNAPSHOT
 from tests.reports.samples import FORKS, scan
 
@@ -95,23 +98,30 @@ def test_result_is_read_back_as_stored(store: Store) -> None:
 
 def test_pinning_twice_is_one_snapshot(store: Store) -> None:
     """A commit is one snapshot; changed download figures are a new sample of it, not a new snapshot."""
-    first = store.pin(SNAPSHOT)
-    second = store.pin(replace(SNAPSHOT, downloads=99))
+    first = store.pin(SNAPSHOT, head=True)
+    second = store.pin(replace(SNAPSHOT, downloads=99), head=True)
 
     assert first == second
-    assert store.metrics(FORK) == (99, SNAPSHOT.likes)
+    assert [sample.downloads for sample in store.histories([1])[1].samples] == [99]
 
 
 def test_candidates_are_remembered(store: Store) -> None:
     """A candidate is new once; its claims come back as values, and its gap can be set and cleared."""
     release = _release(store)
-    found = (Candidate(FORK, (Channel.DECLARED,), (DECLARED,)),)
+    batch = Batch("name:guarded", None, (Candidate(FORK, (Channel.DECLARED,), (DECLARED,)),), 1)
 
-    assert [store.record_candidates(release, found) for _ in range(2)] == [1, 0]
-    store.set_gap(release, FORK, "gated")
-    row = store.candidates(release)[0]
-    assert store.claims(row) == (DECLARED,)
-    assert row.gap == "gated"
+    found = []
+    for _ in range(2):
+        memory = StoreMemory(store, release)
+        memory.keep(batch)
+        found.append(len(memory.kept.new))
+
+    assert found == [1, 0]
+    known = store.candidate(release, FORK)
+    assert known is not None
+    assert known.claims == (DECLARED,)
+    store.set_gap(release, known.repo_id, "gated")
+    assert [known.gap for known in store.candidates(release)] == ["gated"]
 
 
 def test_verdicts_are_appended_only_when_they_say_something_new(store: Store) -> None:

@@ -1,0 +1,230 @@
+"""What a crawl of one release remembers: a `crawler.sources.interface.Memory` over the database."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+from sqlmodel import Session, col, select
+
+from crawler.interface import Candidate, EventKind, RepoId, RepoSummary
+from crawler.sources.interface import Batch
+from forkwatch.store.models import CandidateRow, RepoRow, WatermarkRow
+from forkwatch.store.repos import Repos, chunks
+from forkwatch.store.store import Store
+from forkwatch.store.values import (
+    Known,
+    dump_channels,
+    dump_claims,
+    load_channels,
+    load_claims,
+    load_summary,
+)
+
+NO_ROWS = datetime.min.replace(tzinfo=UTC)
+"""Watermark of a listing that was walked to its end and had no rows."""
+
+Pair = tuple[RepoSummary, RepoSummary | None]
+"""What was known of a repository, and what a look at it shows; None when it is gone."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """What this object has written so far."""
+
+    new: set[RepoId] = field(default_factory=set)
+    """Candidates that were not known."""
+    events: Counter[EventKind] = field(default_factory=Counter)
+
+
+class StoreMemory:
+    """Remembers for one release. Candidates are read once and held: some 3 kB each."""
+
+    def __init__(self, store: Store, release_id: int) -> None:
+        self._store = store
+        self._release_id = release_id
+        self._members: dict[RepoId, Candidate] | None = None
+        self.kept = Kept()
+
+    # --- the protocol ---
+
+    def watermark(self, listing: str) -> datetime | None:
+        """Date of the newest row of the last finished walk; `NO_ROWS`; None: never finished."""
+        with self._store.session() as session:
+            row = session.get(WatermarkRow, (self._release_id, listing))
+        return None if row is None else row.newest
+
+    def members(self) -> Mapping[RepoId, Candidate]:
+        """Every candidate, by present name; one that is gone only while no other has its name."""
+        return MappingProxyType(self._loaded())
+
+    def keep(self, batch: Batch) -> None:
+        """Candidates, what happened to them, and the watermark, in one transaction."""
+        members = self._loaded()
+        with self._store.session() as session:
+            now = self._store.now
+            repos = Repos(session, now)
+            seen = [(candidate, _seen(candidate)) for candidate in batch.candidates]
+            repos.load(summary for _, summary in seen)
+            rows = [(candidate, repos.see(summary)) for candidate, summary in seen]
+            events = repos.write()
+            new = self._write_candidates(session, rows, now)
+            self._write_watermark(session, batch)
+            session.commit()
+        self.kept.new |= new
+        self.kept.events.update(event.kind for event in events)
+        renamed = {event.repo for event in events if event.kind is EventKind.RENAMED}
+        for name in renamed:
+            members.pop(RepoId(name), None)
+        self._reload({row.id for _, row in rows if row.id is not None})
+
+    # --- beyond it ---
+
+    def known(self) -> tuple[Known, ...]:
+        """Candidates to look at again: those not looked at for longest first, the gone ones last."""
+        return tuple(
+            sorted(
+                self._store.candidates(self._release_id),
+                key=lambda known: (
+                    known.gone_at is not None,
+                    known.last_checked or NO_ROWS,
+                    known.repo,
+                ),
+            )
+        )
+
+    def check(self, pairs: Iterable[Pair]) -> int:
+        """Keep what looks at single repositories showed, some at a time; how many were looked at."""
+        looked = 0
+        for some in chunks(pairs, 50):
+            with self._store.session() as session:
+                repos = Repos(session, self._store.now)
+                repos.load([summary for pair in some for summary in pair if summary is not None])
+                changed = []
+                for before, after in some:
+                    row = repos.lose(before) if after is None else repos.see(after, checked=True)
+                    changed.append((before, after, row))
+                events = repos.write()
+                for before, after, row in changed:
+                    self._follow(session, before, after, row)
+                session.commit()
+            looked += len(some)
+            self.kept.events.update(event.kind for event in events)
+        self._members = None
+        return looked
+
+    # --- writing ---
+
+    def _write_candidates(
+        self, session: Session, rows: list[tuple[Candidate, RepoRow]], now: datetime
+    ) -> set[RepoId]:
+        known: dict[int, CandidateRow] = {}
+        for chunk in chunks(row.id for _, row in rows if row.id is not None):
+            query = select(CandidateRow).where(
+                CandidateRow.release_id == self._release_id, col(CandidateRow.repo_id).in_(chunk)
+            )
+            known.update({row.repo_id: row for row in session.exec(query)})
+        new = set()
+        for candidate, repo in rows:
+            row = known.get(repo.id or 0)
+            if row is None:
+                new.add(candidate.repo)
+                row = known[repo.id or 0] = CandidateRow(
+                    release_id=self._release_id,
+                    repo_id=repo.id or 0,
+                    channels=[],
+                    claims=[],
+                    first_seen=now,
+                    last_seen=now,
+                )
+            channels = dump_channels((*load_channels(row.channels), *candidate.channels))
+            claims = dump_claims((*load_claims(row.claims), *candidate.claims))
+            if channels != row.channels:
+                row.channels = channels
+            if claims != row.claims:
+                row.claims = claims
+            row.last_seen = now
+            session.add(row)
+        return new
+
+    def _write_watermark(self, session: Session, batch: Batch) -> None:
+        row = session.get(WatermarkRow, (self._release_id, batch.listing))
+        newest = batch.newest or NO_ROWS
+        if row is None:
+            row = WatermarkRow(release_id=self._release_id, listing=batch.listing, newest=newest)
+        row.newest = max(row.newest, newest)  # a walk of recent rows only may find none
+        session.add(row)
+
+    def _follow(
+        self, session: Session, before: RepoSummary, after: RepoSummary | None, row: RepoRow | None
+    ) -> None:
+        """A name that was registered again is a candidate as well, with no claims: it is examined as new."""
+        if row is None or after is None or before.repo.lower() != after.repo.lower():
+            return
+        query = select(CandidateRow).where(
+            CandidateRow.release_id == self._release_id, CandidateRow.repo_id == row.id
+        )
+        if session.exec(query).first() is not None:
+            return
+        former = session.exec(
+            select(CandidateRow)
+            .join(RepoRow, col(RepoRow.id) == col(CandidateRow.repo_id))
+            .where(CandidateRow.release_id == self._release_id, RepoRow.name_key == row.name_key)
+        ).first()
+        self.kept.new.add(after.repo)
+        now = self._store.now
+        session.add(
+            CandidateRow(
+                release_id=self._release_id,
+                repo_id=row.id or 0,
+                channels=[] if former is None else former.channels,
+                claims=[],
+                first_seen=now,
+                last_seen=now,
+            )
+        )
+
+    # --- members ---
+
+    def _loaded(self) -> dict[RepoId, Candidate]:
+        if self._members is None:
+            self._members = {}
+            self._reload(None)
+        return self._members
+
+    def _reload(self, repo_ids: set[int] | None) -> None:
+        """Read members again: all (None), or those that changed."""
+        members = self._members if self._members is not None else {}
+        query = (
+            select(RepoRow.name, RepoRow.summary, RepoRow.gone_at, CandidateRow.channels, CandidateRow.claims)
+            .join(CandidateRow, col(CandidateRow.repo_id) == col(RepoRow.id))
+            .where(CandidateRow.release_id == self._release_id)
+            .order_by(col(RepoRow.gone_at).is_(None), col(RepoRow.id))  # who has the name now comes last
+        )
+        with self._store.session() as session:
+            parts = [query]
+            if repo_ids is not None:
+                parts = [query.where(col(RepoRow.id).in_(chunk)) for chunk in chunks(sorted(repo_ids))]
+            for part in parts:
+                for name, summary, _, channels, claims in session.execute(
+                    part.execution_options(yield_per=500)
+                ):
+                    members[RepoId(name)] = Candidate(
+                        repo=RepoId(name),
+                        channels=load_channels(channels),
+                        claims=load_claims(claims),
+                        seen=_interned(load_summary(summary)),
+                    )
+
+
+def _seen(candidate: Candidate) -> RepoSummary:
+    return candidate.seen or RepoSummary(repo=candidate.repo)
+
+
+def _interned(summary: RepoSummary) -> RepoSummary:
+    """The same few hundred tags are on all of them; held once, 5,000 summaries take a third of the memory."""
+    return replace(summary, tags=tuple(sys.intern(tag) for tag in summary.tags))
