@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 
+import sqlalchemy as sql
 from sqlmodel import Session, col, select
 
-from crawler.interface import Candidate, EventKind, RepoId, RepoSummary
-from crawler.sources.interface import Batch
-from forkwatch.store.models import CandidateRow, RepoRow, WatermarkRow
-from forkwatch.store.repos import Repos, chunks
+from crawler.interface import Candidate, Claim, Commit, EventKind, RepoId, RepoSummary
+from crawler.sources.interface import Batch, Reading
+from forkwatch.store.models import CandidateRow, ReadingRow, RepoRow, WatermarkRow
+from forkwatch.store.repos import Repos, chunks, insert_into
 from forkwatch.store.store import Store
 from forkwatch.store.values import (
     Known,
@@ -27,6 +28,9 @@ from forkwatch.store.values import (
 
 NO_ROWS = datetime.min.replace(tzinfo=UTC)
 """Watermark of a listing that was walked to its end and had no rows."""
+
+MAX_CLAIMS = 64
+"""Of one candidate, over all states of its card."""
 
 Pair = tuple[RepoSummary, RepoSummary | None]
 """What was known of a repository, and what a look at it shows; None when it is gone."""
@@ -62,8 +66,17 @@ class StoreMemory:
         """Every candidate, by present name; one that is gone only while no other has its name."""
         return MappingProxyType(self._loaded())
 
+    def readings(self) -> Mapping[RepoId, Reading]:
+        """What cards said when they were last read."""
+        query = select(ReadingRow).where(ReadingRow.release_id == self._release_id)
+        with self._store.session() as session:
+            return {
+                RepoId(row.repo): Reading(RepoId(row.repo), Commit(row.commit), load_claims(row.claims))
+                for row in session.exec(query)
+            }
+
     def keep(self, batch: Batch) -> None:
-        """Candidates, what happened to them, and the watermark, in one transaction."""
+        """Candidates, what happened to them, readings and the watermark, in one transaction."""
         members = self._loaded()
         with self._store.session() as session:
             now = self._store.now
@@ -73,7 +86,9 @@ class StoreMemory:
             rows = [(candidate, repos.see(summary)) for candidate, summary in seen]
             events = repos.write()
             new = self._write_candidates(session, rows, now)
-            self._write_watermark(session, batch)
+            self._write_readings(session, batch)
+            if batch.complete:
+                self._write_watermark(session, batch)
             session.commit()
         self.kept.new |= new
         self.kept.events.update(event.kind for event in events)
@@ -142,7 +157,7 @@ class StoreMemory:
                     last_seen=now,
                 )
             channels = dump_channels((*load_channels(row.channels), *candidate.channels))
-            claims = dump_claims((*load_claims(row.claims), *candidate.claims))
+            claims = dump_claims(_together(load_claims(row.claims), candidate.claims))
             if channels != row.channels:
                 row.channels = channels
             if claims != row.claims:
@@ -150,6 +165,23 @@ class StoreMemory:
             row.last_seen = now
             session.add(row)
         return new
+
+    def _write_readings(self, session: Session, batch: Batch) -> None:
+        rows = [
+            {
+                "release_id": self._release_id,
+                "repo": reading.repo,
+                "commit": reading.commit,
+                "claims": dump_claims(reading.claims),
+            }
+            for reading in batch.readings
+        ]
+        if rows:
+            insert = insert_into(session, ReadingRow)
+            new = {"commit": insert.excluded.commit, "claims": insert.excluded.claims}
+            session.execute(
+                insert.on_conflict_do_update(index_elements=["release_id", "repo"], set_=new), rows
+            )
 
     def _write_watermark(self, session: Session, batch: Batch) -> None:
         row = session.get(WatermarkRow, (self._release_id, batch.listing))
@@ -200,9 +232,14 @@ class StoreMemory:
         """Read members again: all (None), or those that changed."""
         members = self._members if self._members is not None else {}
         query = (
-            select(RepoRow.name, RepoRow.summary, RepoRow.gone_at, CandidateRow.channels, CandidateRow.claims)
+            sql.select(
+                col(RepoRow.name),
+                col(RepoRow.summary),
+                col(CandidateRow.channels),
+                col(CandidateRow.claims),
+            )
             .join(CandidateRow, col(CandidateRow.repo_id) == col(RepoRow.id))
-            .where(CandidateRow.release_id == self._release_id)
+            .where(col(CandidateRow.release_id) == self._release_id)
             .order_by(col(RepoRow.gone_at).is_(None), col(RepoRow.id))  # who has the name now comes last
         )
         with self._store.session() as session:
@@ -210,15 +247,18 @@ class StoreMemory:
             if repo_ids is not None:
                 parts = [query.where(col(RepoRow.id).in_(chunk)) for chunk in chunks(sorted(repo_ids))]
             for part in parts:
-                for name, summary, _, channels, claims in session.execute(
-                    part.execution_options(yield_per=500)
-                ):
+                for name, summary, channels, claims in session.execute(part.execution_options(yield_per=500)):
                     members[RepoId(name)] = Candidate(
                         repo=RepoId(name),
                         channels=load_channels(channels),
                         claims=load_claims(claims),
                         seen=_interned(load_summary(summary)),
                     )
+
+
+def _together(kept: Sequence[Claim], found: Sequence[Claim]) -> tuple[Claim, ...]:
+    """Both. No claim that was kept is lost, and a card that is rewritten daily cannot fill the disk."""
+    return tuple(dict.fromkeys((*kept, *found)))[: max(MAX_CLAIMS, len(kept))]
 
 
 def _seen(candidate: Candidate) -> RepoSummary:

@@ -105,6 +105,17 @@ class WatermarkRow(SQLModel, table=True):
     """The least date there is when it had no rows."""
 
 
+class ReadingRow(SQLModel, table=True):
+    """What the card of a repository said at one commit, so that no crawl of the release reads it again."""
+
+    __tablename__: ClassVar[str] = "reading"
+
+    release_id: int = Field(foreign_key="release.id", primary_key=True)
+    repo: str = Field(primary_key=True)
+    commit: str = Field(sa_type=String(40))
+    claims: list[dict[str, Any]] = Field(sa_type=JSON)
+
+
 class CandidateRow(SQLModel, table=True):
     """A repository that may be a fork of a release, and what it claims. Channels and claims only grow."""
 

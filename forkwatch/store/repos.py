@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TypeVar
 
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, SQLModel, col, func, select
 
 from crawler.history import changes
 from crawler.interface import Event, EventKind, RepoSummary
@@ -191,9 +191,7 @@ class Repos:
         ]
         if not rows:
             return
-        on_sqlite = self._session.get_bind().dialect.name == "sqlite"
-        insert = (sqlite.insert if on_sqlite else postgresql.insert)(EventRow)
-        self._session.execute(insert.on_conflict_do_nothing(), rows)
+        self._session.execute(insert_into(self._session, EventRow).on_conflict_do_nothing(), rows)
 
     def _write_samples(self) -> None:
         last = self._last_samples([row.id for row, _ in self._samples.values() if row.id is not None])
@@ -247,6 +245,13 @@ def _earlier(seen: RepoSummary, holder: RepoRow) -> bool:
     if created is not None and seen.created_at is not None:
         return seen.created_at < created
     return seen.commit is None
+
+
+def insert_into(session: Session, table: type[SQLModel]) -> sqlite.Insert | postgresql.Insert:
+    """An `INSERT` that can say what to do on a conflict; the two databases spell it alike."""
+    if session.get_bind().dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
 
 
 def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:

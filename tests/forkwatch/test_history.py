@@ -26,9 +26,9 @@ from crawler.interface import (
     RepoSummary,
     Shape,
 )
-from crawler.sources.interface import Batch
+from crawler.sources.interface import Batch, Reading
 from forkwatch.store.engine import open_engine, upgrade
-from forkwatch.store.memory import NO_ROWS, StoreMemory
+from forkwatch.store.memory import MAX_CLAIMS, NO_ROWS, StoreMemory
 from forkwatch.store.models import Release
 from forkwatch.store.store import Store
 from forkwatch.store.values import KeptEvent
@@ -175,6 +175,29 @@ def test_watermark_is_of_one_listing_and_never_goes_back(store: Store, release: 
     assert memory.watermark("y") is None
 
 
+def test_a_walk_that_was_cut_short_keeps_what_it_found(store: Store, release: int) -> None:
+    """Candidates and readings of an incomplete batch are kept, its watermark is not."""
+    memory = StoreMemory(store, release)
+    reading = Reading(B, Commit("c" * 40), (DECLARED,))
+    memory.keep(replace(batch(summary(), newest=CREATED), complete=False, readings=(reading,)))
+    again = replace(reading, commit=Commit("d" * 40), claims=())
+    memory.keep(replace(batch(), complete=False, readings=(again,)))
+
+    assert memory.watermark("listing") is None
+    assert set(memory.members()) == {A}
+    assert dict(memory.readings()) == {B: again}
+
+
+def test_a_card_rewritten_daily_is_bounded(store: Store, release: int) -> None:
+    """No claim that was kept is lost, and there are at most so many."""
+    memory = StoreMemory(store, release)
+    for number in range(MAX_CLAIMS + 10):
+        memory.keep(batch(summary(), claim=Claim(None, None, f"claim {number}")))
+
+    (known,) = store.candidates(release)
+    assert {claim.statement for claim in known.claims} == {f"claim {number}" for number in range(MAX_CLAIMS)}
+
+
 def test_a_batch_is_kept_whole_or_not_at_all(store: Store, release: int, engine: Engine) -> None:
     """When the watermark cannot be written, neither are the candidates."""
     with engine.begin() as connection:
@@ -191,7 +214,7 @@ def test_a_batch_is_kept_whole_or_not_at_all(store: Store, release: int, engine:
 
 
 def test_a_batch_of_a_thousand_takes_well_under_a_second(store: Store, release: int) -> None:
-    """New or known, a thousand rows are a handful of statements. Bounds are five times what two cores need."""
+    """New or known, a thousand rows are a handful of statements. The bound is for a busy machine."""
     rows = [summary(RepoId(f"org/m{number}"), str(number)) for number in range(1000)]
     memory = StoreMemory(store, release)
     spent = []
@@ -373,7 +396,7 @@ def test_a_name_that_was_registered_again_inherits_nothing(
     assert (new.identity, new.gone_at, new.first_seen) == ("9", None, clock.now)
     assert kinds(store, release) == {"1": [EventKind.REREGISTERED], "9": []}
     verdicts = store.verdicts(release)
-    assert [verdict.repo_id for verdict in verdicts][0] == old.repo_id
+    assert verdicts[0].repo_id == old.repo_id
     assert [verdict.before for verdict in verdicts] == [None] * len(verdicts)
     assert store.candidate(release, A) == new
     assert store.snapshot(A, "c" * 40) is None or by == "pin"
@@ -381,7 +404,7 @@ def test_a_name_that_was_registered_again_inherits_nothing(
 
 
 def test_a_deleted_name_registered_later_is_another(store: Store, release: int, clock: Clock) -> None:
-    """Gone first, taken later: the date of the deletion stays, and the old one says what became of its name."""
+    """Gone first, taken later: the date of the deletion stays, and the old one says whose its name is."""
     memory = StoreMemory(store, release)
     memory.keep(batch(summary()))
     memory.check([(summary(), None)])
@@ -469,21 +492,23 @@ def _first_tables(url: str) -> None:
         for number, repo in ((1, A), (2, B)):
             connection.execute(
                 text(
-                    "INSERT INTO candidate (id, release_id, repo, channels, claims, first_seen, last_seen, gap)"
-                    " VALUES (:n, 1, :r, '[\"declared\"]', :claims, :at, :at, :gap)"
+                    "INSERT INTO candidate (id, release_id, repo, channels, claims, first_seen, last_seen,"
+                    " gap) VALUES (:n, 1, :r, '[\"declared\"]', :claims, :at, :at, :gap)"
                 ),
                 {"n": number, "r": repo, "claims": claims, "at": at, "gap": None if repo == A else "gated"},
             )
         connection.execute(
             text(
-                'INSERT INTO snapshot (id, repo, "commit", content, pinned_at) VALUES (7, :r, :c, :content, :at)'
+                'INSERT INTO snapshot (id, repo, "commit", content, pinned_at)'
+                " VALUES (7, :r, :c, :content, :at)"
             ),
             {"r": A, "c": "c" * 40, "content": old, "at": at},
         )
         connection.execute(
             text(
                 "INSERT INTO result (snapshot_id, root_digest, stage, version, payload, created_at, seconds,"
-                " requests, bytes_downloaded) VALUES (7, 'sha256:1', 'match', '1', '{\"value\": 1}', :at, 1, 2, 3)"
+                " requests, bytes_downloaded)"
+                " VALUES (7, 'sha256:1', 'match', '1', '{\"value\": 1}', :at, 1, 2, 3)"
             ),
             {"at": at},
         )
@@ -505,7 +530,7 @@ def _first_tables(url: str) -> None:
 
 
 def test_a_database_of_the_first_version_keeps_everything(tmp_path: Path, clock: Clock) -> None:
-    """Candidates, claims, gaps, verdicts, results and the last sample of each day are there after the upgrade."""
+    """Candidates, claims, gaps, verdicts, results and the last sample of each day survive the upgrade."""
     url = f"sqlite:///{tmp_path / 'old.db'}"
     _first_tables(url)
     engine = open_engine(url)

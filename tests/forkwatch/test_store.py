@@ -18,8 +18,8 @@ from crawler.interface import Candidate, Channel
 from crawler.sources.interface import Batch
 from detector.interface import FileMatch
 from forkwatch.store.engine import open_engine
-from forkwatch.store.models import Release
 from forkwatch.store.memory import StoreMemory
+from forkwatch.store.models import Release
 from forkwatch.store.store import Store
 from forkwatch.store.values import Spent, StageKey
 from tests.forkwatch.samples import DECLARED, FORK, MATCH, RELEASE, SNAPSHOT

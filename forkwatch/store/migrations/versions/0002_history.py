@@ -24,6 +24,7 @@ _FROM_SNAPSHOT = ("commit", "tags", "access", "created_at", "last_modified", "do
 
 def upgrade() -> None:
     _create_tables()
+    _create_readings()
     _fill_repos()
     for table in _BY_NAME:
         op.add_column(table, sa.Column("repo_id", sa.Integer(), nullable=True))
@@ -80,6 +81,18 @@ def _create_tables() -> None:
     )
 
 
+def _create_readings() -> None:
+    op.create_table(
+        "reading",
+        sa.Column("release_id", sa.Integer(), nullable=False),
+        sa.Column("repo", sa.String(), nullable=False),
+        sa.Column("commit", sa.String(length=40), nullable=False),
+        sa.Column("claims", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["release_id"], ["release.id"], name=op.f("fk_reading_release_id_release")),
+        sa.PrimaryKeyConstraint("release_id", "repo", name=op.f("pk_reading")),
+    )
+
+
 def _fill_repos() -> None:
     connection = op.get_bind()
     aware = sa.DateTime(timezone=True)
@@ -90,8 +103,8 @@ def _fill_repos() -> None:
         ("metric_sample", "sampled_at", "sampled_at"),
         ("verdict", "created_at", "created_at"),
     ):
-        columns = [sa.column("repo", sa.String()), sa.column(first, aware), sa.column(last, aware)]
-        for name, began, ended in connection.execute(sa.select(*columns).select_from(sa.table(table))):
+        times = sa.select(sa.column("repo", sa.String()), sa.column(first, aware), sa.column(last, aware))
+        for name, began, ended in connection.execute(times.select_from(sa.table(table))):
             seen.setdefault(name, []).extend((began, ended))
     snapshot = sa.table(
         "snapshot", sa.column("id"), sa.column("repo", sa.String()), sa.column("content", sa.JSON())
@@ -114,10 +127,10 @@ def _fill_repos() -> None:
             "name": name,
             "name_key": name.lower(),
             "summary": {"repo": name, **newest.get(name, {})},
-            "first_seen": min(times),
-            "last_seen": max(times),
+            "first_seen": min(dates),
+            "last_seen": max(dates),
         }
-        for name, times in sorted(seen.items())
+        for name, dates in sorted(seen.items())
     ]
     if rows:
         connection.execute(sa.insert(repo), rows)
