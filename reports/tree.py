@@ -1,0 +1,169 @@
+"""`forkwatch.tree/1`: a release's family. What repositories claim and what weights prove are kept apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from reports.contract import adapter, dump, load, schema_of
+from reports.scan import CertaintyName, VerdictLabel
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+SCHEMA = "forkwatch.tree/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeVerdict:
+    """A fork's own verdict, or one inferred from the fork that it claims to be a quantisation of."""
+
+    label: VerdictLabel
+    certainty: CertaintyName | Literal["inferred"]
+    """`inferred`: nobody has examined this repository; the verdict is another's, if its claim is true."""
+    inferred_from: str | None = None
+    """The examined fork at the end of the chain of claims."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeNode:
+    """One repository."""
+
+    repo: str
+    role: Literal["release", "fork", "outside"]
+    """`outside`: named as a base by a fork, and no member of the family itself."""
+    channels: tuple[str, ...] = ()
+    """How it was found."""
+    verdict: TreeVerdict | None = None
+    gone_at: str | None = None
+    """ISO 8601, UTC: since when it is gone; None while it is there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeEdge:
+    """Descent of `child` from `base`."""
+
+    child: str
+    base: str
+    kind: Literal["claimed", "proved"]
+    """`claimed` by the child; `proved` by its weights, and then `base` is the release."""
+    relation: Literal["finetune", "adapter", "merge", "quantized"] | None = None
+    channels: tuple[str, ...] = ()
+    """How the child was found, for a claimed edge."""
+    statement: str = ""
+    """The claim, quoted. Hostile text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelCount:
+    """How many nodes carry a verdict."""
+
+    label: VerdictLabel
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeDocument:
+    """The whole graph. It may hold cycles: repositories can claim what they like."""
+
+    schema: Literal["forkwatch.tree/1"] = "forkwatch.tree/1"
+    release: str
+    """`org/name@<commit>`"""
+    nodes: tuple[TreeNode, ...]
+    """The release, then by name."""
+    edges: tuple[TreeEdge, ...]
+    """By child, base and kind."""
+    verdicts: tuple[LabelCount, ...]
+    """Own verdicts only."""
+    inferred: tuple[LabelCount, ...]
+    """Inferred ones, never counted among the own."""
+
+
+def to_json(document: TreeDocument) -> str:
+    """Canonical JSON."""
+    return dump(document)
+
+
+def from_json(text: str) -> TreeDocument:
+    """Read a document strictly.
+
+    Raises:
+        InvalidDocumentError: the text is not a `forkwatch.tree/1` document.
+    """
+    return load(_reader(), text)
+
+
+def json_schema() -> dict[str, object]:
+    """JSON Schema 2020-12, generated from the types above."""
+    return schema_of(_reader(), SCHEMA)
+
+
+@cache
+def _reader() -> TypeAdapter[TreeDocument]:
+    return adapter(TreeDocument)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One line of the tree as it is drawn."""
+
+    depth: int
+    node: TreeNode
+    edges: tuple[TreeEdge, ...]
+    """From this node to the one it hangs under."""
+    again: bool
+    """Drawn in full elsewhere: once, with its descendants, however many bases it has."""
+
+
+def branches(document: TreeDocument) -> tuple[Branch, ...]:
+    """The graph as an indented tree, every node in full exactly once, whatever cycles there are.
+
+    A node hangs under the fork that it claims to derive from; without one, under the release; without that,
+    under the outside base that it claims; else it is a root. Under its other bases it is mentioned.
+    """
+    nodes = {node.repo: node for node in document.nodes}
+    homes = _homes(document, nodes)
+    under: dict[str | None, list[str]] = {}
+    for child, home in homes.items():
+        under.setdefault(home, []).append(child)
+    links: dict[tuple[str, str], list[TreeEdge]] = {}
+    for edge in document.edges:
+        links.setdefault((edge.child, edge.base), []).append(edge)
+    mentions: dict[str, list[str]] = {}
+    for child, base in links:
+        if child != base and homes.get(child) != base:
+            mentions.setdefault(base, []).append(child)
+    drawn: list[Branch] = []
+    pile = [(0, name, None, False) for name in reversed(under.get(None, []))]
+    while pile:
+        depth, name, base, again = pile.pop()
+        edges = tuple(links.get((name, base), ())) if base is not None else ()
+        drawn.append(Branch(depth, nodes[name], edges, again))
+        if not again:
+            children = [(child, False) for child in under.get(name, ())]
+            children += [(child, True) for child in mentions.get(name, ())]
+            pile.extend((depth + 1, child, name, seen) for child, seen in sorted(children, reverse=True))
+    return tuple(drawn)
+
+
+def _homes(document: TreeDocument, nodes: dict[str, TreeNode]) -> dict[str, str | None]:
+    """Under which node each is drawn in full; None for a root. The result has no cycle."""
+    wanted: dict[str, list[tuple[int, str]]] = {}
+    for edge in document.edges:
+        if edge.child != edge.base:
+            role = nodes[edge.base].role
+            order = {"fork": 0, "release": 1, "outside": 2}[role]
+            wanted.setdefault(edge.child, []).append((order, edge.base))
+    homes: dict[str, str | None] = {}
+    for node in document.nodes:
+        bases = sorted(set(wanted.get(node.repo, ()))) if node.role == "fork" else []
+        homes[node.repo] = next((base for _, base in bases if not _leads_to(homes, base, node.repo)), None)
+    return homes
+
+
+def _leads_to(homes: dict[str, str | None], start: str, target: str) -> bool:
+    place: str | None = start
+    while place is not None and place != target:
+        place = homes.get(place)
+    return place == target
