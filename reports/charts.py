@@ -10,7 +10,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reports.numbers import significant
+from reports.interface import MetricPoint
+from reports.numbers import moment, significant
 from reports.scan import HeatmapView, NumberView, RateView, ScanDocument
 from reports.words import VERDICTS, VerdictWord
 
@@ -61,6 +62,31 @@ def mark(number: NumberView) -> Mark | None:
         return None
     at, low, high = (round(100 * min(1.0, max(0.0, value)), 2) for value in (number.rate, *number.ci))
     return Mark(at, low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Downloads over time, in a box of 100 by 30: steps, since a figure holds until the next one is seen."""
+
+    path: str
+    first: int
+    last: int
+    most: int
+
+
+def curve(samples: Sequence[MetricPoint]) -> Curve | None:
+    """Lay out the downloads; None where there are fewer than two points."""
+    if len(samples) < 2:
+        return None
+    times = [moment(sample.at).timestamp() for sample in samples]
+    counts = [sample.downloads for sample in samples]
+    span, most = (times[-1] - times[0]) or 1.0, max(*counts, 1)
+    places = [
+        (round(100 * (at - times[0]) / span, 2), round(28 - 26 * count / most, 2))
+        for at, count in zip(times, counts, strict=True)
+    ]
+    steps = "".join(f"H{x}V{y}" for x, y in places[1:])
+    return Curve(f"M{places[0][0]} {places[0][1]}{steps}", counts[0], counts[-1], max(counts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from reports.numbers import moment, plural, week_of
 from reports.render import environment
 from reports.routes import routes, sorted_releases
 from reports.scan import ScanDocument
-from reports.summary import Funnel, Net, attention, funnel, lost, week_changes
+from reports.summary import Funnel, Net, attention, funnel, gone_in, lost, week_changes
 from reports.text import clean, is_https_url
 from reports.words import VERDICTS
 
@@ -86,7 +86,7 @@ class Content:
     new: Rows
     changed: Rows
     gone: tuple[Gap, ...]
-    """Had a verdict, and can no longer be examined. Only in the newest week: gaps carry no date."""
+    """Had a verdict, and can no longer be examined. Those without a date are in the newest week only."""
     gone_total: int
     waiting: int
     """Forks whose verdict of an earlier week asks for a decision as well."""
@@ -138,6 +138,7 @@ def _content(view: SiteView, week: str) -> Content:
             Item(release, net, _summary(scans, net), addresses.fork(release, net.repo))
             for net in week_changes(release, week)
         ]
+        gone += gone_in(release, week)
         gone += lost(release) if newest else ()
     decide = [item for item in items if VERDICTS[item.net.after].attention]
     rest = [item for item in items if not VERDICTS[item.net.after].attention]

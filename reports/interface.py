@@ -7,8 +7,14 @@ autoescape, links are built from validated ids only, and no raw model answer eve
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
+from reports.tree import TreeDocument
+
+EventName = Literal[
+    "new-commit", "renamed", "deleted", "reappeared", "re-registered", "gated", "disabled", "opened"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,55 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEvent:
+    """What was noticed about a repository, between two looks at it."""
+
+    at: str
+    """ISO 8601, UTC: when it was noticed."""
+    kind: EventName
+    before: str
+    after: str
+    """Commits, names, ways of access or ids, as the kind has it. Hostile text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricPoint:
+    """Downloads (30 days) and likes at one time."""
+
+    at: str
+    """ISO 8601, UTC."""
+    downloads: int
+    likes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkHistory:
+    """What became of one repository."""
+
+    repo: str
+    """Its present name; its last one when it is gone."""
+    first_seen: str
+    """ISO 8601, UTC."""
+    gone_at: str | None = None
+    """ISO 8601, UTC: since when it is gone; None while it is there."""
+    events: tuple[HistoryEvent, ...] = ()
+    """Oldest first."""
+    samples: tuple[MetricPoint, ...] = ()
+    """Oldest first; a point only where a figure changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplacedFork:
+    """A repository that is gone and whose name another one has by now. Its verdict is not the other one's."""
+
+    identity: str
+    """Tells it from others of the same name."""
+    scan: ScanDocument
+    changes: tuple[VerdictChange, ...]
+    history: ForkHistory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseView:
     """A guarded release and its forks."""
 
@@ -55,6 +110,10 @@ class ReleaseView:
     changes: tuple[VerdictChange, ...]
     """All of them, oldest first."""
     gaps: tuple[Gap, ...]
+    histories: tuple[ForkHistory, ...] = ()
+    """Of repositories in `scans`, by name."""
+    replaced: tuple[ReplacedFork, ...] = ()
+    tree: TreeDocument | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

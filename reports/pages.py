@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reports import charts, markdown
-from reports.interface import FindingDoc, ReleaseView, SiteView
+from reports.interface import FindingDoc, ForkHistory, ReleaseView, ReplacedFork, SiteView
 from reports.numbers import week_of
 from reports.render import environment
-from reports.routes import Routes, relative, release_key, routes, sorted_releases, sorted_scans
+from reports.routes import (
+    Routes,
+    relative,
+    release_key,
+    routes,
+    sorted_releases,
+    sorted_replaced,
+    sorted_scans,
+)
 from reports.scan import ScanDocument
 from reports.summary import (
     attention,
     attention_count,
     first_verdict,
+    former_names,
     funnel,
+    gone,
+    history_of,
     sorted_gaps,
     verdict_since,
     weeks,
 )
+from reports.tree import branches
+
+MOST_BRANCHES = 300
+"""Lines of the family drawn on a release's page; the whole is in its JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,8 @@ def pages(view: SiteView) -> Iterator[tuple[str, str]]:
         yield _release(site, release)
         for scan in sorted_scans(release):
             yield _fork(site, release, scan)
+        for former in sorted_replaced(release):
+            yield _former(site, release, former)
 
 
 def _index(site: _Site) -> tuple[str, str]:
@@ -91,15 +108,63 @@ def _release(site: _Site, release: ReleaseView) -> tuple[str, str]:
         funnel=funnel([release]),
         weeks=weeks(release),
         gaps=sorted_gaps(release),
+        gone=gone(release),
+        gone_names={history.repo for history in release.histories if history.gone_at is not None},
+        branches=() if release.tree is None else branches(release.tree),
+        most_branches=MOST_BRANCHES,
     )
 
 
 def _fork(site: _Site, release: ReleaseView, scan: ScanDocument) -> tuple[str, str]:
+    return _fork_page(
+        site,
+        release,
+        scan,
+        site.routes.fork_page(release, scan.repo),
+        document=site.routes.document(release, scan.repo),
+        history=history_of(release, scan.repo),
+        former=None,
+        formers=[former for former in sorted_replaced(release) if former.scan.repo == scan.repo],
+    )
+
+
+def _former(site: _Site, release: ReleaseView, former: ReplacedFork) -> tuple[str, str]:
+    """The page of a repository whose name another one has. The other one's verdicts are not its own."""
+    return _fork_page(
+        site,
+        replace(release, changes=former.changes),
+        former.scan,
+        site.routes.former_page(release, former),
+        document=site.routes.former_document(release, former),
+        history=former.history,
+        former=former,
+        formers=[],
+    )
+
+
+def _fork_page(  # noqa: PLR0913 - what the two kinds of page differ in
+    site: _Site,
+    release: ReleaseView,
+    scan: ScanDocument,
+    path: str,
+    *,
+    document: str,
+    history: ForkHistory | None,
+    former: ReplacedFork | None,
+    formers: list[ReplacedFork],
+) -> tuple[str, str]:
     return site.page(
         "fork.html",
-        site.routes.fork_page(release, scan.repo),
+        path,
         release=release,
         scan=scan,
+        document=document,
+        history=history,
+        former=former,
+        formers=formers,
+        former_names=() if history is None else former_names(history),
+        verdict_changes=[change for change in release.changes if change.repo == scan.repo],
+        curve=None if history is None else charts.curve(history.samples),
         since=verdict_since(release, scan),
         first=first_verdict(release, scan),
         heat=charts.heatmap(scan.heatmap) if scan.heatmap else None,

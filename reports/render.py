@@ -55,6 +55,7 @@ def environment() -> Environment:
     env.globals |= {
         "CERTAINTIES": words.CERTAINTIES,
         "CHANNELS": words.CHANNELS,
+        "EVENTS": words.EVENTS,
         "EDITS": words.EDITS,
         "LINEAGE": words.LINEAGE,
         "SAFETY": words.SAFETY,

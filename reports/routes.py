@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from reports.interface import ReleaseView, SiteView
+from reports.interface import ReleaseView, ReplacedFork, SiteView
 from reports.scan import ScanDocument
 from reports.text import repo_folder, slug
 
@@ -23,6 +23,8 @@ class Routes:
     """(release repo, commit) → folder."""
     forks: Mapping[Key, str]
     """(`release@commit`, fork repo) → folder."""
+    replaced: Mapping[Key, str]
+    """(`release@commit`, identity) → folder, of repositories whose name another one has."""
     findings: frozenset[str]
     """Ids that have a page."""
 
@@ -43,6 +45,18 @@ class Routes:
         """The JSON document behind a fork's page."""
         return f"api/v1/{self.forks[release_key(release), repo]}.json"
 
+    def former_page(self, release: ReleaseView, former: ReplacedFork) -> str:
+        """The page of a repository whose name another one has."""
+        return f"{self.replaced[release_key(release), former.identity]}/index.html"
+
+    def former_document(self, release: ReleaseView, former: ReplacedFork) -> str:
+        """The JSON document behind it."""
+        return f"api/v1/{self.replaced[release_key(release), former.identity]}.json"
+
+    def tree(self, release: ReleaseView) -> str:
+        """The family of a release as JSON."""
+        return f"api/v1/{self.releases[release.repo, release.commit]}/tree.json"
+
     def finding(self, finding_id: str) -> str | None:
         """The page of a finding, if there is one."""
         return self.finding_page(finding_id) if finding_id in self.findings else None
@@ -62,6 +76,11 @@ def sorted_scans(release: ReleaseView) -> tuple[ScanDocument, ...]:
     return tuple(sorted(release.scans, key=lambda scan: (scan.repo.lower(), scan.repo, scan.commit)))
 
 
+def sorted_replaced(release: ReleaseView) -> tuple[ReplacedFork, ...]:
+    """By name, then by what tells them apart."""
+    return tuple(sorted(release.replaced, key=lambda former: (former.scan.repo, former.identity)))
+
+
 def sorted_releases(view: SiteView) -> tuple[ReleaseView, ...]:
     """By name, then commit."""
     return tuple(sorted(view.releases, key=lambda release: (release.repo, release.commit)))
@@ -71,6 +90,7 @@ def routes(view: SiteView) -> Routes:
     """Give every page an address. A repository under two releases gets a page for each."""
     releases: dict[Key, str] = {}
     forks: dict[Key, str] = {}
+    replaced: dict[Key, str] = {}
     used: set[str] = set()
     for release in sorted_releases(view):
         folder = f"releases/{repo_folder(release.repo)}"
@@ -78,15 +98,22 @@ def routes(view: SiteView) -> Routes:
         key = release_key(release)
         for scan in sorted_scans(release):
             forks[key, scan.repo] = _free(f"forks/{repo_folder(scan.repo)}", key, used)
+        for former in sorted_replaced(release):
+            folder = f"forks/{repo_folder(former.scan.repo)}~{_short(former.identity)}"
+            replaced[key, former.identity] = _free(folder, key, used)
     ids = frozenset(finding.id for finding in view.findings)
-    return Routes(MappingProxyType(releases), MappingProxyType(forks), ids)
+    return Routes(MappingProxyType(releases), MappingProxyType(forks), MappingProxyType(replaced), ids)
 
 
 def _free(folder: str, key: str, used: set[str]) -> str:
     if folder in used:
-        folder = f"{folder}~{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
+        folder = f"{folder}~{_short(key)}"
     used.add(folder)
     return folder
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
 
 
 def relative(source: str, target: str) -> str:

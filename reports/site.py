@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports import document, schemas, switch, verdicts
+from reports import document, schemas, switch, tree_json, verdicts
 from reports.digest import build_digest
 from reports.interface import EmptySiteError, NotASiteError, SiteView
 from reports.numbers import week_of
 from reports.pages import pages
-from reports.routes import routes, sorted_releases, sorted_scans
+from reports.routes import routes, sorted_releases, sorted_replaced, sorted_scans
 
 MARKER = ".forkwatch-site"
 """A file that says: this folder was written by `build_site`, which may replace it."""
@@ -78,6 +78,10 @@ def site_files(view: SiteView) -> Iterator[tuple[str, str]]:
     for release in sorted_releases(view):
         for scan in sorted_scans(release):
             yield addresses.document(release, scan.repo), document.to_json(scan)
+        for former in sorted_replaced(release):
+            yield addresses.former_document(release, former), document.to_json(former.scan)
+        if release.tree is not None:
+            yield addresses.tree(release), tree_json.to_json(release.tree)
     week = week_of(view.generated_at)
     yield f"digest/{week}.html", build_digest(view, week).html
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reports.interface import Gap, ReleaseView, SiteView, VerdictChange
+from reports.interface import ForkHistory, Gap, ReleaseView, SiteView, VerdictChange
 from reports.numbers import moment, week_of
 from reports.routes import sorted_releases, sorted_scans
 from reports.scan import ScanDocument, VerdictLabel
@@ -57,6 +57,18 @@ class Net:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """A fork that had a verdict and is not there any more."""
+
+    repo: str
+    since: str
+    after: VerdictLabel
+    """Its verdict, which stays."""
+    replaced: bool
+    """Another repository has its name."""
+
+
+@dataclass(frozen=True, slots=True)
 class Week:
     """The net changes of one ISO week."""
 
@@ -80,19 +92,50 @@ def funnel(releases: Sequence[ReleaseView]) -> Funnel:
 
 
 def attention(view: SiteView) -> tuple[Attention, ...]:
-    """Forks whose verdict asks for a decision: newest verdict first, then by name."""
+    """Forks whose verdict asks for a decision and that are still there: newest first, then by name."""
     found = [
         Attention(release, scan, verdict_since(release, scan))
         for release in sorted_releases(view)
         for scan in sorted_scans(release)
-        if VERDICTS[scan.verdict.label].attention
+        if _asks(release, scan)
     ]
     return tuple(sorted(found, key=lambda item: moment(item.since), reverse=True))
 
 
 def attention_count(release: ReleaseView) -> int:
     """How many forks of a release have a verdict that asks for a decision."""
-    return sum(VERDICTS[scan.verdict.label].attention for scan in release.scans)
+    return sum(_asks(release, scan) for scan in release.scans)
+
+
+def _asks(release: ReleaseView, scan: ScanDocument) -> bool:
+    history = history_of(release, scan.repo)
+    return VERDICTS[scan.verdict.label].attention and (history is None or history.gone_at is None)
+
+
+def history_of(release: ReleaseView, repo: str) -> ForkHistory | None:
+    """What became of a fork that has a verdict."""
+    return next((history for history in release.histories if history.repo == repo), None)
+
+
+def former_names(history: ForkHistory) -> tuple[str, ...]:
+    """What a repository was called before, oldest first."""
+    names = dict.fromkeys(event.before for event in history.events if event.kind == "renamed")
+    return tuple(name for name in names if name != history.repo)
+
+
+def gone(release: ReleaseView) -> tuple[Gone, ...]:
+    """Forks that had a verdict and are gone, by name."""
+    labels = {scan.repo: scan.verdict.label for scan in release.scans}
+    found = [
+        Gone(history.repo, history.gone_at, labels[history.repo], replaced=False)
+        for history in release.histories
+        if history.gone_at is not None and history.repo in labels
+    ]
+    found += [
+        Gone(former.scan.repo, former.history.gone_at or "", former.scan.verdict.label, replaced=True)
+        for former in release.replaced
+    ]
+    return tuple(sorted(found, key=lambda fork: (fork.repo.lower(), fork.repo, fork.since)))
 
 
 def verdict_since(release: ReleaseView, scan: ScanDocument) -> str:
@@ -124,6 +167,18 @@ def week_changes(release: ReleaseView, week: str) -> tuple[Net, ...]:
         for repo, changes in sorted(per_repo.items())
     ]
     return tuple(change for change in net if change.before != change.after)
+
+
+def gone_in(release: ReleaseView, week: str) -> tuple[Gap, ...]:
+    """Forks with a verdict that were found to be gone within an ISO week, by name."""
+    return tuple(
+        Gap(
+            repo=fork.repo,
+            reason="replaced by another of the same name" if fork.replaced else "deleted or private",
+        )
+        for fork in gone(release)
+        if fork.since and week_of(fork.since) == week
+    )
 
 
 def lost(release: ReleaseView) -> tuple[Gap, ...]:

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from reports.contract import adapter, dump, load, schema_of
 from reports.scan import CertaintyName, VerdictLabel
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
-SCHEMA = "forkwatch.tree/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,30 +71,6 @@ class TreeDocument:
     """Own verdicts only."""
     inferred: tuple[LabelCount, ...]
     """Inferred ones, never counted among the own."""
-
-
-def to_json(document: TreeDocument) -> str:
-    """Canonical JSON."""
-    return dump(document)
-
-
-def from_json(text: str) -> TreeDocument:
-    """Read a document strictly.
-
-    Raises:
-        InvalidDocumentError: the text is not a `forkwatch.tree/1` document.
-    """
-    return load(_reader(), text)
-
-
-def json_schema() -> dict[str, object]:
-    """JSON Schema 2020-12, generated from the types above."""
-    return schema_of(_reader(), SCHEMA)
-
-
-@cache
-def _reader() -> TypeAdapter[TreeDocument]:
-    return adapter(TreeDocument)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from reports.scan import (
     ScanDocument,
     VerdictLabel,
 )
-from reports.summary import first_verdict, sorted_gaps
+from reports.summary import first_verdict, former_names, history_of, sorted_gaps
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -55,6 +55,10 @@ class VerdictRow:
     """Relative to the site's root."""
     document: str
     """The `forkwatch.scan/1` document, relative to the site's root."""
+    gone_at: str | None = None
+    """ISO 8601, UTC: since when the repository is gone; null while it is there."""
+    former_names: tuple[str, ...] = ()
+    """What it was called before, oldest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +137,7 @@ def _release(release: ReleaseView, addresses: Routes) -> ReleaseVerdicts:
 
 
 def _row(release: ReleaseView, scan: ScanDocument, addresses: Routes) -> VerdictRow:
+    history = history_of(release, scan.repo)
     return VerdictRow(
         repo=scan.repo,
         commit=scan.commit,
@@ -148,6 +153,8 @@ def _row(release: ReleaseView, scan: ScanDocument, addresses: Routes) -> Verdict
         scanned_at=scan.scanned_at,
         page=addresses.fork_page(release, scan.repo),
         document=addresses.document(release, scan.repo),
+        gone_at=None if history is None else history.gone_at,
+        former_names=() if history is None else former_names(history),
     )
 
 

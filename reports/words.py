@@ -132,10 +132,24 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "invalid": ("Signature does not verify", "Do not rely on comparisons with these bytes."),
 }
 
+EVENTS: dict[str, str] = {
+    "new-commit": "New commit",
+    "renamed": "Renamed",
+    "deleted": "Deleted, or made private: the Hub does not tell which",
+    "reappeared": "There again",
+    "re-registered": "Its name was registered again by somebody else: that is another repository",
+    "gated": "Access was gated",
+    "disabled": "Disabled by the Hub",
+    "opened": "Opened: neither gated nor disabled any more",
+}
+
 CHANNELS: dict[str, str] = {
     "declared": "declares the release as its base",
-    "tag": "carries the release's tag",
+    "tag": "carries a tag of models without refusals",
     "name": "has a name like the release's",
+    "statement": "names the release in its card",
+    "namespace": "is of an account that has published a fork",
+    "shape": "has the release's architecture and size, and declares no other origin",
     "direct": "was named by the user",
 }
 

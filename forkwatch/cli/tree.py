@@ -27,7 +27,8 @@ def tree(
     from forkwatch.cli.session import session
     from forkwatch.pipeline.originals import find_release
     from forkwatch.pipeline.publish import family_tree
-    from reports.tree import branches, to_json
+    from reports.tree import branches
+    from reports.tree_json import to_json
 
     with session() as context:
         document = family_tree(context, find_release(context, release))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from crawler.interface import Channel, Claim, Relation, RepoId
 from forkwatch.pipeline.tree import Member, OwnVerdict, build_tree
 from reports.scan import VerdictLabel
-from reports.tree import TreeDocument, TreeEdge, branches, from_json, json_schema, to_json
+from reports.tree import TreeDocument, TreeEdge, branches
+from reports.tree_json import from_json, json_schema, to_json
 
 RELEASE = "lab/model"
 COMMIT = "a" * 40
