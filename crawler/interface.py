@@ -291,6 +291,17 @@ class Hub(Protocol):
         """Pin a repository at a revision (default: the head of `main`)."""
         ...
 
+    def peek(self, repo: RepoId, commit: Commit, path: str, limit: int = 1 << 20) -> str:
+        """A small git file at a commit without its file list: one call, and of the resolvers' quota.
+
+        For cards only: nothing but the address says that the text is that of the commit.
+
+        Raises:
+            FileMissingError: no such file.
+            TooLargeError: more than `limit` bytes, or kept as LFS.
+        """
+        ...
+
     def read_text(self, snapshot: Snapshot, path: str, limit: int = 1 << 20) -> str:
         """A small text file, UTF-8 with replacement, refused above `limit` bytes."""
         ...

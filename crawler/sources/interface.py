@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from crawler.interface import Candidate, Channel, Hub, ListQuery, RepoId, RepoSummary, Shape
+from crawler.interface import (
+    Candidate,
+    Channel,
+    Claim,
+    Commit,
+    Hub,
+    ListQuery,
+    RepoId,
+    RepoSummary,
+    Shape,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +42,28 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What the card of a repository said at one commit, so that it is never read twice."""
+
+    repo: RepoId
+    commit: Commit
+    claims: tuple[Claim, ...]
+    """Those of its sentences and of `reproduce.json`; empty when it says nothing or cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """What one finished listing found: kept in one transaction, with its new watermark."""
+    """What one walk over a listing found: kept in one transaction, with its new watermark."""
 
     listing: str
     newest: datetime | None
-    """Date of the newest row, by the listing's order; None when it had no rows."""
+    """Date of the newest row by the listing's order, in this walk or an earlier one; None: no rows ever."""
     candidates: tuple[Candidate, ...]
     rows: int
     """Rows looked at."""
+    complete: bool = True
+    """False: the rest is the next run's, so candidates and readings are kept and the watermark stays."""
+    readings: tuple[Reading, ...] = ()
 
 
 class Memory(Protocol):
@@ -57,8 +80,47 @@ class Memory(Protocol):
         """Every candidate kept so far, this run's included; the release itself is none."""
         ...
 
+    def readings(self) -> Mapping[RepoId, Reading]:
+        """The last reading kept of each repository whose card was read."""
+        ...
+
     def keep(self, batch: Batch) -> None:
-        """Keep candidates and watermark, both or neither."""
+        """Keep candidates (merged with those of the same repository), readings and watermark: all or none."""
+        ...
+
+
+class Family(Protocol):
+    """A release and what is known of its forks by now, as the sources see it. Letter case is ignored."""
+
+    @property
+    def target(self) -> Target: ...
+
+    def __contains__(self, repo: str) -> bool:
+        """Whether it is the release or a candidate; text that is no repository's id is neither."""
+        ...
+
+    def members(self) -> Sequence[RepoId]:
+        """Candidates in the order in which they became known; it grows while listings are walked."""
+        ...
+
+    def accounts(self) -> Sequence[str]:
+        """Accounts that published a candidate that something points at, in the order they became known."""
+        ...
+
+    def published(self, account: str) -> bool:
+        """Whether it is one of `accounts`."""
+        ...
+
+    def reading(self, repo: RepoId, commit: Commit) -> Reading | None:
+        """What the card said, if it was read at this commit."""
+        ...
+
+    def note(self, reading: Reading) -> None:
+        """Remember a reading; it is kept with the batch."""
+        ...
+
+    def left_unread(self, repo: RepoId) -> None:
+        """A card that should be read was not, because the budget is spent: the listing is not complete."""
         ...
 
 
@@ -68,10 +130,13 @@ class Source(Protocol):
     @property
     def channel(self) -> Channel: ...
 
-    def listings(self, target: Target, memory: Memory) -> Iterator[Listing]:
-        """Listings to walk. Consumed lazily: what earlier ones found is in the memory by then."""
+    def listings(self, family: Family) -> Iterator[Listing]:
+        """Listings to walk. Consumed lazily: what earlier ones found is in the family by then."""
         ...
 
-    def recognise(self, hub: Hub, row: RepoSummary, target: Target, memory: Memory) -> Candidate | None:
-        """Whether a row of any listing is a candidate by this channel, with its claims and evidence."""
+    def recognise(self, hub: Hub, row: RepoSummary, family: Family) -> Candidate | None:
+        """Whether a row of any listing is a candidate by this channel, with its claims and evidence.
+
+        A law that the driver rests on: what is recognised stays recognised as the family grows.
+        """
         ...
