@@ -8,6 +8,7 @@ metadata in which the author states a relation, never counts as a claim to be th
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -76,6 +77,7 @@ _RELATIONS = (
     (Relation.FINETUNE, re.compile(r"\bfine-?tun\w+\b", re.IGNORECASE)),
 )
 _FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\n.*?\n---[ \t]*(?:\n|\Z)", re.DOTALL)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
@@ -101,18 +103,55 @@ def tag_claims(tags: Iterable[str]) -> tuple[Claim, ...]:
     return repository_claims(tags, {})
 
 
+def statement_claims(readme: str) -> tuple[Claim, ...]:
+    """The claims that a card's prose makes, without its front matter."""
+    return repository_claims((), {}, readme)
+
+
+def reproduction_claim(text: str) -> Claim | None:
+    """What a `reproduce.json` (version 2 or 3) states: the true parent, and that a method was applied to it.
+
+    The statement counts the parameters of the method and the file hashes; it repeats no value of them but the
+    first hash. None for what is not such a file.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    settings = document.get("settings") if isinstance(document, dict) else None
+    named = settings.get("model") if isinstance(settings, dict) else None
+    base = repo_or_none(named) if isinstance(named, str) else None
+    if base is None:
+        return None
+    version, parameters, hashes = (document.get(key) for key in ("version", "parameters", "hashes"))
+    parts = [f"reproduce.json: settings.model {base}"]
+    if isinstance(version, str | int) and re.fullmatch(r"[0-9.]{1,8}", str(version)):
+        parts[0] = f"reproduce.json (version {version}): settings.model {base}"
+    if isinstance(parameters, dict) and parameters:
+        parts.append("parameters " + ", ".join(sorted(_word(key) for key in parameters)[:6]))
+    if isinstance(hashes, dict):
+        sums = [
+            value
+            for _, value in sorted(hashes.items())
+            if isinstance(value, str) and _SHA256.fullmatch(value)
+        ]
+        if sums:
+            parts.append(f"{len(sums)} sha256, first {sums[0]}")
+    return Claim(base, None, _quoted("; ".join(parts)))
+
+
 def _metadata_claims(
     tags: tuple[str, ...], card: Mapping[str, object], authored: Relation | None
 ) -> Iterator[Claim]:
     inferred: dict[RepoId, Relation | None] = {}
     for tag in tags:
         parts = tag.split(":")
-        if parts[0] != "base_model" or len(parts) not in {2, 3} or (base := _repo(parts[-1])) is None:
+        if parts[0] != "base_model" or len(parts) not in {2, 3} or (base := repo_or_none(parts[-1])) is None:
             continue
         inferred[base] = (_relation(parts[1]) if len(parts) == 3 else None) or inferred.get(base)
     declared = card.get("base_model")
     listed = declared if isinstance(declared, list) else [declared]
-    named = [base for item in listed if isinstance(item, str) and (base := _repo(item)) is not None]
+    named = [base for item in listed if isinstance(item, str) and (base := repo_or_none(item)) is not None]
     for base in dict.fromkeys((*named, *inferred)):
         relation = authored or inferred.get(base)
         yield Claim(base, relation, f"base_model: {base}" + (f" ({relation})" if relation else ""))
@@ -146,21 +185,29 @@ def _read_sentence(sentence: str) -> Claim | None:
 def _target(sentence: str) -> RepoId | None:
     """The repository a sentence points at: the first model link, else an id after "of" or the like."""
     for match in _LINK.finditer(sentence):
-        if match[1].partition("/")[0].casefold() not in _NOT_MODELS and (repo := _repo(match[1].rstrip("."))):
+        if match[1].partition("/")[0].casefold() not in _NOT_MODELS and (
+            repo := repo_or_none(match[1].rstrip("."))
+        ):
             return repo
     bare = _BARE.search(sentence)
-    return _repo(bare[1].rstrip(".")) if bare else None
+    return repo_or_none(bare[1].rstrip(".")) if bare else None
 
 
 def _quoted(sentence: str) -> str:
     return sentence if len(sentence) <= _MAX_STATEMENT else sentence[: _MAX_STATEMENT - 1] + "…"
 
 
-def _repo(text: str) -> RepoId | None:
+def repo_or_none(text: str) -> RepoId | None:
+    """A model id, or nothing."""
     try:
         return parse_repo_id(text)
     except InvalidRepoIdError:
         return None
+
+
+def _word(text: str) -> str:
+    """A JSON key as a plain word: it came from the Hub."""
+    return re.sub(r"\W", "", text, flags=re.ASCII)[:40]
 
 
 def _relation(value: object) -> Relation | None:

@@ -1,1 +1,1 @@
-"""Channels that find candidates, one file each: what is declared, what is tagged, what is named alike."""
+"""Channels that find candidates, one file each, behind the `Source` of `interface.py`."""

@@ -1,50 +1,41 @@
-"""Forks that declare the release, or a declared fork of it, as their base."""
+"""Forks that declare the release, or a known fork of it, as their base."""
 
 from __future__ import annotations
 
-import logging
-from collections import deque
 from collections.abc import Iterator
 
-from crawler.card import tag_claims
-from crawler.interface import Candidate, Channel, Hub, RepoId
+from crawler.interface import Candidate, Channel, Hub, ListQuery, Order, RepoSummary
+from crawler.sources.interface import Family, Listing, Source
+from crawler.sources.rows import bases, candidate
 
-_log = logging.getLogger(__name__)
 
+class DeclaredSource(Source):
+    """Walks the Hub's tree of declared derivatives, breadth first; the Hub lists one level at a time.
 
-class DeclaredSource:
-    """Walks the Hub's tree of declared derivatives. The Hub lists one level only, so each level is asked for.
-
-    Costs one listing for the release and one for each repository above the last level.
+    Costs one call for the release and one, once ever, for each member: half of a first crawl. Most are
+    leaves, but which ones no listing tells (`childrenModelCount` is refused there), and what was made from
+    a quantisation is exactly what must not be missed. Circles end because a member is asked once.
     """
 
     channel = Channel.DECLARED
 
-    def __init__(self, *, levels: int = 3, max_listings: int = 1000) -> None:
-        """Bound the walk.
+    def listings(self, family: Family) -> Iterator[Listing]:
+        """The release's children, then those of every member, the new ones included."""
+        yield _children_of(family.target.release, once=False)
+        members = family.members()
+        asked = 0
+        while asked < len(members):
+            yield _children_of(members[asked], once=True)
+            asked += 1
 
-        Args:
-            levels: 1 finds direct derivatives only; 3 reaches the quantisations of an edit of a fine-tune.
-            max_listings: repositories whose derivatives are looked up; a warning is logged beyond.
-        """
-        self._levels = levels
-        self._max_listings = max_listings
+    def recognise(self, hub: Hub, row: RepoSummary, family: Family) -> Candidate | None:
+        """A row whose tags or PEFT configuration name the release or a member, whatever the letter case."""
+        del hub  # nothing is read
+        if not any(base in family for base in bases(row) if base.casefold() != row.repo.casefold()):
+            return None
+        return candidate(row, Channel.DECLARED)
 
-    def candidates(self, hub: Hub, release: RepoId) -> Iterator[Candidate]:
-        """Breadth first, so that a bound cuts off the far descendants and not the near ones."""
-        seen = {release.casefold()}
-        queue = deque([(release, 1)])
-        listings = 0
-        while queue:
-            base, level = queue.popleft()
-            if listings == self._max_listings:
-                _log.warning("%s: derivatives of %d repositories were not looked up", release, len(queue) + 1)
-                return
-            listings += 1
-            for summary in hub.list_models(tags=(f"base_model:{base}",)):
-                if summary.repo.casefold() in seen:
-                    continue
-                seen.add(summary.repo.casefold())
-                if level < self._levels:
-                    queue.append((summary.repo, level + 1))
-                yield Candidate(summary.repo, (Channel.DECLARED,), tag_claims(summary.tags))
+
+def _children_of(repo: str, *, once: bool) -> Listing:
+    query = ListQuery(tags=(f"base_model:{repo}",), order=Order.MODIFIED)
+    return Listing(f"declared:{repo}", query, once=once)

@@ -57,7 +57,7 @@ class Batch:
 
     listing: str
     newest: datetime | None
-    """Date of the newest row, by the listing's order, of this walk or an earlier one; None: never had rows."""
+    """Date of the newest row by the listing's order, in this walk or an earlier one; None: no rows ever."""
     candidates: tuple[Candidate, ...]
     rows: int
     """Rows looked at."""
@@ -90,7 +90,7 @@ class Memory(Protocol):
 
 
 class Family(Protocol):
-    """A release and what is known of its forks by now, as the sources see it. Letter case makes no difference."""
+    """A release and what is known of its forks by now, as the sources see it. Letter case is ignored."""
 
     @property
     def target(self) -> Target: ...

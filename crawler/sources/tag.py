@@ -1,0 +1,42 @@
+"""Repositories tagged as having their refusals removed, when name or metadata point at the release.
+
+The common tools set these tags and no `base_model`, or leave the one of the card that they copied. Tens of
+thousands of repositories carry the tags; those of which only the card speaks are `statement`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from crawler.card import MODIFICATION_TAGS
+from crawler.interface import Candidate, Channel, Claim, Hub, ListQuery, Order, RepoSummary
+from crawler.related import mentions
+from crawler.sources.interface import Family, Listing, Source
+from crawler.sources.rows import bases, candidate, outsider
+
+
+class TagSource(Source):
+    """One listing a tag, newest first."""
+
+    channel = Channel.TAG
+
+    def __init__(self, tags: tuple[str, ...] = MODIFICATION_TAGS) -> None:
+        self._tags = tags
+        self._folded = frozenset(tag.casefold() for tag in tags)
+
+    def listings(self, family: Family) -> Iterator[Listing]:
+        """Each tag."""
+        del family
+        for tag in self._tags:
+            yield Listing(f"tag:{tag}", ListQuery(tags=(tag,), order=Order.MODIFIED))
+
+    def recognise(self, hub: Hub, row: RepoSummary, family: Family) -> Candidate | None:
+        """A tagged row that has the release's name, or declares the release or a member."""
+        del hub
+        tag = next((tag for tag in row.tags if tag.casefold() in self._folded), None)
+        if tag is None or outsider(row, family):
+            return None
+        named = mentions(row.repo.partition("/")[2], family.target.release)
+        if not named and not any(base in family for base in bases(row)):
+            return None
+        return candidate(row, Channel.TAG, Claim(None, None, f"tag: {tag}"))
