@@ -21,6 +21,7 @@ from forkwatch.state import find_state_dir
 DEMO_ENDPOINT = "demo"
 """As `hub.endpoint`: serve the demo's families from this machine instead of talking to the Hub."""
 
+ChannelName = Literal["declared", "tag", "name", "statement", "namespace", "shape"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -41,6 +42,13 @@ class CrawlSettings(_Section):
     """How candidates are found."""
 
     tags: tuple[str, ...] = ("heretic", "abliterated", "uncensored", "decensored")
+    channels: tuple[ChannelName, ...] = ("declared", "tag", "name", "statement", "namespace", "shape")
+    cards: int = Field(default=2000, ge=0)
+    """Cards read in one crawl."""
+    refresh_calls: int | None = Field(default=None, ge=0)
+    """Calls to look at known forks by name; None: 20, or one for each hundred known."""
+    bulk: Path | None = None
+    """A dump of the Hub's model table (Parquet) to start from."""
 
 
 class EvaluationSettings(_Section):

@@ -104,6 +104,7 @@ def branches(document: TreeDocument) -> tuple[Branch, ...]:
         if child != base and homes.get(child) != base:
             mentions.setdefault(base, []).append(child)
     drawn: list[Branch] = []
+    pile: list[tuple[int, str, str | None, bool]]
     pile = [(0, name, None, False) for name in reversed(under.get(None, []))]
     while pile:
         depth, name, base, again = pile.pop()

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import forkwatch
-from forkwatch.cli import crawl, demo, diff, doctor, init, release, report, run, scan, status, version
+from forkwatch.cli import crawl, demo, diff, doctor, init, release, report, run, scan, status, tree, version
 
 app = typer.Typer(
     name="forkwatch",
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("init")(init.init)
 app.add_typer(release.app, name="release")
 app.command("crawl")(crawl.crawl)
+app.command("tree")(tree.tree)
 app.command("scan")(scan.scan)
 app.command("diff")(diff.diff)
 app.command("run")(run.run)

@@ -23,6 +23,10 @@ free_space_floor_gb = 2        # never fill the disk below this
 
 [crawl]
 tags = ["heretic", "abliterated", "uncensored", "decensored"]
+channels = ["declared", "tag", "name", "statement", "namespace", "shape"]
+cards = 2000                   # model cards read in one crawl; the rest is the next one's
+# refresh_calls = 20           # looks at known forks by name; default: 20, or one for each hundred known
+# bulk = "models.parquet"      # a dump of the Hub's model table to start from (needs pyarrow)
 
 [evaluation]
 device = "auto"                # auto, cpu or cuda

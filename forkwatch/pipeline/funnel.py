@@ -67,7 +67,9 @@ class Examination:
 
 def baseline_of(context: Context, original: Original) -> EvalResult:
     """The original's own behaviour, measured once per release and set of parameters."""
-    snapshot = context.hub.snapshot(original.repo, original.commit)
+    snapshot = context.store.snapshot(original.repo, original.commit)
+    if snapshot is None:
+        snapshot = context.hub.snapshot(original.repo, original.commit)
     ledger = Ledger(context, original.repo, context.store.pin(snapshot), original.root_digest)
     return ledger.once(
         "evaluate",

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from forkwatch.pipeline.context import Context
-from forkwatch.store.store import Spent, StageKey
+from forkwatch.store.values import Spent, StageKey
 
 T = TypeVar("T")
 

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.tree import Member, OwnVerdict, build_tree
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
 from forkwatch.store.models import Release
-from forkwatch.store.store import Verdict
-from reports.interface import FindingDoc, Gap, ReleaseView, SiteView, VerdictChange
+from forkwatch.store.values import History, Known, Verdict
+from forkwatch.text import plain
+from reports.interface import (
+    FindingDoc,
+    ForkHistory,
+    Gap,
+    HistoryEvent,
+    MetricPoint,
+    ReleaseView,
+    ReplacedFork,
+    SiteView,
+    VerdictChange,
+)
 from reports.numbers import week_of
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
 from reports.site import build_site
+from reports.tree import TreeDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,7 @@ def site_view(context: Context) -> SiteView:
     """The store's content as plain values, in a fixed order."""
     releases = tuple(_release(context, row) for row in context.store.releases())
     times = [scan.scanned_at for release in releases for scan in release.scans]
+    times += [event.at for release in releases for fork in _histories(release) for event in fork.events]
     findings = tuple(
         FindingDoc(id=spec.id, title=spec.title, severity=spec.severity, markdown=finding_page(spec))
         for spec in CATALOGUE.values()
@@ -54,38 +70,138 @@ def site_view(context: Context) -> SiteView:
     return SiteView(generated_at=newest, version=__version__, releases=releases, findings=findings)
 
 
+def family_tree(context: Context, row: Release) -> TreeDocument | None:
+    """The family of a release; None while no candidate is known."""
+    if row.id is None:
+        raise AssertionError("a stored release has an id")
+    known = context.store.candidates(row.id)
+    newest = {verdict.repo_id: verdict.document for verdict in context.store.verdicts(row.id)}
+    return _tree(row, known, newest) if known else None
+
+
+def _histories(release: ReleaseView) -> Iterator[ForkHistory]:
+    yield from release.histories
+    yield from (former.history for former in release.replaced)
+
+
 def _release(context: Context, row: Release) -> ReleaseView:
     if row.id is None:
         raise AssertionError("a stored release has an id")
     log = context.store.verdicts(row.id)
-    newest = {verdict.repo: verdict.document for verdict in log}
-    gaps = tuple(
-        Gap(repo=candidate.repo, reason=candidate.gap or "not examined yet")
-        for candidate in context.store.candidates(row.id)
-        if candidate.repo not in newest
-    )
+    newest = {verdict.repo_id: verdict.document for verdict in log}
+    known = context.store.candidates(row.id)
+    histories = context.store.histories({*newest, *(candidate.repo_id for candidate in known)})
+    holders = _holders(histories.values())
+    judged = sorted(newest, key=lambda repo_id: (histories[repo_id].repo, repo_id))
+    current = [repo_id for repo_id in judged if repo_id in holders]
     return ReleaseView(
         repo=row.repo,
         commit=row.commit,
         original=OriginalView(signature="verified", signer=row.signer, root_digest=row.root_digest),
         license=row.license,
-        scans=tuple(_current(context, newest[repo]) for repo in sorted(newest)),
-        changes=tuple(_change(verdict) for verdict in log),
-        gaps=gaps,
+        scans=tuple(_current(histories[repo_id], newest[repo_id]) for repo_id in current),
+        changes=tuple(_change(v, histories[v.repo_id].repo) for v in log if v.repo_id in holders),
+        gaps=tuple(_gap(fork) for fork in known if fork.repo_id not in newest and fork.repo_id in holders),
+        histories=tuple(_history(histories[repo_id]) for repo_id in current),
+        replaced=tuple(
+            _replaced(histories[repo_id], newest[repo_id], log)
+            for repo_id in judged
+            if repo_id not in holders
+        ),
+        tree=_tree(row, known, newest) if known else None,
     )
 
 
-def _current(context: Context, document: ScanDocument) -> ScanDocument:
-    """The document with the newest download figures; they move without a new verdict."""
-    metrics = context.store.metrics(document.repo)
-    if metrics is None:
-        return document
-    return replace(document, hub=replace(document.hub, downloads=metrics[0], likes=metrics[1]))
+def _holders(histories: Iterable[History]) -> frozenset[int]:
+    """Of all repositories, those that hold their name, or were the last to hold it."""
+    by_name: dict[str, History] = {}
+    for history in histories:
+        other = by_name.setdefault(history.repo.lower(), history)
+        if _holds(history) > _holds(other):
+            by_name[history.repo.lower()] = history
+    return frozenset(history.repo_id for history in by_name.values())
 
 
-def _change(verdict: Verdict) -> VerdictChange:
+def _holds(history: History) -> tuple[bool, datetime, int]:
+    return history.gone_at is None, history.gone_at or history.first_seen, history.repo_id
+
+
+def _current(history: History, document: ScanDocument) -> ScanDocument:
+    """The document under the present name, with the newest download figures: both move without a new verdict."""
+    hub = document.hub
+    if history.samples:
+        hub = replace(hub, downloads=history.samples[-1].downloads, likes=history.samples[-1].likes)
+    return replace(document, repo=history.repo, hub=hub)
+
+
+def _change(verdict: Verdict, repo: str) -> VerdictChange:
     after: VerdictLabel = verdict.document.verdict.label
-    at = verdict.created_at.isoformat(timespec="seconds")
     return VerdictChange(
-        repo=verdict.repo, commit=verdict.document.commit, at=at, before=verdict.before, after=after
+        repo=repo,
+        commit=verdict.document.commit,
+        at=_time(verdict.created_at),
+        before=verdict.before,
+        after=after,
     )
+
+
+def _gap(fork: Known) -> Gap:
+    if fork.gone_at is not None:
+        return Gap(repo=fork.repo, reason=f"gone since {fork.gone_at:%Y-%m-%d}, before it was examined")
+    return Gap(repo=fork.repo, reason=fork.gap or "not examined yet")
+
+
+def _replaced(history: History, document: ScanDocument, log: Iterable[Verdict]) -> ReplacedFork:
+    return ReplacedFork(
+        identity=history.identity,
+        scan=_current(history, document),
+        changes=tuple(
+            _change(verdict, history.repo) for verdict in log if verdict.repo_id == history.repo_id
+        ),
+        history=_history(history),
+    )
+
+
+def _history(history: History) -> ForkHistory:
+    return ForkHistory(
+        repo=history.repo,
+        first_seen=_time(history.first_seen),
+        gone_at=None if history.gone_at is None else _time(history.gone_at),
+        events=tuple(
+            HistoryEvent(
+                at=_time(event.at),
+                kind=event.kind.value,
+                before=plain(event.before),
+                after=plain(event.after),
+            )
+            for event in history.events
+        ),
+        samples=tuple(
+            MetricPoint(at=_time(sample.at), downloads=sample.downloads, likes=sample.likes)
+            for sample in history.samples
+        ),
+    )
+
+
+def _tree(row: Release, known: Iterable[Known], newest: Mapping[int, ScanDocument]) -> TreeDocument:
+    """Of repositories that share a name, the one that holds it."""
+    by_name: dict[str, Known] = {}
+    for fork in known:
+        other = by_name.setdefault(fork.repo.lower(), fork)
+        if fork.gone_at is None and other.gone_at is not None:
+            by_name[fork.repo.lower()] = fork
+    return build_tree(row.repo, row.commit, [_member(fork, newest) for fork in by_name.values()])
+
+
+def _member(fork: Known, newest: Mapping[int, ScanDocument]) -> Member:
+    document = newest.get(fork.repo_id)
+    own = None
+    if document is not None:
+        verdict = document.verdict
+        own = OwnVerdict(verdict.label, verdict.certainty, document.lineage.status == "proved")
+    gone_at = None if fork.gone_at is None else _time(fork.gone_at)
+    return Member(fork.repo, fork.channels, fork.claims, own, gone_at)
+
+
+def _time(at: datetime) -> str:
+    return at.isoformat(timespec="seconds")

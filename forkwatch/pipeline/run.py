@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from crawler.discover import default_sources, discover
 from crawler.interface import (
+    Access,
     AccessDeniedError,
     BadAnswerError,
-    Candidate,
     Channel,
     Claim,
     CorruptDownloadError,
     FileMissingError,
     RefusedSnapshotError,
-    RepoId,
     RepoNotFoundError,
     Snapshot,
     TooLargeError,
@@ -24,10 +22,12 @@ from detector.interface import DetectorError
 from evals.interface import EvaluationFailedError
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.crawl import crawl
 from forkwatch.pipeline.document import build_document
 from forkwatch.pipeline.funnel import Depth, examine
 from forkwatch.pipeline.originals import Original, find_release, open_original
 from forkwatch.store.models import Release
+from forkwatch.store.values import Known
 from reports.scan import ScanDocument
 
 _REPO_ERRORS = (
@@ -50,6 +50,10 @@ class Tally:
 
     candidates: int = 0
     new_candidates: int = 0
+    gone: int = 0
+    events: int = 0
+    left_out: list[str] = field(default_factory=list)
+    """What a bound cut off of the crawl."""
     scanned: int = 0
     verdicts_changed: int = 0
     results_reused: int = 0
@@ -61,14 +65,6 @@ class Tally:
     gaps: dict[str, str] = field(default_factory=dict)
 
 
-def crawl(context: Context, original: Original) -> tuple[Candidate, ...]:
-    """Stage 1 for one release: candidates of all channels, remembered in the store."""
-    context.talk.stage(original.repo, "discover")
-    found = discover(context.hub, original.repo, default_sources(context.settings.crawl.tags))
-    context.store.record_candidates(original.release_id, found)
-    return found
-
-
 def scan(  # noqa: PLR0913 - options of one command
     context: Context,
     original: Original,
@@ -77,8 +73,11 @@ def scan(  # noqa: PLR0913 - options of one command
     revision: str | None = None,
     depth: Depth = Depth.EVAL,
     tally: Tally | None = None,
+    known: Known | None = None,
 ) -> ScanDocument:
     """Examine one repository against one release, and append the verdict if it says something new.
+
+    A candidate whose head a listing has just told (`known`) and that was pinned at it costs no call.
 
     A verdict is appended only by a scan to full depth of the repository's head: a shallower look must not
     replace a deeper one.
@@ -86,14 +85,19 @@ def scan(  # noqa: PLR0913 - options of one command
     Raises:
         CrawlerError: the repository does not exist, or the Hub cannot be reached.
     """
-    context.talk.stage(repo, "pin")
-    snapshot = context.hub.snapshot(parse_repo_id(repo), revision)
-    channels, claims = _known(context, original, snapshot)
+    name = parse_repo_id(repo)
+    snapshot = None if known is None or revision is not None else _pinned(context, known)
+    if snapshot is None:
+        context.talk.stage(repo, "pin")
+        snapshot = context.hub.snapshot(name, revision)
+        context.store.pin(snapshot, head=revision is None)
+    channels, claims, repo_id = _known(context, original, snapshot)
     examination = examine(context, original, snapshot, claims, depth)
     document = build_document(original, examination, channels, context.now())
     if depth is Depth.EVAL and revision is None:
         changed = context.store.add_verdict(original.release_id, context.store.pin(snapshot), document)
-        context.store.set_gap(original.release_id, repo, None)
+        if repo_id is not None:
+            context.store.set_gap(original.release_id, repo_id, None)
         if tally is not None:
             tally.verdicts_changed += changed
     if tally is not None:
@@ -113,7 +117,7 @@ def release_of(context: Context, repo: str, release: str | None) -> Release:
     """
     if release is None:
         for row in context.store.releases():
-            if row.id is not None and any(known.repo == repo for known in context.store.candidates(row.id)):
+            if row.id is not None and context.store.candidate(row.id, repo) is not None:
                 return row
     return find_release(context, release)
 
@@ -131,14 +135,18 @@ def run_once(context: Context) -> Tally:
     originals = [open_original(context, row) for row in rows]  # all must verify before anything else runs
     tally, before = Tally(), context.hub.cost
     for original in originals:
-        known = {row.repo for row in context.store.candidates(original.release_id)}
-        found = crawl(context, original)
-        tally.candidates += len(found)
-        tally.new_candidates += len({candidate.repo for candidate in found} - known)
-        for number, candidate in enumerate(found, 1):
-            context.talk.progress(f"forks of {original.repo}", number - 1, len(found))
-            _scan_candidate(context, original, candidate.repo, tally)
-        context.talk.progress(f"forks of {original.repo}", len(found), len(found))
+        done = crawl(context, original.release_id, original.repo)
+        tally.candidates += len(done.candidates)
+        tally.new_candidates += len(done.new)
+        tally.events += len(done.events)
+        tally.left_out += done.left_out
+        for number, known in enumerate(done.present, 1):
+            context.talk.progress(f"forks of {original.repo}", number - 1, len(done.present))
+            _scan_candidate(context, original, known, tally)
+        context.talk.progress(f"forks of {original.repo}", len(done.present), len(done.present))
+        tally.gone += sum(
+            known.gone_at is not None for known in context.store.candidates(original.release_id)
+        )
     cost = context.hub.cost - before
     tally.bytes_downloaded, tally.requests = cost.bytes_downloaded, cost.requests
     if not tally.candidates:
@@ -148,24 +156,54 @@ def run_once(context: Context) -> Tally:
     return tally
 
 
-def _scan_candidate(context: Context, original: Original, repo: RepoId, tally: Tally) -> None:
+def _scan_candidate(context: Context, original: Original, known: Known, tally: Tally) -> None:
     try:
-        scan(context, original, repo, tally=tally)
+        scan(context, original, known.repo, tally=tally, known=known)
+    except RepoNotFoundError as error:
+        if _is_gone(context, known):
+            context.talk.note(f"{known.repo}: gone")
+            return
+        _gap(context, original, known, error, tally)
     except _REPO_ERRORS as error:
-        tally.gaps[repo] = str(error)
-        context.store.set_gap(original.release_id, repo, str(error))
-        context.talk.note(f"{repo}: {error}")
+        _gap(context, original, known, error, tally)
+
+
+def _gap(context: Context, original: Original, known: Known, error: Exception, tally: Tally) -> None:
+    tally.gaps[known.repo] = str(error)
+    context.store.set_gap(original.release_id, known.repo_id, str(error))
+    context.talk.note(f"{known.repo}: {error}")
+
+
+def _is_gone(context: Context, known: Known) -> bool:
+    """Whether a repository that was listed has vanished since; else a commit of it has."""
+    try:
+        context.hub.summary(known.repo)
+    except RepoNotFoundError:
+        context.store.lose(known.summary)
+        return True
+    return False
+
+
+def _pinned(context: Context, known: Known) -> Snapshot | None:
+    """The snapshot of the head that the crawl has just seen, if it was pinned before.
+
+    Whether files can be read is no property of a commit: it was open once, or is now.
+    """
+    if known.summary.commit is None:
+        return None
+    snapshot = context.store.snapshot(known.repo, known.summary.commit)
+    if snapshot is None:
+        return None
+    is_open = Access.OPEN in (snapshot.access, known.summary.access)
+    return replace(snapshot, access=Access.OPEN if is_open else known.summary.access)
 
 
 def _known(
     context: Context, original: Original, snapshot: Snapshot
-) -> tuple[tuple[Channel, ...], tuple[Claim, ...]]:
-    """The channels that found a repository, and its claims, of discovery and of the card, each once."""
-    row = next(
-        (row for row in context.store.candidates(original.release_id) if row.repo == snapshot.repo), None
-    )
-    channels = tuple(Channel(channel) for channel in row.channels) if row is not None else (Channel.DIRECT,)
-    claims = dict.fromkeys(snapshot.claims)
-    if row is not None:
-        claims.update(dict.fromkeys(context.store.claims(row)))
-    return channels, tuple(claims)
+) -> tuple[tuple[Channel, ...], tuple[Claim, ...], int | None]:
+    """Channels and claims of a repository, of discovery and of the card, each once; its id if it is a candidate."""
+    known = context.store.candidate(original.release_id, snapshot.repo)
+    if known is None:
+        return (Channel.DIRECT,), tuple(dict.fromkeys(snapshot.claims)), None
+    claims = tuple(dict.fromkeys((*snapshot.claims, *known.claims)))
+    return known.channels or (Channel.DIRECT,), claims, known.repo_id

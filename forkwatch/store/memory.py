@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from types import MappingProxyType
 import sqlalchemy as sql
 from sqlmodel import Session, col, select
 
-from crawler.interface import Candidate, Claim, Commit, EventKind, RepoId, RepoSummary
+from crawler.interface import Candidate, Claim, Commit, Event, EventKind, RepoId, RepoSummary
 from crawler.sources.interface import Batch, Reading
 from forkwatch.store.models import CandidateRow, ReadingRow, RepoRow, WatermarkRow
 from forkwatch.store.repos import Repos, chunks, insert_into
@@ -42,7 +41,7 @@ class Kept:
 
     new: set[RepoId] = field(default_factory=set)
     """Candidates that were not known."""
-    events: Counter[EventKind] = field(default_factory=Counter)
+    events: list[Event] = field(default_factory=list)
 
 
 class StoreMemory:
@@ -91,7 +90,7 @@ class StoreMemory:
                 self._write_watermark(session, batch)
             session.commit()
         self.kept.new |= new
-        self.kept.events.update(event.kind for event in events)
+        self.kept.events += events
         renamed = {event.repo for event in events if event.kind is EventKind.RENAMED}
         for name in renamed:
             members.pop(RepoId(name), None)
@@ -100,15 +99,11 @@ class StoreMemory:
     # --- beyond it ---
 
     def known(self) -> tuple[Known, ...]:
-        """Candidates to look at again: those not looked at for longest first, the gone ones last."""
+        """Candidates to look at again: those not seen for longest first, the gone ones last."""
         return tuple(
             sorted(
                 self._store.candidates(self._release_id),
-                key=lambda known: (
-                    known.gone_at is not None,
-                    known.last_checked or NO_ROWS,
-                    known.repo,
-                ),
+                key=lambda known: (known.gone_at is not None, known.observed_at, known.repo),
             )
         )
 
@@ -128,7 +123,7 @@ class StoreMemory:
                     self._follow(session, before, after, row)
                 session.commit()
             looked += len(some)
-            self.kept.events.update(event.kind for event in events)
+            self.kept.events += events
         self._members = None
         return looked
 

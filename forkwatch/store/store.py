@@ -320,8 +320,7 @@ def _known(row: CandidateRow, repo: RepoRow) -> Known:
         claims=load_claims(row.claims),
         summary=load_summary(repo.summary),
         first_seen=row.first_seen,
-        last_seen=row.last_seen,
-        last_checked=repo.last_checked,
+        observed_at=max(repo.last_seen, repo.last_checked or repo.last_seen),
         gone_at=repo.gone_at,
         gap=row.gap,
     )

@@ -61,8 +61,8 @@ class Known:
     claims: tuple[Claim, ...]
     summary: RepoSummary
     first_seen: datetime
-    last_seen: datetime
-    last_checked: datetime | None
+    observed_at: datetime
+    """When the Hub last said something about it, be it that it is gone."""
     gone_at: datetime | None
     gap: str | None
 

@@ -1,0 +1,209 @@
+"""Stage 1 for one release: find candidates, keep what became of the known ones, and say what was left out.
+
+(1) A dump of the Hub's table, if there is one and it was not read yet.
+(2) `discover`: what changed on the Hub, and each channel's own listings, from their watermarks.
+(3) `refresh`: a look at repositories that are known.
+
+Each step keeps what it has in transactions of its own, so a killed crawl goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from crawler.discover import Discovery, default_sources, describe, discover, discover_in_bulk
+from crawler.interface import Channel, Cost, Event, RepoId
+from crawler.refresh import Known as Looked
+from crawler.refresh import refresh
+from crawler.sources.bulk import bulk_rows
+from crawler.sources.interface import Batch, Source, Target
+from forkwatch.errors import SettingsError
+from forkwatch.pipeline.context import Context
+from forkwatch.store.memory import StoreMemory
+from forkwatch.store.values import Known
+
+GONE_AGAIN = timedelta(days=7)
+"""How often a repository that is gone is asked for. Listings show one that is back sooner than that."""
+_TALK = 2.0
+"""Seconds between two lines of progress."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crawl:
+    """What a crawl did, and what is known after it."""
+
+    candidates: tuple[Known, ...]
+    """All that are known, the gone ones included."""
+    new: frozenset[RepoId]
+    events: tuple[Event, ...]
+    listings: int
+    rows: int
+    looked: int
+    """Known repositories that were looked at again."""
+    left_out: tuple[str, ...]
+    """What a bound cut off, one sentence each: the next run's work. Empty when the crawl is complete."""
+    cost: Cost
+
+    @property
+    def present(self) -> tuple[Known, ...]:
+        """Candidates that are there."""
+        return tuple(known for known in self.candidates if known.gone_at is None)
+
+    def by_channel(self) -> dict[Channel, int]:
+        """How many of the candidates that are there each channel has found."""
+        counts = {channel: sum(channel in known.channels for known in self.present) for channel in Channel}
+        return {channel: count for channel, count in counts.items() if count}
+
+
+def crawl(
+    context: Context,
+    release_id: int,
+    release: RepoId,
+    *,
+    channels: Sequence[Channel] | None = None,
+    since: datetime | None = None,
+) -> Crawl:
+    """Find candidates of one release.
+
+    Args:
+        context: surroundings.
+        release_id: of the guarded release.
+        release: its repository.
+        channels: only these; the known repositories are then left alone. None: those of the settings.
+        since: looks at what changed since then, whatever earlier crawls have seen.
+
+    Raises:
+        CrawlerError: the Hub failed; what was finished is kept.
+        SettingsError: no channel is left to look through, or the dump cannot be read.
+    """
+    before = context.hub.cost
+    memory = StoreMemory(context.store, release_id)
+    sources = chosen_sources(context, channels)
+    told = _Told(context)
+    context.talk.stage(release, "discover")
+    target = describe(context.hub, release)
+    done = [
+        *_from_dump(context, target, sources, memory, told),
+        discover(context.hub, target, sources, memory, since=since, progress=told),
+    ]
+    told.end()
+    looked = 0
+    if channels is None:
+        context.talk.stage(release, "look again at known forks")
+        looked = look_again(context, target, memory)
+    return Crawl(
+        candidates=context.store.candidates(release_id),
+        new=frozenset(memory.kept.new),
+        events=tuple(memory.kept.events),
+        listings=sum(one.listings for one in done),
+        rows=sum(one.rows for one in done),
+        looked=looked,
+        left_out=tuple(reason for one in done for reason in _left_out(one)),
+        cost=context.hub.cost - before,
+    )
+
+
+def chosen_sources(context: Context, channels: Sequence[Channel] | None) -> tuple[Source, ...]:
+    """The sources of the chosen channels, or of the settings' ones.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    options = context.settings.crawl
+    wanted = {Channel(name) for name in options.channels} if channels is None else set(channels)
+    everything = default_sources(options.tags, cards=options.cards)
+    sources = tuple(source for source in everything if source.channel in wanted)
+    if not sources:
+        raise SettingsError(
+            "no channel is left to look through", tip="Check --channel, and channels and tags in [crawl]."
+        )
+    return sources
+
+
+def look_again(context: Context, target: Target, memory: StoreMemory) -> int:
+    """A look at known repositories, within the budget; how many were looked at."""
+    now = context.now()
+    known = [
+        Looked(known.summary, known.observed_at)
+        for known in memory.known()
+        if known.gone_at is None or now - known.observed_at >= GONE_AGAIN
+    ]
+    return memory.check(refresh(context.hub, target, known, context.settings.crawl.refresh_calls))
+
+
+def _from_dump(
+    context: Context, target: Target, sources: tuple[Source, ...], memory: StoreMemory, told: _Told
+) -> list[Discovery]:
+    """Read the settings' dump, once: a newer file of the same name is another one."""
+    path = context.settings.crawl.bulk
+    if path is None:
+        return []
+    name = _dump_name(path)
+    if memory.watermark(f"bulk:{name}") is not None:
+        return []
+    context.talk.stage(target.release, f"read {path.name}")
+    try:
+        return [
+            discover_in_bulk(
+                context.hub, target, sources, memory, lambda: bulk_rows(path, path.name), name, progress=told
+            )
+        ]
+    except ModuleNotFoundError as error:
+        raise SettingsError("reading crawl.bulk needs pyarrow", tip="Install forkwatch[bulk].") from error
+
+
+def _dump_name(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise SettingsError(
+            f"crawl.bulk: cannot read {path}: {error.strerror}", tip="Check the path."
+        ) from error
+    return f"{path.name}:{status.st_size}:{int(status.st_mtime)}"
+
+
+def _left_out(done: Discovery) -> list[str]:
+    reasons = [f"only the newest rows of {key} were looked at" for key in done.cut]
+    if done.unread:
+        reasons.append(f"{done.unread} cards were not read: the budget is spent")
+    if done.unlisted:
+        reasons.append(f"{done.unlisted} listings were not walked: there are too many")
+    return reasons
+
+
+@dataclass(slots=True)
+class _Told:
+    """Progress: a line a channel, and one every other second while it goes on."""
+
+    context: Context
+    began: Cost = field(init=False)
+    rows: int = 0
+    found: set[RepoId] = field(default_factory=set)
+    channel: str = ""
+    spoke: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.began = self.context.hub.cost
+
+    def __call__(self, batch: Batch) -> None:
+        self.rows += batch.rows
+        self.found.update(candidate.repo for candidate in batch.candidates)
+        channel = batch.listing.partition(":")[0]
+        now = time.monotonic()
+        if channel != self.channel or now - self.spoke >= _TALK:
+            self.channel, self.spoke = channel, now
+            self._say(batch.listing)
+
+    def end(self) -> None:
+        """The sum."""
+        self._say("all listings")
+
+    def _say(self, what: str) -> None:
+        calls = (self.context.hub.cost - self.began).requests
+        self.context.talk.note(
+            f"{what}: {self.rows:,} rows, {len(self.found):,} candidates, {calls:,} calls so far"
+        )
