@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -164,6 +165,24 @@ class HubClient(Hub):
         if found is None:
             raise BadAnswerError(f"{repo}: the Hub's answer is not a model")
         return found
+
+    def peek(self, repo: RepoId, commit: Commit, path: str, limit: int = 1 << 20) -> str:
+        """A small git file at a commit, in one call."""
+        about = f"{repo}@{commit[:12]} {ascii(path)[1:-1]}"
+        url = f"{self._session.endpoint}/{repo}/resolve/{commit}/{quote(path)}"
+        return self._session.retry(lambda: self._peek_once(url, about, limit))
+
+    def _peek_once(self, url: str, about: str, limit: int) -> str:
+        pieces, size = [], 0
+        with closing(self._session.open(url, about)) as response:
+            if response.has_redirect_location:
+                raise TooLargeError(f"{about}: kept as a large file")
+            for chunk in self._session.body(response, about):
+                size += len(chunk)
+                if size > limit:
+                    raise TooLargeError(f"{about}: more than {limit:,} bytes")
+                pieces.append(chunk)
+        return b"".join(pieces).decode("utf-8", errors="replace")
 
     def snapshot(self, repo: RepoId, revision: str | None = None) -> Snapshot:
         """Pin a repository: one API call, and its card if that is not in the cache yet.

@@ -136,4 +136,4 @@ def _leads_to(homes: dict[str, str | None], start: str, target: str) -> bool:
     place: str | None = start
     while place is not None and place != target:
         place = homes.get(place)
-    return place == target
+    return place is not None

@@ -103,11 +103,7 @@ def _release(context: Context, row: Release) -> ReleaseView:
         changes=tuple(_change(v, histories[v.repo_id].repo) for v in log if v.repo_id in holders),
         gaps=tuple(_gap(fork) for fork in known if fork.repo_id not in newest and fork.repo_id in holders),
         histories=tuple(_history(histories[repo_id]) for repo_id in current),
-        replaced=tuple(
-            _replaced(histories[repo_id], newest[repo_id], log)
-            for repo_id in judged
-            if repo_id not in holders
-        ),
+        replaced=tuple(_replaced(histories[repo_id], log) for repo_id in judged if repo_id not in holders),
         tree=_tree(row, known, newest) if known else None,
     )
 
@@ -127,7 +123,7 @@ def _holds(history: History) -> tuple[bool, datetime, int]:
 
 
 def _current(history: History, document: ScanDocument) -> ScanDocument:
-    """The document under the present name, with the newest download figures: both move without a new verdict."""
+    """The document under the present name, with the newest figures: both change without a new verdict."""
     hub = document.hub
     if history.samples:
         hub = replace(hub, downloads=history.samples[-1].downloads, likes=history.samples[-1].likes)
@@ -151,13 +147,12 @@ def _gap(fork: Known) -> Gap:
     return Gap(repo=fork.repo, reason=fork.gap or "not examined yet")
 
 
-def _replaced(history: History, document: ScanDocument, log: Iterable[Verdict]) -> ReplacedFork:
+def _replaced(history: History, log: Iterable[Verdict]) -> ReplacedFork:
+    mine = [verdict for verdict in log if verdict.repo_id == history.repo_id]
     return ReplacedFork(
         identity=history.identity,
-        scan=_current(history, document),
-        changes=tuple(
-            _change(verdict, history.repo) for verdict in log if verdict.repo_id == history.repo_id
-        ),
+        scan=_current(history, mine[-1].document),
+        changes=tuple(_change(verdict, history.repo) for verdict in mine),
         history=_history(history),
     )
 

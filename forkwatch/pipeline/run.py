@@ -8,6 +8,7 @@ from crawler.interface import (
     Access,
     AccessDeniedError,
     BadAnswerError,
+    BudgetExceededError,
     Channel,
     Claim,
     CorruptDownloadError,
@@ -38,6 +39,7 @@ _REPO_ERRORS = (
     TooLargeError,
     RefusedSnapshotError,
     BadAnswerError,
+    BudgetExceededError,
     DetectorError,
     EvaluationFailedError,
 )
@@ -201,7 +203,7 @@ def _pinned(context: Context, known: Known) -> Snapshot | None:
 def _known(
     context: Context, original: Original, snapshot: Snapshot
 ) -> tuple[tuple[Channel, ...], tuple[Claim, ...], int | None]:
-    """Channels and claims of a repository, of discovery and of the card, each once; its id if it is a candidate."""
+    """Channels and claims of a repository, of discovery and card, each once; its id if it is a candidate."""
     known = context.store.candidate(original.release_id, snapshot.repo)
     if known is None:
         return (Channel.DIRECT,), tuple(dict.fromkeys(snapshot.claims)), None
