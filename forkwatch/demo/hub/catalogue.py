@@ -25,9 +25,6 @@ SORT_KEYS: Mapping[str, Callable[[Repo], int]] = MappingProxyType(
 )
 """The orders of a listing; all are descending."""
 
-_FEW = 5000
-"""So many rows are gathered and sorted; more are met often enough on a walk along the whole order."""
-
 _NOTHING: frozenset[str] = frozenset()
 
 _Key = TypeVar("_Key")
@@ -54,9 +51,14 @@ class Wanted:
 
 
 class Catalogue:
-    """Repositories by name, tag, author and rank."""
+    """Repositories by name, tag, author and rank.
 
-    def __init__(self) -> None:
+    Args:
+        few: so many rows are gathered and sorted; more are met often enough on a walk along the whole order.
+    """
+
+    def __init__(self, few: int = 5000) -> None:
+        self._few = few
         self._repos: dict[str, Repo] = {}
         self._tags: dict[str, set[str]] = {}
         self._authors: dict[str | None, set[str]] = {}
@@ -107,7 +109,7 @@ class Catalogue:
         if wanted.author is not None:
             sets.append(self._authors.get(wanted.author, _NOTHING))
         pool = self._pool(wanted, sets)
-        if len(pool) <= _FEW:
+        if len(pool) <= self._few:
             names: Iterable[str] = order.ranked((self._repos[name] for name in pool), wanted.before)
         else:
             names = order.below(wanted.before)
@@ -116,9 +118,9 @@ class Catalogue:
     def _pool(self, wanted: Wanted, sets: list[Collection[str]]) -> Collection[str]:
         """A superset of the answer, the smallest that an index offers."""
         pool: Collection[str] = min((*sets, self._repos), key=len)
-        if len(pool) > _FEW and wanted.parameters is not None:
+        if len(pool) > self._few and wanted.parameters is not None:
             pool = min(pool, self._order("parameters").between(*wanted.parameters), key=len)
-        if len(pool) > _FEW and wanted.search:
+        if len(pool) > self._few and wanted.search:
             pool = [name for name in pool if wanted.search in name.lower()]
         return pool
 

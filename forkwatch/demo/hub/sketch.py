@@ -101,9 +101,15 @@ class SketchFiles(Mapping[str, Blob]):
 
 def _facts(sketch: Sketch) -> Facts:
     readme = sketch.files.get("README.md")
-    card = sketch.card if readme is None else front_matter(_BLOBS.blob("README.md", readme))
+    card = sketch.card if readme is None else _parsed(readme)
     config = shown_config(sketch.config or {}, sketch.adapter or {}, {})
     return make_facts(sketch.paths, card, config, sketch.weights, sketch.gguf)
+
+
+@lru_cache(maxsize=32)
+def _parsed(readme: bytes) -> Mapping[str, Json] | None:
+    """Front matter of a card that is given whole: many sketches may share one that takes long to parse."""
+    return front_matter(_BLOBS.blob("README.md", readme))
 
 
 @lru_cache(maxsize=256)
