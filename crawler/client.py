@@ -22,6 +22,7 @@ from crawler.interface import (
     BadAnswerError,
     ByteSource,
     Claim,
+    Commit,
     Cost,
     FileMissingError,
     Hub,

@@ -36,6 +36,10 @@ class HubSettings(_Section):
     timeout_seconds: float = Field(default=30.0, gt=0)
     retries: int = Field(default=5, ge=0)
     free_space_floor_gb: float = Field(default=2.0, ge=0)
+    cache_quota_gb: float = Field(default=500.0, gt=0)
+    """Of downloaded files; those that were used longest ago go first."""
+    repo_budget_gb: float = Field(default=500.0, gt=0)
+    """Of files that any one repository may cost in one run."""
 
 
 class CrawlSettings(_Section):

@@ -107,8 +107,8 @@ def branches(document: TreeDocument) -> tuple[Branch, ...]:
     pile: list[tuple[int, str, str | None, bool]]
     pile = [(0, name, None, False) for name in reversed(under.get(None, []))]
     while pile:
-        depth, name, base, again = pile.pop()
-        edges = tuple(links.get((name, base), ())) if base is not None else ()
+        depth, name, above, again = pile.pop()
+        edges = () if above is None else tuple(links.get((name, above), ()))
         drawn.append(Branch(depth, nodes[name], edges, again))
         if not again:
             children = [(child, False) for child in under.get(name, ())]

@@ -39,7 +39,9 @@ def session(settings: Settings | None = None, state: StateDir | None = None) -> 
             endpoint=endpoint,
             token=token,
             cache=state.cache,
-            free_space_floor=int(settings.hub.free_space_floor_gb * (1 << 30)),
+            free_space_floor=_gib(settings.hub.free_space_floor_gb),
+            cache_quota=_gib(settings.hub.cache_quota_gb),
+            repo_budget=_gib(settings.hub.repo_budget_gb),
             timeout=settings.hub.timeout_seconds,
             retries=settings.hub.retries,
         )
@@ -47,6 +49,10 @@ def session(settings: Settings | None = None, state: StateDir | None = None) -> 
         store = Store(open_engine(f"sqlite:///{state.database}"), utc_now)
         stack.callback(store.close)
         yield Context(hub, store, state, settings, utc_now, talk)
+
+
+def _gib(amount: float) -> int:
+    return int(amount * (1 << 30))
 
 
 def _endpoint(settings: Settings, state: StateDir, stack: ExitStack) -> tuple[str, str | None]:

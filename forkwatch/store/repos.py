@@ -19,7 +19,7 @@ from typing import TypeVar
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col, func, select
 
-from crawler.history import changes
+from crawler.history import changes, reappeared
 from crawler.interface import Event, EventKind, RepoSummary
 from forkwatch.store.models import EventRow, MetricSample, RepoRow
 from forkwatch.store.values import dump_summary, load_summary
@@ -148,10 +148,6 @@ class Repos:
 
     def _update(self, row: RepoRow, seen: RepoSummary) -> RepoRow:
         before = load_summary(row.summary)
-        if row.gone_at is not None:
-            since = row.gone_at.isoformat(timespec="seconds")
-            self._note(row, [Event(before.repo, EventKind.REAPPEARED, since, "")])
-            row.gone_at = None
         now = replace(
             seen,
             object_id=seen.object_id or before.object_id,
@@ -159,10 +155,11 @@ class Repos:
             shape=seen.shape or before.shape,
             adapter_base=seen.adapter_base or before.adapter_base,
         )
-        if before.commit is not None:  # else it was only named, or read from a bulk file, so far
-            self._note(row, [event for event in changes(before, now) if event.kind in _OF_ONE])
-        elif before.repo != now.repo:
-            self._note(row, [Event(before.repo, EventKind.RENAMED, before.repo, now.repo)])
+        compare = changes if row.gone_at is None else reappeared
+        row.gone_at = None
+        # What was only named so far, or read from a bulk file, has no access that could have changed.
+        only = _OF_ONE if before.commit is not None else _UNSEEN
+        self._note(row, [event for event in compare(before, now) if event.kind in only])
         if now != before:
             row.summary = dump_summary(now)
         if row.name != seen.repo:
@@ -226,6 +223,8 @@ class Repos:
 
 _OF_ONE = frozenset(EventKind) - {EventKind.REREGISTERED, EventKind.DELETED}
 """Events between two looks at the same repository."""
+_UNSEEN = frozenset({EventKind.RENAMED, EventKind.REAPPEARED})
+"""Those that need no former look at the commit."""
 
 
 def _key(name: str) -> str:
