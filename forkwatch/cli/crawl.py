@@ -135,7 +135,7 @@ def _candidate(known: Known, done: Crawl) -> dict[str, object]:
             }
             for claim in known.claims
         ],
-        "new": known.repo in done.new,
+        "new": known.gone_at is None and known.repo in done.new,
         "first_seen": known.first_seen.isoformat(timespec="seconds"),
         "gone_at": None if known.gone_at is None else known.gone_at.isoformat(timespec="seconds"),
     }

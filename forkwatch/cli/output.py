@@ -26,7 +26,7 @@ from forkwatch.text import plain
 
 def stderr() -> Console:
     """A console on stderr as it is now (tests and pipes replace it)."""
-    return Console(file=sys.stderr, soft_wrap=True, highlight=False)
+    return Console(file=sys.stderr, soft_wrap=True, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:
@@ -52,7 +52,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         shown.add_row(*(escape(plain(cell)) for cell in row))
     width = None if sys.stdout.isatty() else 160
-    Console(file=sys.stdout, highlight=False, width=width).print(shown)
+    Console(file=sys.stdout, highlight=False, width=width, emoji=False).print(shown)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from crawler.interface import EventKind
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context
@@ -76,7 +77,8 @@ def family_tree(context: Context, row: Release) -> TreeDocument | None:
         raise AssertionError("a stored release has an id")
     known = context.store.candidates(row.id)
     newest = {verdict.repo_id: verdict.document for verdict in context.store.verdicts(row.id)}
-    return _tree(row, known, newest) if known else None
+    histories = context.store.histories(fork.repo_id for fork in known)
+    return _tree(row, known, newest, histories) if known else None
 
 
 def _histories(release: ReleaseView) -> Iterator[ForkHistory]:
@@ -104,7 +106,7 @@ def _release(context: Context, row: Release) -> ReleaseView:
         gaps=tuple(_gap(fork) for fork in known if fork.repo_id not in newest and fork.repo_id in holders),
         histories=tuple(_history(histories[repo_id]) for repo_id in current),
         replaced=tuple(_replaced(histories[repo_id], log) for repo_id in judged if repo_id not in holders),
-        tree=_tree(row, known, newest) if known else None,
+        tree=_tree(row, known, newest, histories) if known else None,
     )
 
 
@@ -178,24 +180,30 @@ def _history(history: History) -> ForkHistory:
     )
 
 
-def _tree(row: Release, known: Iterable[Known], newest: Mapping[int, ScanDocument]) -> TreeDocument:
+def _tree(
+    row: Release,
+    known: Iterable[Known],
+    newest: Mapping[int, ScanDocument],
+    histories: Mapping[int, History],
+) -> TreeDocument:
     """Of repositories that share a name, the one that holds it."""
     by_name: dict[str, Known] = {}
     for fork in known:
         other = by_name.setdefault(fork.repo.lower(), fork)
         if fork.gone_at is None and other.gone_at is not None:
             by_name[fork.repo.lower()] = fork
-    return build_tree(row.repo, row.commit, [_member(fork, newest) for fork in by_name.values()])
+    members = [_member(fork, newest.get(fork.repo_id), histories[fork.repo_id]) for fork in by_name.values()]
+    return build_tree(row.repo, row.commit, members)
 
 
-def _member(fork: Known, newest: Mapping[int, ScanDocument]) -> Member:
-    document = newest.get(fork.repo_id)
+def _member(fork: Known, document: ScanDocument | None, history: History) -> Member:
     own = None
     if document is not None:
         verdict = document.verdict
         own = OwnVerdict(verdict.label, verdict.certainty, document.lineage.status == "proved")
     gone_at = None if fork.gone_at is None else _time(fork.gone_at)
-    return Member(fork.repo, fork.channels, fork.claims, own, gone_at)
+    former = tuple(event.before for event in history.events if event.kind is EventKind.RENAMED)
+    return Member(fork.repo, fork.channels, fork.claims, own, gone_at, former)
 
 
 def _time(at: datetime) -> str:

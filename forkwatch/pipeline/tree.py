@@ -39,12 +39,15 @@ class Member:
     verdict: OwnVerdict | None
     gone_at: str | None
     """ISO 8601, UTC."""
+    former_names: tuple[str, ...] = ()
+    """What claims about it may still call it."""
 
 
 def build_tree(release: str, commit: str, members: Iterable[Member]) -> TreeDocument:
     """The graph. The same members give the same document, in whatever order they come."""
     family = {member.repo: member for member in sorted(members, key=lambda member: member.repo)}
-    names = {name.casefold(): name for name in (*family, release)}
+    names = {old.casefold(): member.repo for member in family.values() for old in member.former_names}
+    names |= {name.casefold(): name for name in (*family, release)}
     claimed = {name: tuple(_claimed(member, names)) for name, member in family.items() if name != release}
     inferred = _inferred(family, claimed)
     nodes = [TreeNode(repo=release, role="release")]

@@ -63,14 +63,13 @@ def publish_release(hub: LoopbackHub, folder: Path) -> Path:
     (folder / "README.md").write_bytes(card(OLDER))
     (folder / "config.json").write_bytes(CONFIG)
     (folder / "model.safetensors").write_bytes(weights())
-    private, public = folder.parent / "release.key", folder.parent / "release.pub"
-    generate_key(private, public)
-    sign_release(folder, private)
+    keys = generate_key(folder.parent)
+    sign_release(folder, keys.private)
     hub.create_repo(OLDER)
     hub.commit(OLDER, {"README.md": card(), "config.json": CONFIG, "model.safetensors": weights(9)})
     hub.create_repo(RELEASE)
     hub.commit(RELEASE, {path.name: path for path in folder.iterdir()})
-    return public
+    return keys.public
 
 
 def populate(family: Family) -> None:
@@ -88,7 +87,9 @@ def populate(family: Family) -> None:
 def change(family: Family) -> None:
     """What happened by the next crawl: one of each kind of event, and a new fork."""
     hub = family.hub
-    hub.commit("ann/tuned", {"README.md": card(RELEASE), "config.json": CONFIG, "model.safetensors": weights(7)})
+    hub.commit(
+        "ann/tuned", {"README.md": card(RELEASE), "config.json": CONFIG, "model.safetensors": weights(7)}
+    )
     hub.rename_repo("bob/abl", "bob/abliterated")
     hub.delete_repo("cyd/Guarded-1B-copy")
     hub.set_access("eve/gated", gated=False)

@@ -205,6 +205,14 @@ def test_letter_case_of_a_claim_is_no_difference() -> None:
     assert [edge.base for edge in document.edges] == [RELEASE]
 
 
+def test_a_claim_about_a_former_name_is_about_the_renamed_fork() -> None:
+    """A card keeps the old name; whoever has a name now comes before whoever had it."""
+    renamed = Member("x/b", (), (), OwnVerdict("safety-removed", "proved", True), None, ("x/a",))
+    child = member("y/q", quant("x/a"))
+    assert verdicts(tree(renamed, child))["y/q"][2] == "x/b"
+    assert set(verdicts(tree(renamed, child, member("x/a")))) == {"x/b"}
+
+
 def test_the_order_of_members_is_no_difference() -> None:
     """The same members give the same bytes."""
     some = [member("x/a", label="safety-removed"), member("y/q", quant("x/a")), member("z/m", claim("y/q"))]
