@@ -1,4 +1,4 @@
-"""A signed release with forks found by each channel, on a loopback hub: nothing is trained, nothing is large."""
+"""A signed release with forks found by each channel, on a loopback hub. Nothing is trained."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def names(document: dict[str, Any]) -> set[str]:
 
 
 def test_every_channel_finds_its_fork(family: Family) -> None:
-    """Declared, its quantisation, name, statement; no stranger; counts by channel add up to what is listed."""
+    """Declared, its quantisation, name, statement; no stranger; counts by channel add up."""
     document = crawl(family)
 
     assert names(document) == {
@@ -169,7 +169,7 @@ def test_progress_is_on_stderr(family: Family) -> None:
     [
         (("--since", "yesterday"), "'yesterday' is no date"),
         (("--since", "2999-01-01"), "in the future"),
-        (("--since", "99999w"), "is no date"),
+        (("--since", "0001-01-01T00:00+02:00"), "is no date"),
         (("--channel", "gossip"), "no channel is called 'gossip'"),
         (("--channel", "direct"), "no channel is called 'direct'"),
         (("--since", "\x1b[2J"), "is no date"),
@@ -243,13 +243,14 @@ def test_a_hub_that_fails_keeps_what_was_found(family: Family) -> None:
 
 # --- kill -9 ---
 
+_OF_REPO = "JOIN repo r ON r.id = t.repo_id"
 _CONTENT = {
-    "candidate": "SELECT r.identity, c.channels, c.claims, c.gap FROM candidate c JOIN repo r ON r.id = c.repo_id",
+    "candidate": f"SELECT r.identity, t.channels, t.claims, t.gap FROM candidate t {_OF_REPO}",
     "repo": "SELECT identity, name, summary, gone_at IS NULL FROM repo",
-    "event": "SELECT r.identity, e.name, e.kind, e.before, e.after FROM event e JOIN repo r ON r.id = e.repo_id",
+    "event": f"SELECT r.identity, t.name, t.kind, t.before, t.after FROM event t {_OF_REPO}",
     "watermark": "SELECT listing, newest FROM watermark",
     "reading": 'SELECT repo, "commit", claims FROM reading',
-    "metric_sample": "SELECT r.identity, m.downloads, m.likes FROM metric_sample m JOIN repo r ON r.id = m.repo_id",
+    "metric_sample": f"SELECT r.identity, t.downloads, t.likes FROM metric_sample t {_OF_REPO}",
 }
 """All that a crawl keeps, without the times at which it was noticed and the numbers of rows."""
 
@@ -284,7 +285,7 @@ def test_killed_anywhere_and_started_again_the_state_is_the_same(family: Family,
         assert start_crawl(family, family.state).wait(120) == 0
         whole, requests = content(family.state), hub.count
         assert requests > 10
-        for at in sorted({1, 2, requests // 3, requests // 2, 2 * requests // 3, requests - 1, requests}):
+        for at in (1, requests // 3, 2 * requests // 3, requests):
             state = tmp_path / f"killed-{turn}-{at}"
             shutil.copytree(before, state)
             hub.count = 0
@@ -294,7 +295,8 @@ def test_killed_anywhere_and_started_again_the_state_is_the_same(family: Family,
             hub.victim = None
             assert start_crawl(family, state).wait(120) == 0
             assert content(state) == whole, f"killed at request {at} of {requests}"
-        change(family) if turn == 0 else None
+        if turn == 0:
+            change(family)
     assert len(whole["event"]) == 5
 
 
