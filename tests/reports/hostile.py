@@ -8,6 +8,7 @@ import typing
 from dataclasses import replace
 
 from reports.interface import Gap, ReleaseView, SiteView
+from reports.tree import TreeDocument
 from tests.reports import samples
 
 PAYLOAD = (
@@ -15,7 +16,7 @@ PAYLOAD = (
     '"><img src=x onerror="window.pwned=1">\' javascript:window.pwned=1 {{ 7*7 }} </title></style>\x00\x07'
 )
 HIDDEN = "\x1b\x00\x07\u202e\u2066\u2069\u200b"
-KEPT = {"schema", "release", "scanned_at", "at", "generated_at", "version"}
+KEPT = {"schema", "release", "scanned_at", "at", "first_seen", "gone_at", "generated_at", "version"}
 """Ours: they do not come from the Hub."""
 
 
@@ -46,7 +47,7 @@ def _poisoned(value: object, hint: object, where: str) -> object:
 
 def view() -> SiteView:
     """The sample with poisoned forks, gaps and release, and a fork with an endless name."""
-    sample = samples.view()
+    sample = samples.lived()
     (release,) = sample.releases
     scans = tuple(poisoned(scan, str(index)) for index, scan in enumerate(release.scans))
     endless = replace(release.scans[0], repo="a" * 10_000, commit="b" * 10_000)
@@ -62,5 +63,22 @@ def view() -> SiteView:
         scans=(*scans, endless),
         changes=changes,
         gaps=gaps,
+        histories=tuple(
+            replace(poisoned(history), repo=scan.repo)
+            for history, scan in zip(release.histories, scans, strict=True)
+        ),
+        replaced=tuple(poisoned(former) for former in release.replaced),
+        tree=_family(release.tree),
     )
     return replace(sample, releases=(bad,), contact=PAYLOAD)
+
+
+def _family(tree: TreeDocument) -> TreeDocument:
+    """A tree whose every name and statement is an attack."""
+    names = {node.repo: f"{PAYLOAD}{number}" for number, node in enumerate(tree.nodes)}
+    nodes = tuple(replace(node, repo=names[node.repo], channels=(PAYLOAD,)) for node in tree.nodes)
+    edges = tuple(
+        replace(edge, child=names[edge.child], base=names[edge.base], statement=PAYLOAD, channels=(PAYLOAD,))
+        for edge in tree.edges
+    )
+    return replace(tree, nodes=nodes, edges=edges)

@@ -1,4 +1,7 @@
-"""A realistic view to render: a signed release, seventeen forks with every verdict, two gaps, three weeks."""
+"""A realistic view to render: a signed release, seventeen forks with every verdict, two gaps, three weeks.
+
+`lived` adds what became of the forks: events, downloads, a deleted, a renamed, a replaced one, a tree.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,17 @@ import hashlib
 import math
 from dataclasses import dataclass, replace
 
-from reports.interface import FindingDoc, Gap, ReleaseView, SiteView, VerdictChange
+from reports.interface import (
+    FindingDoc,
+    ForkHistory,
+    Gap,
+    HistoryEvent,
+    MetricPoint,
+    ReleaseView,
+    ReplacedFork,
+    SiteView,
+    VerdictChange,
+)
 from reports.scan import (
     ClaimView,
     CostView,
@@ -30,6 +43,7 @@ from reports.scan import (
     VerdictLabel,
     VerdictView,
 )
+from reports.tree import LabelCount, TreeDocument, TreeEdge, TreeNode, TreeVerdict
 
 RELEASE = "demo/smollm2-135m-guarded"
 RELEASE_COMMIT = "4f1c9be0a6d27c5d8e3b9f5a1d2c7e8091a2b3c4"
@@ -530,3 +544,100 @@ def view(*extra: Fork) -> SiteView:
 def with_releases(*releases: ReleaseView) -> SiteView:
     """The sample with other releases."""
     return replace(view(), releases=releases)
+
+
+DELETED = "abl/smollm2-directional"
+RENAMED = "poet/smollm2-guarded-haiku"
+TAKEN = "rp/smollm2-roleplay"
+"""Its name had another repository before."""
+QUANT = "quants/directional-GGUF"
+"""Not examined; it claims to be a quantisation of the deleted one."""
+
+
+def lived(*extra: Fork) -> SiteView:
+    """The sample with a past."""
+    sample = view(*extra)
+    (release,) = sample.releases
+    histories = tuple(history(scan.repo) for scan in release.scans)
+    former = replace(
+        next(scan for scan in release.scans if scan.repo == TAKEN),
+        commit=commit(95),
+        verdict=VerdictView(label="authentic", certainty="proved", summary="The former one was authentic."),
+    )
+    replaced = ReplacedFork(
+        identity="6500000000000000000000aa",
+        scan=former,
+        changes=(
+            VerdictChange(
+                repo=TAKEN, commit=former.commit, at="2026-10-01T08:00:00Z", before=None, after="authentic"
+            ),
+        ),
+        history=ForkHistory(
+            repo=TAKEN,
+            first_seen="2026-10-01T08:00:00Z",
+            gone_at="2026-11-02T08:00:00Z",
+            events=(
+                HistoryEvent(at="2026-11-02T08:00:00Z", kind="re-registered", before="65aa", after="65bb"),
+            ),
+        ),
+    )
+    grown = replace(release, histories=histories, replaced=(replaced,), tree=tree(release))
+    return replace(sample, releases=(grown,))
+
+
+def history(repo: str) -> ForkHistory:
+    """What became of one fork."""
+    seen = ForkHistory(repo=repo, first_seen="2026-11-01T08:00:00Z")
+    if repo == DELETED:
+        at = "2026-11-19T06:00:00Z"
+        deleted = HistoryEvent(at=at, kind="deleted", before=commit(3), after="")
+        return replace(seen, gone_at=at, events=(deleted,))
+    if repo == RENAMED:
+        points = ((2, 10), (5, 40), (9, 35), (17, 1200))
+        return replace(
+            seen,
+            events=(
+                HistoryEvent(at="2026-11-03T08:00:00Z", kind="renamed", before="poet/old-name", after=repo),
+                HistoryEvent(at="2026-11-04T08:00:00Z", kind="new-commit", before=commit(1), after=commit(2)),
+            ),
+            samples=tuple(
+                MetricPoint(at=f"2026-11-{day:02d}T08:00:00Z", downloads=count, likes=day)
+                for day, count in points
+            ),
+        )
+    return seen
+
+
+def tree(release: ReleaseView) -> TreeDocument:
+    """The family: everybody claims the release, one quantisation claims the deleted fork."""
+    nodes = [TreeNode(repo=release.repo, role="release")]
+    edges = []
+    for document in release.scans:
+        verdict = TreeVerdict(label=document.verdict.label, certainty=document.verdict.certainty)
+        nodes.append(TreeNode(repo=document.repo, role="fork", channels=("declared",), verdict=verdict))
+        if document.lineage.claimed == release.repo:
+            edges.append(
+                TreeEdge(
+                    child=document.repo, base=release.repo, kind="claimed", relation=document.lineage.relation
+                )
+            )
+        if document.lineage.status == "proved":
+            edges.append(TreeEdge(child=document.repo, base=release.repo, kind="proved"))
+    inferred = TreeVerdict(label="safety-removed", certainty="inferred", inferred_from=DELETED)
+    nodes.append(TreeNode(repo=QUANT, role="fork", channels=("declared",), verdict=inferred))
+    edges.append(
+        TreeEdge(
+            child=QUANT,
+            base=DELETED,
+            kind="claimed",
+            relation="quantized",
+            statement=f"base_model: {DELETED}",
+        )
+    )
+    return TreeDocument(
+        release=f"{release.repo}@{release.commit}",
+        nodes=tuple(nodes),
+        edges=tuple(edges),
+        verdicts=(),
+        inferred=(LabelCount(label="safety-removed", count=1),),
+    )

@@ -1,0 +1,154 @@
+"""`forkwatch run --once` over time: what is unchanged costs nothing, and what became of forks is told."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forkwatch.demo.hub import LoopbackHub
+from tests.forkwatch.family import RELEASE, Family, card, publish_release
+
+FORKS = ("ann/tuned", "bob/abl", "cyd/copy", "dan/heretical")
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[Family]:
+    """Four forks that are cards without weights: each gets a verdict, and none needs a forward pass."""
+    hub = LoopbackHub()
+    key = publish_release(hub, tmp_path / "release")
+    with hub:
+        made = Family(hub, tmp_path / "state")
+        for repo in FORKS:
+            publish_card(made, repo)
+        added = made.run("release", "add", RELEASE, "--public-key", str(key))
+        assert added.exit_code == 0, added.stderr
+        yield made
+
+
+def publish_card(family: Family, repo: str, text: str = "# A model\n") -> None:
+    """A repository that declares the release and has no weights."""
+    family.hub.create_repo(repo)
+    family.hub.commit(repo, {"README.md": card(RELEASE, text=text)})
+
+
+def run(family: Family) -> dict[str, Any]:
+    """The tally of a run that must succeed."""
+    done = family.run("run", "--once", "--json")
+    assert done.exit_code == 0, done.stderr
+    tally: dict[str, Any] = json.loads(done.stdout)
+    return tally
+
+
+def page(family: Family, name: str) -> str:
+    """A page of the site, as text with single spaces."""
+    return " ".join((family.state / "site" / name).read_text().split())
+
+
+def verdicts(family: Family) -> dict[str, dict[str, Any]]:
+    """The published verdicts by repository."""
+    document = json.loads((family.state / "site" / "verdicts.json").read_text())
+    return {row["repo"]: row for row in document["releases"][0]["verdicts"]}
+
+
+def test_an_idle_run_asks_for_no_fork(family: Family) -> None:
+    """Listings tell each head; what was pinned at it is neither pinned nor examined again."""
+    first = run(family)
+    before = len(family.hub.requests)
+    site = {path: path.read_bytes() for path in (family.state / "site").rglob("*") if path.is_file()}
+    second = run(family)
+
+    asked = Counter(request.repo for request in family.hub.requests[before:] if request.route == "info")
+    assert set(asked) <= {RELEASE}
+    assert (first["scanned"], second["scanned"]) == (4, 4)
+    assert second["results_computed"] == second["verdicts_changed"] == second["bytes_downloaded"] == 0
+    assert {path: path.read_bytes() for path in (family.state / "site").rglob("*") if path.is_file()} == site
+
+
+def test_a_new_commit_is_examined(family: Family) -> None:
+    """The head moved: one fork is pinned again, with an event on its page."""
+    run(family)
+    family.hub.commit("ann/tuned", {"README.md": card(RELEASE, text="# New\n")})
+    tally = run(family)
+
+    assert tally["results_computed"] > 0
+    assert tally["events"] == 1
+    assert "New commit" in page(family, "forks/ann/tuned/index.html")
+
+
+def test_a_deleted_fork_keeps_page_and_verdict(family: Family) -> None:
+    """It is no gap, says since when it is gone, and is not asked for again by every run."""
+    run(family)
+    family.hub.delete_repo("cyd/copy")
+    tally = run(family)
+    before = len(family.hub.requests)
+    run(family)
+
+    assert (tally["gone"], tally["gaps"], tally["scanned"]) == (1, {}, 3)
+    assert "Gone since" in page(family, "forks/cyd/copy/index.html")
+    assert verdicts(family)["cyd/copy"]["gone_at"]
+    assert not [request for request in family.hub.requests[before:] if request.repo == "cyd/copy"]
+
+
+def test_a_fork_that_is_there_again_is_examined_again(family: Family) -> None:
+    """Hidden, then shown with a new commit: the banner goes, the history stays."""
+    run(family)
+    family.hub.set_access("cyd/copy", private=True)
+    run(family)
+    family.hub.set_access("cyd/copy", private=False)
+    family.hub.commit("cyd/copy", {"README.md": card(RELEASE, text="# Back\n")})
+    tally = run(family)
+
+    text = page(family, "forks/cyd/copy/index.html")
+    assert (tally["gone"], tally["scanned"]) == (0, 4)
+    assert "Gone since" not in text
+    assert "There again" in text
+    assert "Deleted, or made private" in text
+
+
+def test_a_fork_deleted_while_the_run_goes_on_is_gone_and_no_gap(family: Family) -> None:
+    """Known from a listing, missing when it is to be pinned."""
+    run(family)
+    family.hub.commit("bob/abl", {"README.md": card(RELEASE, text="# Newer\n")})
+    assert family.run("crawl").exit_code == 0
+    family.hub.delete_repo("bob/abl")
+    tally = run(family)
+
+    assert (tally["gone"], tally["gaps"]) == (1, {})
+
+
+def test_a_renamed_fork_keeps_its_verdict(family: Family) -> None:
+    """The page is under the new name and tells the old one; nothing is computed again."""
+    run(family)
+    family.hub.rename_repo("bob/abl", "bob/abliterated")
+    tally = run(family)
+
+    assert tally["results_computed"] == 0
+    assert set(verdicts(family)) == {"ann/tuned", "bob/abliterated", "cyd/copy", "dan/heretical"}
+    assert verdicts(family)["bob/abliterated"]["former_names"] == ["bob/abl"]
+    text = page(family, "forks/bob/abliterated/index.html")
+    assert "Formerly" in text
+    assert "bob/abl<" in text
+    assert not (family.state / "site" / "forks" / "bob" / "abl").exists()
+
+
+def test_a_name_that_was_registered_again_is_examined_as_new(family: Family) -> None:
+    """Its first verdict has no former one; the old verdict has a page of its own that says whose it is."""
+    run(family)
+    family.hub.delete_repo("dan/heretical")
+    publish_card(family, "dan/heretical", "# Another model by somebody else\n")
+    tally = run(family)
+
+    assert tally["new_candidates"] == 1
+    assert tally["results_computed"] > 0
+    text = page(family, "forks/dan/heretical/index.html")
+    assert "An earlier repository of this name is gone." in text
+    assert "became" not in text
+    (former,) = (family.state / "site" / "forks" / "dan").glob("heretical~*/index.html")
+    assert "This is about a repository that is gone." in " ".join(former.read_text().split())
+    document = json.loads(family.run("crawl", "--json").stdout)
+    assert [found["repo"] for found in document["candidates"] if found["gone_at"]] == ["dan/heretical"]
