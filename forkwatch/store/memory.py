@@ -59,7 +59,7 @@ class StoreMemory:
         """Date of the newest row of the last finished walk; `NO_ROWS`; None: never finished."""
         with self._store.session() as session:
             row = session.get(WatermarkRow, (self._release_id, listing))
-        return None if row is None else row.newest
+        return None if row is None else row.newest or NO_ROWS
 
     def members(self) -> Mapping[RepoId, Candidate]:
         """Every candidate, by present name; one that is gone only while no other has its name."""
@@ -110,7 +110,7 @@ class StoreMemory:
     def check(self, pairs: Iterable[Pair]) -> int:
         """Keep what looks at single repositories showed, some at a time; how many were looked at."""
         looked = 0
-        for some in chunks(pairs, 50):
+        for some in chunks(pairs, 200):
             with self._store.session() as session:
                 repos = Repos(session, self._store.now)
                 repos.load([summary for pair in some for summary in pair if summary is not None])
@@ -180,10 +180,10 @@ class StoreMemory:
 
     def _write_watermark(self, session: Session, batch: Batch) -> None:
         row = session.get(WatermarkRow, (self._release_id, batch.listing))
-        newest = batch.newest or NO_ROWS
         if row is None:
-            row = WatermarkRow(release_id=self._release_id, listing=batch.listing, newest=newest)
-        row.newest = max(row.newest, newest)  # a walk of recent rows only may find none
+            row = WatermarkRow(release_id=self._release_id, listing=batch.listing, newest=None)
+        newest = max(row.newest or NO_ROWS, batch.newest or NO_ROWS)  # a walk of recent rows may find none
+        row.newest = None if newest == NO_ROWS else newest
         session.add(row)
 
     def _follow(

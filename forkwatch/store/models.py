@@ -101,8 +101,8 @@ class WatermarkRow(SQLModel, table=True):
 
     release_id: int = Field(foreign_key="release.id", primary_key=True)
     listing: str = Field(primary_key=True)
-    newest: datetime = Field(sa_type=UtcDateTime)
-    """The least date there is when it had no rows."""
+    newest: datetime | None = Field(sa_type=UtcDateTime)
+    """None when it never had rows; a driver may refuse the least date there is in a zone west of UTC."""
 
 
 class ReadingRow(SQLModel, table=True):

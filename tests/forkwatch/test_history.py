@@ -489,13 +489,13 @@ def _first_tables(url: str) -> None:
             {"r": RELEASE, "c": "a" * 40, "at": at},
         )
         claims = json.dumps([{"base": RELEASE, "relation": "finetune", "statement": "s", "faithful": False}])
-        for number, repo in ((1, A), (2, B)):
+        for repo, gap in ((A, None), (B, "gated")):
             connection.execute(
                 text(
-                    "INSERT INTO candidate (id, release_id, repo, channels, claims, first_seen, last_seen,"
-                    " gap) VALUES (:n, 1, :r, '[\"declared\"]', :claims, :at, :at, :gap)"
+                    "INSERT INTO candidate (release_id, repo, channels, claims, first_seen, last_seen, gap)"
+                    " VALUES (1, :r, '[\"declared\"]', :claims, :at, :at, :gap)"
                 ),
-                {"n": number, "r": repo, "claims": claims, "at": at, "gap": None if repo == A else "gated"},
+                {"r": repo, "claims": claims, "at": at, "gap": gap},
             )
         connection.execute(
             text(

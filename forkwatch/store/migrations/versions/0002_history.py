@@ -75,7 +75,7 @@ def _create_tables() -> None:
         "watermark",
         sa.Column("release_id", sa.Integer(), nullable=False),
         sa.Column("listing", sa.String(), nullable=False),
-        sa.Column("newest", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("newest", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["release_id"], ["release.id"], name=op.f("fk_watermark_release_id_release")),
         sa.PrimaryKeyConstraint("release_id", "listing", name=op.f("pk_watermark")),
     )
