@@ -186,8 +186,8 @@ class _Crawl:
     progress: Told
     done: Discovery = field(default_factory=Discovery)
     walked: set[str] = field(default_factory=set)
-    tried: set[RepoId] = field(default_factory=set)
-    """Looked at again because of an older reading."""
+    tried: set[Reading] = field(default_factory=set)
+    """Of those that turned out to speak of the family."""
     feed_until: datetime | None = None
     """The feed's watermark once all listings are walked that stand in for it."""
 
@@ -201,7 +201,8 @@ class _Crawl:
             mark = first.last_modified
             self._keep(Batch(FEED, mark, (), 0))
         start = self._start(mark)
-        newest, candidates, rows, given_up = mark, [], 0, False
+        candidates: list[Candidate] = []
+        newest, rows, given_up = mark, 0, False
         for row in self.hub.list_models(query, since=start):
             newest = _later(newest, row.last_modified)
             rows += 1
@@ -224,13 +225,13 @@ class _Crawl:
                 if listing.key not in self.walked:
                     self.walked.add(listing.key)
                     self._walk(listing)
-        if any(source.channel is Channel.STATEMENT for source in self.sources):
-            self._reconsider()
+        self._reconsider()
         return before != (self.done.listings, len(self.family.members()))
 
     def take(self, key: str, rows: Iterable[RepoSummary]) -> None:
         """One pass over rows that no listing gave."""
-        candidates, count = [], 0
+        candidates: list[Candidate] = []
+        count = 0
         for row in rows:
             count += 1
             candidates += self._recognised(row)
@@ -259,7 +260,8 @@ class _Crawl:
         if self.done.listings >= self.max_listings:
             self.done.unlisted += 1
             return
-        newest, candidates, rows = mark, [], 0
+        candidates: list[Candidate] = []
+        newest, rows = mark, 0
         for row in self.hub.list_models(listing.query, since=self._start(mark)):
             if rows == _MAX_ROWS:
                 _log.warning("%s: only the newest %d rows of %a", self._name, rows, listing.key)
@@ -273,18 +275,36 @@ class _Crawl:
         self._keep(Batch(listing.key, newest, tuple(candidates), rows, complete=self._closes_gap(mark)))
 
     def _reconsider(self) -> None:
-        """A card that was read before its parent was known to belong to the family is news now."""
-        for reading in self.family.readings():
-            if reading.repo in self.tried or not any(stated(claim, self.family) for claim in reading.claims):
-                continue
-            self.tried.add(reading.repo)
-            row = self._row(reading)
-            if row is not None:
-                self._keep(Batch("statement", None, tuple(self._recognised(row)), 1, complete=False))
+        """What was looked at too early: the order of the listings must make no difference.
+
+        A card that was read before its parent was known to belong to the family, and candidates whose account
+        has published another one since.
+        """
+        channels = {source.channel for source in self.sources}
+        rows = []
+        if Channel.NAMESPACE in channels:
+            known = filter(None, map(self.family.candidate, self.family.members()))
+            rows = [one.seen for one in known if one.seen is not None and self._has_siblings(one)]
+        if Channel.STATEMENT in channels:
+            late = [one for one in self.family.readings() if one not in self.tried]
+            late = [one for one in late if any(stated(claim, self.family) for claim in one.claims)]
+            self.tried.update(late)
+            rows += [row for row in map(self._row, late) if row is not None]
+        news = [one for row in rows for one in self._recognised(row) if self._is_news(one)]
+        if news:
+            self._keep(Batch("reconsidered", None, tuple(news), len(rows), complete=False))
+
+    def _has_siblings(self, one: Candidate) -> bool:
+        account = one.repo.partition("/")[0]
+        return Channel.NAMESPACE not in one.channels and self.family.published(account, besides=one.repo)
+
+    def _is_news(self, found: Candidate) -> bool:
+        known = self.family.candidate(found.repo)
+        return known is None or not set(found.channels) <= set(known.channels)
 
     def _row(self, reading: Reading) -> RepoSummary | None:
         """The row to a reading that is not used yet; one call when it is not remembered."""
-        known = self.memory.members().get(reading.repo)
+        known = self.family.candidate(reading.repo)
         if known is not None and Channel.STATEMENT in known.channels:
             return None
         if known is not None and known.seen is not None and known.seen.commit == reading.commit:

@@ -1,8 +1,8 @@
 """A dump of the Hub's model table (Parquet, the schema of `hub-stats`) as rows, as a listing would give them.
 
 A dump finds in minutes what listings find in hours, and knows repositories that are gone; it is old, has no
-commits, and its schema has changed over the years. So it is a start, never the only source: nothing but the id
-is required, columns that are missing are unknown, and nested values may be structs or JSON texts.
+commits, and its schema has changed over the years. So it is a start, never the only source: nothing but the
+id is required, columns that are missing are unknown, and nested values may be structs or JSON texts.
 
 Needs pyarrow, an extra: it is imported when a dump is read.
 """
