@@ -89,8 +89,11 @@ def _item(row: Mapping[str, Any]) -> dict[str, object]:
     """A row in the words of the Hub's API."""
     item = {key: value.isoformat() if isinstance(value, datetime) else value for key, value in row.items()}
     for name in (*_NESTED, "cardData"):
-        if isinstance(value := item.get(name), str):
-            item[name] = _parsed(value)
+        value = item.get(name)
+        value = _parsed(value) if isinstance(value, str) else value
+        if isinstance(value, dict):  # a struct of nulls is how some eras write that there is none
+            value = {key: field for key, field in value.items() if field is not None} or None
+        item[name] = value
     tags = item.get("tags")
     if not isinstance(tags, list):
         tags = _card_tags(item.get("cardData"))

@@ -30,7 +30,9 @@ class NamespaceSource(Source):
         """
         del hub
         account = row.repo.partition("/")[0]
-        if not family.published(account, besides=row.repo) or _account(row.repo) == _account(family.target.release):
+        if not family.published(account, besides=row.repo) or _account(row.repo) == _account(
+            family.target.release
+        ):
             return None
         declared = bases(row)
         if outsider(row, family) or not may_fit(row, family):

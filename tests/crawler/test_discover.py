@@ -42,7 +42,7 @@ def spent(client: HubClient, memory: Memory) -> int:
     return (client.cost - before).requests
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill."""
 
 
@@ -55,7 +55,7 @@ class Mortal(InMemory):
 
     def keep(self, batch: Batch) -> None:
         if self.lives == 0:
-            raise Killed
+            raise KilledError
         self.lives -= 1
         super().keep(batch)
 
@@ -151,7 +151,7 @@ def test_cards_are_read_once(hub: LoopbackHub, client: HubClient) -> None:
 
 
 def test_feed_brings_what_changed_later(hub: LoopbackHub, client: HubClient) -> None:
-    """A child of a known leaf, and a repository that declares its base only now, at no call for the others."""
+    """A child of a known leaf, and a repository that declares its base only now; no call for the others."""
     village(hub)
     memory, _ = crawl(client)
     calls = spent(client, memory)
@@ -169,7 +169,7 @@ def test_kill_at_any_point_leaves_the_same_final_state(hub: LoopbackHub, client:
     for lives in range(done.listings):
         memory = Mortal()
         memory.lives = lives
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             crawl(client, memory)
         memory.lives = -1
         crawl(client, memory)
@@ -181,7 +181,7 @@ def test_killed_run_repeats_one_listing_at_most(hub: LoopbackHub, client: HubCli
     village(hub)
     memory = Mortal()
     memory.lives = 12
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         crawl(client, memory)
     memory.lives = -1
     crawl(client, memory)
@@ -233,7 +233,7 @@ def test_since_looks_at_later_changes_only_and_closes_no_gap(hub: LoopbackHub, c
 def test_feed_with_a_long_gap_gives_way_to_the_listings(
     hub: LoopbackHub, client: HubClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When it costs more than walking every listing from its own watermark, that is done, and then it is caught up."""
+    """When walking every listing from its own watermark is cheaper, that is done, and the feed is caught up."""
     release(hub)
     put(hub, "x/child", "base_model: lab/tiny-chat")
     memory, _ = crawl(client)
@@ -321,7 +321,7 @@ def test_progress_is_told_each_batch_after_it_was_kept(hub: LoopbackHub, client:
     ],
 )
 def test_hostile_cards_stop_nothing(hub: LoopbackHub, client: HubClient, card: str) -> None:
-    """A card of wrong types, control characters or endless text is nobody's fork, and the others are found."""
+    """A card of wrong types, control characters or endless text is no fork, and the others are found."""
     release(hub)
     put(hub, "x/hostile", card, "\x00\x1b]0;evil\x07" + "version of " * 30_000)
     put(hub, "x/child", "base_model: lab/tiny-chat")
