@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from crawler.client import HubClient
@@ -69,9 +69,6 @@ def found(memory: Memory, channel: Channel | None = None) -> list[str]:
 
 def member(memory: Memory, repo: str) -> Candidate:
     return memory.members()[RepoId(repo)]
-
-
-Put = Callable[..., None]
 
 
 def decensored(parent: str) -> str:

@@ -74,7 +74,11 @@ def test_nested_values_may_be_json_texts(tmp_path: Path) -> None:
 def test_only_the_id_is_required(tmp_path: Path) -> None:
     """The oldest era has little more; without tags the card tells what it declares."""
     card = json.dumps({"base_model": ["lab/tiny-chat", 7], "tags": ["uncensored", 3]})
-    rows = [{"id": "x/a", "cardData": card}, {"id": "old-model", "cardData": None}, {"id": None}]
+    rows: list[dict[str, Any]] = [
+        {"id": "x/a", "cardData": card},
+        {"id": "old-model", "cardData": None},
+        {"id": None},
+    ]
     (one,) = bulk_rows(dump(tmp_path / "m.parquet", rows), "dump")
     assert one.tags == ("uncensored", "base_model:lab/tiny-chat")
     with pytest.raises(BadAnswerError, match="no column 'id'"):

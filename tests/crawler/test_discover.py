@@ -83,7 +83,8 @@ def test_release_is_described_in_one_call(hub: LoopbackHub, client: HubClient) -
     """Its canonical id, its shape, and what it declares as its own base."""
     release(hub)
     target = describe(client, REPO)
-    assert (target.release, target.bases) == (REPO, {"lab/tiny-base"})
+    assert target.release == REPO
+    assert target.bases == {RepoId("lab/tiny-base")}
     assert target.shape == Shape("llama", PARAMETERS)
     assert client.cost.requests == 1
     with pytest.raises(RepoNotFoundError):
@@ -233,7 +234,7 @@ def test_since_looks_at_later_changes_only_and_closes_no_gap(hub: LoopbackHub, c
 def test_feed_with_a_long_gap_gives_way_to_the_listings(
     hub: LoopbackHub, client: HubClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When walking every listing from its own watermark is cheaper, that is done, and the feed is caught up."""
+    """When walking every listing from its own watermark is cheaper, that is done; the feed is caught up."""
     release(hub)
     put(hub, "x/child", "base_model: lab/tiny-chat")
     memory, _ = crawl(client)

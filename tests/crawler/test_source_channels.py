@@ -203,7 +203,7 @@ def test_card_that_is_too_large_says_nothing(hub: LoopbackHub, client: HubClient
 
 
 def test_namespace(client: HubClient, family: Recollection) -> None:
-    """Rows of an account that published another fork, if they fit or name the release, and are not foreign."""
+    """Rows of an account that published another fork, if they fit or name the release; no foreign ones."""
     rows = (
         row("a/fits", shape=LLAMA),
         row("a/packed", shape=Shape("llama", PARAMETERS // 8, quantized=True)),
