@@ -250,6 +250,11 @@ class _Crawl:
             )
 
     @property
+    def readers_first(self) -> tuple[Source, ...]:
+        """What a card says is known before likeness is judged, whatever the order of the sources."""
+        return tuple(sorted(self.sources, key=lambda source: source.channel is not Channel.STATEMENT))
+
+    @property
     def _name(self) -> RepoId:
         return self.family.target.release
 
@@ -317,7 +322,7 @@ class _Crawl:
     def _recognised(self, row: RepoSummary) -> Iterator[Candidate]:
         if row.repo.casefold() == self._name.casefold():
             return
-        for source in self.sources:
+        for source in self.readers_first:
             found = source.recognise(self.hub, row, self.family)
             if found is not None:
                 yield found
