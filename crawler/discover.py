@@ -34,7 +34,7 @@ from crawler.sources.name import NameSource
 from crawler.sources.namespace import NamespaceSource
 from crawler.sources.rows import bases
 from crawler.sources.shape import ShapeSource
-from crawler.sources.statement import StatementSource, stated
+from crawler.sources.statement import CARDS, StatementSource, stated
 from crawler.sources.tag import TagSource
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def untold(batch: Batch) -> None:
     """A `Told` for nobody."""
 
 
-def default_sources(tags: tuple[str, ...] | None = None, *, cards: int = 2000) -> tuple[Source, ...]:
+def default_sources(tags: tuple[str, ...] | None = None, *, cards: int = CARDS) -> tuple[Source, ...]:
     """Every channel with its default bounds; for one run, as budgets are spent.
 
     Args:
@@ -186,6 +186,7 @@ class _Crawl:
     progress: Told
     done: Discovery = field(default_factory=Discovery)
     walked: set[str] = field(default_factory=set)
+    unread: set[RepoId] = field(default_factory=set)
     tried: set[Reading] = field(default_factory=set)
     """Of those that turned out to speak of the family."""
     feed_until: datetime | None = None
@@ -352,7 +353,8 @@ class _Crawl:
         return pages * ((newest - start) / (newest - reached)) > instead
 
     def _keep(self, batch: Batch) -> None:
-        self.done.unread += len(self.family.unread)
+        self.unread.update(self.family.unread)
+        self.done.unread = len(self.unread)
         known = len(self.family.members())
         kept = self.family.keep(batch)
         self.done.found += len(self.family.members()) - known

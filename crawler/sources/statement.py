@@ -34,11 +34,14 @@ from crawler.sources.interface import Family, Listing, Reading, Source
 from crawler.sources.rows import bases, candidate, inherits, may_fit, outsider, same_shape
 
 REPRODUCTION = "reproduce/reproduce.json"
+CARDS = 5000
+"""Files read in one run: what the Hub allows a free account in five minutes, beside its API calls."""
 _REPRODUCIBLE = "reproducible"
 """The tag of uploads that carry `REPRODUCTION`."""
 _SMALL = 1 << 18
 """Bytes of a card or of a `reproduce.json` (30 kB in practice) that are read."""
-_UNREADABLE = (AccessDeniedError, FileMissingError, RepoNotFoundError, TooLargeError)
+_SILENT = (FileMissingError, TooLargeError)
+"""What makes a card one that says nothing, at this commit and forever."""
 
 
 class StatementSource(Source):
@@ -46,7 +49,7 @@ class StatementSource(Source):
 
     channel = Channel.STATEMENT
 
-    def __init__(self, tags: tuple[str, ...] = MODIFICATION_TAGS, *, budget: int = 2000) -> None:
+    def __init__(self, tags: tuple[str, ...] = MODIFICATION_TAGS, *, budget: int = CARDS) -> None:
         """Bound the reading.
 
         Args:
@@ -55,6 +58,7 @@ class StatementSource(Source):
         """
         self._tags = frozenset(tag.casefold() for tag in tags)
         self._budget = budget
+        self._refused: set[tuple[RepoId, Commit]] = set()
 
     def listings(self, family: Family) -> Iterator[Listing]:
         """None."""
@@ -71,7 +75,7 @@ class StatementSource(Source):
         return candidate(row, Channel.STATEMENT, *claims)
 
     def _worth_reading(self, row: RepoSummary, family: Family) -> bool:
-        if row.commit is None or row.access is not Access.OPEN or outsider(row, family):
+        if row.commit is None or row.access is Access.DISABLED or outsider(row, family):
             return False
         tagged = any(tag.casefold() in self._tags for tag in row.tags)  # (1)
         if not tagged and not same_shape(row, family):
@@ -82,7 +86,7 @@ class StatementSource(Source):
 
     def _read(self, hub: Hub, row: RepoSummary, family: Family) -> tuple[Claim, ...]:
         commit = row.commit
-        if commit is None:
+        if commit is None or (row.repo, commit) in self._refused:
             return ()
         known = family.reading(row.repo, commit)
         if known is not None:
@@ -92,7 +96,11 @@ class StatementSource(Source):
             family.left_unread(row.repo)
             return ()
         self._budget -= len(paths)
-        claims = tuple(claim for path in paths for claim in _claims(hub, row.repo, commit, path))
+        try:
+            claims = tuple(claim for path in paths for claim in _claims(hub, row.repo, commit, path))
+        except (AccessDeniedError, RepoNotFoundError):
+            self._refused.add((row.repo, commit))
+            return ()  # gated or gone: no news about the release, and not noted, as it may be opened
         family.note(Reading(row.repo, commit, claims))
         return claims
 
@@ -105,10 +113,10 @@ def stated(claim: Claim, family: Family) -> bool:
 
 
 def _claims(hub: Hub, repo: RepoId, commit: Commit, path: str) -> tuple[Claim, ...]:
-    """What one file says; nothing when it cannot be read, which is no news about the release."""
+    """What one file says."""
     try:
         text = hub.peek(repo, commit, path, _SMALL)
-    except _UNREADABLE:
+    except _SILENT:
         return ()
     if path == REPRODUCTION:
         claim = reproduction_claim(text)

@@ -23,7 +23,7 @@ from crawler.interface import (
 from crawler.memory import NEVER_HAD_ROWS, InMemory, merge
 from crawler.sources.interface import Batch, Memory
 from forkwatch.demo.hub import Fault, LoopbackHub
-from tests.crawler.conftest import REPO, MakeClient
+from tests.crawler.conftest import REPO
 from tests.crawler.family import PARAMETERS, VILLAGE, crawl, found, member, put, release, village
 
 A, B = RepoId("a/one"), RepoId("b/two")
@@ -266,7 +266,7 @@ def test_budget_for_cards_is_kept_and_the_next_run_goes_on(
     with caplog.at_level(logging.WARNING):
         _, done = crawl(client, memory, default_sources(cards=2))
     assert (done.read, len(found(memory))) == (2, 2)
-    assert done.unread > 0
+    assert done.unread == 3
     assert "left to the next run" in caplog.text
     for _ in range(3):
         crawl(client, memory, default_sources(cards=2))
@@ -344,15 +344,21 @@ def test_watermark_of_an_empty_listing_means_walked(client: HubClient) -> None:
 
 
 def test_row_that_vanishes_before_its_card_is_read_is_passed_over(
-    hub: LoopbackHub, client: HubClient, make_client: MakeClient
+    hub: LoopbackHub, client: HubClient
 ) -> None:
-    """A deletion or a gate between listing and reading is no news about the release, and no failure."""
+    """A deletion or a gate between listing and reading is no failure, and the card is read once it can be."""
     release(hub)
     for number in range(3):
         put(hub, f"x/m{number}", "tags: [heretic]", "This is a decensored version of lab/tiny-chat.")
     hub.set_access("x/m1", gated=True)
-    hub.inject(Fault("resolve", "expired", repo="x/m2"))
-    assert found(crawl(client)[0]) == ["x/m0"]
+    hub.inject(Fault("resolve", "expired", repo="x/m2", times=-1))
+    memory, _ = crawl(client)
+    assert found(memory) == ["x/m0"]
+    assert len([one for one in hub.requests if one.repo == "x/m1" and one.route == "resolve"]) == 1
+    hub.set_access("x/m1", gated=False)
+    hub.clear_faults()
+    crawl(client, memory)
+    assert found(memory) == ["x/m0", "x/m1", "x/m2"]
 
 
 def test_the_hub_protocol_is_all_that_is_used(hub: LoopbackHub, client: HubClient) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from crawler.client import HubClient
 from crawler.discover import default_sources
-from crawler.interface import Candidate, Channel, Claim, Commit, Relation, RepoId, RepoSummary, Shape
+from crawler.interface import Access, Candidate, Channel, Claim, Commit, Relation, RepoId, RepoSummary, Shape
 from crawler.memory import InMemory, Recollection
 from crawler.sources.declared import DeclaredSource
 from crawler.sources.interface import Batch, Source, Target
@@ -85,6 +87,41 @@ def test_declared(client: HubClient, family: Recollection) -> None:
     assert peft.claims == (Claim(REPO, Relation.ADAPTER, "base_model_name_or_path: lab/tiny-chat"),)
 
 
+def test_adapters_are_listed_for_what_only_their_configuration_says(
+    hub: LoopbackHub, client: HubClient
+) -> None:
+    """A PEFT repository without a card that declares anything is found, and its base quoted."""
+    release(hub)
+    for name, base in (("x/lora", REPO), ("x/other", "y/other"), ("x/local", "/data/tiny")):
+        put(hub, name, files={"adapter_config.json": json.dumps({"base_model_name_or_path": base}).encode()})
+    memory, _ = crawl(client, sources=[DeclaredSource()])
+    assert found(memory) == ["x/lora"]
+
+
+def test_sibling_of_the_release_needs_its_whole_name(client: HubClient) -> None:
+    """`tiny-7b` is the name of the base too: a finetune of the base is not a fork by that name."""
+    target = Target(RepoId("lab/tiny-7b-instruct"), None, frozenset({RepoId("lab/tiny-7b")}))
+    family = Recollection(target, InMemory())
+    rows = (
+        row("x/tiny-7b-mine", "base_model:lab/tiny-7b"),
+        row("x/tiny-7b-instruct-mine", "base_model:lab/tiny-7b"),
+        row("x/tiny-7b-free"),
+        row("lab/tiny-7b"),
+    )
+    expected = ["x/tiny-7b-instruct-mine", "x/tiny-7b-free"]
+    assert recognised(NameSource(), client, family, *rows) == expected
+
+
+def test_card_that_names_another_parent_outweighs_likeness(hub: LoopbackHub, client: HubClient) -> None:
+    """The same shape, or the same account, is no hint when the card says whose fork it is."""
+    release(hub)
+    put(hub, "x/theirs", "tags: [heretic]", decensored("y/other"), shape=("llama", PARAMETERS))
+    put(hub, "x/ours", "", "A model.", shape=("llama", PARAMETERS))
+    put(hub, "x/child", "base_model: lab/tiny-chat")
+    for sources in (default_sources(), default_sources()[::-1]):
+        assert found(crawl(client, sources=sources)[0]) == ["x/child", "x/ours"]
+
+
 def test_tag(client: HubClient, family: Recollection) -> None:
     """A tag of removed refusals counts with the name, the release or a member beside it."""
     rows = (
@@ -98,6 +135,10 @@ def test_tag(client: HubClient, family: Recollection) -> None:
     )
     expected = ["x/tiny-chat-free", "x/declared", "x/of-member"]
     assert recognised(TagSource(), client, family, *rows) == expected
+    copy = row("x/copy", "heretic", "base_model:lab/tiny-base", shape=LLAMA)
+    closed = replace(copy, repo=RepoId("x/closed"), access=Access.GATED)
+    shapeless = replace(closed, shape=None)
+    assert recognised(TagSource(), client, family, copy, closed, shapeless) == ["x/closed"]
     assert recognised(TagSource(("jailbroken",)), client, family, *rows) == []
     hit = TagSource().recognise(client, rows[0], family)
     assert hit is not None
