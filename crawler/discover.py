@@ -32,9 +32,9 @@ from crawler.sources.declared import DeclaredSource
 from crawler.sources.interface import Batch, Listing, Memory, Reading, Source, Target
 from crawler.sources.name import NameSource
 from crawler.sources.namespace import NamespaceSource
-from crawler.sources.rows import bases
+from crawler.sources.rows import bases, speaks_of
 from crawler.sources.shape import ShapeSource
-from crawler.sources.statement import CARDS, StatementSource, stated
+from crawler.sources.statement import CARDS, StatementSource
 from crawler.sources.tag import TagSource
 
 _log = logging.getLogger(__name__)
@@ -293,7 +293,7 @@ class _Crawl:
             rows = [one.seen for one in known if one.seen is not None and self._has_siblings(one)]
         if Channel.STATEMENT in channels:
             late = [one for one in self.family.readings() if one not in self.tried]
-            late = [one for one in late if any(stated(claim, self.family) for claim in one.claims)]
+            late = [one for one in late if any(speaks_of(claim, self.family) for claim in one.claims)]
             self.tried.update(late)
             rows += [row for row in map(self._row, late) if row is not None]
         news = [one for row in rows for one in self._recognised(row) if self._is_news(one)]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from crawler.card import repo_or_none, tag_claims
 from crawler.interface import Candidate, Channel, Claim, Relation, RepoId, RepoSummary, Shape
+from crawler.related import mentions
 from crawler.sources.interface import Family
 
 _PREFIX = "base_model:"
@@ -37,10 +38,22 @@ def inherits(row: RepoSummary, family: Family) -> bool:
     return bool(declared) and all(base.casefold() in own for base in declared)
 
 
+def said(row: RepoSummary, family: Family) -> tuple[Claim, ...]:
+    """What its card says, if it was read; the driver has cards read before anything else looks at a row."""
+    reading = family.reading(row.repo, row.commit) if row.commit is not None else None
+    return () if reading is None else reading.claims
+
+
+def speaks_of(claim: Claim, family: Family) -> bool:
+    """Whether a sentence is about this family: by the parent's id, or by name when it gives none."""
+    if claim.base is not None:
+        return claim.base in family
+    return mentions(claim.statement, family.target.release)
+
+
 def says_foreign(row: RepoSummary, family: Family) -> bool:
     """Whether its card, if it was read, names another parent and none of the family."""
-    reading = family.reading(row.repo, row.commit) if row.commit is not None else None
-    stated = [claim.base for claim in reading.claims if claim.base is not None] if reading is not None else []
+    stated = [claim.base for claim in said(row, family) if claim.base is not None]
     return bool(stated) and not any(base in family for base in stated)
 
 

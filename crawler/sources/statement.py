@@ -29,9 +29,8 @@ from crawler.interface import (
     RepoSummary,
     TooLargeError,
 )
-from crawler.related import mentions
 from crawler.sources.interface import Family, Listing, Reading, Source
-from crawler.sources.rows import bases, candidate, inherits, may_fit, outsider, same_shape
+from crawler.sources.rows import bases, candidate, inherits, may_fit, outsider, same_shape, speaks_of
 
 REPRODUCTION = "reproduce/reproduce.json"
 CARDS = 5000
@@ -70,7 +69,7 @@ class StatementSource(Source):
         if not self._worth_reading(row, family):
             return None
         claims = self._read(hub, row, family)
-        if not any(stated(claim, family) for claim in claims):
+        if not any(speaks_of(claim, family) for claim in claims):
             return None
         return candidate(row, Channel.STATEMENT, *claims)
 
@@ -103,13 +102,6 @@ class StatementSource(Source):
             return ()  # gated or gone: no news about the release, and not noted, as it may be opened
         family.note(Reading(row.repo, commit, claims))
         return claims
-
-
-def stated(claim: Claim, family: Family) -> bool:
-    """Whether a sentence is about this family: by the parent's id, or by name when it gives none."""
-    if claim.base is not None:
-        return claim.base in family
-    return mentions(claim.statement, family.target.release)
 
 
 def _claims(hub: Hub, repo: RepoId, commit: Commit, path: str) -> tuple[Claim, ...]:

@@ -112,9 +112,9 @@ VILLAGE = {
     "d/quiet": {Channel.NAMESPACE, Channel.SHAPE},
     "n/TinyChat-v2": {Channel.NAME},
     "q/child-of-late": {Channel.DECLARED},
-    "s/inherits": {Channel.STATEMENT},
-    "s/of-a-fork": {Channel.STATEMENT},
-    "s/stated": {Channel.STATEMENT},
+    "s/inherits": {Channel.STATEMENT, Channel.TAG},
+    "s/of-a-fork": {Channel.STATEMENT, Channel.TAG},
+    "s/stated": {Channel.STATEMENT, Channel.TAG},
     "t/tiny-chat-abliterated": {Channel.TAG, Channel.NAME},
     "x/shape": {Channel.SHAPE},
 }
