@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,12 +20,9 @@ from crawler.interface import (
     BadAnswerError,
     ByteSource,
     Claim,
-    Commit,
     Cost,
     FileMissingError,
     Hub,
-    ListQuery,
-    Order,
     Progress,
     RepoFile,
     RepoId,
@@ -42,10 +37,6 @@ from crawler.parse import RepoInfo, repo_info, repo_summary
 _PAGE = 1000
 """Rows; the Hub's largest page."""
 _README_LIMIT = 1 << 20
-_EXPAND = (
-    *("author", "config", "createdAt", "disabled", "downloads", "gated", "gguf", "lastModified", "likes"),
-    *("safetensors", "sha", "tags"),
-)
 
 
 class HubClient(Hub):
@@ -105,67 +96,28 @@ class HubClient(Hub):
         """Requests sent, retries and redirects too, and bytes of files received, not of API answers."""
         return self._session.cost
 
-    def list_models(self, query: ListQuery, *, since: datetime | None = None) -> Iterator[RepoSummary]:
-        """Models that match, newest first by the query's order; ends at the first one older than `since`.
+    def list_models(self, *, tags: tuple[str, ...] = (), search: str | None = None) -> Iterator[RepoSummary]:
+        """Models that carry all `tags` and whose id contains `search`, newest first; pages come as consumed.
 
         Raises:
             BadAnswerError: the listing is malformed, leads to another host or in a circle.
             CrawlerError: see `errors_map`.
         """
-        params = [
-            *(("filter", tag) for tag in query.tags),
-            ("sort", query.order.value),
-            ("limit", str(_PAGE)),
-        ]
-        params += [("expand", name) for name in _EXPAND]
-        params += [
-            (name, value) for name, value in (("search", query.search), ("author", query.author)) if value
-        ]
-        if query.parameters is not None:
-            params.append(("num_parameters", "min:{},max:{}".format(*query.parameters)))
-        about = f"models ({ascii(query)[:200]})"
+        params = [*(("filter", tag) for tag in tags), ("sort", "createdAt"), ("limit", str(_PAGE))]
+        if search is not None:
+            params.append(("search", search))
+        about = f"models with {', '.join([*tags, *([search] if search else [])]) or 'any tag'}"
         url: str | None = f"{self._session.endpoint}/api/models?{urlencode(params)}"
         seen: set[str] = set()
         while url is not None:
             page, following = self._session.json(url, about)
             if not isinstance(page, list):
                 raise BadAnswerError(f"{about}: the listing is not a JSON array")
-            for row in filter(None, map(repo_summary, page)):
-                date = row.created_at if query.order is Order.CREATED else row.last_modified
-                if since is not None and date is not None and date < since:
-                    return
-                yield row
+            yield from filter(None, map(repo_summary, page))
             if following in seen:
                 raise BadAnswerError(f"{about}: the listing leads in a circle")
             seen.add(following or "")
             url = following
-
-    def summary(self, repo: RepoId) -> RepoSummary:
-        """One repository as a listing would show it: one call, no files. Its id is the present one."""
-        params = urlencode([("expand", name) for name in _EXPAND])
-        answer, _ = self._session.json(f"{self._session.endpoint}/api/models/{repo}?{params}", repo)
-        row = repo_summary(answer)
-        if row is None:
-            raise BadAnswerError(f"{repo}: malformed model info")
-        return row
-
-    def peek(self, repo: RepoId, commit: Commit, path: str, limit: int = 1 << 20) -> str:
-        """A small git file at a commit, in one call."""
-        about = f"{repo}@{commit[:12]} {ascii(path)[1:-1]}"
-        url = f"{self._session.endpoint}/{repo}/resolve/{commit}/{quote(path)}"
-        return self._session.retry(lambda: self._peek_once(url, about, limit))
-
-    def _peek_once(self, url: str, about: str, limit: int) -> str:
-        pieces, size = [], 0
-        with closing(self._session.open(url, about)) as response:
-            if response.has_redirect_location:
-                raise TooLargeError(f"{about}: kept as a large file")
-            for chunk in self._session.body(response, about):
-                size += len(chunk)
-                if size > limit:
-                    raise TooLargeError(f"{about}: more than {limit:,} bytes")
-                pieces.append(chunk)
-        return b"".join(pieces).decode("utf-8", errors="replace")
 
     def snapshot(self, repo: RepoId, revision: str | None = None) -> Snapshot:
         """Pin a repository: one API call, and its card if that is not in the cache yet.

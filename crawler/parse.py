@@ -16,7 +16,6 @@ from crawler.interface import (
     RepoFile,
     RepoId,
     RepoSummary,
-    Shape,
     parse_repo_id,
 )
 from crawler.paths import check_paths
@@ -95,36 +94,7 @@ def repo_summary(item: object) -> RepoSummary | None:
         repo = parse_repo_id(name if isinstance(name, str) else "")
     except InvalidRepoIdError:
         return None
-    sha, config = item.get("sha"), item.get("config")
-    peft = config.get("peft") if _is_object(config) else None
-    base = peft.get("base_model_name_or_path") if _is_object(peft) else None
-    object_id = item.get("_id")
-    return RepoSummary(
-        repo=repo,
-        object_id=object_id if isinstance(object_id, str) else "",
-        commit=Commit(sha) if isinstance(sha, str) and _HEX40.fullmatch(sha) else None,
-        tags=_tags(item.get("tags")),
-        access=_access(item),
-        created_at=_date(item.get("createdAt")),
-        last_modified=_date(item.get("lastModified")),
-        downloads=_count(item.get("downloads")),
-        likes=_count(item.get("likes")),
-        shape=_shape(item),
-        adapter_base=base[:_MAX_TAG] if isinstance(base, str) else None,
-    )
-
-
-def _shape(item: Mapping[str, object]) -> Shape | None:
-    config, weights, gguf = item.get("config"), item.get("safetensors"), item.get("gguf")
-    if _is_object(gguf):
-        name = gguf.get("architecture")
-        return Shape(name.lower() if isinstance(name, str) else None, _count(gguf.get("total")) or None, True)
-    name = config.get("model_type") if _is_object(config) else None
-    total = _count(weights.get("total")) if _is_object(weights) else 0
-    packed = _is_object(config) and bool(config.get("quantization_config"))
-    if not total and not isinstance(name, str):
-        return None
-    return Shape(name.lower() if isinstance(name, str) else None, total or None, packed)
+    return RepoSummary(repo, _tags(item.get("tags")), _date(item.get("createdAt")))
 
 
 def _files(siblings: object) -> list[RepoFile]:
