@@ -11,7 +11,7 @@ from forkwatch.demo.hub import content, details
 from forkwatch.demo.hub.ask import Ask, Site
 from forkwatch.demo.hub.faults import Addressed, Route
 from forkwatch.demo.hub.listing import list_models
-from forkwatch.demo.hub.state import Repo
+from forkwatch.demo.hub.repo import Repo
 from forkwatch.demo.hub.wire import BadRequestError, Json, Reply, Request, error_reply, json_reply
 
 _ENDPOINTS: Mapping[Route, Callable[[Ask], Reply]] = MappingProxyType(
@@ -23,11 +23,12 @@ _ENDPOINTS: Mapping[Route, Callable[[Ask], Reply]] = MappingProxyType(
         "refs": details.refs,
         "safetensors-metadata": details.safetensors_metadata,
         "resolve": content.resolve,
+        "xet-token": content.xet_token,
     }
 )
 
 _AT_REVISION: Mapping[str, Route] = MappingProxyType(
-    {"revision": "info", "paths-info": "paths-info", "commits": "commits"}
+    {"revision": "info", "paths-info": "paths-info", "commits": "commits", "xet-read-token": "xet-token"}
 )
 
 _ACCOUNT: Json = {"type": "user", "name": "demo", "auth": {"type": "access_token"}}
@@ -61,7 +62,7 @@ def _below_repo(repo: str, rest: list[str]) -> Target | None:
             return Target("info", repo)
         case ["refs"]:
             return Target("refs", repo)
-        case ["revision" | "paths-info" | "commits" as kind, revision]:
+        case ["revision" | "paths-info" | "commits" | "xet-read-token" as kind, revision]:
             return Target(_AT_REVISION[kind], repo, None, revision)
         case ["tree", revision, *path]:
             return Target("tree", repo, "/".join(path), revision)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from forkwatch.demo.hub.state import Commit, HubState, Repo
+from forkwatch.demo.hub.repo import Commit, Repo
+from forkwatch.demo.hub.state import HubState
 from forkwatch.demo.hub.wire import Request
 
 
@@ -22,6 +24,10 @@ class Site:
     """Entries on a page at most."""
     link_seconds: int
     """How long a CDN address holds."""
+    now: Callable[[], float]
+    """Seconds since the epoch, by the hub's clock."""
+    xet: bool
+    """Whether Xet is on."""
 
 
 @dataclass(frozen=True, slots=True)

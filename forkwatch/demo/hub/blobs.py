@@ -56,10 +56,28 @@ _LFS_SUFFIXES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Hollow:
+    """Content that was never made: a header, then zeros. Its SHA-256 is invented from these three values."""
+
+    header: bytes
+    size: int
+    """Bytes, the header included."""
+    salt: str
+
+    def chunks(self, start: int, length: int) -> Iterator[bytes]:
+        """The bytes of a range in pieces."""
+        length = min(length, self.size - start)
+        head = self.header[start : start + length]
+        yield head
+        for at in range(len(head), length, _CHUNK):
+            yield bytes(min(_CHUNK, length - at))
+
+
+@dataclass(frozen=True, slots=True)
 class Blob:
     """The content of one file."""
 
-    source: bytes | Path
+    source: bytes | Path | Hollow
     size: int
     git_oid: str
     """Git blob id: SHA-1 of the content, or of the pointer when the file is LFS."""
@@ -72,6 +90,9 @@ class Blob:
         """The bytes of a range in pieces; fewer than `length` when the file has shrunk since."""
         if isinstance(self.source, bytes):
             yield self.source[start : start + length]
+            return
+        if isinstance(self.source, Hollow):
+            yield from self.source.chunks(start, length)
             return
         with self.source.open("rb") as stream:
             stream.seek(start)
@@ -101,15 +122,21 @@ class BlobFactory:
         self._digests: dict[_FileKey, str] = {}
         self._lock = Lock()
 
-    def blob(self, name: str, source: bytes | Path) -> Blob:
+    def blob(self, name: str, source: bytes | Path | Hollow) -> Blob:
         """The blob of a file called `name` in its repository.
 
         Raises:
             OSError: the file cannot be read.
         """
-        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        size = _size(source)
         lfs = PurePosixPath(name).suffix.lower() in _LFS_SUFFIXES or size > _LFS_SIZE
-        digest = _hash(source, size, lfs=lfs) if isinstance(source, bytes) else self._cached(source, lfs=lfs)
+        match source:
+            case bytes():
+                digest = _hash(source, size, lfs=lfs)
+            case Hollow():
+                digest = hashlib.sha256(repr(source).encode()).hexdigest()
+            case _:
+                digest = self._cached(source, lfs=lfs)
         if not lfs:
             return Blob(source, size, digest, None)
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {size}\n".encode()
@@ -125,6 +152,16 @@ class BlobFactory:
             with self._lock:
                 self._digests[key] = known
         return known
+
+
+def _size(source: bytes | Path | Hollow) -> int:
+    match source:
+        case bytes():
+            return len(source)
+        case Hollow():
+            return source.size
+        case _:
+            return source.stat().st_size
 
 
 def _hash(source: bytes | Path, size: int, *, lfs: bool) -> str:

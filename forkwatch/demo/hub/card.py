@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
-from forkwatch.demo.hub import tensors
+from forkwatch.demo.hub import gguf, tensors
 from forkwatch.demo.hub.blobs import Blob
+from forkwatch.demo.hub.gguf import Gguf
 from forkwatch.demo.hub.wire import Json
 
 _TEXT_LIMIT = 4 << 20
@@ -40,23 +42,50 @@ class Facts:
     config: Mapping[str, Json] | None
     parameters: Mapping[str, int] | None
     """Parameters by dtype, from the safetensors headers."""
+    gguf: Gguf | None
+
+    @property
+    def total(self) -> int | None:
+        """Number of parameters; None when no header tells."""
+        if self.parameters is not None:
+            return sum(self.parameters.values())
+        return None if self.gguf is None else self.gguf.total
 
 
 def derive(files: Mapping[str, Blob]) -> Facts:
     """Facts about a commit with these files."""
-    card = _front_matter(files.get("README.md"))
+    model, adapter, tokenizer = (
+        _json_object(files.get(path))
+        for path in ("config.json", "adapter_config.json", "tokenizer_config.json")
+    )
+    return make_facts(
+        files,
+        front_matter(files.get("README.md")),
+        shown_config(model, adapter, tokenizer),
+        tensors.parameters(files),
+        gguf.summary(files),
+    )
+
+
+def make_facts(
+    paths: Collection[str],
+    card: Mapping[str, Json] | None,
+    config: Mapping[str, Json] | None,
+    parameters: Mapping[str, int] | None,
+    header: Gguf | None,
+) -> Facts:
+    """Facts about a commit with files at these paths, of which the rest has been read."""
     data = card or {}
-    config = _config(files)
-    library = _library(files, data)
+    library = _library(paths, data)
     pipeline = _string(data.get("pipeline_tag")) or _pipeline(config)
     bases = _strings(data.get("base_model"))
-    relation = _relation(files, data)
-    tags = _tags(files, data, config, (library, pipeline), (bases, relation))
-    return Facts(card, tags, bases, relation, library, pipeline, config, tensors.parameters(files))
+    relation = _relation(paths, data)
+    tags = _tags(paths, data, config, (library, pipeline), (bases, relation))
+    return Facts(card, tags, bases, relation, library, pipeline, config, parameters, header)
 
 
 def _tags(
-    files: Mapping[str, Blob],
+    paths: Collection[str],
     card: Mapping[str, Json],
     config: Mapping[str, Json] | None,
     task: tuple[str | None, str | None],
@@ -65,37 +94,37 @@ def _tags(
     """In the Hub's order: library, formats, architecture, task, the card's own, then the prefixed ones."""
     library, pipeline = task
     bases, relation = origin
-    formats = (name for name in ("safetensors", "gguf") if any(path.endswith(f".{name}") for path in files))
-    pickled = "pytorch" if any(path.endswith(".bin") for path in files) else None
+    formats = (name for name in ("safetensors", "gguf") if any(path.endswith(f".{name}") for path in paths))
+    pickled = "pytorch" if any(path.endswith(".bin") for path in paths) else None
     plain = (library, pickled, *formats, _string((config or {}).get("model_type")), pipeline)
     own = (*_strings(card.get("tags")), *_strings(card.get("language")))
     datasets = (f"dataset:{name}" for name in _strings(card.get("datasets")))
     declared = (tag for base in bases for tag in (f"base_model:{base}", f"base_model:{relation}:{base}"))
     licence = (f"license:{name}" for name in _strings(card.get("license")))
     everything = (*plain, *own, *datasets, *declared, *licence, "region:us")
-    return tuple(dict.fromkeys(tag for tag in everything if tag))
+    return tuple(dict.fromkeys(sys.intern(tag) for tag in everything if tag))
 
 
-def _relation(files: Mapping[str, Blob], card: Mapping[str, Json]) -> str:
+def _relation(paths: Collection[str], card: Mapping[str, Json]) -> str:
     """The card's own word, else what the files suggest (Hub docs, model-cards: specifying a base model)."""
     given = _string(card.get("base_model_relation"))
     if given in RELATIONS:
         return given
-    if any(path.endswith(".gguf") for path in files):
+    if any(path.endswith(".gguf") for path in paths):
         return "quantized"
-    if "adapter_config.json" in files:
+    if "adapter_config.json" in paths:
         return "adapter"
     return "merge" if len(_strings(card.get("base_model"))) > 1 else "finetune"
 
 
-def _library(files: Mapping[str, Blob], card: Mapping[str, Json]) -> str | None:
+def _library(paths: Collection[str], card: Mapping[str, Json]) -> str | None:
     if named := _string(card.get("library_name")):
         return named
-    if "adapter_config.json" in files:
+    if "adapter_config.json" in paths:
         return "peft"
-    if "config.json" in files:
+    if "config.json" in paths:
         return "transformers"
-    return "gguf" if any(path.endswith(".gguf") for path in files) else None
+    return "gguf" if any(path.endswith(".gguf") for path in paths) else None
 
 
 def _pipeline(config: Mapping[str, Json] | None) -> str | None:
@@ -103,24 +132,24 @@ def _pipeline(config: Mapping[str, Json] | None) -> str | None:
     return "text-generation" if any(name.endswith("ForCausalLM") for name in architectures) else None
 
 
-def _config(files: Mapping[str, Blob]) -> Mapping[str, Json] | None:
-    """The part of the configuration files that the Hub shows."""
-    model = _json_object(files.get("config.json"))
+def shown_config(
+    model: Mapping[str, Json], adapter: Mapping[str, Json], tokenizer: Mapping[str, Json]
+) -> Mapping[str, Json] | None:
+    """The part of config.json, adapter_config.json and tokenizer_config.json that the Hub shows."""
     keys = ("architectures", "auto_map", "model_type", "quantization_config")
     shown: dict[str, Json] = {key: model[key] for key in keys if key in model}
-    adapter = _json_object(files.get("adapter_config.json"))
     if adapter:
         shown["peft"] = {
             key: adapter[key] for key in ("base_model_name_or_path", "task_type") if key in adapter
         }
-    tokenizer = _json_object(files.get("tokenizer_config.json"))
     special = ("bos_token", "chat_template", "eos_token", "pad_token", "unk_token")
     if kept := {key: tokenizer[key] for key in special if key in tokenizer}:
         shown["tokenizer_config"] = kept
     return shown or None
 
 
-def _front_matter(readme: Blob | None) -> Mapping[str, Json] | None:
+def front_matter(readme: Blob | None) -> Mapping[str, Json] | None:
+    """The YAML mapping at the top of a card; None without one."""
     if readme is None:
         return None
     lines = readme.read(0, _TEXT_LIMIT).decode(errors="replace").splitlines()

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import time
 from urllib.parse import quote, urlencode
 
-from forkwatch.demo.hub.ask import Ask
-from forkwatch.demo.hub.state import HubState
-from forkwatch.demo.hub.wire import Reply, Request, bytes_reply, error_reply
+from forkwatch.demo.hub import xet
+from forkwatch.demo.hub.ask import Ask, Site
+from forkwatch.demo.hub.wire import Headers, Reply, Request, bytes_reply, error_reply
 
 _KEY = b"loopback"
 """Signs addresses. Public: it tells a stale or altered address from a good one, and guards nothing."""
@@ -27,6 +26,7 @@ def resolve(ask: Ask) -> Reply:
         return error_reply(404, "Entry not found", "EntryNotFound").with_headers(at_commit)
     if blob.sha256 is None:
         return bytes_reply(blob, ask.request, at_commit, ("ETag", f'"{blob.git_oid}"'))
+    ask.site.state.remember(blob)
     headers = (
         ("Content-Type", "text/plain; charset=utf-8"),
         at_commit,
@@ -34,28 +34,50 @@ def resolve(ask: Ask) -> Reply:
         ("X-Linked-Etag", f'"{blob.sha256}"'),
         ("Location", _signed(ask, blob.sha256)),
         ("Accept-Ranges", "bytes"),
+        *_xet_headers(ask, blob.sha256),
     )
     return Reply(302, headers, b"Found. Redirecting to the content network.")
 
 
-def from_cdn(request: Request, hub: HubState) -> Reply:
+def from_cdn(request: Request, site: Site) -> Reply:
     """A large file or a range of it, for a signed address that still holds."""
     sha256 = request.segments[-1] if request.segments else ""
     path, expires, bound, given = (
         request.one(name) or "" for name in ("path", "Expires", "Range", "Signature")
     )
-    blob = hub.blob(sha256)
+    blob = site.state.blob(sha256)
     if blob is None or not hmac.compare_digest(
         _signature(sha256, path, expires, bound).encode(), given.encode()
     ):
         return _forbidden("SignatureDoesNotMatch")
-    if int(expires) <= time.time():
+    if int(expires) <= site.now():
         return _forbidden("Request has expired")
     if bound and request.headers.get("range") != bound:
         return _forbidden("invalid range")
     # The live CDN's ETag is not the file's SHA-256, and must not be taken for it.
-    etag = hashlib.sha256(f"xet {sha256}".encode()).hexdigest()
-    return bytes_reply(blob, request, ("ETag", f'"{etag}"'))
+    return bytes_reply(blob, request, ("ETag", f'"{xet.xet_hash(sha256)}"'))
+
+
+def xet_token(ask: Ask) -> Reply:
+    """A token for the reconstructions of a repository's files; no such page where Xet is off."""
+    if not ask.site.xet:
+        return error_reply(404, "Sorry, we can't find the page you are looking for.")
+    return xet.token(ask.site.now(), ask.site.cdn)
+
+
+def xet_file(request: Request) -> str | None:
+    """The Xet hash in the address of a reconstruction; None for another address."""
+    match request.segments:
+        case ("v2", "reconstructions", file_hash):
+            return file_hash
+        case _:
+            return None
+
+
+def xet_reconstruction(request: Request, site: Site) -> Reply:
+    """Of which terms a file consists."""
+    blob = site.state.xet_file(xet_file(request) or "") if site.xet else None
+    return xet.reconstruction(request, blob, site.now())
 
 
 def cdn_file(request: Request) -> tuple[str | None, str | None]:
@@ -65,10 +87,20 @@ def cdn_file(request: Request) -> tuple[str | None, str | None]:
 
 def _signed(ask: Ask, sha256: str) -> str:
     bound = ask.request.headers.get("range", "")
-    expires = str(int(time.time()) + ask.site.link_seconds)
+    expires = str(int(ask.site.now()) + ask.site.link_seconds)
     query = {"path": ask.path, "Expires": expires} | ({"Range": bound} if bound else {})
     query["Signature"] = _signature(sha256, ask.path, expires, bound)
     return f"{ask.site.cdn}/{quote(ask.repo.name)}/{sha256}?{urlencode(query)}"
+
+
+def _xet_headers(ask: Ask, sha256: str) -> Headers:
+    if not ask.site.xet:
+        return ()
+    file_hash = xet.xet_hash(sha256)
+    access = f"{ask.site.origin}/api/models/{quote(ask.repo.name)}/xet-read-token/{ask.commit.id}"
+    terms = f"{ask.site.cdn}/v1/reconstructions/{file_hash}"
+    links = f'<{access}>; rel="xet-auth", <{terms}>; rel="xet-reconstruction-info"'
+    return (("X-Xet-Hash", file_hash), ("Link", links))
 
 
 def _signature(*parts: str) -> str:

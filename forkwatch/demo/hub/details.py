@@ -13,9 +13,10 @@ from forkwatch.demo.hub.ask import Ask
 from forkwatch.demo.hub.blobs import Blob
 from forkwatch.demo.hub.listing import checked_expand
 from forkwatch.demo.hub.paging import MAX_PAGE, sequence_page
-from forkwatch.demo.hub.state import Commit, Repo, object_id
+from forkwatch.demo.hub.repo import Commit, Repo, object_id
 from forkwatch.demo.hub.views import PROPERTIES, date_text, describe, sibling
 from forkwatch.demo.hub.wire import BadRequestError, Json, Reply, Request, error_reply, json_reply
+from forkwatch.demo.hub.xet import xet_hash
 
 _EXPANDED_PAGE = 50
 _MAX_PATHS = 2000
@@ -126,6 +127,9 @@ def _entry(path: str, blob: Blob | None, ask: Ask, *, expand: bool) -> dict[str,
         entry = {"type": "file", "oid": blob.git_oid, "size": blob.size, "path": path}
         if blob.sha256 is not None:
             entry["lfs"] = {"oid": blob.sha256, "size": blob.size, "pointerSize": blob.pointer_size}
+            if ask.site.xet:
+                ask.site.state.remember(blob)
+                entry["xetHash"] = xet_hash(blob.sha256)
     if expand:
         last = _last_change(path, ask.repo.at(ask.commit).history)
         entry["lastCommit"] = {"id": last.id, "title": last.title, "date": date_text(last.date)}

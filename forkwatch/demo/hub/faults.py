@@ -21,6 +21,8 @@ Route = Literal[
     "resolve",
     "cdn",
     "whoami",
+    "xet-token",
+    "xet-reconstruction",
 ]
 
 Kind = Literal[
@@ -39,6 +41,7 @@ Kind = Literal[
     "not-json",
     "foreign-link",
     "loop-link",
+    "change",
 ]
 
 _TRANSPORTS: Mapping[Kind, Transport] = MappingProxyType(
@@ -92,6 +95,7 @@ class Fault:
     | `not-json` | 200 with an HTML page, as a captive portal answers |
     | `foreign-link` | `Link: rel="next"` to the same path on the other origin |
     | `loop-link` | `Link: rel="next"` to the very same page |
+    | `change` | an honest answer after `action` has run: a repository deleted or pushed to mid-read |
 
     The kinds that only touch a body (`truncate`, `drip`, `wrong-bytes`, `ignore-range`) let HEAD pass.
     """
@@ -100,6 +104,8 @@ class Fault:
     kind: Kind
     times: int = 1
     """How many requests it hits; -1: all."""
+    after: int = 0
+    """How many requests that it could hit pass first."""
     repo: str | None = None
     """Only requests for this repository."""
     path: str | None = None
@@ -109,6 +115,12 @@ class Fault:
     reset: int = 0
     """Seconds to the next window, `t` in the `RateLimit` header of a 429."""
     seconds: float | None = None
+    action: Callable[[], object] | None = None
+    """What a `change` does; called in the thread that answers, once for every hit."""
+
+    def __post_init__(self) -> None:
+        if (self.kind == "change") != (self.action is not None):
+            raise ValueError("a change has an action, and nothing else has one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +136,13 @@ class FaultBox:
     """The faults that are still to happen, in the order they were injected."""
 
     def __init__(self) -> None:
-        self._pending: list[tuple[Fault, int]] = []
+        self._pending: list[tuple[Fault, int, int]] = []
         self._lock = Lock()
 
     def inject(self, fault: Fault) -> None:
         """Add a fault."""
         with self._lock:
-            self._pending.append((fault, fault.times))
+            self._pending.append((fault, fault.after, fault.times))
 
     def clear(self) -> None:
         """Forget all faults."""
@@ -140,10 +152,14 @@ class FaultBox:
     def take(self, request: Request, about: Addressed) -> Fault | None:
         """The first fault that hits this request; its count goes down."""
         with self._lock:
-            for index, (fault, left) in enumerate(self._pending):
-                if left != 0 and _hits(fault, request, about):
-                    self._pending[index] = (fault, left - 1 if left > 0 else left)
-                    return fault
+            for index, (fault, waits, left) in enumerate(self._pending):
+                if left == 0 or not _hits(fault, request, about):
+                    continue
+                if waits > 0:
+                    self._pending[index] = (fault, waits - 1, left)
+                    continue
+                self._pending[index] = (fault, 0, left - 1 if left > 0 else left)
+                return fault
         return None
 
 
@@ -164,6 +180,9 @@ def misbehave(fault: Fault, request: Request, serve: Callable[[Request], Reply],
         serve: answers a request as if nothing were wrong.
         other: the other origin (`http://host:port`), for links that lead astray.
     """
+    if fault.action is not None:
+        fault.action()
+        return serve(request)
     if fault.kind in _PAGES:
         return _PAGES[fault.kind]
     if fault.kind in _TRANSPORTS:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
+
+_MICRO = 1_000_000
+"""Time is counted in whole microseconds: sums of floats would open a window one request too late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,28 +21,56 @@ class Quota:
     window_seconds: int = 300
 
 
-class RateLimiter:
-    """Counts requests by bucket (`api`, `resolvers`) in fixed windows."""
+@dataclass(frozen=True, slots=True)
+class WindowUse:
+    """How much of one bucket was used in one window."""
 
-    def __init__(self, quota: Quota) -> None:
+    window: int
+    """0 for the window that began when the hub started, 1 for the next, and so on."""
+    bucket: str
+    admitted: int
+    refused: int
+    """Requests beyond the quota."""
+
+
+class RateLimiter:
+    """Counts requests by bucket (`api`, `resolvers`) in fixed windows, one after the other without a gap.
+
+    Args:
+        quota: how many are let through.
+        clock: seconds from any beginning, never decreasing; a test can share its own with the client.
+    """
+
+    def __init__(self, quota: Quota, clock: Callable[[], float] = time.monotonic) -> None:
         self._quota = quota
-        self._used: Counter[str] = Counter()
-        self._opened = time.monotonic()
+        self._clock = clock
+        self._started = clock()
+        self._used: Counter[tuple[int, str]] = Counter()
         self._lock = Lock()
+
+    @property
+    def windows(self) -> tuple[WindowUse, ...]:
+        """Every window and bucket with a request, in order."""
+        with self._lock:
+            used = sorted(self._used.items())
+        return tuple(
+            WindowUse(window, bucket, min(count, self._limit(bucket)), max(count - self._limit(bucket), 0))
+            for (window, bucket), count in used
+        )
 
     def admit(self, bucket: str) -> tuple[bool, tuple[tuple[str, str], ...]]:
         """Whether one more request is within the quota, and the headers that tell what is left."""
-        limit = self._quota.resolvers if bucket == "resolvers" else self._quota.api
+        limit, span = self._limit(bucket), self._quota.window_seconds * _MICRO
         with self._lock:
-            now = time.monotonic()
-            if now - self._opened >= self._quota.window_seconds:
-                self._used.clear()
-                self._opened = now
-            self._used[bucket] += 1
-            left = limit - self._used[bucket]
-            reset = math.ceil(self._quota.window_seconds - (now - self._opened))
+            window, elapsed = divmod(round((self._clock() - self._started) * _MICRO), span)
+            self._used[window, bucket] += 1
+            left = limit - self._used[window, bucket]
+        reset = -(-(span - elapsed) // _MICRO)
         policy = f'"fixed window";"{bucket}";q={limit};w={self._quota.window_seconds}'
         return left >= 0, (
             ("RateLimit", f'"{bucket}";r={max(left, 0)};t={reset}'),
             ("RateLimit-Policy", policy),
         )
+
+    def _limit(self, bucket: str) -> int:
+        return self._quota.resolvers if bucket == "resolvers" else self._quota.api

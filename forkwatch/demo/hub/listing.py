@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from types import MappingProxyType
 
 from forkwatch.demo.hub.ask import Site
+from forkwatch.demo.hub.catalogue import SORT_KEYS, Rank, Wanted
 from forkwatch.demo.hub.paging import MAX_PAGE, decode_cursor, encode_cursor, next_link
-from forkwatch.demo.hub.state import HubState, Repo
+from forkwatch.demo.hub.repo import Repo
+from forkwatch.demo.hub.state import HubState
 from forkwatch.demo.hub.views import DETAIL_ONLY, PROPERTIES, describe
-from forkwatch.demo.hub.wire import BadRequestError, Json, Reply, Request, json_reply
+from forkwatch.demo.hub.wire import BadRequestError, Headers, Json, Reply, Request, json_reply
 
 _DEFAULT = (
     "likes",
@@ -25,18 +28,10 @@ _DEFAULT = (
 )
 _FULL = (*_DEFAULT, "author", "sha", "lastModified", "gated", "disabled", "siblings")
 
-_SORT_KEYS: Mapping[str, Callable[[Repo], int]] = MappingProxyType(
-    {
-        "createdAt": lambda repo: int(repo.created_at.timestamp()),
-        "downloads": lambda repo: repo.downloads,
-        "lastModified": lambda repo: int(repo.head.date.timestamp()),
-        "likes": lambda repo: repo.likes,
-        "trendingScore": lambda repo: repo.likes,
-    }
-)
-
-
 _LIMIT = re.compile(r"[1-9]\d{0,8}", re.ASCII)
+_COUNT = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)([KMBT]?)", re.ASCII | re.IGNORECASE)
+_UNITS: Mapping[str, int] = MappingProxyType({"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12})
+_UNBOUNDED = 10**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,44 +41,55 @@ class _Query:
     properties: tuple[str, ...]
     classic: bool
     """Without `expand`, where an item also repeats its id as `modelId`."""
-    sort: str
     size: int
-    before: tuple[int, str] | None
-    """Sort key and `_id` of the last item of the page before."""
+    wanted: Wanted
 
 
 def list_models(request: Request, site: Site, *, authorized: bool) -> Reply:
     """One page of the models that match all filters, in descending order.
 
     Raises:
-        BadRequestError: an unknown property or order, a limit that is not positive, or a foreign cursor.
+        BadRequestError: an unknown property or order, a limit that is not positive, a malformed range of
+            parameter counts, or a foreign cursor.
     """
-    query = _parse(request, site.page_size)
-    key = _SORT_KEYS[query.sort]
-    visible = (repo for repo in site.state.repos() if authorized or not repo.private)
-    ranked = {(key(repo), repo.object_id): repo for repo in _matching(visible, request)}
-    rest = sorted((rank for rank in ranked if query.before is None or rank < query.before), reverse=True)
-    page = rest[: query.size]
-    links = (next_link(request, site.origin, encode_cursor(*page[-1])),) if len(rest) > len(page) else ()
-    return json_reply([_item(ranked[rank], site.state, query) for rank in page], 200, *links)
+    query = _parse(request, site.page_size, authorized=authorized)
+    found = site.state.select(query.wanted, query.size + 1)
+    page = found[: query.size]
+    links: Headers = ()
+    if len(found) > len(page):
+        rank = (SORT_KEYS[query.wanted.order](page[-1]), page[-1].object_id)
+        links = (next_link(request, site.origin, encode_cursor(*rank)),)
+    return json_reply([_item(repo, site.state, query) for repo in page], 200, *links)
 
 
-def _parse(request: Request, page_size: int) -> _Query:
-    sort = request.one("sort") or "trendingScore"
-    if sort not in _SORT_KEYS:
-        raise BadRequestError(f'"sort" must be one of [{", ".join(_SORT_KEYS)}]')
+def _parse(request: Request, page_size: int, *, authorized: bool) -> _Query:
+    order = request.one("sort") or "trendingScore"
+    if order not in SORT_KEYS:
+        raise BadRequestError(f'"sort" must be one of [{", ".join(SORT_KEYS)}]')
     limit = request.one("limit") or str(MAX_PAGE)
     if not _LIMIT.fullmatch(limit):
         raise BadRequestError('"limit" must be a positive integer')
+    expand = checked_expand(request, PROPERTIES.keys() - DETAIL_ONLY)
+    wanted = Wanted(
+        order=order,
+        before=_before(request),
+        tags=frozenset(tag for value in request.all("filter") for tag in value.split(",")),
+        author=request.one("author"),
+        search=(request.one("search") or "").lower(),
+        parameters=_parameters(request),
+        keep=_filter(request, authorized=authorized),
+    )
+    return _Query(expand or _properties(request), not expand, min(page_size, int(limit)), wanted)
+
+
+def _before(request: Request) -> Rank | None:
     match decode_cursor(request):
         case None:
-            before = None
+            return None
         case [int(rank), str(last)]:
-            before = (rank, last)
+            return (rank, last)
         case _:
             raise BadRequestError("Invalid cursor")
-    expand = checked_expand(request, PROPERTIES.keys() - DETAIL_ONLY)
-    return _Query(expand or _properties(request), not expand, sort, min(page_size, int(limit)), before)
 
 
 def checked_expand(request: Request, allowed: Iterable[str]) -> tuple[str, ...]:
@@ -104,20 +110,34 @@ def _properties(request: Request) -> tuple[str, ...]:
     return (*(_FULL if request.flag("full") else _DEFAULT), *extra)
 
 
-def _matching(repos: Iterable[Repo], request: Request) -> Iterable[Repo]:
-    """The repositories that satisfy every filter; parameters that this hub does not know do not filter."""
-    tags = {tag for value in request.all("filter") for tag in value.split(",")}
-    search = (request.one("search") or "").lower()
-    author, pipeline, gated = (request.one(name) for name in ("author", "pipeline_tag", "gated"))
-    for repo in repos:
-        if (
-            tags <= set(repo.head.facts.tags)
-            and author in {None, repo.name.partition("/")[0]}
-            and search in repo.name.lower()
-            and pipeline in {None, repo.head.facts.pipeline}
-            and (gated is None or request.flag("gated") == repo.gated)
-        ):
-            yield repo
+def _filter(request: Request, *, authorized: bool) -> Callable[[Repo], bool]:
+    """The conditions that have no index; parameters that this hub does not know do not filter."""
+    pipeline, gated = request.one("pipeline_tag"), request.one("gated")
+    shut = request.flag("gated")
+
+    def keep(repo: Repo) -> bool:
+        return (
+            (authorized or not repo.private)
+            and (pipeline is None or pipeline == repo.head.facts.pipeline)
+            and (gated is None or shut == repo.gated)
+        )
+
+    return keep
+
+
+def _parameters(request: Request) -> tuple[int, int] | None:
+    """`num_parameters=min:6B,max:8B`, either bound alone or both, inclusive."""
+    text = request.one("num_parameters")
+    if text is None:
+        return None
+    bounds = {"min": 0, "max": _UNBOUNDED}
+    for part in text.split(","):
+        name, _, count = part.partition(":")
+        number = _COUNT.fullmatch(count)
+        if name not in bounds or number is None:
+            raise BadRequestError('"num_parameters" must look like min:6B,max:128B')
+        bounds[name] = int(Decimal(number[1]) * _UNITS[number[2].upper()])
+    return bounds["min"], bounds["max"]
 
 
 def _item(repo: Repo, hub: HubState, query: _Query) -> Mapping[str, Json]:

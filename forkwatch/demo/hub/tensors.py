@@ -14,6 +14,16 @@ from forkwatch.demo.hub.blobs import Blob
 
 _HEADER_LIMIT = 25_000_000
 """Bytes; the limit of the safetensors format and of the Hub."""
+_BITS: Mapping[str, int] = {
+    "F64": 64,
+    "F32": 32,
+    "I32": 32,
+    "BF16": 16,
+    "F16": 16,
+    "F8_E4M3": 8,
+    "U8": 8,
+    "I8": 8,
+}
 _COUNTED = re.compile(r"model(-\d+-of-\d+)?\.safetensors", re.ASCII)
 
 Header: TypeAlias = "dict[str, dict[str, str | list[int]]]"
@@ -34,6 +44,20 @@ def header(blob: Blob) -> Header | None:
     if not isinstance(parsed, dict) or not all(isinstance(entry, dict) for entry in parsed.values()):
         return None
     return parsed
+
+
+def write(counts: Mapping[str, int]) -> tuple[bytes, int]:
+    """The beginning of a safetensors file with so many parameters by dtype, and the size of the whole file.
+
+    Raises:
+        KeyError: a dtype that is not in `_BITS`.
+    """
+    described, end = {}, 0
+    for dtype, count in counts.items():
+        start, end = end, end + count * _BITS[dtype] // 8
+        described[f"weight.{dtype}"] = {"dtype": dtype, "shape": [count], "data_offsets": [start, end]}
+    text = json.dumps(described).encode()
+    return struct.pack("<Q", len(text)) + text, 8 + len(text) + end
 
 
 def parameters(files: Mapping[str, Blob]) -> Mapping[str, int] | None:

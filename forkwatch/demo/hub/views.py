@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 from forkwatch.demo.hub.blobs import Blob
 from forkwatch.demo.hub.card import RELATIONS
-from forkwatch.demo.hub.state import HubState, Repo, object_id
+from forkwatch.demo.hub.repo import Repo, object_id
+from forkwatch.demo.hub.state import HubState
 from forkwatch.demo.hub.wire import Json
 
 
@@ -27,14 +28,25 @@ def _base_models(repo: Repo, _: HubState) -> Json:
 
 
 def _children(repo: Repo, hub: HubState) -> Json:
-    declared = (child.head.facts for child in hub.repos())
-    counts = Counter(facts.relation for facts in declared if repo.name in facts.base_models)
+    counts = Counter(child.head.facts.relation for child in hub.tagged(f"base_model:{repo.name}"))
     return {relation: counts[relation] for relation in RELATIONS}
 
 
 def _safetensors(repo: Repo, _: HubState) -> Json:
     parameters = repo.head.facts.parameters
     return None if parameters is None else {"parameters": parameters, "total": sum(parameters.values())}
+
+
+def _gguf(repo: Repo, _: HubState) -> Json:
+    header = repo.head.facts.gguf
+    if header is None:
+        return None
+    shown = {
+        "total": header.total,
+        "architecture": header.architecture,
+        "context_length": header.context_length,
+    }
+    return {name: value for name, value in shown.items() if value is not None}
 
 
 def _transformers(repo: Repo, _: HubState) -> Json:
@@ -52,7 +64,7 @@ _Property = Callable[[Repo, HubState], Json]
 
 PROPERTIES: Mapping[str, _Property] = MappingProxyType(
     {
-        "author": lambda repo, _: repo.name.partition("/")[0],
+        "author": lambda repo, _: repo.author,
         "baseModels": _base_models,
         "cardData": lambda repo, _: repo.head.facts.card,
         "childrenModelCount": _children,
@@ -63,7 +75,7 @@ PROPERTIES: Mapping[str, _Property] = MappingProxyType(
         "downloadsAllTime": lambda repo, _: repo.downloads,
         "evalResults": lambda _repo, _hub: [],
         "gated": lambda repo, _: "auto" if repo.gated else False,
-        "gguf": lambda _repo, _hub: None,
+        "gguf": _gguf,
         "inference": lambda _repo, _hub: None,
         "inferenceProviderMapping": lambda _repo, _hub: None,
         "lastModified": lambda repo, _: date_text(repo.head.date),
