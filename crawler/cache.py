@@ -3,6 +3,14 @@
 `<root>/sha256/<aa>/<hash>` for large files, `<root>/git/<aa>/<oid>` for small ones, `*.part` while a download
 is on its way. A name without `.part` always holds exactly the bytes that its hash says: it only appears by
 the atomic rename of a file that was hashed while written. POSIX only (`flock`).
+
+What holds under a quota, with any number of processes:
+
+(1) The cache outgrows its quota by at most 64 MiB for each download that runs at that moment.
+(2) A path that was handed out keeps its content until another 127 were, or until this same client needs the
+    room and everything else was used longer ago. Other clients and processes never remove it.
+(3) A file that is open stays readable whatever is removed (POSIX); `LocalFile` opens at once.
+(4) Whoever finds that a path has gone asks for it again: `find` never returns a path that is not there.
 """
 
 from __future__ import annotations
@@ -11,8 +19,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import shutil
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +27,11 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from crawler.interface import HubUnavailableError, NoSpaceError, RepoFile
+from crawler.room import Pins, make_room, still_named
 
 _CHUNK = 1 << 20
 _LOOK_EVERY = 64 << 20
-"""Bytes between two looks at the free space."""
+"""Bytes between two looks at the room that is left."""
 _POLL = 0.1
 """Seconds between two looks at a download that another process is doing."""
 
@@ -32,17 +39,24 @@ _POLL = 0.1
 class ContentCache:
     """The cache folder."""
 
-    def __init__(self, root: Path, *, floor: int, patience: float) -> None:
+    def __init__(self, root: Path, *, floor: int, patience: float, quota: int | None = None) -> None:
         """Name the folder; it is made when something is put into it.
 
         Args:
             root: the folder; nothing else writes there.
             floor: bytes of free disk space that are never used.
             patience: seconds to wait for another process's download of the same content that does not grow.
+            quota: bytes that the cache may hold; what was used longest ago makes room. None: it only grows.
         """
         self._root = root
         self._floor = floor
         self._patience = patience
+        self._quota = quota
+        self._pins = Pins()
+
+    def close(self) -> None:
+        """Let others remove what was handed out."""
+        self._pins.close()
 
     def path(self, file: RepoFile) -> Path:
         """Where the content is, or will be."""
@@ -50,25 +64,17 @@ class ContentCache:
         return self._root / kind / name[:2] / name
 
     def find(self, file: RepoFile) -> Path | None:
-        """The content, if it is here."""
+        """The content, if it is here: then it counts as used now, and others leave it alone."""
         path = self.path(file)
-        try:
-            found = path.lstat()
-        except FileNotFoundError:
-            return None
-        return path if stat.S_ISREG(found.st_mode) and found.st_size == file.size else None
+        return path if self._pins.take(path, file.size) else None
 
     def require_room(self, size: int) -> None:
-        """Refuse to write `size` more bytes if that would go below the floor.
+        """Make room for `size` more bytes.
 
         Raises:
-            NoSpaceError: says how much is free and how much is needed.
+            NoSpaceError: the floor or the quota would be crossed.
         """
-        free = shutil.disk_usage(self._root).free
-        if free - size < self._floor:
-            raise NoSpaceError(
-                f"{size:,} bytes are needed, {free:,} are free, {self._floor:,} must remain ({self._root})"
-            )
+        make_room(self._root, size, floor=self._floor, quota=self._quota, pins=self._pins)
 
     def part(self, file: RepoFile) -> Part:
         """The partial download of a file, locked: one process at a time writes it. Use it as a context.
@@ -102,7 +108,7 @@ class ContentCache:
                     ) from None
                 time.sleep(_POLL)
                 continue
-            if _still_named(path, descriptor):
+            if still_named(path, descriptor):
                 return stream
             stream.close()  # it was renamed or removed between opening and locking
 
@@ -126,7 +132,7 @@ class Part:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.received == 0 and _still_named(self._path, self._stream.fileno()):
+        if self.received == 0 and still_named(self._path, self._stream.fileno()):
             self._path.unlink()
         self._stream.close()
 
@@ -184,11 +190,11 @@ class Part:
 
 @contextmanager
 def space_errors(where: Path) -> Iterator[None]:
-    """Turn a full disk or quota into a `NoSpaceError`."""
+    """Turn a full disk or quota, or a limit on the size of files, into a `NoSpaceError`."""
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise NoSpaceError(f"no space left in {where}") from error
         raise
 
@@ -198,10 +204,3 @@ def _hasher(file: RepoFile) -> hashlib._Hash:
     if file.sha256 is not None:
         return hashlib.sha256()
     return hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
-
-
-def _still_named(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.lstat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

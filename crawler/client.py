@@ -6,11 +6,12 @@ The network stack is loaded when a client is made, not when this module is impor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, urlencode
 
 from crawler.card import repository_claims
@@ -23,8 +24,9 @@ from crawler.interface import (
     Cost,
     FileMissingError,
     Hub,
+    ListQuery,
+    Order,
     Progress,
-    RepoFile,
     RepoId,
     RepoNotFoundError,
     RepoSummary,
@@ -34,9 +36,28 @@ from crawler.interface import (
 )
 from crawler.parse import RepoInfo, repo_info, repo_summary
 
+if TYPE_CHECKING:
+    from crawler.remote import Location
+    from crawler.xet import Term
+
 _PAGE = 1000
 """Rows; the Hub's largest page."""
 _README_LIMIT = 1 << 20
+_EXPAND = (
+    "createdAt",
+    "lastModified",
+    "sha",
+    "tags",
+    "downloads",
+    "likes",
+    "gated",
+    "disabled",
+    "config",
+    "safetensors",
+    "gguf",
+)
+"""What `RepoSummary` is made of. Fetching `config.json` or a GGUF file instead would count as a download, and
+inflate the figures that we report."""
 
 
 class HubClient(Hub):
@@ -54,9 +75,12 @@ class HubClient(Hub):
         token: str | None,
         cache: Path,
         free_space_floor: int = 2 << 30,
+        cache_quota: int | None = None,
+        repo_budget: int | None = None,
         timeout: float = 30.0,
         retries: int = 5,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Connect to nothing yet.
 
@@ -65,19 +89,24 @@ class HubClient(Hub):
             token: a read token; None sends none, whatever login this machine has stored.
             cache: folder for downloaded contents; it may be shared by processes.
             free_space_floor: bytes of disk space that downloads leave free.
+            cache_quota: bytes that the cache may hold (see `cache`); None: it only grows.
+            repo_budget: bytes of files that any one repository may cost this client; None: any number.
             timeout: seconds of silence after which a call has failed.
             retries: further attempts after a failure that may pass.
-            sleep: waits between attempts.
+            sleep: waits between attempts, and for the Hub's next rate limit window.
+            clock: seconds, never going back, that `sleep` sleeps by.
 
         Raises:
             HubUnavailableError: the endpoint is not an http(s) URL.
         """
+        from crawler.budget import ByteBudget
         from crawler.cache import ContentCache
         from crawler.transport import Session
 
-        self._session = Session(endpoint, token, timeout=timeout, retries=retries, sleep=sleep)
+        self._session = Session(endpoint, token, timeout=timeout, retries=retries, sleep=sleep, clock=clock)
         self._has_token = token is not None
-        self._cache = ContentCache(cache, floor=free_space_floor, patience=2 * timeout)
+        self._budget = ByteBudget(repo_budget)
+        self._cache = ContentCache(cache, floor=free_space_floor, patience=2 * timeout, quota=cache_quota)
 
     def __enter__(self) -> Self:
         return self
@@ -88,36 +117,53 @@ class HubClient(Hub):
         self.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and let other processes evict what was handed out."""
         self._session.close()
+        self._cache.close()
 
     @property
     def cost(self) -> Cost:
         """Requests sent, retries and redirects too, and bytes of files received, not of API answers."""
         return self._session.cost
 
-    def list_models(self, *, tags: tuple[str, ...] = (), search: str | None = None) -> Iterator[RepoSummary]:
-        """Models that carry all `tags` and whose id contains `search`, newest first; pages come as consumed.
+    def list_models(self, query: ListQuery, *, since: datetime | None = None) -> Iterator[RepoSummary]:
+        """Models that match, newest first by the query's order; pages come as consumed.
+
+        Args:
+            query: conditions, all of which hold for each row.
+            since: the walk ends before the first row that is older; a row without a date does not end it.
 
         Raises:
             BadAnswerError: the listing is malformed, leads to another host or in a circle.
             CrawlerError: see `errors_map`.
         """
-        params = [*(("filter", tag) for tag in tags), ("sort", "createdAt"), ("limit", str(_PAGE))]
-        if search is not None:
-            params.append(("search", search))
-        about = f"models with {', '.join([*tags, *([search] if search else [])]) or 'any tag'}"
-        url: str | None = f"{self._session.endpoint}/api/models?{urlencode(params)}"
+        about = f"models with {_words(query)}"
+        url: str | None = f"{self._session.endpoint}/api/models?{urlencode(_parameters(query))}"
         seen: set[str] = set()
         while url is not None:
-            page, following = self._session.json(url, about)
-            if not isinstance(page, list):
-                raise BadAnswerError(f"{about}: the listing is not a JSON array")
-            yield from filter(None, map(repo_summary, page))
+            rows, following = self._page(url, about)
+            for row in rows:
+                date = row.created_at if query.order is Order.CREATED else row.last_modified
+                if since is not None and date is not None and date < since:
+                    return
+                yield row
             if following in seen:
                 raise BadAnswerError(f"{about}: the listing leads in a circle")
             seen.add(following or "")
             url = following
+
+    def summary(self, repo: RepoId) -> RepoSummary:
+        """One repository as a listing would show it: one call, no files. Its id is the present one.
+
+        Raises:
+            RepoNotFoundError: it is gone, or private.
+            CrawlerError: see `errors_map`.
+        """
+        url = f"{self._session.endpoint}/api/models/{repo}?{urlencode(_EXPANDED)}"
+        found = repo_summary(self._session.json(url, repo).value)
+        if found is None:
+            raise BadAnswerError(f"{repo}: the Hub's answer is not a model")
+        return found
 
     def snapshot(self, repo: RepoId, revision: str | None = None) -> Snapshot:
         """Pin a repository: one API call, and its card if that is not in the cache yet.
@@ -132,11 +178,11 @@ class HubClient(Hub):
         url = f"{self._session.endpoint}/api/models/{repo}"
         if revision is not None:
             url += f"/revision/{quote(revision, safe='')}"
-        answer, _ = self._session.json(f"{url}?blobs=true", about)
-        info = repo_info(answer, repo)
+        info = repo_info(self._session.json(f"{url}?blobs=true", about).value, repo)
         snapshot = Snapshot(
             repo=info.repo,
             commit=info.commit,
+            object_id=info.object_id,
             files=info.files,
             tags=info.tags,
             claims=(),
@@ -158,16 +204,40 @@ class HubClient(Hub):
             TooLargeError: it has more than `limit` bytes; it was not read.
             CrawlerError: as `download`.
         """
-        file = _file(snapshot, path)
+        file = self._location(snapshot, path).file
         if file.size > limit:
             raise TooLargeError(f"{snapshot.repo} {path!a}: {file.size:,} bytes, at most {limit:,} are read")
         return self.download(snapshot, path).read_text(encoding="utf-8", errors="replace")
 
     def open(self, snapshot: Snapshot, path: str) -> ByteSource:
         """Ranged reads of one file. No request is made before the first read."""
-        from crawler.remote import Location, RemoteFile
+        from crawler.remote import RemoteFile
 
-        return RemoteFile(Location(self._session, snapshot, _file(snapshot, path)))
+        return RemoteFile(self._location(snapshot, path))
+
+    def tensor_headers(self, snapshot: Snapshot) -> Mapping[str, bytes]:
+        """Safetensors header JSON by file: one or two calls for a sharded model, else one read a file.
+
+        Raises:
+            TooLargeError: they are larger than any honest ones; they were not read.
+            CorruptDownloadError: a file is shorter than its header says.
+            CrawlerError: see `errors_map`.
+        """
+        from crawler.headers import tensor_headers
+
+        return tensor_headers(self, self._session, snapshot)
+
+    def xet_terms(self, snapshot: Snapshot, path: str) -> tuple[Term, ...] | None:
+        """How the Hub's content-addressed store puts a file together; None when it does not say.
+
+        No stage calls this unless the user switches it on: see `xet`.
+
+        Raises:
+            CrawlerError: see `errors_map`.
+        """
+        from crawler.xet import file_terms
+
+        return file_terms(self._location(snapshot, path))
 
     def download(self, snapshot: Snapshot, path: str, progress: Progress = ignore_progress) -> Path:
         """The file in the local cache, read-only and named by its content; no byte is transferred twice.
@@ -178,19 +248,31 @@ class HubClient(Hub):
             CrawlerError: see `errors_map`.
         """
         from crawler.download import fetch
+
+        return fetch(self._location(snapshot, path), self._cache, progress)
+
+    def _location(self, snapshot: Snapshot, path: str) -> Location:
         from crawler.remote import Location
 
-        return fetch(Location(self._session, snapshot, _file(snapshot, path)), self._cache, progress)
+        file = snapshot.file(path)
+        if file is None:
+            raise FileMissingError(f"{snapshot.repo}@{snapshot.commit[:12]} has no file {path!a}")
+        return Location(self._session, snapshot, file, self._budget)
+
+    def _page(self, url: str, about: str) -> tuple[list[RepoSummary], str | None]:
+        """One page of a listing; the rest of the answer is freed before the rows are used."""
+        answer = self._session.json(url, about)
+        if not isinstance(answer.value, list):
+            raise BadAnswerError(f"{about}: the listing is not a JSON array")
+        return [row for row in map(repo_summary, answer.value) if row is not None], answer.following
 
     def _opens(self, snapshot: Snapshot) -> bool:
         """Whether our token opens a gated repository: tried on the largest file that is no "download"."""
-        from crawler.remote import Location
-
         uncounted = [file for file in snapshot.files if not file.path.endswith((".gguf", "config.json"))]
         file = max(uncounted or snapshot.files, key=lambda file: file.size, default=None)
         if file is None:
             return False
-        location = Location(self._session, snapshot, file)
+        location = self._location(snapshot, file.path)
         try:
             self._session.retry(location.resolve)
         except (AccessDeniedError, RepoNotFoundError):
@@ -209,8 +291,25 @@ class HubClient(Hub):
         return repository_claims(info.tags, info.card, text)
 
 
-def _file(snapshot: Snapshot, path: str) -> RepoFile:
-    file = snapshot.file(path)
-    if file is None:
-        raise FileMissingError(f"{snapshot.repo}@{snapshot.commit[:12]} has no file {path!a}")
-    return file
+_EXPANDED = [("expand", name) for name in _EXPAND]
+
+
+def _parameters(query: ListQuery) -> list[tuple[str, str]]:
+    """A listing's query string."""
+    params = [("filter", tag) for tag in query.tags]
+    if query.search is not None:
+        params.append(("search", query.search))
+    if query.author is not None:
+        params.append(("author", query.author))
+    if query.parameters is not None:
+        least, most = query.parameters
+        params.append(("num_parameters", f"min:{least},max:{most}"))
+    return [*params, ("sort", query.order.value), ("limit", str(_PAGE)), *_EXPANDED]
+
+
+def _words(query: ListQuery) -> str:
+    """For messages."""
+    words = [*query.tags, *filter(None, (query.search, query.author))]
+    if query.parameters is not None:
+        words.append("{}-{} parameters".format(*query.parameters))
+    return ", ".join(words) or "any tag"

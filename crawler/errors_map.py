@@ -27,6 +27,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined] # documented t
     parse_ratelimit_headers,
 )
 
+from crawler.governor import RateLimit
 from crawler.interface import (
     AccessDeniedError,
     BadAnswerError,
@@ -65,10 +66,12 @@ _BY_STATUS: Mapping[int, tuple[type[CrawlerError], str]] = {
 class TransientError(HubUnavailableError):
     """A failure that the next attempt may not meet."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, status: int | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         """Seconds the server asks to wait, if it does."""
+        self.status = status
+        """Of the answer, if there was one."""
 
 
 def status_error(response: httpx2.Response, about: str, *, with_token: bool) -> CrawlerError | None:
@@ -81,7 +84,9 @@ def status_error(response: httpx2.Response, about: str, *, with_token: bool) -> 
     """
     status = response.status_code
     if status in RETRIED_STATUSES or status >= 500:
-        return TransientError(f"{about}: the server answers {status}", retry_after=_retry_after(response))
+        return TransientError(
+            f"{about}: the server answers {status}", retry_after=_retry_after(response), status=status
+        )
     try:
         hf_raise_for_status(_without_body(response))
     except hf.HfHubHTTPError as error:
@@ -112,12 +117,21 @@ def _without_body(response: httpx2.Response) -> httpx2.Response:
     return httpx2.Response(response.status_code, headers=kept, request=response.request)
 
 
+def rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
+    """What an answer of the Hub announces of its rate limit, if it does so in a readable way."""
+    try:
+        told = parse_ratelimit_headers(headers)
+    except ValueError:  # a number of more digits than Python converts
+        return None
+    return None if told is None else RateLimit(told.remaining, told.reset_in_seconds, told.limit)
+
+
 def _retry_after(response: httpx2.Response) -> float | None:
     """The longer of `RateLimit`'s `t`, once nothing remains, and `Retry-After` (RFC 9110 section 10.2.3)."""
     asked = _seconds(response.headers)
-    limit = parse_ratelimit_headers(response.headers)
+    limit = rate_limit(response.headers)
     if response.status_code == 429 and limit is not None and limit.remaining == 0:
-        return max(asked or 0.0, limit.reset_in_seconds + 1.0)  # both clocks count whole seconds
+        return max(asked or 0.0, min(limit.reset, 1e6) + 1.0)  # both clocks count whole seconds
     return asked
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -142,13 +142,20 @@ class Cost:
     """What was spent on the Hub."""
 
     requests: int = 0
+    """All of them: `api`, `resolvers`, those to the CDN, and a few to other pages."""
     bytes_downloaded: int = 0
+    api: int = 0
+    """Requests that count against the Hub's limit for its API."""
+    resolvers: int = 0
+    """Requests that count against its limit for `/resolve/`."""
+    cdn: int = 0
+    """Requests to other hosts than the Hub: no limit counts them."""
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.requests + other.requests, self.bytes_downloaded + other.bytes_downloaded)
+        return Cost(*map(int.__add__, astuple(self), astuple(other)))
 
     def __sub__(self, other: Cost) -> Cost:
-        return Cost(self.requests - other.requests, self.bytes_downloaded - other.bytes_downloaded)
+        return Cost(*map(int.__sub__, astuple(self), astuple(other)))
 
 
 class Order(StrEnum):
@@ -391,7 +398,13 @@ class RangeIgnoredError(HubUnavailableError):
     tip = "The server does not support ranged reads; download the file instead."
 
 
+class BudgetExceededError(CrawlerError):
+    """More bytes of one repository are asked for than it may cost; they were not requested."""
+
+    tip = "Raise the budget of bytes per repository if this one is worth it."
+
+
 class NoSpaceError(CrawlerError):
-    """The cache would leave less free disk space than the configured floor."""
+    """The cache would leave less free disk space than the configured floor, or outgrow its quota."""
 
     tip = "Free some disk space or move the state with FORKWATCH_STATE_DIR."

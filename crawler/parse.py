@@ -16,6 +16,7 @@ from crawler.interface import (
     RepoFile,
     RepoId,
     RepoSummary,
+    Shape,
     parse_repo_id,
 )
 from crawler.paths import check_paths
@@ -25,6 +26,12 @@ _HEX64 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _MAX_TAGS = 1000
 _MAX_TAG = 256
 """Characters."""
+_MAX_WORD = 64
+"""Characters of an object id or an architecture."""
+_MAX_COUNT = (1 << 63) - 1
+"""What a database column holds."""
+_MAX_BASE = 300
+"""Characters of an adapter's base, which is often a path on its author's disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +40,7 @@ class RepoInfo:
 
     repo: RepoId
     """The canonical id: the Hub redirects renamed repositories."""
+    object_id: str
     commit: Commit
     files: tuple[RepoFile, ...]
     tags: tuple[str, ...]
@@ -73,6 +81,7 @@ def repo_info(answer: object, asked: RepoId) -> RepoInfo:
     card = answer.get("cardData")
     return RepoInfo(
         repo=repo,
+        object_id=_word(answer.get("_id")) or "",
         commit=Commit(commit),
         files=tuple(sorted(files, key=lambda file: file.path)),
         tags=_tags(answer.get("tags")),
@@ -86,7 +95,11 @@ def repo_info(answer: object, asked: RepoId) -> RepoInfo:
 
 
 def repo_summary(item: object) -> RepoSummary | None:
-    """A row of a listing; None for one without a `namespace/name` (a few old models have no namespace)."""
+    """A row of a listing, of which only what we need is kept: the rest, a huge `config` say, can be freed.
+
+    None for one without a `namespace/name` (a few old models have no namespace). What has the wrong type
+    counts as not told.
+    """
     if not _is_object(item):
         return None
     name = item.get("id")
@@ -94,7 +107,49 @@ def repo_summary(item: object) -> RepoSummary | None:
         repo = parse_repo_id(name if isinstance(name, str) else "")
     except InvalidRepoIdError:
         return None
-    return RepoSummary(repo, _tags(item.get("tags")), _date(item.get("createdAt")))
+    config = _object(item.get("config"))
+    commit = item.get("sha")
+    return RepoSummary(
+        repo=repo,
+        object_id=_word(item.get("_id")) or "",
+        commit=Commit(commit) if isinstance(commit, str) and _HEX40.fullmatch(commit) else None,
+        tags=_tags(item.get("tags")),
+        access=_access(item),
+        created_at=_date(item.get("createdAt")),
+        last_modified=_date(item.get("lastModified")),
+        downloads=_count(item.get("downloads")),
+        likes=_count(item.get("likes")),
+        shape=_shape(config, _object(item.get("safetensors")), _object(item.get("gguf"))),
+        adapter_base=_adapter_base(config),
+    )
+
+
+def _shape(
+    config: Mapping[str, object], safetensors: Mapping[str, object], gguf: Mapping[str, object]
+) -> Shape | None:
+    architecture = _word(config.get("model_type")) or _word(gguf.get("architecture"))
+    parameters = _count(safetensors.get("total")) or _count(gguf.get("total")) or None
+    quantized = bool(gguf) or bool(config.get("quantization_config"))
+    if architecture is None and parameters is None and not quantized:
+        return None
+    return Shape(architecture and architecture.lower(), parameters, quantized)
+
+
+def _adapter_base(config: Mapping[str, object]) -> str | None:
+    """`config.peft` on the live Hub."""
+    for place in (_object(config.get("peft")), config):
+        base = place.get("base_model_name_or_path")
+        if isinstance(base, str) and base:
+            return base[:_MAX_BASE]
+    return None
+
+
+def _object(value: object) -> Mapping[str, object]:
+    return value if _is_object(value) else {}
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= _MAX_WORD else None
 
 
 def _files(siblings: object) -> list[RepoFile]:
@@ -145,7 +200,9 @@ def _size(entry: Mapping[str, object]) -> int:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return (
+        min(value, _MAX_COUNT) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    )
 
 
 def _tags(value: object) -> tuple[str, ...]:
@@ -155,8 +212,9 @@ def _tags(value: object) -> tuple[str, ...]:
 
 
 def _date(value: object) -> datetime | None:
+    """In UTC, which the Hub means where it does not say."""
     try:
         date = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
+        return date and (date if date.tzinfo else date.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return date.replace(tzinfo=UTC) if date and date.tzinfo is None else date

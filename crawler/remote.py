@@ -8,16 +8,19 @@ asked once a file.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import closing
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from crawler.budget import ByteBudget
 from crawler.errors_map import TransientError
 from crawler.interface import (
     AccessDeniedError,
     BadAnswerError,
     CorruptDownloadError,
+    CrawlerError,
     FileMissingError,
     RangeIgnoredError,
     RepoFile,
@@ -25,6 +28,7 @@ from crawler.interface import (
     Snapshot,
 )
 from crawler.local import check_range
+from crawler.ranges import GAP, AbandonedError, Span, cut, in_parallel, plan
 from crawler.transport import Session, redirect_target
 
 if TYPE_CHECKING:
@@ -37,15 +41,23 @@ _SMALL = 1 << 20
 
 
 class Location:
-    """Where the bytes of one file of a snapshot are; resolved on first use, and again when that expires."""
+    """Where the bytes of one file of a snapshot are; resolved on first use, and again when that expires.
 
-    def __init__(self, session: Session, snapshot: Snapshot, file: RepoFile) -> None:
+    Threads share it: whatever their number, one of them asks the Hub, and all get its answer or its failure.
+    """
+
+    def __init__(self, session: Session, snapshot: Snapshot, file: RepoFile, budget: ByteBudget) -> None:
         self.session = session
+        self.snapshot = snapshot
         self.file = file
+        self.budget = budget
         self.about = f"{snapshot.repo}@{snapshot.commit[:12]} {ascii(file.path)[1:-1]}"
         self._commit = snapshot.commit
         self._home = f"{session.endpoint}/{snapshot.repo}/resolve/{snapshot.commit}/{quote(file.path)}"
+        self.xet_hash = ""
+        """What the Hub last told of the file's name in its content-addressed store: hostile text."""
         self._resolved: str | None = None
+        self._failures: list[CrawlerError] = []
         self._lock = Lock()
 
     def open(self, byte_range: str = "") -> httpx2.Response:
@@ -54,14 +66,14 @@ class Location:
         Raises:
             CrawlerError: see `errors_map`; a CDN's refusal is one only when a new URL is refused as well.
         """
-        url = self._url()
+        url = self.url()
         try:
             return self._follow(url, byte_range)
         except (AccessDeniedError, FileMissingError, RepoNotFoundError):
             if self.session.at_home(url):
                 raise
         self._forget(url)  # it expired
-        url = self._url()
+        url = self.url()
         try:
             return self._follow(url, byte_range)
         except RepoNotFoundError as error:
@@ -89,6 +101,7 @@ class Location:
         """
         with closing(self.session.open(self._home, self.about, method="HEAD")) as response:
             headers = response.headers
+            self.xet_hash = headers.get("X-Xet-Hash", "")
             self._compare("commit", headers.get("X-Repo-Commit"), self._commit)
             if not response.has_redirect_location:
                 return str(response.url)
@@ -96,11 +109,24 @@ class Location:
             self._compare("hash", headers.get("X-Linked-Etag", "").strip('"') or None, self.file.sha256)
             return redirect_target(response, self.about)
 
-    def _url(self) -> str:
-        """A small file needs no resolving: the Hub serves it itself."""
+    def url(self) -> str:
+        """Where to read; a small file needs no resolving, as the Hub serves it itself.
+
+        Raises:
+            CrawlerError: as `resolve`, in this thread or in the one that it waited for.
+        """
+        if self.file.sha256 is None:
+            return self._home
+        seen = len(self._failures)
         with self._lock:
             if self._resolved is None:
-                self._resolved = self._home if self.file.sha256 is None else self.resolve()
+                if len(self._failures) > seen:
+                    raise self._failures[-1]
+                try:
+                    self._resolved = self.resolve()
+                except CrawlerError as error:
+                    self._failures.append(error)
+                    raise
             return self._resolved
 
     def _forget(self, url: str) -> None:
@@ -131,25 +157,55 @@ class RemoteFile:
         Raises:
             CorruptDownloadError: the file ends before, or is not the snapshot's.
             RangeIgnoredError: the server sends the whole file instead; it was not read.
+            BudgetExceededError: the repository has cost enough; nothing was requested.
             CrawlerError: see `errors_map`.
         """
         check_range(self._location.about, self.size, offset, length)
-        if length == 0:
-            return b""
-        return self._location.session.retry(lambda: self._read_once(offset, length))
+        return self._fetch(Span(offset, length), Event()) if length else b""
 
-    def _read_once(self, offset: int, length: int) -> bytes:
-        about = self._location.about
-        with closing(self._location.open(f"bytes={offset}-{offset + length - 1}")) as response:
-            start, expected = self._check_answer(response, offset, length)
-            data = bytearray()
-            for chunk in self._location.session.body(response, about):
-                data += chunk
-                if len(data) > expected:
-                    raise CorruptDownloadError(f"{about}: more bytes than asked for")
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Each `(offset, length)`, in order: near ones in one request, the requests in parallel.
+
+        Raises:
+            CrawlerError: as `read`, the first that occurs; nothing is returned then.
+        """
+        for offset, length in ranges:
+            check_range(self._location.about, self.size, offset, length)
+        # a small file comes from the Hub itself, where each request counts against a limit: one is enough
+        spans = plan(ranges, GAP if self._location.file.sha256 is not None else self.size + 1)
+        self._location.budget.check(self._location.snapshot, sum(span.length for span in spans))
+        if len(spans) > 1:
+            self._location.session.retry(self._location.url)  # before eight threads want to know
+        return cut(ranges, spans, in_parallel(self._fetch, spans))
+
+    def _fetch(self, span: Span, stop: Event) -> bytes:
+        return self._location.session.retry(lambda: self._read_once(span, stop))
+
+    def _read_once(self, span: Span, stop: Event) -> bytes:
+        about, location = self._location.about, self._location
+        if stop.is_set():
+            raise AbandonedError(f"{about}: not read, as another part failed")
+        taken = span.length
+        location.budget.take(location.snapshot, taken)
+        data = bytearray()
+        try:
+            with closing(location.open(f"bytes={span.offset}-{span.end - 1}")) as response:
+                start, expected = self._check_answer(response, span.offset, span.length)
+                if expected > taken:  # the whole of a small file
+                    location.budget.take(location.snapshot, expected - taken)
+                    taken = expected
+                for chunk in location.session.body(response, about):
+                    data += chunk
+                    if len(data) > expected:
+                        raise CorruptDownloadError(f"{about}: more bytes than asked for")
+                    if stop.is_set():
+                        raise AbandonedError(f"{about}: not read, as another part failed")
+        finally:
+            location.budget.give_back(location.snapshot, taken - len(data))
         if len(data) < expected:
             raise TransientError(f"{about}: the answer ended after {len(data)} of {expected} bytes")
-        return bytes(data[offset - start : offset - start + length])
+        first = span.offset - start
+        return bytes(data if first == 0 and len(data) == span.length else data[first : first + span.length])
 
     def _check_answer(self, response: httpx2.Response, offset: int, length: int) -> tuple[int, int]:
         """(offset, length) of what the response carries: the range, or the whole of a small file."""

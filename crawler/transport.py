@@ -8,9 +8,11 @@ is still its business (`errors_map`). No Xet, telemetry or stored login, because
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from threading import Lock
 from typing import TypeVar
@@ -18,13 +20,12 @@ from urllib.parse import urljoin
 
 import httpx2
 
-from crawler.errors_map import TransientError, status_error, translated
+from crawler.errors_map import TransientError, rate_limit, status_error, translated
+from crawler.governor import MAX_WAIT, Governor
 from crawler.interface import BadAnswerError, Cost, HubUnavailableError
 
 T = TypeVar("T")
 
-MAX_WAIT = 310.0
-"""Seconds: the Hub's rate limits have windows of five minutes, so no honest server asks for more."""
 _FIRST_WAIT = 1.0
 _LONGEST_BACKOFF = 8.0
 _MAX_JSON = 64 << 20
@@ -34,12 +35,39 @@ _MIN_RATE = 1024
 """Bytes per second, over a window of one timeout: a slower body is a stalled one."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_BEARER = "forkwatch_bearer"
+"""Key of a request's `Bearer` among its extensions."""
+_CDN = "cdn"
+
+for _name in ("httpx2", "httpcore2"):
+    # At INFO and DEBUG they log addresses and answer headers, and a signed CDN address is a key to the file.
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """A token for another origin than the Hub's, e.g. of its content-addressed store."""
+
+    url: str
+    """Any URL of the only origin that gets it."""
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A JSON document, and what its headers tell."""
+
+    value: object
+    following: str | None
+    """The next page, on the Hub's own origin."""
+    commit: str | None
+    """`X-Repo-Commit`: hostile text."""
 
 
 class Session:
     """Requests to one Hub. Safe to share between threads, not between processes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword-only
         self,
         endpoint: str,
         token: str | None,
@@ -47,6 +75,7 @@ class Session:
         timeout: float,
         retries: int,
         sleep: Callable[[float], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoint = endpoint.rstrip("/")
         self._origin = _origin(self.endpoint)
@@ -58,6 +87,7 @@ class Session:
         self._sleep = sleep
         self._lock = Lock()
         self._cost = Cost()
+        self._governor = Governor(clock=clock, sleep=sleep)
         self._client = httpx2.Client(
             headers={
                 "User-Agent": f"forkwatch; huggingface_hub/{version('huggingface_hub')}",
@@ -66,7 +96,7 @@ class Session:
             event_hooks={"request": [self._guard]},
             follow_redirects=False,
             timeout=timeout,
-            trust_env=self._origin[1] not in _LOOPBACK,  # a proxy is for the network, not for this machine
+            trust_env=not self.on_loopback,  # a proxy is for the network, not for this machine
         )
 
     def close(self) -> None:
@@ -77,6 +107,11 @@ class Session:
     def cost(self) -> Cost:
         """Requests sent, retries and redirects included, and bytes of file contents received."""
         return self._cost
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the Hub is on this machine, where plain http gives nothing away."""
+        return self._origin[1] in _LOOPBACK
 
     def at_home(self, url: str) -> bool:
         """Whether a URL is on the Hub's own origin."""
@@ -93,16 +128,18 @@ class Session:
                 backoff = min(2 * backoff, _LONGEST_BACKOFF)
         return operation()
 
-    def json(self, url: str, about: str) -> tuple[object, str | None]:
-        """A JSON document of the Hub, and the next page of it if there is one.
+    def json(self, url: str, about: str, *, bearer: Bearer | None = None) -> Answer:
+        """A JSON document of the Hub, or of the origin that `bearer` is for.
 
         Raises:
             BadAnswerError: not JSON, too large, or its next page or redirect leads to another origin.
             CrawlerError: see `errors_map`.
         """
-        return self.retry(lambda: self._json_once(url, about))
+        return self.retry(lambda: self.json_once(url, about, bearer=bearer))
 
-    def open(self, url: str, about: str, *, method: str = "GET", byte_range: str = "") -> httpx2.Response:
+    def open(
+        self, url: str, about: str, *, method: str = "GET", byte_range: str = "", bearer: Bearer | None = None
+    ) -> httpx2.Response:
         """One attempt: a successful response, or the redirect that leads off the Hub, its body unread.
 
         The caller closes it. Redirects on the Hub itself (renamed repositories) are followed.
@@ -112,9 +149,7 @@ class Session:
         """
         headers = {"Range": byte_range} if byte_range else {}
         for _ in range(_MAX_REDIRECTS):
-            with translated(about):
-                request = self._client.build_request(method, url, headers=headers)
-                response = self._client.send(request, stream=True)
+            response = self._send(method, url, headers, about, bearer)
             if error := status_error(
                 response, about, with_token=self._token is not None and self.at_home(url)
             ):
@@ -129,6 +164,36 @@ class Session:
             url = target
         raise BadAnswerError(f"{about}: more than {_MAX_REDIRECTS} redirects")
 
+    def _send(
+        self, method: str, url: str, headers: dict[str, str], about: str, bearer: Bearer | None
+    ) -> httpx2.Response:
+        """One request and the head of its answer, when the Hub's rate limit has room for it."""
+        with translated(about):
+            extensions = {} if bearer is None else {_BEARER: bearer}
+            request = self._client.build_request(method, url, headers=headers, extensions=extensions)
+        bucket = self._bucket(request.url)
+        if bucket == _CDN:  # nothing another host announces slows the Hub's own calls down
+            with translated(about):
+                return self._client.send(request, stream=True)
+        ticket = self._governor.admit(bucket)
+        response = None
+        try:
+            with translated(about):
+                response = self._client.send(request, stream=True)
+            return response
+        finally:
+            told = None if response is None else rate_limit(response.headers)
+            answered = response is not None and response.status_code < 500
+            self._governor.settle(ticket, told, answered=answered)
+
+    def _bucket(self, url: httpx2.URL) -> str:
+        """Which of the Hub's limits counts a request; hub.md section 1.5 has their names."""
+        if not self.at_home(str(url)):
+            return _CDN
+        if "/resolve/" in url.path or url.path.startswith("/api/resolve-cache/"):
+            return "resolvers"
+        return "api" if url.path.startswith("/api/") else "pages"
+
     def body(self, response: httpx2.Response, about: str) -> Iterator[bytes]:
         """The bytes as they arrive, undecoded and counted.
 
@@ -137,11 +202,16 @@ class Session:
         """
         for chunk in self._paced(response, about):
             with self._lock:
-                self._cost += Cost(0, len(chunk))
+                self._cost += Cost(bytes_downloaded=len(chunk))
             yield chunk
 
-    def _json_once(self, url: str, about: str) -> tuple[object, str | None]:
-        with closing(self.open(url, about)) as response:
+    def json_once(self, url: str, about: str, *, bearer: Bearer | None = None) -> Answer:
+        """As `json`, one attempt.
+
+        Raises:
+            CrawlerError: as `json`.
+        """
+        with closing(self.open(url, about, bearer=bearer)) as response:
             if response.has_redirect_location:
                 raise BadAnswerError(f"{about}: the answer redirects to another host")
             pieces, size = [], 0
@@ -152,9 +222,10 @@ class Session:
                 pieces.append(chunk)
             following = self._next_page(response, about)
         try:
-            return json.loads(b"".join(pieces)), following
+            value = json.loads(b"".join(pieces))
         except (ValueError, RecursionError) as error:
             raise BadAnswerError(f"{about}: the answer is not JSON") from error
+        return Answer(value, following, response.headers.get("X-Repo-Commit"))
 
     def _next_page(self, response: httpx2.Response, about: str) -> str | None:
         link = response.links.get("next", {}).get("url")
@@ -185,8 +256,14 @@ class Session:
             raise BadAnswerError(f"refused to leave https for {request.url.scheme}://{request.url.host}")
         if self._token is not None and self.at_home(url):
             request.headers["Authorization"] = f"Bearer {self._token}"
+        bearer = request.extensions.get(_BEARER)
+        if isinstance(bearer, Bearer) and _origin(bearer.url) == _origin(url) and not self.at_home(url):
+            request.headers["Authorization"] = f"Bearer {bearer.token}"
+        bucket = self._bucket(request.url)
         with self._lock:
-            self._cost += Cost(1, 0)
+            self._cost += Cost(
+                requests=1, api=bucket == "api", resolvers=bucket == "resolvers", cdn=bucket == _CDN
+            )
 
 
 def redirect_target(response: httpx2.Response, about: str) -> str:
