@@ -21,6 +21,7 @@ from crawler.interface import (
     BadAnswerError,
     ByteSource,
     Claim,
+    Commit,
     Cost,
     FileMissingError,
     Hub,
@@ -196,6 +197,18 @@ class HubClient(Hub):
         if snapshot.access is Access.GATED and self._has_token and self._opens(snapshot):
             snapshot = replace(snapshot, access=Access.OPEN)
         return replace(snapshot, claims=self._claims(snapshot, info))
+
+    def peek(self, repo: RepoId, commit: Commit, path: str, limit: int = 1 << 20) -> str:
+        """A small git file at a commit without its file list: one call, of the resolvers' quota.
+
+        Raises:
+            TooLargeError: more than `limit` bytes, or kept as LFS.
+            CorruptDownloadError: not what its headers say.
+            CrawlerError: see `errors_map`.
+        """
+        from crawler.peek import peek
+
+        return peek(self._session, repo, commit, path, limit)
 
     def read_text(self, snapshot: Snapshot, path: str, limit: int = 1 << 20) -> str:
         """A small text file, UTF-8 with replacement; verified and cached like any download.

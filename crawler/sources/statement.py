@@ -22,6 +22,7 @@ from crawler.interface import (
     Channel,
     Claim,
     Commit,
+    CorruptDownloadError,
     FileMissingError,
     Hub,
     RepoId,
@@ -97,9 +98,9 @@ class StatementSource(Source):
         self._budget -= len(paths)
         try:
             claims = tuple(claim for path in paths for claim in _claims(hub, row.repo, commit, path))
-        except (AccessDeniedError, RepoNotFoundError):
+        except (AccessDeniedError, CorruptDownloadError, RepoNotFoundError):
             self._refused.add((row.repo, commit))
-            return ()  # gated or gone: no news about the release, and not noted, as it may be opened
+            return ()  # gated, gone or broken: no news about the release, and not noted, as it may be opened
         family.note(Reading(row.repo, commit, claims))
         return claims
 

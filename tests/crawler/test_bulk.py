@@ -51,7 +51,10 @@ def test_rows_are_those_of_a_listing(tmp_path: Path) -> None:
     """Ids, tags, dates, counts and shape, with what the dump tells of bases as tags."""
     base = {"relation": "finetune", "models": [{"_id": "1", "id": "lab/tiny-chat"}]}
     gguf = {"architecture": "llama", "total": 7, "chat_template": "y"}
-    path = dump(tmp_path / "models.parquet", [row("x/a", "heretic", baseModels=base), row("x/b", gguf=gguf)])
+    path = dump(
+        tmp_path / "models.parquet",
+        [row("x/a", "heretic", baseModels=base), row("x/b", gguf=gguf, safetensors=None)],
+    )
     one, other = bulk_rows(path, "dump")
     assert (one.repo, one.downloads, one.likes) == ("x/a", 12, 3)
     assert one.tags == ("heretic", "base_model:lab/tiny-chat", "base_model:finetune:lab/tiny-chat")
