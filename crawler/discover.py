@@ -111,6 +111,7 @@ def discover(  # noqa: PLR0913 - the last three by keyword
     *,
     since: datetime | None = None,
     max_listings: int = 20_000,
+    max_rows: int = _MAX_ROWS,
     progress: Told = untold,
 ) -> Discovery:
     """Look for forks; what is found is in `memory` when it returns, and as far as it came when it raises.
@@ -124,12 +125,14 @@ def discover(  # noqa: PLR0913 - the last three by keyword
         memory: of this release.
         since: looks at what changed since then, whatever the watermarks say. It moves none beyond a gap.
         max_listings: walked in this run; the rest is the next run's.
+        max_rows: newest rows of one listing that are looked at; older ones are given up, and said to be.
         progress: told about each batch.
 
     Raises:
         CrawlerError: a call failed; a partial answer would read as "no more forks".
     """
-    crawl = _Crawl(hub, Recollection(target, memory), tuple(sources), memory, since, max_listings, progress)
+    bounds = _Bounds(since, max_listings, max_rows)
+    crawl = _Crawl(hub, Recollection(target, memory), tuple(sources), memory, bounds, progress)
     crawl.feed()
     while crawl.round():
         pass
@@ -164,13 +167,22 @@ def discover_in_bulk(  # noqa: PLR0913 - progress by keyword
     Raises:
         CrawlerError: the dump or a card could not be read.
     """
-    crawl = _Crawl(hub, Recollection(target, memory), tuple(sources), memory, None, 0, progress)
+    crawl = _Crawl(hub, Recollection(target, memory), tuple(sources), memory, _Bounds(), progress)
     for _ in range(_MAX_PASSES):
         before = crawl.done.found
         crawl.take(f"bulk:{name}", rows())
         if crawl.done.found == before:
             break
     return crawl.done
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """Of one run, as `discover` has them."""
+
+    since: datetime | None = None
+    max_listings: int = 0
+    max_rows: int = _MAX_ROWS
 
 
 @dataclass(slots=True)
@@ -181,8 +193,7 @@ class _Crawl:
     family: Recollection
     sources: tuple[Source, ...]
     memory: Memory
-    since: datetime | None
-    max_listings: int
+    bounds: _Bounds
     progress: Told
     done: Discovery = field(default_factory=Discovery)
     walked: set[str] = field(default_factory=set)
@@ -195,7 +206,11 @@ class _Crawl:
     def feed(self) -> None:
         """(0): everything that changed, or nothing but a watermark when there was none."""
         query, mark = ListQuery(order=Order.MODIFIED), self.memory.watermark(FEED)
-        first = next(iter(self.hub.list_models(query)), None) if mark is None and self.since is None else None
+        first = (
+            next(iter(self.hub.list_models(query)), None)
+            if mark is None and self.bounds.since is None
+            else None
+        )
         if first is not None:
             # kept before anything is walked; and the hour before it is looked at although nobody asked,
             # because a run that is killed and starts again will
@@ -263,13 +278,13 @@ class _Crawl:
         mark = self.memory.watermark(listing.key)
         if listing.once and mark is not None and not self.done.feed_given_up:
             return
-        if self.done.listings >= self.max_listings:
+        if self.done.listings >= self.bounds.max_listings:
             self.done.unlisted += 1
             return
         candidates: list[Candidate] = []
         newest, rows = mark, 0
         for row in self.hub.list_models(listing.query, since=self._start(mark)):
-            if rows == _MAX_ROWS:
+            if rows == self.bounds.max_rows:
                 _log.warning("%s: only the newest %d rows of %a", self._name, rows, listing.key)
                 self.done.cut.append(listing.key)
                 break
@@ -329,13 +344,13 @@ class _Crawl:
                 yield found
 
     def _start(self, mark: datetime | None) -> datetime | None:
-        if self.since is not None:
-            return self.since
+        if self.bounds.since is not None:
+            return self.bounds.since
         return None if mark is None or mark == NEVER_HAD_ROWS else mark - _OVERLAP
 
     def _closes_gap(self, mark: datetime | None) -> bool:
         """Whether a walk leaves nothing unseen behind its newest row."""
-        return self.since is None or (mark is not None and self.since <= mark)
+        return self.bounds.since is None or (mark is not None and self.bounds.since <= mark)
 
     def _too_far(
         self, rows: int, newest: datetime | None, reached: datetime | None, start: datetime | None

@@ -22,6 +22,7 @@ from crawler.interface import (
 )
 from crawler.memory import NEVER_HAD_ROWS, InMemory, merge
 from crawler.sources.interface import Batch, Memory
+from crawler.sources.name import NameSource
 from forkwatch.demo.hub import Fault, LoopbackHub
 from tests.crawler.conftest import REPO
 from tests.crawler.family import PARAMETERS, VILLAGE, crawl, found, member, put, release, village
@@ -283,6 +284,20 @@ def test_bound_on_listings_is_reported_and_the_next_run_goes_on(hub: LoopbackHub
     for _ in range(8):
         crawl(client, memory, max_listings=16)
     assert found(memory) == sorted(VILLAGE)
+
+
+def test_endless_listing_is_cut_aloud(
+    hub: LoopbackHub, client: HubClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The newest rows are looked at; the rest is given up and named, and the next run goes on from there."""
+    release(hub)
+    for number in range(5):
+        put(hub, f"x/tiny-chat-{number}")
+    with caplog.at_level(logging.WARNING):
+        memory, done = crawl(client, sources=[NameSource()], max_rows=3)
+    assert "name:tiny-chat" in done.cut
+    assert "only the newest 3 rows" in caplog.text
+    assert memory.watermark("name:tiny-chat") is not None
 
 
 def test_failing_call_fails_the_discovery(hub: LoopbackHub, client: HubClient) -> None:
