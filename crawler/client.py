@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -167,24 +166,6 @@ class HubClient(Hub):
             raise BadAnswerError(f"{repo}: the Hub's answer is not a model")
         return found
 
-    def peek(self, repo: RepoId, commit: Commit, path: str, limit: int = 1 << 20) -> str:
-        """A small git file at a commit, in one call."""
-        about = f"{repo}@{commit[:12]} {ascii(path)[1:-1]}"
-        url = f"{self._session.endpoint}/{repo}/resolve/{commit}/{quote(path)}"
-        return self._session.retry(lambda: self._peek_once(url, about, limit))
-
-    def _peek_once(self, url: str, about: str, limit: int) -> str:
-        pieces, size = [], 0
-        with closing(self._session.open(url, about)) as response:
-            if response.has_redirect_location:
-                raise TooLargeError(f"{about}: kept as a large file")
-            for chunk in self._session.body(response, about):
-                size += len(chunk)
-                if size > limit:
-                    raise TooLargeError(f"{about}: more than {limit:,} bytes")
-                pieces.append(chunk)
-        return b"".join(pieces).decode("utf-8", errors="replace")
-
     def snapshot(self, repo: RepoId, revision: str | None = None) -> Snapshot:
         """Pin a repository: one API call, and its card if that is not in the cache yet.
 
@@ -216,6 +197,18 @@ class HubClient(Hub):
         if snapshot.access is Access.GATED and self._has_token and self._opens(snapshot):
             snapshot = replace(snapshot, access=Access.OPEN)
         return replace(snapshot, claims=self._claims(snapshot, info))
+
+    def peek(self, repo: RepoId, commit: Commit, path: str, limit: int = 1 << 20) -> str:
+        """A small git file at a commit without its file list: one call, of the resolvers' quota.
+
+        Raises:
+            TooLargeError: more than `limit` bytes, or kept as LFS.
+            CorruptDownloadError: not what its headers say.
+            CrawlerError: see `errors_map`.
+        """
+        from crawler.peek import peek
+
+        return peek(self._session, repo, commit, path, limit)
 
     def read_text(self, snapshot: Snapshot, path: str, limit: int = 1 << 20) -> str:
         """A small text file, UTF-8 with replacement; verified and cached like any download.

@@ -32,9 +32,9 @@ from crawler.sources.declared import DeclaredSource
 from crawler.sources.interface import Batch, Listing, Memory, Reading, Source, Target
 from crawler.sources.name import NameSource
 from crawler.sources.namespace import NamespaceSource
-from crawler.sources.rows import bases
+from crawler.sources.rows import bases, speaks_of
 from crawler.sources.shape import ShapeSource
-from crawler.sources.statement import StatementSource, stated
+from crawler.sources.statement import CARDS, StatementSource
 from crawler.sources.tag import TagSource
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def untold(batch: Batch) -> None:
     """A `Told` for nobody."""
 
 
-def default_sources(tags: tuple[str, ...] | None = None, *, cards: int = 2000) -> tuple[Source, ...]:
+def default_sources(tags: tuple[str, ...] | None = None, *, cards: int = CARDS) -> tuple[Source, ...]:
     """Every channel with its default bounds; for one run, as budgets are spent.
 
     Args:
@@ -111,6 +111,7 @@ def discover(  # noqa: PLR0913 - the last three by keyword
     *,
     since: datetime | None = None,
     max_listings: int = 20_000,
+    max_rows: int = _MAX_ROWS,
     progress: Told = untold,
 ) -> Discovery:
     """Look for forks; what is found is in `memory` when it returns, and as far as it came when it raises.
@@ -124,12 +125,14 @@ def discover(  # noqa: PLR0913 - the last three by keyword
         memory: of this release.
         since: looks at what changed since then, whatever the watermarks say. It moves none beyond a gap.
         max_listings: walked in this run; the rest is the next run's.
+        max_rows: newest rows of one listing that are looked at; older ones are given up, and said to be.
         progress: told about each batch.
 
     Raises:
         CrawlerError: a call failed; a partial answer would read as "no more forks".
     """
-    crawl = _Crawl(hub, Recollection(target, memory), tuple(sources), memory, since, max_listings, progress)
+    bounds = _Bounds(since, max_listings, max_rows)
+    crawl = _Crawl(hub, Recollection(target, memory), tuple(sources), memory, bounds, progress)
     crawl.feed()
     while crawl.round():
         pass
@@ -164,13 +167,22 @@ def discover_in_bulk(  # noqa: PLR0913 - progress by keyword
     Raises:
         CrawlerError: the dump or a card could not be read.
     """
-    crawl = _Crawl(hub, Recollection(target, memory), tuple(sources), memory, None, 0, progress)
+    crawl = _Crawl(hub, Recollection(target, memory), tuple(sources), memory, _Bounds(), progress)
     for _ in range(_MAX_PASSES):
         before = crawl.done.found
         crawl.take(f"bulk:{name}", rows())
         if crawl.done.found == before:
             break
     return crawl.done
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """Of one run, as `discover` has them."""
+
+    since: datetime | None = None
+    max_listings: int = 0
+    max_rows: int = _MAX_ROWS
 
 
 @dataclass(slots=True)
@@ -181,27 +193,32 @@ class _Crawl:
     family: Recollection
     sources: tuple[Source, ...]
     memory: Memory
-    since: datetime | None
-    max_listings: int
+    bounds: _Bounds
     progress: Told
     done: Discovery = field(default_factory=Discovery)
     walked: set[str] = field(default_factory=set)
-    tried: set[RepoId] = field(default_factory=set)
-    """Looked at again because of an older reading."""
+    unread: set[RepoId] = field(default_factory=set)
+    tried: set[Reading] = field(default_factory=set)
+    """Of those that turned out to speak of the family."""
     feed_until: datetime | None = None
     """The feed's watermark once all listings are walked that stand in for it."""
 
     def feed(self) -> None:
         """(0): everything that changed, or nothing but a watermark when there was none."""
         query, mark = ListQuery(order=Order.MODIFIED), self.memory.watermark(FEED)
-        first = next(iter(self.hub.list_models(query)), None) if mark is None and self.since is None else None
+        first = (
+            next(iter(self.hub.list_models(query)), None)
+            if mark is None and self.bounds.since is None
+            else None
+        )
         if first is not None:
             # kept before anything is walked; and the hour before it is looked at although nobody asked,
             # because a run that is killed and starts again will
             mark = first.last_modified
             self._keep(Batch(FEED, mark, (), 0))
         start = self._start(mark)
-        newest, candidates, rows, given_up = mark, [], 0, False
+        candidates: list[Candidate] = []
+        newest, rows, given_up = mark, 0, False
         for row in self.hub.list_models(query, since=start):
             newest = _later(newest, row.last_modified)
             rows += 1
@@ -224,13 +241,13 @@ class _Crawl:
                 if listing.key not in self.walked:
                     self.walked.add(listing.key)
                     self._walk(listing)
-        if any(source.channel is Channel.STATEMENT for source in self.sources):
-            self._reconsider()
+        self._reconsider()
         return before != (self.done.listings, len(self.family.members()))
 
     def take(self, key: str, rows: Iterable[RepoSummary]) -> None:
         """One pass over rows that no listing gave."""
-        candidates, count = [], 0
+        candidates: list[Candidate] = []
+        count = 0
         for row in rows:
             count += 1
             candidates += self._recognised(row)
@@ -249,6 +266,11 @@ class _Crawl:
             )
 
     @property
+    def readers_first(self) -> tuple[Source, ...]:
+        """What a card says is known before likeness is judged, whatever the order of the sources."""
+        return tuple(sorted(self.sources, key=lambda source: source.channel is not Channel.STATEMENT))
+
+    @property
     def _name(self) -> RepoId:
         return self.family.target.release
 
@@ -256,12 +278,13 @@ class _Crawl:
         mark = self.memory.watermark(listing.key)
         if listing.once and mark is not None and not self.done.feed_given_up:
             return
-        if self.done.listings >= self.max_listings:
+        if self.done.listings >= self.bounds.max_listings:
             self.done.unlisted += 1
             return
-        newest, candidates, rows = mark, [], 0
+        candidates: list[Candidate] = []
+        newest, rows = mark, 0
         for row in self.hub.list_models(listing.query, since=self._start(mark)):
-            if rows == _MAX_ROWS:
+            if rows == self.bounds.max_rows:
                 _log.warning("%s: only the newest %d rows of %a", self._name, rows, listing.key)
                 self.done.cut.append(listing.key)
                 break
@@ -273,18 +296,36 @@ class _Crawl:
         self._keep(Batch(listing.key, newest, tuple(candidates), rows, complete=self._closes_gap(mark)))
 
     def _reconsider(self) -> None:
-        """A card that was read before its parent was known to belong to the family is news now."""
-        for reading in self.family.readings():
-            if reading.repo in self.tried or not any(stated(claim, self.family) for claim in reading.claims):
-                continue
-            self.tried.add(reading.repo)
-            row = self._row(reading)
-            if row is not None:
-                self._keep(Batch("statement", None, tuple(self._recognised(row)), 1, complete=False))
+        """What was looked at too early: the order of the listings must make no difference.
+
+        A card that was read before its parent was known to belong to the family, and candidates whose account
+        has published another one since.
+        """
+        channels = {source.channel for source in self.sources}
+        rows = []
+        if Channel.NAMESPACE in channels:
+            known = filter(None, map(self.family.candidate, self.family.members()))
+            rows = [one.seen for one in known if one.seen is not None and self._has_siblings(one)]
+        if Channel.STATEMENT in channels:
+            late = [one for one in self.family.readings() if one not in self.tried]
+            late = [one for one in late if any(speaks_of(claim, self.family) for claim in one.claims)]
+            self.tried.update(late)
+            rows += [row for row in map(self._row, late) if row is not None]
+        news = [one for row in rows for one in self._recognised(row) if self._is_news(one)]
+        if news:
+            self._keep(Batch("reconsidered", None, tuple(news), len(rows), complete=False))
+
+    def _has_siblings(self, one: Candidate) -> bool:
+        account = one.repo.partition("/")[0]
+        return Channel.NAMESPACE not in one.channels and self.family.published(account, besides=one.repo)
+
+    def _is_news(self, found: Candidate) -> bool:
+        known = self.family.candidate(found.repo)
+        return known is None or not set(found.channels) <= set(known.channels)
 
     def _row(self, reading: Reading) -> RepoSummary | None:
         """The row to a reading that is not used yet; one call when it is not remembered."""
-        known = self.memory.members().get(reading.repo)
+        known = self.family.candidate(reading.repo)
         if known is not None and Channel.STATEMENT in known.channels:
             return None
         if known is not None and known.seen is not None and known.seen.commit == reading.commit:
@@ -297,19 +338,19 @@ class _Crawl:
     def _recognised(self, row: RepoSummary) -> Iterator[Candidate]:
         if row.repo.casefold() == self._name.casefold():
             return
-        for source in self.sources:
+        for source in self.readers_first:
             found = source.recognise(self.hub, row, self.family)
             if found is not None:
                 yield found
 
     def _start(self, mark: datetime | None) -> datetime | None:
-        if self.since is not None:
-            return self.since
+        if self.bounds.since is not None:
+            return self.bounds.since
         return None if mark is None or mark == NEVER_HAD_ROWS else mark - _OVERLAP
 
     def _closes_gap(self, mark: datetime | None) -> bool:
         """Whether a walk leaves nothing unseen behind its newest row."""
-        return self.since is None or (mark is not None and self.since <= mark)
+        return self.bounds.since is None or (mark is not None and self.bounds.since <= mark)
 
     def _too_far(
         self, rows: int, newest: datetime | None, reached: datetime | None, start: datetime | None
@@ -327,7 +368,8 @@ class _Crawl:
         return pages * ((newest - start) / (newest - reached)) > instead
 
     def _keep(self, batch: Batch) -> None:
-        self.done.unread += len(self.family.unread)
+        self.unread.update(self.family.unread)
+        self.done.unread = len(self.unread)
         known = len(self.family.members())
         kept = self.family.keep(batch)
         self.done.found += len(self.family.members()) - known

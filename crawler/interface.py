@@ -301,7 +301,7 @@ class Hub(Protocol):
     def peek(self, repo: RepoId, commit: Commit, path: str, limit: int = 1 << 20) -> str:
         """A small git file at a commit without its file list: one call, and of the resolvers' quota.
 
-        For cards only: nothing but the address says that the text is that of the commit.
+        For cards: what the headers say of commit and content is checked, and nothing more.
 
         Raises:
             FileMissingError: no such file.

@@ -65,8 +65,8 @@ class Recollection(Family):
         self._memory = memory
         self._release = target.release.casefold()
         self._members: list[RepoId] = []
-        self._known: dict[str, RepoId] = {}
-        self._accounts: dict[str, None] = {}
+        self._known: dict[str, Candidate] = {}
+        self._accounts: dict[str, set[str]] = {}
         self._readings = dict(memory.readings())
         self._noted: dict[RepoId, Reading] = {}
         self.unread: dict[RepoId, None] = {}
@@ -90,9 +90,13 @@ class Recollection(Family):
         """As `Family`."""
         return tuple(self._accounts)
 
-    def published(self, account: str) -> bool:
+    def published(self, account: str, *, besides: RepoId) -> bool:
         """As `Family`."""
-        return account in self._accounts
+        return bool(self._accounts.get(account, frozenset()) - {besides.casefold()})
+
+    def candidate(self, repo: RepoId) -> Candidate | None:
+        """A member, as it is known by now."""
+        return self._known.get(repo.casefold())
 
     def reading(self, repo: RepoId, commit: Commit) -> Reading | None:
         """As `Family`."""
@@ -131,11 +135,12 @@ class Recollection(Family):
     def _index(self, candidates: Iterable[Candidate]) -> None:
         for candidate in candidates:
             name = candidate.repo.casefold()
-            if name not in self._known:
-                self._known[name] = candidate.repo
+            known = self._known.get(name)
+            if known is None:
                 self._members.append(candidate.repo)
+            self._known[name] = candidate if known is None else merged(known, candidate)
             if not set(candidate.channels) <= _HINTS:
-                self._accounts[candidate.repo.partition("/")[0]] = None
+                self._accounts.setdefault(candidate.repo.partition("/")[0], set()).add(name)
 
 
 def merge(candidates: Iterable[Candidate], release: RepoId) -> tuple[Candidate, ...]:

@@ -35,9 +35,16 @@ def spellings(stem: str) -> tuple[str, ...]:
     return tuple({form.casefold(): form for form in reversed(forms)}.values())[::-1]
 
 
-def mentions(text: str, release: RepoId) -> bool:
-    """Whether `text` names the release: its id, or its stem with any separators between the parts."""
-    return release.casefold() in text.casefold() or bool(_pattern(name_stem(release)).search(text))
+def mentions(text: str, release: RepoId, *, whole: bool = False) -> bool:
+    """Whether `text` names the release: its id, or its stem with any separators between the parts.
+
+    Args:
+        text: a name or a sentence.
+        release: what is looked for.
+        whole: the stem will not do, which a release and its own base often have in common.
+    """
+    name = release.partition("/")[2] if whole else name_stem(release)
+    return release.casefold() in text.casefold() or bool(_pattern(name).search(text))
 
 
 @cache

@@ -1,8 +1,8 @@
 """A dump of the Hub's model table (Parquet, the schema of `hub-stats`) as rows, as a listing would give them.
 
 A dump finds in minutes what listings find in hours, and knows repositories that are gone; it is old, has no
-commits, and its schema has changed over the years. So it is a start, never the only source: nothing but the id
-is required, columns that are missing are unknown, and nested values may be structs or JSON texts.
+commits, and its schema has changed over the years. So it is a start, never the only source: nothing but the
+id is required, columns that are missing are unknown, and nested values may be structs or JSON texts.
 
 Needs pyarrow, an extra: it is imported when a dump is read.
 """
@@ -89,8 +89,11 @@ def _item(row: Mapping[str, Any]) -> dict[str, object]:
     """A row in the words of the Hub's API."""
     item = {key: value.isoformat() if isinstance(value, datetime) else value for key, value in row.items()}
     for name in (*_NESTED, "cardData"):
-        if isinstance(value := item.get(name), str):
-            item[name] = _parsed(value)
+        value = item.get(name)
+        value = _parsed(value) if isinstance(value, str) else value
+        if isinstance(value, dict):  # a struct of nulls is how some eras write that there is none
+            value = {key: field for key, field in value.items() if field is not None} or None
+        item[name] = value
     tags = item.get("tags")
     if not isinstance(tags, list):
         tags = _card_tags(item.get("cardData"))

@@ -12,6 +12,9 @@ from crawler.sources.rows import bases, candidate
 class DeclaredSource(Source):
     """Walks the Hub's tree of declared derivatives, breadth first; the Hub lists one level at a time.
 
+    Adapters are listed as well, all of them: their configuration names a base that the card often does not,
+    and no filter of the Hub knows it.
+
     Costs one call for the release and one, once ever, for each member: half of a first crawl. Most are
     leaves, but which ones no listing tells (`childrenModelCount` is refused there), and what was made from
     a quantisation is exactly what must not be missed. Circles end because a member is asked once.
@@ -22,6 +25,7 @@ class DeclaredSource(Source):
     def listings(self, family: Family) -> Iterator[Listing]:
         """The release's children, then those of every member, the new ones included."""
         yield _children_of(family.target.release, once=False)
+        yield Listing("declared:peft", ListQuery(tags=("peft",), order=Order.MODIFIED))
         members = family.members()
         asked = 0
         while asked < len(members):

@@ -107,8 +107,8 @@ class Family(Protocol):
         """Accounts that published a candidate that something points at, in the order they became known."""
         ...
 
-    def published(self, account: str) -> bool:
-        """Whether it is one of `accounts`."""
+    def published(self, account: str, *, besides: RepoId) -> bool:
+        """Whether the account published such a candidate other than this one."""
         ...
 
     def reading(self, repo: RepoId, commit: Commit) -> Reading | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from crawler.interface import Candidate, Channel, Claim, Hub, ListQuery, Order, RepoSummary
 from crawler.related import mentions, name_stem, spellings
 from crawler.sources.interface import Family, Listing, Source
-from crawler.sources.rows import candidate, outsider
+from crawler.sources.rows import candidate, inherits, outsider
 
 
 class NameSource(Source):
@@ -21,8 +21,13 @@ class NameSource(Source):
             yield Listing(f"name:{spelling}", ListQuery(search=spelling, order=Order.MODIFIED))
 
     def recognise(self, hub: Hub, row: RepoSummary, family: Family) -> Candidate | None:
-        """A name that contains the stem as whole words; the Hub's search also finds parts of words."""
+        """A name that contains the stem as whole words; the Hub's search also finds parts of words.
+
+        The stem is often the name of the release's own base as well. What declares that base alone is more
+        likely a sibling than a fork, so it needs the whole name; else its card has to say so.
+        """
         del hub
-        if outsider(row, family) or not mentions(row.repo.partition("/")[2], family.target.release):
+        name, whole = row.repo.partition("/")[2], inherits(row, family)
+        if outsider(row, family) or not mentions(name, family.target.release, whole=whole):
             return None
         return candidate(row, Channel.NAME, Claim(None, None, f"name: {row.repo}"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from crawler.interface import Candidate, Channel, Claim, Hub, ListQuery, Order, RepoSummary
 from crawler.related import mentions
 from crawler.sources.interface import Family, Listing, Source
-from crawler.sources.rows import bases, candidate, may_fit, outsider
+from crawler.sources.rows import bases, candidate, may_fit, outsider, says_foreign
 
 
 class NamespaceSource(Source):
@@ -30,12 +30,14 @@ class NamespaceSource(Source):
         """
         del hub
         account = row.repo.partition("/")[0]
-        if not family.published(account) or _account(row.repo) == _account(family.target.release):
+        if not family.published(account, besides=row.repo) or _account(row.repo) == _account(
+            family.target.release
+        ):
             return None
         declared = bases(row)
         if outsider(row, family) or not may_fit(row, family):
             return None
-        if declared and not any(base in family for base in declared):
+        if says_foreign(row, family) or (declared and not any(base in family for base in declared)):
             return None
         fits = row.shape is not None and family.target.shape is not None
         if not fits and not declared and not mentions(row.repo.partition("/")[2], family.target.release):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from crawler.card import repo_or_none, tag_claims
 from crawler.interface import Candidate, Channel, Claim, Relation, RepoId, RepoSummary, Shape
+from crawler.related import mentions
 from crawler.sources.interface import Family
 
 _PREFIX = "base_model:"
@@ -37,6 +38,25 @@ def inherits(row: RepoSummary, family: Family) -> bool:
     return bool(declared) and all(base.casefold() in own for base in declared)
 
 
+def said(row: RepoSummary, family: Family) -> tuple[Claim, ...]:
+    """What its card says, if it was read; the driver has cards read before anything else looks at a row."""
+    reading = family.reading(row.repo, row.commit) if row.commit is not None else None
+    return () if reading is None else reading.claims
+
+
+def speaks_of(claim: Claim, family: Family) -> bool:
+    """Whether a sentence is about this family: by the parent's id, or by name when it gives none."""
+    if claim.base is not None:
+        return claim.base in family
+    return mentions(claim.statement, family.target.release)
+
+
+def says_foreign(row: RepoSummary, family: Family) -> bool:
+    """Whether its card, if it was read, names another parent and none of the family."""
+    stated = [claim.base for claim in said(row, family) if claim.base is not None]
+    return bool(stated) and not any(base in family for base in stated)
+
+
 def outsider(row: RepoSummary, family: Family) -> bool:
     """The release itself, or one of its own bases: never a fork by likeness, whatever they look like."""
     name = row.repo.casefold()
@@ -59,11 +79,12 @@ def candidate(row: RepoSummary, channel: Channel, *evidence: Claim) -> Candidate
     return Candidate(row.repo, (channel,), tuple(dict.fromkeys((*evidence, *row_claims(row)))), row)
 
 
-def same_architecture(one: Shape, other: Shape) -> bool | None:
-    """None when either is unknown. GGUF's names and those of transformers are the same thing here."""
-    if one.architecture is None or other.architecture is None:
+def same_architecture(release: Shape, shape: Shape) -> bool | None:
+    """None when either is unknown. A quantised model may carry the name that GGUF has for the release's."""
+    if release.architecture is None or shape.architecture is None:
         return None
-    return _plain(one.architecture) == _plain(other.architecture)
+    mine, theirs = _bare(release.architecture), _bare(shape.architecture)
+    return theirs == mine or (shape.quantized and theirs == _GGUF_NAMES.get(mine, mine))
 
 
 def same_shape(row: RepoSummary, family: Family) -> bool:
@@ -83,7 +104,12 @@ def may_fit(row: RepoSummary, family: Family) -> bool:
         return False
     if mine.parameters is None or theirs.parameters is None:
         return True
-    packed = theirs.quantized and mine.parameters / _PACKING * 0.9 <= theirs.parameters <= mine.parameters
+    # GGUF counts its parameters itself; other formats count the words that these are packed in
+    packed = (
+        theirs.quantized
+        and "gguf" not in row.tags
+        and mine.parameters / _PACKING * 0.9 <= theirs.parameters <= mine.parameters
+    )
     return packed or _near(theirs.parameters, mine.parameters)
 
 
@@ -104,11 +130,6 @@ def architecture_names(shape: Shape) -> Iterator[str]:
 
 def _near(count: int, expected: int) -> bool:
     return abs(count - expected) <= _TOLERANCE * expected
-
-
-def _plain(architecture: str) -> str:
-    bare = _bare(architecture)
-    return _GGUF_NAMES.get(bare, bare)
 
 
 def _bare(architecture: str) -> str:

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 from crawler.interface import Candidate, Channel, Claim, Hub, ListQuery, Order, RepoSummary
 from crawler.sources.interface import Family, Listing, Source
-from crawler.sources.rows import architecture_names, bases, candidate, outsider, same_shape, window
+from crawler.sources.rows import (
+    architecture_names,
+    bases,
+    candidate,
+    outsider,
+    same_shape,
+    says_foreign,
+    window,
+)
 
 
 class ShapeSource(Source):
@@ -33,10 +41,12 @@ class ShapeSource(Source):
             yield Listing(f"shape:gguf:{name}", query)
 
     def recognise(self, hub: Hub, row: RepoSummary, family: Family) -> Candidate | None:
-        """An undeclared row of the same shape."""
+        """A row of the same shape that declares no base, and whose card, if it was read, names no other."""
         del hub
         shape = row.shape
         if shape is None or not same_shape(row, family) or bases(row) or outsider(row, family):
+            return None
+        if says_foreign(row, family):
             return None
         said = f"shape: {shape.architecture}, {shape.parameters:,} parameters, no base declared"
         return candidate(row, Channel.SHAPE, Claim(None, None, said))

@@ -22,6 +22,7 @@ from crawler.interface import (
     Channel,
     Claim,
     Commit,
+    CorruptDownloadError,
     FileMissingError,
     Hub,
     RepoId,
@@ -29,16 +30,18 @@ from crawler.interface import (
     RepoSummary,
     TooLargeError,
 )
-from crawler.related import mentions
 from crawler.sources.interface import Family, Listing, Reading, Source
-from crawler.sources.rows import bases, candidate, inherits, may_fit, outsider, same_shape
+from crawler.sources.rows import bases, candidate, inherits, may_fit, outsider, same_shape, speaks_of
 
 REPRODUCTION = "reproduce/reproduce.json"
+CARDS = 5000
+"""Files read in one run: what the Hub allows a free account in five minutes, beside its API calls."""
 _REPRODUCIBLE = "reproducible"
 """The tag of uploads that carry `REPRODUCTION`."""
 _SMALL = 1 << 18
 """Bytes of a card or of a `reproduce.json` (30 kB in practice) that are read."""
-_UNREADABLE = (AccessDeniedError, FileMissingError, RepoNotFoundError, TooLargeError)
+_SILENT = (FileMissingError, TooLargeError)
+"""What makes a card one that says nothing, at this commit and forever."""
 
 
 class StatementSource(Source):
@@ -46,7 +49,7 @@ class StatementSource(Source):
 
     channel = Channel.STATEMENT
 
-    def __init__(self, tags: tuple[str, ...] = MODIFICATION_TAGS, *, budget: int = 2000) -> None:
+    def __init__(self, tags: tuple[str, ...] = MODIFICATION_TAGS, *, budget: int = CARDS) -> None:
         """Bound the reading.
 
         Args:
@@ -55,6 +58,7 @@ class StatementSource(Source):
         """
         self._tags = frozenset(tag.casefold() for tag in tags)
         self._budget = budget
+        self._refused: set[tuple[RepoId, Commit]] = set()
 
     def listings(self, family: Family) -> Iterator[Listing]:
         """None."""
@@ -66,12 +70,12 @@ class StatementSource(Source):
         if not self._worth_reading(row, family):
             return None
         claims = self._read(hub, row, family)
-        if not any(stated(claim, family) for claim in claims):
+        if not any(speaks_of(claim, family) for claim in claims):
             return None
         return candidate(row, Channel.STATEMENT, *claims)
 
     def _worth_reading(self, row: RepoSummary, family: Family) -> bool:
-        if row.commit is None or row.access is not Access.OPEN or outsider(row, family):
+        if row.commit is None or row.access is Access.DISABLED or outsider(row, family):
             return False
         tagged = any(tag.casefold() in self._tags for tag in row.tags)  # (1)
         if not tagged and not same_shape(row, family):
@@ -82,7 +86,7 @@ class StatementSource(Source):
 
     def _read(self, hub: Hub, row: RepoSummary, family: Family) -> tuple[Claim, ...]:
         commit = row.commit
-        if commit is None:
+        if commit is None or (row.repo, commit) in self._refused:
             return ()
         known = family.reading(row.repo, commit)
         if known is not None:
@@ -92,23 +96,20 @@ class StatementSource(Source):
             family.left_unread(row.repo)
             return ()
         self._budget -= len(paths)
-        claims = tuple(claim for path in paths for claim in _claims(hub, row.repo, commit, path))
+        try:
+            claims = tuple(claim for path in paths for claim in _claims(hub, row.repo, commit, path))
+        except (AccessDeniedError, CorruptDownloadError, RepoNotFoundError):
+            self._refused.add((row.repo, commit))
+            return ()  # gated, gone or broken: no news about the release, and not noted, as it may be opened
         family.note(Reading(row.repo, commit, claims))
         return claims
 
 
-def stated(claim: Claim, family: Family) -> bool:
-    """Whether a sentence is about this family: by the parent's id, or by name when it gives none."""
-    if claim.base is not None:
-        return claim.base in family
-    return mentions(claim.statement, family.target.release)
-
-
 def _claims(hub: Hub, repo: RepoId, commit: Commit, path: str) -> tuple[Claim, ...]:
-    """What one file says; nothing when it cannot be read, which is no news about the release."""
+    """What one file says."""
     try:
         text = hub.peek(repo, commit, path, _SMALL)
-    except _UNREADABLE:
+    except _SILENT:
         return ()
     if path == REPRODUCTION:
         claim = reproduction_claim(text)

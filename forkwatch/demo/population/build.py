@@ -86,8 +86,9 @@ def decoy_stream(world: World, count: int) -> Iterator[Made]:
 
 
 def _quotas(shares: Mapping[str, float], count: int) -> dict[str, int]:
-    """Whole numbers that add up to `count`; nothing is rounded below two."""
+    """Whole numbers that add up to `count`; nothing is rounded below two, the largest pay for it."""
     quotas = {name: max(round(share * count), 2) for name, share in shares.items()}
-    largest = max(quotas, key=lambda name: quotas[name])
-    quotas[largest] += count - sum(quotas.values())
+    while (excess := sum(quotas.values()) - count) != 0:
+        largest = max(quotas, key=lambda name: quotas[name])
+        quotas[largest] -= 1 if excess > 0 else -1
     return quotas

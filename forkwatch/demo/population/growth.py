@@ -19,7 +19,6 @@ _LEAVES = (
     "name-only",
     "tag-and-name",
     "peft-only",
-    "statement-only",
 )
 """Forks that no other fork builds on: what happens to them changes the truth about them alone."""
 

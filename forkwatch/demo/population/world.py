@@ -105,7 +105,8 @@ class World:
             created_at=created,
             downloads=downloads,
             likes=int(downloads * self.rng.random() / 40),
-            gated=self.rng.random() < 0.01,
+            # Nobody can read the card of a gated one, so a statement in it would be no public signal.
+            gated=self.chance(0.01) and Channel.STATEMENT not in made.channels,
             sketch=made.sketch,
         )
         if self.rng.random() < _LATER_COMMIT:
