@@ -16,6 +16,7 @@ from crawler.interface import (
     CorruptDownloadError,
     CrawlerError,
     HubUnavailableError,
+    ListQuery,
     RangeIgnoredError,
     Snapshot,
 )
@@ -27,7 +28,7 @@ Call = Callable[[HubClient, Snapshot], object]
 
 
 def list_models(client: HubClient, snapshot: Snapshot) -> object:
-    return [row.repo for row in client.list_models()]
+    return [row.repo for row in client.list_models(ListQuery())]
 
 
 def pin(client: HubClient, snapshot: Snapshot) -> object:
