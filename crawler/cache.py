@@ -22,9 +22,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 from crawler.interface import HubUnavailableError, NoSpaceError, RepoFile
 from crawler.room import Pins, make_room, still_named
@@ -90,11 +91,11 @@ class ContentCache:
             path = final.with_name(final.name + ".part")
             return Part(self, file, path, self._lock(path))
 
-    def _lock(self, path: Path) -> BinaryIO:
+    def _lock(self, path: Path) -> FileIO:
         seen, since = -1, time.monotonic()
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            stream = os.fdopen(descriptor, "r+b")
+            stream = FileIO(descriptor, "r+b")  # no buffer whose last bytes fail on closing
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -116,7 +117,7 @@ class ContentCache:
 class Part:
     """A download on its way: the bytes that are here, and their running hash."""
 
-    def __init__(self, cache: ContentCache, file: RepoFile, path: Path, stream: BinaryIO) -> None:
+    def __init__(self, cache: ContentCache, file: RepoFile, path: Path, stream: FileIO) -> None:
         self._cache = cache
         self._file = file
         self._path = path
@@ -152,7 +153,9 @@ class Part:
             if self._unchecked >= _LOOK_EVERY:
                 self._unchecked = 0
                 self._cache.require_room(self.missing)
-            self._stream.write(chunk)
+            left = memoryview(chunk)
+            while left:
+                left = left[self._stream.write(left) :]
         self._hash.update(chunk)
         self.received += len(chunk)
 
@@ -172,7 +175,6 @@ class Part:
         """Give a complete download its final name; read-only, so that nobody edits it through that name."""
         final = self._cache.path(self._file)
         with space_errors(self._path.parent):
-            self._stream.flush()
             os.fsync(self._stream.fileno())
         os.fchmod(self._stream.fileno(), 0o400)
         self._path.replace(final)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -40,6 +41,13 @@ _SMALL = 1 << 20
 """Bytes of a file that may be read whole when a server ignores `Range`."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Address:
+    """Where the bytes are; another one each time, even when the Hub gives the same URL again."""
+
+    url: str
+
+
 class Location:
     """Where the bytes of one file of a snapshot are; resolved on first use, and again when that expires.
 
@@ -53,10 +61,12 @@ class Location:
         self.budget = budget
         self.about = f"{snapshot.repo}@{snapshot.commit[:12]} {ascii(file.path)[1:-1]}"
         self._commit = snapshot.commit
-        self._home = f"{session.endpoint}/{snapshot.repo}/resolve/{snapshot.commit}/{quote(file.path)}"
+        self._at_home = _Address(
+            f"{session.endpoint}/{snapshot.repo}/resolve/{snapshot.commit}/{quote(file.path)}"
+        )
         self.xet_hash = ""
         """What the Hub last told of the file's name in its content-addressed store: hostile text."""
-        self._resolved: str | None = None
+        self._resolved: _Address | None = None
         self._failures: list[CrawlerError] = []
         self._lock = Lock()
 
@@ -66,18 +76,18 @@ class Location:
         Raises:
             CrawlerError: see `errors_map`; a CDN's refusal is one only when a new URL is refused as well.
         """
-        url = self.url()
+        address = self.address()
         try:
-            return self._follow(url, byte_range)
+            return self._follow(address.url, byte_range)
         except (AccessDeniedError, FileMissingError, RepoNotFoundError):
-            if self.session.at_home(url):
+            if self.session.at_home(address.url):
                 raise
-        self._forget(url)  # it expired
-        url = self.url()
+        self._forget(address)  # it expired
+        address = self.address()
         try:
-            return self._follow(url, byte_range)
+            return self._follow(address.url, byte_range)
         except RepoNotFoundError as error:
-            if self.session.at_home(url):
+            if self.session.at_home(address.url):
                 raise
             raise AccessDeniedError(
                 f"{self.about}: the CDN does not know an address that was just given"
@@ -99,7 +109,7 @@ class Location:
             CorruptDownloadError: the file there is not the snapshot's.
             CrawlerError: see `errors_map`.
         """
-        with closing(self.session.open(self._home, self.about, method="HEAD")) as response:
+        with closing(self.session.open(self._at_home.url, self.about, method="HEAD")) as response:
             headers = response.headers
             self.xet_hash = headers.get("X-Xet-Hash", "")
             self._compare("commit", headers.get("X-Repo-Commit"), self._commit)
@@ -109,29 +119,29 @@ class Location:
             self._compare("hash", headers.get("X-Linked-Etag", "").strip('"') or None, self.file.sha256)
             return redirect_target(response, self.about)
 
-    def url(self) -> str:
+    def address(self) -> _Address:
         """Where to read; a small file needs no resolving, as the Hub serves it itself.
 
         Raises:
             CrawlerError: as `resolve`, in this thread or in the one that it waited for.
         """
         if self.file.sha256 is None:
-            return self._home
+            return self._at_home
         seen = len(self._failures)
         with self._lock:
             if self._resolved is None:
                 if len(self._failures) > seen:
                     raise self._failures[-1]
                 try:
-                    self._resolved = self.resolve()
+                    self._resolved = _Address(self.resolve())
                 except CrawlerError as error:
                     self._failures.append(error)
                     raise
             return self._resolved
 
-    def _forget(self, url: str) -> None:
+    def _forget(self, address: _Address) -> None:
         with self._lock:
-            if self._resolved == url:
+            if self._resolved is address:
                 self._resolved = None
 
     def _compare(self, what: str, answered: str | None, announced: str | None) -> None:
@@ -175,7 +185,7 @@ class RemoteFile:
         spans = plan(ranges, GAP if self._location.file.sha256 is not None else self.size + 1)
         self._location.budget.check(self._location.snapshot, sum(span.length for span in spans))
         if len(spans) > 1:
-            self._location.session.retry(self._location.url)  # before eight threads want to know
+            self._location.session.retry(self._location.address)  # before eight threads want to know
         return cut(ranges, spans, in_parallel(self._fetch, spans))
 
     def _fetch(self, span: Span, stop: Event) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,25 @@ FILES = {"config.json": CONFIG, "model.safetensors": WEIGHTS}
 MakeClient = Callable[..., HubClient]
 
 
+class VirtualTime:
+    """A clock that only moves when somebody sleeps by it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.waits: list[float] = []
+        """Seconds, in the order they were asked for."""
+        self._lock = threading.Lock()
+
+    def clock(self) -> float:
+        with self._lock:
+            return self.now
+
+    def sleep(self, seconds: float) -> None:
+        with self._lock:
+            self.now += seconds
+            self.waits.append(seconds)
+
+
 @pytest.fixture
 def hub() -> Iterator[LoopbackHub]:
     with LoopbackHub() as running:
@@ -31,9 +51,14 @@ def hub() -> Iterator[LoopbackHub]:
 
 
 @pytest.fixture
-def waits() -> list[float]:
+def time() -> VirtualTime:
+    return VirtualTime()
+
+
+@pytest.fixture
+def waits(time: VirtualTime) -> list[float]:
     """Seconds that clients asked to sleep."""
-    return []
+    return time.waits
 
 
 @pytest.fixture
@@ -42,13 +67,15 @@ def cache(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make_client(hub: LoopbackHub, cache: Path, waits: list[float]) -> Iterator[MakeClient]:
+def make_client(hub: LoopbackHub, cache: Path, time: VirtualTime) -> Iterator[MakeClient]:
     made: list[HubClient] = []
 
     def make(
         *,
         token: str | None = None,
         floor: int = 0,
+        quota: int | None = None,
+        budget: int | None = None,
         timeout: float = 10.0,
         retries: int = 2,
         endpoint: str | None = None,
@@ -58,9 +85,12 @@ def make_client(hub: LoopbackHub, cache: Path, waits: list[float]) -> Iterator[M
             token=token,
             cache=cache,
             free_space_floor=floor,
+            cache_quota=quota,
+            repo_budget=budget,
             timeout=timeout,
             retries=retries,
-            sleep=waits.append,
+            sleep=time.sleep,
+            clock=time.clock,
         )
         made.append(client)
         return client

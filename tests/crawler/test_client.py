@@ -21,6 +21,7 @@ from crawler.interface import (
     Cost,
     FileMissingError,
     HubUnavailableError,
+    ListQuery,
     RepoId,
     RepoNotFoundError,
     Snapshot,
@@ -51,7 +52,7 @@ def test_snapshot_is_one_call(hub: LoopbackHub, client: HubClient) -> None:
         ("w/model.safetensors", 7, False),
     ]
     assert (found.downloads, found.likes, found.created_at, found.access) == (12, 3, date, Access.OPEN)
-    assert client.cost == Cost(1, 0)
+    assert client.cost == Cost(1, api=1)
 
 
 def test_snapshot_pins_a_commit(hub: LoopbackHub, client: HubClient) -> None:
@@ -73,10 +74,10 @@ def test_card_is_read_once_for_all_snapshots(
     assert [(claim.base, claim.faithful) for claim in found.claims] == [(REPO, False), (REPO, False)]
     assert any("decensored version" in claim.statement for claim in found.claims)
     assert found.license == "mit"
-    assert client.cost == Cost(2, len(CARD))
+    assert client.cost == Cost(2, len(CARD), api=1, resolvers=1)
     again = make_client()
     assert again.snapshot(FORK) == found
-    assert again.cost == Cost(1, 0)
+    assert again.cost == Cost(1, api=1)
 
 
 def test_snapshot_agrees_with_the_real_client(hub: LoopbackHub, client: HubClient) -> None:
@@ -109,14 +110,14 @@ def test_listing_follows_pages_and_filters(cache: Path) -> None:
             tags = b"---\ntags: [one, two]\n---\n" if number % 2 == 0 else b"---\ntags: [one]\n---\n"
             small.commit(f"x/model-{number}", {"README.md": tags})
         with HubClient(endpoint=small.endpoint, token=None, cache=cache) as client:
-            names = [row.repo for row in client.list_models(tags=("one",))]
+            names = [row.repo for row in client.list_models(ListQuery(tags=("one",)))]
             assert names == [f"x/model-{number}" for number in reversed(range(8))]
             assert client.cost.requests == 3
-            assert [row.repo for row in client.list_models(tags=("one", "two"), search="MODEL-4")] == [
-                "x/model-4"
-            ]
+            assert [
+                row.repo for row in client.list_models(ListQuery(tags=("one", "two"), search="MODEL-4"))
+            ] == ["x/model-4"]
             spent = client.cost.requests
-            first = next(client.list_models())
+            first = next(client.list_models(ListQuery()))
             assert first.created_at is not None
             assert client.cost.requests == spent + 1
 
@@ -202,7 +203,7 @@ def test_wrong_token(make_client: MakeClient) -> None:
     with pytest.raises(BadTokenError):
         stranger.snapshot(REPO)
     with pytest.raises(BadTokenError):
-        list(stranger.list_models())
+        list(stranger.list_models(ListQuery()))
 
 
 def test_token_stays_at_home(
@@ -225,7 +226,7 @@ def test_foreign_page_link_gets_neither_token_nor_request(hub: LoopbackHub, make
     """A listing whose next page is elsewhere is refused before anything is sent there."""
     hub.inject(Fault("list", "foreign-link"))
     with pytest.raises(BadAnswerError, match="another host"):
-        list(make_client(token="hf_demo").list_models())
+        list(make_client(token="hf_demo").list_models(ListQuery()))
     assert {request.origin for request in hub.requests} == {"hub"}
 
 
@@ -233,7 +234,7 @@ def test_page_link_in_a_circle_ends(hub: LoopbackHub, client: HubClient) -> None
     """A listing that leads back to itself is refused after one round."""
     hub.inject(Fault("list", "loop-link", times=-1))
     with pytest.raises(BadAnswerError, match="circle"):
-        list(client.list_models())
+        list(client.list_models(ListQuery()))
     assert len(hub.requests) <= 2
 
 
@@ -276,7 +277,7 @@ def test_a_second_reading_downloads_nothing(client: HubClient, make_client: Make
     assert client.cost.bytes_downloaded == len(CONFIG) + len(WEIGHTS)
     again = make_client()
     assert [again.download(again.snapshot(REPO), file.path) for file in first.files] == paths
-    assert again.cost == Cost(len(paths), 0)
+    assert again.cost == Cost(len(paths), api=len(paths))
     assert sorted(paths) == finished(cache)
 
 

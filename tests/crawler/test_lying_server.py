@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -18,83 +15,24 @@ from crawler.interface import (
     BadAnswerError,
     CorruptDownloadError,
     HubUnavailableError,
+    ListQuery,
     RefusedSnapshotError,
     RepoId,
     TooLargeError,
 )
 from crawler.transport import Session
 from tests.crawler.conftest import MakeClient
+from tests.crawler.liar import Answer, Liar, lying
 
 REPO = RepoId("a/b")
 DATA = bytes(range(256)) * 16
 COMMIT = "c" * 40
 
 
-@dataclass
-class Answer:
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    chunked_off: bool = False
-    """Announce no length: the body ends with the connection."""
-
-
-@dataclass
-class Liar:
-    """A server whose answers are written out, by method (or *) and path."""
-
-    url: str
-    answers: dict[tuple[str, str], Answer]
-    seen: list[tuple[str, str, str | None]]
-
-    def answer(self, method: str, path: str) -> Answer:
-        path = path.partition("?")[0]
-        return self.answers.get((method, path)) or self.answers.get(("*", path)) or Answer(404)
-
-
 @pytest.fixture
 def start() -> Iterator[Callable[[], Liar]]:
-    running: list[tuple[ThreadingHTTPServer, Thread]] = []
-
-    def begin() -> Liar:
-        liar = Liar("", {}, [])
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                liar.seen.append((self.command, self.path, self.headers.get("Authorization")))
-                answer = liar.answer(self.command, self.path)
-                self.send_response(answer.status)
-                for name, value in answer.headers.items():
-                    self.send_header(name, value)
-                if answer.chunked_off:
-                    self.send_header("Connection", "close")
-                else:
-                    self.send_header("Content-Length", str(len(answer.body)))
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(answer.body)
-
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        liar.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        running.append((server, thread))
-        return liar
-
-    yield begin
-    for server, thread in running:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(lying())
 
 
 @pytest.fixture
@@ -269,10 +207,12 @@ def test_listing_skips_rows_that_name_nothing(liar: Liar, make_client: MakeClien
     """One malformed row costs itself, not the listing."""
     rows = [{"id": "gpt2"}, 3, {"id": "../x"}, {"id": "x/y", "tags": [1, "t"]}, {}]
     liar.answers["GET", "/api/models"] = Answer(body=json.dumps(rows).encode())
-    assert [(row.repo, row.tags) for row in make_client(endpoint=liar.url).list_models()] == [("x/y", ("t",))]
+    assert [(row.repo, row.tags) for row in make_client(endpoint=liar.url).list_models(ListQuery())] == [
+        ("x/y", ("t",))
+    ]
     liar.answers["GET", "/api/models"] = Answer(body=b"{}")
     with pytest.raises(BadAnswerError):
-        list(make_client(endpoint=liar.url).list_models())
+        list(make_client(endpoint=liar.url).list_models(ListQuery()))
 
 
 def test_hostile_file_list_is_refused(liar: Liar, make_client: MakeClient) -> None:
