@@ -43,9 +43,7 @@ def _request(hub: LoopbackHub, web: httpx2.Client, route: Route) -> httpx2.Reque
             located = web.get(f"{hub.endpoint}/{REPO}/resolve/main/{SHARD}").headers["location"]
             return web.build_request("GET", located)
         case "xet-reconstruction":
-            sha256 = (
-                web.get(f"{hub.endpoint}/{REPO}/resolve/main/{SHARD}").headers["x-linked-etag"].strip('"')
-            )
+            resolved = web.head(f"{hub.endpoint}/{REPO}/resolve/main/{SHARD}")
             access = web.get(f"{model}/xet-read-token/main").json()["accessToken"]
             url = f"{hub.cdn}/v2/reconstructions/{resolved.headers['x-xet-hash']}"
             return web.build_request("GET", url, headers={"Authorization": f"Bearer {access}"})
