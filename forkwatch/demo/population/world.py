@@ -33,6 +33,8 @@ _WORDS: Sequence[str] = (
 _ACCOUNTS = 20_000
 _FORKERS = 1_000
 """Accounts that fork; the first of them fork most, as three accounts made half of all uncensored models."""
+_GATED_WAY = "declared-finetune"
+"""The only forks that may be gated: of others a reader must see the card, or a later day gates them."""
 _LATER_COMMIT = 0.15
 """Share of repositories with a second commit."""
 
@@ -105,8 +107,7 @@ class World:
             created_at=created,
             downloads=downloads,
             likes=int(downloads * self.rng.random() / 40),
-            # Nobody can read the card of a gated one, so a statement in it would be no public signal.
-            gated=self.chance(0.01) and Channel.STATEMENT not in made.channels,
+            gated=self.chance(0.01) and (made.way == _GATED_WAY or not made.is_fork),
             sketch=made.sketch,
         )
         if self.rng.random() < _LATER_COMMIT:
