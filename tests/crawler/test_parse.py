@@ -146,7 +146,10 @@ def test_adapter_base(config: dict[str, object], base: str | None) -> None:
     assert row.adapter_base == base
 
 
-KEYS = "_id sha tags createdAt lastModified downloads likes gated disabled config safetensors gguf".split()
+KEYS = [
+    *("_id", "sha", "tags", "createdAt", "lastModified", "downloads", "likes"),
+    *("gated", "disabled", "config", "safetensors", "gguf"),
+]
 json_values = st.recursive(
     st.none()
     | st.booleans()
