@@ -19,7 +19,7 @@ from crawler.client import HubClient
 from crawler.interface import Commit, NoSpaceError, RepoFile, RepoId, Snapshot
 from crawler.local import LocalFile
 from crawler.room import Pins
-from forkwatch.demo.hub import LoopbackHub
+from forkwatch.demo.hub import Fault, LoopbackHub
 from tests.crawler.conftest import CONFIG, MakeClient, finished
 
 KILO = 1000
@@ -231,6 +231,22 @@ def test_other_process_keeps_its_files_until_it_is_killed(
         process.send_signal(signal.SIGKILL)
     get(client, fork, 2)
     assert here(cache) == {name(1), name(2)}
+
+
+def test_download_that_is_killed_is_completed_by_the_next(
+    hub: LoopbackHub, make_client: MakeClient, fork: Snapshot, cache: Path
+) -> None:
+    """SIGKILL in the middle leaves a part, no file; the part's lock is gone and its bytes are used."""
+    hub.inject(Fault("cdn", "drip", seconds=0.001))
+    with other(hub, cache, 0, "0", "go") as process:
+        while not any(path.stat().st_size > 20 for path in cache.rglob("*.part")):
+            assert process.poll() is None
+        process.kill()
+    assert finished(cache) == []
+    client = make_client()
+    (path,) = get(client, fork, 0)
+    assert path.read_bytes() == blob(0)
+    assert client.cost.bytes_downloaded < len(blob(0))
 
 
 def test_two_processes_under_one_quota_stay_right(hub: LoopbackHub, fork: Snapshot, cache: Path) -> None:
