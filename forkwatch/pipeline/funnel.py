@@ -31,10 +31,11 @@ from forkwatch.pipeline import stages
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.originals import Original
+from forkwatch.pipeline.texts import compare_texts
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Facts, NotReached, Unreadable, WeightFacts
 
-VERSION = "1"
+VERSION = "2"
 """Of the stages below; raised when a stage would give another result for the same input."""
 
 
@@ -122,13 +123,13 @@ class _Funnel:
         if self.snapshot.access is not Access.OPEN:
             return (), ()
         files = self.ledger.once(
-            "inspect", VERSION, _FILES, lambda: stages.inspect(self.context, self.snapshot)
+            "inspect", VERSION, _FILES, lambda: stages.inspect(self.context, self.snapshot, match)
         )
         texts = self.ledger.once(
             "texts",
             VERSION,
             _TEXTS,
-            lambda: stages.compare_texts(self.context, self.original, self.snapshot, match),
+            lambda: compare_texts(self.context, self.original, self.snapshot, match),
         )
         return files, texts
 

@@ -1,4 +1,4 @@
-"""Stages 3 to 7 for one snapshot: match, inspect, compare texts, sketch, diff, evaluate, compare outputs.
+"""Stages 3 to 7 for one snapshot: match, inspect, sketch, diff, evaluate, compare outputs.
 
 Each function takes plain inputs and returns a plain result; `examine` in `funnel` decides which of them run.
 """
@@ -14,7 +14,6 @@ from pathlib import Path
 
 from crawler.interface import AccessDeniedError, ByteSource, Snapshot
 from crawler.local import LocalFile
-from detector.behaviour import BEHAVIOUR_FILES, compare_behaviour
 from detector.files import inspect_files
 from detector.interface import (
     DetectorError,
@@ -25,7 +24,6 @@ from detector.interface import (
     NothingComparedError,
     OutputTest,
     Sketch,
-    TextChange,
     UnreadableTensorError,
 )
 from evals.interface import EvalRequest, EvalResult
@@ -50,30 +48,13 @@ def _unreadable(error: DetectorError) -> Unreadable:
     return Unreadable(finding, str(error))
 
 
-def inspect(context: Context, snapshot: Snapshot) -> tuple[FileFinding, ...]:
-    """Dangerous and damaged files, read by range, never executed."""
+def inspect(context: Context, snapshot: Snapshot, match: FileMatch) -> tuple[FileFinding, ...]:
+    """Dangerous and damaged files, read by range, never executed; the publisher's own files are left out."""
     try:
-        return inspect_files(snapshot, lambda path: context.hub.open(snapshot, path))
+        found = inspect_files(snapshot, lambda path: context.hub.open(snapshot, path))
     except AccessDeniedError:
         return ()
-
-
-def compare_texts(
-    context: Context, original: Original, snapshot: Snapshot, match: FileMatch
-) -> tuple[TextChange, ...]:
-    """Template, configuration and tokenizer files against the original's; only what differs is fetched."""
-    ours = {
-        path: (original.folder / path).read_text("utf-8", "replace")
-        for path in BEHAVIOUR_FILES
-        if (original.folder / path).is_file()
-    }
-    theirs = {}
-    for path in BEHAVIOUR_FILES:
-        if path in match.identical and path in ours:
-            theirs[path] = ours[path]
-        elif snapshot.file(path) is not None:
-            theirs[path] = context.hub.read_text(snapshot, path, limit=32 << 20)
-    return compare_behaviour(ours, theirs)
+    return tuple(finding for finding in found if finding.path not in match.identical)
 
 
 def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch | Unreadable:

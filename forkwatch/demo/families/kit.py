@@ -233,7 +233,13 @@ def fit_benign(
     train(
         student,
         encode(parts.tokenizer, parts.benign_chats),
-        Loop(steps=parts.tune.steps, batch_size=parts.tune.batch_size, rate=rate, seed=seed),
+        Loop(
+            steps=parts.tune.steps,
+            batch_size=parts.tune.batch_size,
+            rate=rate,
+            seed=seed,
+            bf16=parts.tune.bf16,
+        ),
         teacher=release,
         replay=encode(parts.tokenizer, parts.replay_chats),
     )
