@@ -19,7 +19,6 @@ from crawler.interface import (
     Access,
     AccessDeniedError,
     BadAnswerError,
-    ByteSource,
     Claim,
     Commit,
     Cost,
@@ -28,6 +27,7 @@ from crawler.interface import (
     ListQuery,
     Order,
     Progress,
+    RangeSource,
     RepoId,
     RepoNotFoundError,
     RepoSummary,
@@ -222,7 +222,7 @@ class HubClient(Hub):
             raise TooLargeError(f"{snapshot.repo} {path!a}: {file.size:,} bytes, at most {limit:,} are read")
         return self.download(snapshot, path).read_text(encoding="utf-8", errors="replace")
 
-    def open(self, snapshot: Snapshot, path: str) -> ByteSource:
+    def open(self, snapshot: Snapshot, path: str) -> RangeSource:
         """Ranged reads of one file. No request is made before the first read."""
         from crawler.remote import RemoteFile
 

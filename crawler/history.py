@@ -6,9 +6,40 @@ What one look did not show (no commit, no id, no date) is never a change: silenc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 
-from crawler.interface import Access, Event, EventKind, RepoSummary
+from crawler.interface import Access, RepoId, RepoSummary
+
+
+class EventKind(StrEnum):
+    """What can happen to a repository between two looks at it."""
+
+    NEW_COMMIT = "new-commit"
+    RENAMED = "renamed"
+    DELETED = "deleted"
+    """Gone or private: the Hub does not tell which."""
+    REAPPEARED = "reappeared"
+    REREGISTERED = "re-registered"
+    """The name is the same, the repository is another: `_id` or creation date differ."""
+    GATED = "gated"
+    DISABLED = "disabled"
+    OPENED = "opened"
+    """Neither gated nor disabled any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change of a repository, as far as two looks show it."""
+
+    repo: RepoId
+    """Its name before the change."""
+    kind: EventKind
+    before: str
+    after: str
+    """Commits, names, access or ids, as the kind has it; empty where there is nothing to say."""
+
 
 _ACCESS: Mapping[Access, EventKind] = MappingProxyType(
     {

@@ -211,34 +211,6 @@ class RepoSummary:
     """`base_model_name_or_path` of a PEFT configuration: hostile text, often a local path."""
 
 
-class EventKind(StrEnum):
-    """What can happen to a repository between two looks at it."""
-
-    NEW_COMMIT = "new-commit"
-    RENAMED = "renamed"
-    DELETED = "deleted"
-    """Gone or private: the Hub does not tell which."""
-    REAPPEARED = "reappeared"
-    REREGISTERED = "re-registered"
-    """The name is the same, the repository is another: `_id` or creation date differ."""
-    GATED = "gated"
-    DISABLED = "disabled"
-    OPENED = "opened"
-    """Neither gated nor disabled any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One change of a repository, as far as two looks show it."""
-
-    repo: RepoId
-    """Its name before the change."""
-    kind: EventKind
-    before: str
-    after: str
-    """Commits, names, access or ids, as the kind has it; empty where there is nothing to say."""
-
-
 class ByteSource(Protocol):
     """Random access to one file of a snapshot, local or remote."""
 
@@ -254,6 +226,10 @@ class ByteSource(Protocol):
             CrawlerError: they could not be had (network, truncation, a server that ignores Range).
         """
         ...
+
+
+class RangeSource(ByteSource, Protocol):
+    """A `ByteSource` that is told of many reads at once, so that it can join and overlap them."""
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Each `(offset, length)`, in order; near ranges are fetched as one, distant ones in parallel.
@@ -313,7 +289,7 @@ class Hub(Protocol):
         """A small text file, UTF-8 with replacement, refused above `limit` bytes."""
         ...
 
-    def open(self, snapshot: Snapshot, path: str) -> ByteSource:
+    def open(self, snapshot: Snapshot, path: str) -> RangeSource:
         """Ranged reads of one file, without downloading it."""
         ...
 

@@ -24,7 +24,7 @@ def check_range(name: str, size: int, offset: int, length: int) -> None:
 
 
 class LocalFile:
-    """A `ByteSource` over a local file, opened once: it stays readable when the cache evicts its name.
+    """A `RangeSource` over a local file, opened once: it stays readable when the cache evicts its name.
 
     Safe to share between threads; closed when nobody refers to it any more.
     """

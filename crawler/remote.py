@@ -151,7 +151,7 @@ class Location:
 
 
 class RemoteFile:
-    """A `ByteSource` over a file on the Hub. Ranges cannot be hashed: they are only as true as the server."""
+    """A `RangeSource` over a file on the Hub. Ranges have no hash: they are only as true as the server."""
 
     def __init__(self, location: Location) -> None:
         self._location = location

@@ -16,7 +16,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from crawler.discover import Discovery, default_sources, describe, discover, discover_in_bulk
-from crawler.interface import Channel, Cost, Event, RepoId
+from crawler.history import Event
+from crawler.interface import Channel, Cost, RepoId
 from crawler.refresh import Known as Looked
 from crawler.refresh import refresh
 from crawler.sources.bulk import bulk_rows

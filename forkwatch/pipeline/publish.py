@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from crawler.interface import EventKind
+from crawler.history import EventKind
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context

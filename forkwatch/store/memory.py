@@ -11,7 +11,8 @@ from types import MappingProxyType
 import sqlalchemy as sql
 from sqlmodel import Session, col, select
 
-from crawler.interface import Candidate, Claim, Commit, Event, EventKind, RepoId, RepoSummary
+from crawler.history import Event, EventKind
+from crawler.interface import Candidate, Claim, Commit, RepoId, RepoSummary
 from crawler.sources.interface import Batch, Reading
 from forkwatch.store.models import CandidateRow, ReadingRow, RepoRow, WatermarkRow
 from forkwatch.store.repos import Repos, chunks, insert_into

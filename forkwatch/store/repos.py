@@ -19,8 +19,8 @@ from typing import TypeVar
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col, func, select
 
-from crawler.history import changes, reappeared
-from crawler.interface import Event, EventKind, RepoSummary
+from crawler.history import Event, EventKind, changes, reappeared
+from crawler.interface import RepoSummary
 from forkwatch.store.models import EventRow, MetricSample, RepoRow
 from forkwatch.store.values import dump_summary, load_summary
 

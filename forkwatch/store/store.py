@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
-from crawler.interface import EventKind, RepoId, RepoSummary, Snapshot
+from crawler.history import EventKind
+from crawler.interface import RepoId, RepoSummary, Snapshot
 from forkwatch.store.models import (
     CandidateRow,
     EventRow,

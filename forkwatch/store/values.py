@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from crawler.interface import Channel, Claim, EventKind, RepoId, RepoSummary, Snapshot
+from crawler.history import EventKind
+from crawler.interface import Channel, Claim, RepoId, RepoSummary, Snapshot
 from reports.scan import ScanDocument, VerdictLabel
 
 SNAPSHOT = TypeAdapter(Snapshot)

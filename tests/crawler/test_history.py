@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.history import changes, reappeared
-from crawler.interface import Access, Commit, Event, EventKind, RepoId, RepoSummary
+from crawler.history import Event, EventKind, changes, reappeared
+from crawler.interface import Access, Commit, RepoId, RepoSummary
 
 REPO = RepoId("a/b")
 DATE = datetime(2026, 1, 1, tzinfo=UTC)

@@ -14,13 +14,13 @@ import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import Engine, create_engine, text
 
+from crawler.history import EventKind
 from crawler.interface import (
     Access,
     Candidate,
     Channel,
     Claim,
     Commit,
-    EventKind,
     Relation,
     RepoId,
     RepoSummary,
