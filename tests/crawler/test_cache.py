@@ -60,8 +60,10 @@ def test_what_was_used_longest_ago_makes_room(make_client: MakeClient, fork: Sna
     """The cache holds its quota; a file that was asked for again is not the oldest any more."""
     with make_client() as earlier:
         used_long_ago(*get(earlier, fork, 0, 1, 2))
+    with make_client() as user:
+        get(user, fork, 0)
     client = make_client(quota=300 * KILO)
-    get(client, fork, 0, 3)
+    get(client, fork, 3)
     assert here(cache) == {name(0), name(2), name(3)}
     get(client, fork, 4)
     assert here(cache) == {name(0), name(3), name(4)}

@@ -266,6 +266,7 @@ def test_budget_counts_what_came_and_not_what_failed(
     client.download(snapshot, "model.safetensors")
     client.download(snapshot, "model.safetensors")
     assert client.cost.bytes_downloaded == len(WEIGHTS)
+    hub.inject(Fault("cdn", "503", times=2))
     assert client.open(snapshot, "model.safetensors").read(0, len(WEIGHTS)) == WEIGHTS
     with pytest.raises(BudgetExceededError):
         client.open(snapshot, "model.safetensors").read(0, 1)
