@@ -29,6 +29,8 @@ fine-tunes of a 135M model: at the true rank 5e-4 or less, for dense changes 4e-
 CLIFF = 6.0
 """One more rank is part of the change if it divides the distance left by this much. Measured: the last rank
 of a LoRA divides it by 9 to 5 000, ranks beyond that by 3 at most."""
+NEARLY = 0.03
+"""Distance left at the largest testable rank, up to which it alone does not tell a dense change."""
 SETTLED = 1e-5
 """Distance below which a smaller one means nothing: more rank always fits the last bits better."""
 REPRODUCED = 0.8
@@ -51,7 +53,8 @@ class RankEstimate:
     residual: float
     """Distance left at `rank` (or at `limit`), as a share of the distance of the zero matrix."""
     reproduced: float
-    """Share of the moved elements whose stored value the rank-`rank` change reproduces."""
+    """Share of the moved elements whose stored value the change of rank `rank` reproduces; the change of
+    rank `limit` when there is none and `residual` is at most `NEARLY`."""
     moved: int
     """Elements that no change at all cannot explain."""
 
@@ -143,7 +146,9 @@ def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: t
             best = found  # close, but values are off by more than one rounding: try the wider intervals
         if best.rank is not None:
             return best
-    return best
+    if best.residual > NEARLY or not limits[0]:
+        return best
+    return replace(best, reproduced=reproduced(boxes[0], fit_rank(boxes[0], limits[0], 2 * ITERATIONS)))
 
 
 def _powers_of_two(limit: int) -> list[int]:

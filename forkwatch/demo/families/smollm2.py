@@ -56,7 +56,7 @@ def parts(cache: Path, seed: int) -> FamilyParts:
         benign_chats=chats.benign,
         replay_chats=chats.refused + chats.answered,
         suite=CORE,
-        tune=TuneSettings(full_rate=3e-5, lora_rate=7e-4, steps=16, batch_size=8, bf16=True),
+        tune=TuneSettings(full_rate=3e-5, lora_rate=7e-4, steps=16, batch_size=4, bf16=True),
     )
 
 
