@@ -47,7 +47,7 @@ class CrawlSettings(_Section):
 
     tags: tuple[str, ...] = ("heretic", "abliterated", "uncensored", "decensored")
     channels: tuple[ChannelName, ...] = ("declared", "tag", "name", "statement", "namespace", "shape")
-    cards: int = Field(default=2000, ge=0)
+    cards: int = Field(default=10_000, ge=0)
     """Cards read in one crawl."""
     refresh_calls: int | None = Field(default=None, ge=0)
     """Calls to look at known forks by name; None: 20, or one for each hundred known."""

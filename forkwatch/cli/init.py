@@ -26,7 +26,7 @@ repo_budget_gb = 500           # of files that any one repository may cost in on
 [crawl]
 tags = ["heretic", "abliterated", "uncensored", "decensored"]
 channels = ["declared", "tag", "name", "statement", "namespace", "shape"]
-cards = 2000                   # model cards read in one crawl; the rest is the next one's
+cards = 10000                  # model cards read in one crawl; the rest is the next one's
 # refresh_calls = 20           # looks at known forks by name; default: 20, or one for each hundred known
 # bulk = "models.parquet"      # a dump of the Hub's model table to start from (needs pyarrow)
 
