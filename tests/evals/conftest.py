@@ -3,12 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from tests.evals.models import REFUSAL, make_automaton, save_release, transitions, write_suite
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")  # a busy machine is no failure
 
 
 @pytest.fixture(scope="session")
