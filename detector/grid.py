@@ -12,14 +12,50 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-PRECISION = {"BF16": 8, "F16": 11, "F32": 24, "F64": 53}
-"""Significand bits, the implicit one included."""
+PRECISION = {"F8_E4M3": 4, "F8_E5M2": 3, "BF16": 8, "F16": 11, "F32": 24, "F64": 53}
+"""Significand bits, the implicit one included. FP8 here has no scale beside it: a plain cast."""
 
-_SMALLEST = {"BF16": 2.0**-133, "F16": 2.0**-24, "F32": 2.0**-149, "F64": 2.0**-149}
+_SMALLEST = {
+    "F8_E4M3": 2.0**-9,
+    "F8_E5M2": 2.0**-16,
+    "BF16": 2.0**-133,
+    "F16": 2.0**-24,
+    "F32": 2.0**-149,
+    "F64": 2.0**-149,
+}
 """Step of the subnormal numbers; that of F64 is the one that float32 arithmetic can see."""
 
-LEGACY = {"Q8_0": 32, "Q5_1": 32, "Q5_0": 32, "Q4_1": 32, "Q4_0": 32}
-"""GGUF types that round to nearest on one scale a block, elements a block: exact to re-create."""
+CODEBOOKS = {
+    "nf4": (
+        -1.0,
+        -0.6961928009986877,
+        -0.5250730514526367,
+        -0.39491748809814453,
+        -0.28444138169288635,
+        -0.18477343022823334,
+        -0.09105003625154495,
+        0.0,
+        0.07958029955625534,
+        0.16093020141124725,
+        0.24611230194568634,
+        0.33791524171829224,
+        0.44070982933044434,
+        0.5626170039176941,
+        0.7229568362236023,
+        1.0,
+    ),
+    "fp4": tuple(sign * level / 12 for sign in (1, -1) for level in (0, 0.0625, 8, 12, 4, 6, 2, 3)),
+}
+"""bitsandbytes' values by code: quantiles of the normal distribution (Dettmers et al., arXiv 2305.14314), and
+its own order of small floats."""
+
+E2M1 = tuple(sign * level for sign in (1.0, -1.0) for level in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0))
+"""Values of the four-bit float by code (OCP Microscaling Formats 1.0)."""
+
+_CODED = {"BNB-NF4": "nf4", "BNB-FP4": "fp4"}
+
+LEGACY = {"Q8_0": 32, "Q5_1": 32, "Q5_0": 32, "Q4_1": 32, "Q4_0": 32, "BNB-NF4": 64, "BNB-FP4": 64}
+"""Types that round to nearest on one scale a block, elements a block: exact to re-create."""
 
 _FULL_SCALE = {"Q8_0": 127.0, "Q5_0": 16.0, "Q4_0": 8.0}
 _SPAN = {"Q5_1": 31.0, "Q4_1": 15.0}
@@ -46,12 +82,21 @@ def half_ulp(values: torch.Tensor, dtype: str) -> torch.Tensor:
 def half_step(values: torch.Tensor, dtype: str) -> torch.Tensor | None:
     """Half the rounding step of each value of a tensor stored as `dtype`; None when the step is not known.
 
-    The scale of a legacy GGUF block is read off its values: the extreme code is always used.
+    The scale of a block is read off its values where the extreme code is always used. GPTQ, AWQ and integer
+    compressed-tensors have no known step: their codes are not the nearest ones, errors are made up for in
+    other columns. Nor have nested bitsandbytes scales, which are rounded themselves.
     """
     if is_float(dtype):
         return half_ulp(values, dtype)
+    if dtype in _CODED and values.shape[-1] % LEGACY[dtype] == 0:
+        return _coded_half_step(values, dtype)
     if dtype in LEGACY and values.shape[-1] % LEGACY[dtype] == 0:
         return _legacy_half_step(values, dtype)
+    if dtype == "BNB-INT8" and values.dim() == 2:
+        half = values.abs().amax(1, keepdim=True) / 254
+        return (half + values.abs() * _HALF_ULP_F16).expand_as(values)
+    if dtype.startswith(("F8_E4M3-", "F8_E5M2-")) and values.dim() == 2:
+        return _scaled_float_half_step(values, PRECISION[dtype[:7]])
     return None
 
 
@@ -66,9 +111,12 @@ def effective_dtype(values: torch.Tensor, dtype: str) -> str:
 
 
 def quantise(values: torch.Tensor, scheme: str) -> torch.Tensor:
-    """Values after a round trip through a legacy GGUF type, float32."""
+    """Values after a round trip through a type of `LEGACY`, float32."""
     import numpy as np
     import torch
+
+    if scheme in _CODED:
+        return _through_codebook(values.to(torch.float32), scheme)
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import dequantize, quantize
 
@@ -96,3 +144,44 @@ def _legacy_half_step(values: torch.Tensor, dtype: str) -> torch.Tensor:
             opposite = torch.where(high > -low, -blocks, blocks)
             half = torch.where(opposite >= scale * (_FULL_SCALE[dtype] - 1.5), scale, half)
     return half.expand_as(blocks).reshape(values.shape)
+
+
+def _through_codebook(values: torch.Tensor, scheme: str) -> torch.Tensor:
+    """Nearest value of the codebook times the block's largest magnitude, as bitsandbytes rounds."""
+    import torch
+
+    book = torch.tensor(sorted(set(CODEBOOKS[_CODED[scheme]])))
+    blocks = values.reshape(-1, LEGACY[scheme])
+    scale = blocks.abs().amax(1, keepdim=True)
+    normal = blocks / torch.where(scale > 0, scale, torch.ones_like(scale))
+    codes = torch.bucketize(normal.contiguous(), (book[1:] + book[:-1]) / 2)
+    return (book[codes] * scale).reshape(values.shape)
+
+
+def _coded_half_step(values: torch.Tensor, dtype: str) -> torch.Tensor:
+    """The wider half of the gap around each value; the scale is the block's extreme, a code of its own."""
+    import torch
+
+    book = torch.tensor(sorted(set(CODEBOOKS[_CODED[dtype]])))
+    gaps = book.diff() / 2
+    wider = torch.cat((gaps[:1], torch.maximum(gaps[1:], gaps[:-1]), gaps[-1:]))
+    blocks = values.reshape(*values.shape[:-1], -1, LEGACY[dtype])
+    scale = blocks.abs().amax(-1, keepdim=True)
+    normal = blocks / torch.where(scale > 0, scale, torch.ones_like(scale))
+    nearest = torch.bucketize(normal.contiguous(), (book[1:] + book[:-1]) / 2)
+    half = wider[nearest] * scale + blocks.abs() * _HALF_ULP_F16
+    return half.reshape(values.shape)
+
+
+def _scaled_float_half_step(values: torch.Tensor, precision: int) -> torch.Tensor:
+    """An upper bound for floats times an unknown scale: the significand of a value may be any.
+
+    Half a unit in the last place is at most |value| / 2^precision; below the normal numbers it is half of the
+    smallest magnitude of the row, which is at least one step.
+    """
+    import torch
+
+    size = values.abs()
+    smallest = torch.where(size > 0, size, torch.full_like(size, float("inf"))).amin(1, keepdim=True)
+    floor = torch.where(smallest.isfinite(), smallest, torch.zeros_like(smallest)) / 2
+    return torch.maximum(size / 2**precision, floor) * 1.01
