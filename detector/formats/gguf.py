@@ -12,6 +12,7 @@ from crawler.interface import ByteSource
 from detector.formats.dtypes import from_bytes
 from detector.formats.gguf_header import BLOCKS, GgufHeader, GgufTensor, read_gguf_header
 from detector.formats.names import canonical_gguf_name, is_buffer, module_of
+from detector.formats.views import Views
 from detector.interface import MalformedWeightsError, TensorInfo, UnreadableTensorError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class GgufReader:
             MalformedWeightsError: the header is malformed.
         """
         self._source = source
+        self._views = Views(self)
         self.header: GgufHeader = read_gguf_header(source, path)
         self._bytes_read = self.header.nbytes
         self._places: dict[str, GgufTensor] = {}
@@ -69,10 +71,12 @@ class GgufReader:
 
     def values(self, name: str) -> torch.Tensor:
         """Values of one tensor in transformers' row order, dequantised to float32 if need be."""
-        return self.band(name, 0, self._places[name].shape[0])
+        return self.band(name, 0, self._views.shape(name)[0])
 
     def band(self, name: str, first_row: int, rows: int) -> torch.Tensor:
         """Rows of one tensor in transformers' row order."""
+        if name not in self._places:
+            return self._views.band(name, first_row, rows)
         place = self._places[name]
         first = min(max(first_row, 0), place.shape[0])
         last = min(max(first_row + rows, first), place.shape[0])
@@ -81,6 +85,10 @@ class GgufReader:
             return self._rows(place, first, last)
         start, end = first // head * head, -(-last // head) * head
         return _half_split(self._rows(place, start, end), head)[first - start : last - start]
+
+    def slab(self, name: str, index: int, first_row: int, rows: int) -> torch.Tensor:
+        """`values(name)[index, first_row : first_row + rows]` of a stack of matrices."""
+        return self.band(name, index, 1)[0, first_row : first_row + rows]
 
     def _rotary_head(self, name: str, place: GgufTensor) -> int:
         """Rows a rotary head has in a reordered tensor; 0 when its rows are in transformers' order."""

@@ -13,10 +13,26 @@ MAX_NAME = 512
 _WRAPPERS = ("_orig_mod.", "module.", "base_model.model.")
 """What torch.compile, DistributedDataParallel and PEFT put before a name."""
 
-_INNER = (("model.language_model.", "model."), ("language_model.model.", "model."), ("language_model.", ""))
+_INNER = (
+    ("model.language_model.", "model."),
+    ("model.text_model.", "model."),
+    ("language_model.model.", "model."),
+    ("language_model.", ""),
+    ("thinker.model.", "model."),
+    ("llm.model.", "model."),
+    ("llm.lm_head.", "lm_head."),
+)
 """Text model inside a multi-modal checkpoint."""
 
+_TOWER = re.compile(
+    r"(?:^|\.)(?:vision_tower|vision_model|vision_encoder|visual|image_encoder|image_newline|audio_tower|"
+    r"audio_model|audio_encoder|speech_encoder|embed_vision|embed_audio|multi_modal_projector|mm_projector|"
+    r"connector|talker|token2wav|code2wav|mtp)\."
+)
+"""Other modalities' encoders, and heads that predict later tokens: not the text model's layers."""
+
 _BARE = re.compile(r"(layers\.\d+\.|embed_tokens\.|norm\.)")
+_BARE_GPT2 = re.compile(r"(h\.\d+\.|wte\.|wpe\.|ln_f\.)")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|blk)\.(\d{1,5})\.")
 _BUFFER = re.compile(r"(rotary_emb\.inv_freq|rope_freqs\.weight|\.masked_bias|\.attn\.bias)$")
 _LEAVES = ("weight", "bias")
@@ -76,14 +92,14 @@ def is_buffer(name: str) -> bool:
 
 
 def layer_of(name: str) -> int | None:
-    """Index of the transformer layer that a canonical name belongs to."""
+    """Index of the transformer layer that a canonical name belongs to; None in another tower."""
     match = _LAYER.search(name)
-    return int(match.group(1)) if match else None
+    return int(match.group(1)) if match and not _TOWER.search(name) else None
 
 
 def with_layer(name: str, layer: int) -> str:
     """The same tensor of another layer."""
-    match = _LAYER.search(name)
+    match = None if _TOWER.search(name) else _LAYER.search(name)
     return f"{name[: match.start(1)]}{layer}{name[match.end(1) :]}" if match else name
 
 
@@ -106,4 +122,6 @@ def _strip(name: str) -> str:
         if name.startswith(prefix):
             name = replacement + name[len(prefix) :]
             break
+    if _BARE_GPT2.match(name):
+        return f"transformer.{name}"
     return f"model.{name}" if _BARE.match(name) else name

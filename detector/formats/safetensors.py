@@ -14,6 +14,7 @@ from detector.formats.hints import NO_HINTS, Hints
 from detector.formats.names import canonical_names
 from detector.formats.safetensors_header import StoredTensor
 from detector.formats.stored import StoredFiles
+from detector.formats.views import Views
 from detector.interface import MalformedWeightsError, TensorInfo
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class SafetensorsReader:
                 quantised tensor contradict each other.
         """
         self._files = StoredFiles(files)
+        self._views = Views(self)
         encoded, used = find_encoded(self._files, hints)
         plain = self._files.tensors.keys() - used
         self._plain: dict[str, StoredTensor] = {}
@@ -81,18 +83,26 @@ class SafetensorsReader:
 
     def values(self, name: str) -> torch.Tensor:
         """Values of one tensor in its stored dtype, float32 if it is quantised."""
-        if name in self._encoded:
-            return self.band(name, 0, self._encoded[name].shape[0])
-        return self._files.tensor(self._plain[name].name)
+        if name in self._plain:
+            return self._files.tensor(self._plain[name].name)
+        return self.band(name, 0, self._views.shape(name)[0])
 
     def band(self, name: str, first_row: int, rows: int) -> torch.Tensor:
         """Rows of one tensor: one range, but for GPTQ and AWQ, which pack across rows and are read whole."""
-        if name not in self._encoded:
+        if name in self._plain:
             return self._files.band(self._plain[name].name, first_row, first_row + rows)
+        if name not in self._encoded:
+            return self._views.band(name, first_row, rows)
         encoded = self._encoded[name]
         first = min(max(first_row, 0), encoded.shape[0])
         last = min(max(first_row + rows, first), encoded.shape[0])
         return encoded.rows(self._files, first, last)
+
+    def slab(self, name: str, index: int, first_row: int, rows: int) -> torch.Tensor:
+        """`values(name)[index, first_row : first_row + rows]` of a stack of matrices."""
+        if name in self._plain:
+            return self._files.slab(self._plain[name].name, index, first_row, first_row + rows)
+        return self.band(name, index, 1)[0, first_row : first_row + rows]
 
 
 def read_index(source: ByteSource, path: str) -> tuple[str, ...]:

@@ -115,6 +115,20 @@ class StoredFiles:
         data = self.piece(name, first * width, (last - first) * width)
         return from_bytes(data, place.dtype, (last - first, *place.shape[1:]))
 
+    def slab(self, name: str, index: int, first: int, last: int) -> torch.Tensor:
+        """Rows `first` to `last` of matrix `index` of a stack; the caller has checked them against its shape.
+
+        Raises:
+            UnreadableTensorError: an element type whose rows do not end on a byte.
+        """
+        place = self.tensors[name]
+        count, height, *rest = place.shape
+        width = place.nbytes // max(count * height, 1)
+        if width * count * height != place.nbytes:
+            raise UnreadableTensorError(f"{name[:120]}: rows do not end on a byte")
+        data = self.piece(name, (index * height + first) * width, (last - first) * width)
+        return from_bytes(data, place.dtype, (last - first, *rest))
+
 
 def _read_many(source: ByteSource, places: Sequence[tuple[int, int]]) -> list[bytes]:
     """Many small ranges; sources other than the crawler's need not have a way to join them."""
