@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from detector.formats.roles import role_key, split_role
-from detector.formats.views import view
+from detector.formats.views import base_name, view
 from detector.interface import TensorInfo, UnreadableTensorError, WeightReader
 from detector.pairing import Pair, Pairing, Unpaired
 
@@ -51,14 +51,20 @@ def match_by_content(pairing: Pairing, original: WeightReader, fork: WeightReade
 
 def _without(pairing: Pairing, found: list[Pair]) -> Pairing:
     """The pairing with these pairs made."""
-    theirs = {pair.fork.name.partition("@")[0] for pair in found}
-    ours = {pair.original.name.partition("@")[0] for pair in found}
+    theirs = _used((pair.fork for pair in found), pairing.added)
+    ours = _used((pair.original for pair in found), pairing.missing)
     return replace(
         pairing,
         pairs=tuple(sorted((*pairing.pairs, *found), key=lambda pair: pair.name)),
         added=tuple(info for info in pairing.added if info.name not in theirs),
         missing=tuple(info for info in pairing.missing if info.name not in ours),
     )
+
+
+def _used(infos: Iterable[TensorInfo], stored: tuple[TensorInfo, ...]) -> set[str]:
+    """Stored tensors that these tensors or views are made of."""
+    names = {info.name for info in stored}
+    return {info.name if info.name in names else base_name(info.name) for info in infos}
 
 
 def _alike(pairing: Pairing, original: WeightReader, fork: WeightReader) -> tuple[list[Pair], list[Unpaired]]:

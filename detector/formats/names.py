@@ -13,6 +13,9 @@ MAX_NAME = 512
 _WRAPPERS = ("_orig_mod.", "module.", "base_model.model.")
 """What torch.compile, DistributedDataParallel and PEFT put before a name."""
 
+_PEFT_WRAPPED = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer)(?=\.(?:weight|bias)$)")
+"""What PEFT puts into the names of modules that it trains whole, or has added factors to."""
+
 _INNER = (
     ("model.language_model.", "model."),
     ("model.text_model.", "model."),
@@ -112,6 +115,7 @@ def module_of(name: str) -> str:
 
 
 def _strip(name: str) -> str:
+    name = _PEFT_WRAPPED.sub("", name)
     stripped = True
     while stripped:
         stripped = False
