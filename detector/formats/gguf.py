@@ -25,6 +25,9 @@ _BLOCK_SHAPES = {name: (block, nbytes) for name, block, nbytes in BLOCKS.values(
 ROTATED_ARCHITECTURES = frozenset({"llama", "granite", "smollm3", "minicpm", "xverse", "deci", "arcee"})
 """Converters of these reorder the rows of q and k: interleaved instead of half-split rotary pairs."""
 
+SHIFTED_ARCHITECTURES = frozenset({"gemma", "gemma2", "gemma3"})
+"""Converters of these add one to the gains of every norm."""
+
 
 class GgufReader:
     """A `WeightReader` over one GGUF file."""
@@ -42,9 +45,15 @@ class GgufReader:
         self.header: GgufHeader = read_gguf_header(source, path)
         self._bytes_read = self.header.nbytes
         self._places: dict[str, GgufTensor] = {}
+        found = self.header.get("general.architecture")
+        self._architecture = found if isinstance(found, str) else ""
         for tensor in self.header.tensors:
-            if not is_buffer(tensor.name):
-                self._places[canonical_gguf_name(tensor.name)] = tensor
+            if is_buffer(tensor.name):
+                continue
+            name = canonical_gguf_name(tensor.name, self._architecture)
+            if name in self._places:
+                raise MalformedWeightsError(f"{path}: two tensors are {name[:120]}")
+            self._places[name] = tensor
         self._infos = {
             name: TensorInfo(name, place.dtype, place.shape, place.nbytes)
             for name, place in sorted(self._places.items())
@@ -82,7 +91,8 @@ class GgufReader:
         last = min(max(first_row + rows, first), place.shape[0])
         head = self._rotary_head(name, place)
         if head == 0:
-            return self._rows(place, first, last)
+            rows_read = self._rows(place, first, last)
+            return rows_read - 1 if self._is_shifted(name) else rows_read
         start, end = first // head * head, -(-last // head) * head
         return _half_split(self._rows(place, start, end), head)[first - start : last - start]
 
@@ -92,7 +102,7 @@ class GgufReader:
 
     def _rotary_head(self, name: str, place: GgufTensor) -> int:
         """Rows a rotary head has in a reordered tensor; 0 when its rows are in transformers' order."""
-        architecture = self.header.get("general.architecture")
+        architecture = self._architecture
         module = module_of(name)
         if architecture not in ROTATED_ARCHITECTURES or module not in {"q_proj", "k_proj"}:
             return 0
@@ -104,6 +114,10 @@ class GgufReader:
         if heads <= 0 or place.shape[0] % (2 * heads):
             raise MalformedWeightsError(f"{name}: {place.shape[0]} rows are not {heads} rotary heads")
         return place.shape[0] // heads
+
+    def _is_shifted(self, name: str) -> bool:
+        """Gemma's gains are stored as differences from one; its converter adds it."""
+        return self._architecture in SHIFTED_ARCHITECTURES and name.endswith("norm.weight")
 
     def _rows(self, place: GgufTensor, first: int, last: int) -> torch.Tensor:
         width = place.nbytes // place.shape[0]

@@ -52,7 +52,30 @@ _GGUF_BLOCK = {
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
+    "attn_qkv": "self_attn.qkv_proj",
+    "attn_sinks": "self_attn.sinks",
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_exps": "mlp.experts.gate_proj",
+    "ffn_up_exps": "mlp.experts.up_proj",
+    "ffn_down_exps": "mlp.experts.down_proj",
 }
+_GGUF_OWN = {
+    "gemma2": {"ffn_norm": "pre_feedforward_layernorm"},
+    "gemma3": {"ffn_norm": "pre_feedforward_layernorm"},
+    "phi3": {"ffn_up": "mlp.gate_up_proj"},
+}
+"""Where an architecture uses one of llama.cpp's names for something else."""
+_GGUF_GPT2 = {
+    "attn_norm": "ln_1",
+    "attn_qkv": "attn.c_attn",
+    "attn_output": "attn.c_proj",
+    "ffn_norm": "ln_2",
+    "ffn_up": "mlp.c_fc",
+    "ffn_down": "mlp.c_proj",
+}
+_GGUF_GPT2_TOP = {"token_embd": "wte", "position_embd": "wpe", "output_norm": "ln_f"}
 _GGUF_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _GGUF_NAME = re.compile(r"blk\.(\d{1,5})\.([a-z_]+)\.(weight|bias)")
 
@@ -79,14 +102,28 @@ def check_name(name: str) -> str:
     return name
 
 
-def canonical_gguf_name(name: str) -> str:
+def canonical_gguf_name(name: str, architecture: str = "") -> str:
     """The transformers name of a llama.cpp tensor; unknown names stay as they are."""
+    if architecture == "gpt2":
+        return _gpt2_gguf_name(name)
     if match := _GGUF_NAME.fullmatch(name):
         layer, part, leaf = match.groups()
-        if part in _GGUF_BLOCK:
-            return f"model.layers.{layer}.{_GGUF_BLOCK[part]}.{leaf}"
+        parts = _GGUF_BLOCK | _GGUF_OWN.get(architecture, {})
+        if part in parts:
+            return f"model.layers.{layer}.{parts[part]}.{leaf}"
     stem, _, leaf = name.rpartition(".")
     return f"{_GGUF_TOP[stem]}.{leaf}" if stem in _GGUF_TOP else name
+
+
+def _gpt2_gguf_name(name: str) -> str:
+    if match := _GGUF_NAME.fullmatch(name):
+        layer, part, leaf = match.groups()
+        if part in _GGUF_GPT2:
+            return f"transformer.h.{layer}.{_GGUF_GPT2[part]}.{leaf}"
+    stem, _, leaf = name.rpartition(".")
+    if stem in _GGUF_GPT2_TOP:
+        return f"transformer.{_GGUF_GPT2_TOP[stem]}.{leaf}"
+    return f"lm_head.{leaf}" if stem == "output" else name
 
 
 def is_buffer(name: str) -> bool:
