@@ -7,6 +7,7 @@ a quantised block. Deltas are judged against these intervals, element by element
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,8 +55,19 @@ E2M1 = tuple(sign * level for sign in (1.0, -1.0) for level in (0.0, 0.5, 1.0, 1
 
 _CODED = {"BNB-NF4": "nf4", "BNB-FP4": "fp4"}
 
-LEGACY = {"Q8_0": 32, "Q5_1": 32, "Q5_0": 32, "Q4_1": 32, "Q4_0": 32, "BNB-NF4": 64, "BNB-FP4": 64}
-"""Types that round to nearest on one scale a block, elements a block: exact to re-create."""
+LEGACY = {
+    "Q8_0": 32,
+    "Q5_1": 32,
+    "Q5_0": 32,
+    "Q4_1": 32,
+    "Q4_0": 32,
+    "BNB-NF4": 64,
+    "BNB-FP4": 64,
+    "BNB-INT8": 1,
+    "F8_E4M3-ROW": 1,
+}
+"""Types that round to nearest under a scale that follows from the values: exact to re-create. The number is
+elements a block, or 1 where a row of whatever width has one scale."""
 
 _FULL_SCALE = {"Q8_0": 127.0, "Q5_0": 16.0, "Q4_0": 8.0}
 _SPAN = {"Q5_1": 31.0, "Q4_1": 15.0}
@@ -90,13 +102,13 @@ def half_step(values: torch.Tensor, dtype: str) -> torch.Tensor | None:
         return half_ulp(values, dtype)
     if dtype in _CODED and values.shape[-1] % LEGACY[dtype] == 0:
         return _coded_half_step(values, dtype)
-    if dtype in LEGACY and values.shape[-1] % LEGACY[dtype] == 0:
+    if dtype in _FULL_SCALE | _SPAN and values.shape[-1] % LEGACY[dtype] == 0:
         return _legacy_half_step(values, dtype)
     if dtype == "BNB-INT8" and values.dim() == 2:
         half = values.abs().amax(1, keepdim=True) / 254
         return (half + values.abs() * _HALF_ULP_F16).expand_as(values)
-    if dtype.startswith(("F8_E4M3-", "F8_E5M2-")) and values.dim() == 2:
-        return _scaled_float_half_step(values, PRECISION[dtype[:7]])
+    if dtype.startswith(("F8_E4M3-", "F8_E5M2-")) and values.dim() == 2 and values.numel():
+        return _scaled_float_half_step(values, dtype)
     return None
 
 
@@ -117,6 +129,8 @@ def quantise(values: torch.Tensor, scheme: str) -> torch.Tensor:
 
     if scheme in _CODED:
         return _through_codebook(values.to(torch.float32), scheme)
+    if scheme in {"BNB-INT8", "F8_E4M3-ROW"}:
+        return _by_row(values.to(torch.float32), scheme)
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import dequantize, quantize
 
@@ -146,16 +160,36 @@ def _legacy_half_step(values: torch.Tensor, dtype: str) -> torch.Tensor:
     return half.expand_as(blocks).reshape(values.shape)
 
 
-def _through_codebook(values: torch.Tensor, scheme: str) -> torch.Tensor:
-    """Nearest value of the codebook times the block's largest magnitude, as bitsandbytes rounds."""
+def _by_row(values: torch.Tensor, scheme: str) -> torch.Tensor:
+    """Rounded under a scale that gives each row's largest magnitude the largest code."""
     import torch
 
-    book = torch.tensor(sorted(set(CODEBOOKS[_CODED[scheme]])))
+    largest = values.abs().amax(-1, keepdim=True)
+    safe = torch.where(largest > 0, largest, torch.ones_like(largest))
+    if scheme == "BNB-INT8":
+        return torch.round(values * (127 / safe)) * (largest / 127)
+    scale = safe / 448
+    return (values / scale).clamp(-448, 448).to(torch.float8_e4m3fn).to(torch.float32) * scale
+
+
+def _through_codebook(values: torch.Tensor, scheme: str) -> torch.Tensor:
+    """Nearest value of the codebook times the block's largest magnitude, as bitsandbytes rounds.
+
+    A tie goes to the lower value in NF4, to the smaller magnitude in FP4, which keeps the sign apart.
+    """
+    import torch
+
+    signed = scheme == "BNB-NF4"
+    levels = CODEBOOKS[_CODED[scheme]]
+    book = torch.tensor(sorted(levels if signed else {abs(level) for level in levels}))
     blocks = values.reshape(-1, LEGACY[scheme])
     scale = blocks.abs().amax(1, keepdim=True)
     normal = blocks / torch.where(scale > 0, scale, torch.ones_like(scale))
-    codes = torch.bucketize(normal.contiguous(), (book[1:] + book[:-1]) / 2)
-    return (book[codes] * scale).reshape(values.shape)
+    sought = normal if signed else normal.abs()
+    nearest = book[torch.bucketize(sought.contiguous(), (book[1:] + book[:-1]) / 2)]
+    if not signed:
+        nearest = torch.copysign(nearest, normal)
+    return (nearest * scale).reshape(values.shape)
 
 
 def _coded_half_step(values: torch.Tensor, dtype: str) -> torch.Tensor:
@@ -173,15 +207,28 @@ def _coded_half_step(values: torch.Tensor, dtype: str) -> torch.Tensor:
     return half.reshape(values.shape)
 
 
-def _scaled_float_half_step(values: torch.Tensor, precision: int) -> torch.Tensor:
+def _scaled_float_half_step(values: torch.Tensor, dtype: str) -> torch.Tensor:
     """An upper bound for floats times an unknown scale: the significand of a value may be any.
 
     Half a unit in the last place is at most |value| / 2^precision; below the normal numbers it is half of the
-    smallest magnitude of the row, which is at least one step.
+    smallest magnitude under the same scale, which is at least one step. The quotient that was rounded may
+    have been a bf16 number itself.
     """
     import torch
 
     size = values.abs()
-    smallest = torch.where(size > 0, size, torch.full_like(size, float("inf"))).amin(1, keepdim=True)
+    rows, width = size.shape
+    columns = min(_scale_columns(dtype) or width, width)
+    padded = torch.nn.functional.pad(size, (0, -width % columns)).reshape(rows, -1, columns)
+    smallest = torch.where(padded > 0, padded, torch.full_like(padded, float("inf"))).amin(2, keepdim=True)
     floor = torch.where(smallest.isfinite(), smallest, torch.zeros_like(smallest)) / 2
-    return torch.maximum(size / 2**precision, floor) * 1.01
+    floor = floor.expand_as(padded).reshape(rows, -1)[:, :width]
+    return torch.maximum(size / 2 ** PRECISION[dtype[:7]], floor) * 1.01 + size * 2.0**-8
+
+
+def _scale_columns(dtype: str) -> int | None:
+    """Columns that share a scale in a row; None for all of them."""
+    match = re.fullmatch(r"F8_E\dM\d-(?:BLOCK(?:\d+X(\d+))?|G(\d+))", dtype)
+    if match is None:
+        return None
+    return int(match[1] or match[2] or 128)

@@ -73,29 +73,14 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def from_bytes(data: bytes, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """A tensor that owns a copy of little-endian `data`; four-bit floats come back as float32.
+    """A tensor that owns a copy of little-endian `data`.
 
     Raises:
         UnreadableTensorError: torch has no such type here.
     """
     import torch
 
-    if dtype == "F4":
-        return _four_bit_floats(data).reshape(shape)
     kind = torch_dtype(dtype)
     if not data:
         return torch.empty(shape, dtype=kind)
     return torch.frombuffer(bytearray(data), dtype=kind).reshape(shape)
-
-
-def _four_bit_floats(data: bytes) -> torch.Tensor:
-    """E2M1 codes, two a byte, the first in the low half."""
-    import torch
-
-    from detector.grid import E2M1
-
-    octets = (
-        torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
-    )
-    codes = torch.stack((octets & 15, octets >> 4), 1).flatten()
-    return torch.tensor(E2M1)[codes.to(torch.int32)]

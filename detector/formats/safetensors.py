@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from crawler.interface import ByteSource
+from detector.formats.awq import Awq
 from detector.formats.encoded import Encoded
 from detector.formats.encodings import find_encoded
+from detector.formats.gptq import Gptq
 from detector.formats.hints import NO_HINTS, Hints
 from detector.formats.names import canonical_names
 from detector.formats.safetensors_header import StoredTensor
@@ -97,6 +99,13 @@ class SafetensorsReader:
         first = min(max(first_row, 0), encoded.shape[0])
         last = min(max(first_row + rows, first), encoded.shape[0])
         return encoded.rows(self._files, first, last)
+
+    def band_bytes(self, name: str, rows: int) -> int:
+        """Bytes that a band of so many rows costs: all of the tensor where a layout packs across rows."""
+        info = self._infos[name]
+        if isinstance(self._encoded.get(name), Gptq | Awq):
+            return info.nbytes
+        return info.nbytes * min(rows, info.shape[0]) // max(info.shape[0], 1) if info.shape else info.nbytes
 
     def slab(self, name: str, index: int, first_row: int, rows: int) -> torch.Tensor:
         """`values(name)[index, first_row : first_row + rows]` of a stack of matrices."""

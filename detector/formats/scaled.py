@@ -142,5 +142,5 @@ def _grain(shape: tuple[int, ...], block: tuple[int, int]) -> str:
     if block == tuple(shape[-2:]):
         return "TENSOR"
     if block[0] > 1:
-        return "BLOCK"
+        return "BLOCK" if block == (128, 128) else f"BLOCK{block[0]}X{block[1]}"
     return "ROW" if block[1] == shape[-1] else f"G{block[1]}"

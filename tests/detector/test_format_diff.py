@@ -75,6 +75,8 @@ PACKERS: dict[str, Callable[[str, torch.Tensor], Tensors]] = {
     "GPTQ-INT4-G32": lambda name, value: gptq(name.removesuffix(".weight"), *_nearest(value)),
     "AWQ-INT4-G32": lambda name, value: awq(name.removesuffix(".weight"), *_nearest(value)),
 }
+RECREATED = {"BNB-NF4", "BNB-INT8", "F8_E4M3-ROW"}
+"""Schemes that follow from the original alone, under the usual scales."""
 CONFIG = {"quantization_config": {"quant_method": "gptq", "checkpoint_format": "gptq"}}
 
 
@@ -89,7 +91,7 @@ def test_a_quantised_fork_is_quantised_and_nothing_else(scheme: str) -> None:
     found = diff.edits[0].detail.scheme or ""
     assert found == scheme or (scheme == "F8_E4M3-BLOCK" and found.startswith("F8_E4M3-"))
     assert diff.lineage.status in {LineageStatus.PROVED, LineageStatus.CONSISTENT}
-    assert diff.edits[0].certainty is (Certainty.PROVED if scheme == "BNB-NF4" else Certainty.CONSISTENT)
+    assert diff.edits[0].certainty is (Certainty.PROVED if scheme in RECREATED else Certainty.CONSISTENT)
 
 
 @pytest.mark.parametrize("scheme", ["F8_E4M3-ROW", "BNB-INT8", "BNB-NF4"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.interface import MalformedWeightsError, UnreadableTensorError
-from tests.detector.packing import awq, codes_of, gptq, opened, scales_of
+from tests.detector.packing import Tensors, awq, codes_of, gptq, opened, scales_of
 
 STEM = "model.layers.0.self_attn.q_proj"
 NAME = f"{STEM}.weight"
@@ -100,6 +102,22 @@ def test_parts_are_no_tensors_of_their_own() -> None:
     reader = opened(parts | plain)
     assert list(reader.tensors()) == [f"{STEM}.bias", NAME, "model.norm.weight"]
     assert reader.tensors()[NAME].nbytes == len(reader.raw(NAME)) == 32 * 32 // 2 + 32 // 2 + 64
+
+
+@pytest.mark.parametrize("pack", [gptq, awq])
+def test_a_band_costs_the_whole_layer(pack: Callable[..., Tensors]) -> None:
+    """Rows lie across the words: a band is announced at its cost, and the next of its layer costs little."""
+    parts = pack(STEM, codes_of((64, 64), 4), torch.full((2, 64), 8), scales_of((2, 64)))
+    plain = torch.zeros(64, 64)
+    reader = opened(parts | {"model.norm.weight": plain})
+    assert reader.band_bytes("model.norm.weight", 2) == 2 * 64 * 4
+    assert reader.band_bytes(NAME, 2) == reader.tensors()[NAME].nbytes
+    before = reader.bytes_read
+    reader.band(NAME, 3, 2)
+    assert reader.bytes_read - before == reader.tensors()[NAME].nbytes
+    before = reader.bytes_read
+    reader.band(NAME, 5, 2)
+    assert reader.bytes_read - before < 64 * 64 // 2
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -111,6 +111,17 @@ def test_experts_of_gpt_oss() -> None:
     assert torch.equal(reader.band(name, 1, 1), expected[1:2])
 
 
+def test_experts_are_what_transformers_makes_of_them() -> None:
+    """The dequantiser that transformers uses for gpt-oss gives the same values, random exponents included."""
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    blocks = codes_of((3, 10, 2, 16), 8).to(torch.uint8)
+    exponents = (110 + codes_of((3, 10, 2), 4)).to(torch.uint8)
+    name = "model.layers.0.mlp.experts.down_proj"
+    values = opened({f"{name}_blocks": blocks, f"{name}_scales": exponents}).values(name)
+    assert torch.equal(values, convert_moe_packed_tensors(blocks, exponents).float())
+
+
 @pytest.mark.parametrize(
     ("leaf", "factor"), [("weight_packed", "weight_global_scale"), ("weight", "weight_scale_2")]
 )

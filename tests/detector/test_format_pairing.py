@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.compare import compare_pair
@@ -62,6 +62,7 @@ EXPECTED = {
 }
 
 
+@settings(deadline=None)
 @given(operations=st.sampled_from(sorted(EXPECTED)), first=st.integers(-1, 13), rows=st.integers(0, 13))
 def test_a_view_is_what_its_operations_say(operations: tuple[str, ...], first: int, rows: int) -> None:
     """Law: bands of a view are bands of the tensor that its operations make."""
@@ -173,6 +174,7 @@ def test_two_tensors_of_one_role_are_not_guessed_between() -> None:
     assert [info.name for info in pairing.missing] == [name]
 
 
+@settings(deadline=None)
 @given(
     wrappers=st.lists(st.sampled_from(["model", "transformer", "language_model", "base_model"]), max_size=4),
     name=st.sampled_from(
