@@ -223,7 +223,24 @@ def _scaled_float_half_step(values: torch.Tensor, dtype: str) -> torch.Tensor:
     smallest = torch.where(padded > 0, padded, torch.full_like(padded, float("inf"))).amin(2, keepdim=True)
     floor = torch.where(smallest.isfinite(), smallest, torch.zeros_like(smallest)) / 2
     floor = floor.expand_as(padded).reshape(rows, -1)[:, :width]
-    return torch.maximum(size / 2 ** PRECISION[dtype[:7]], floor) * 1.01 + size * 2.0**-8
+    half = torch.maximum(size / 2 ** PRECISION[dtype[:7]], floor) * 1.01 + size * 2.0**-8
+    if not dtype.endswith("-ROW"):
+        return half
+    exact = _known_scale_half_step(values, dtype[:7])
+    return torch.where(exact.isnan(), half, exact)
+
+
+def _known_scale_half_step(values: torch.Tensor, kind: str) -> torch.Tensor:
+    """Half a step of rows whose largest magnitude has the largest code; NaN in rows off that grid."""
+    import torch
+
+    top = {"F8_E4M3": 448.0, "F8_E5M2": 57344.0}[kind]
+    scale = values.abs().amax(1, keepdim=True) / top
+    codes = values / torch.where(scale > 0, scale, torch.ones_like(scale))
+    nearest = codes.to(torch.float8_e4m3fn if kind == "F8_E4M3" else torch.float8_e5m2).to(torch.float32)
+    fits = ((codes - nearest).abs() <= 1e-5 * codes.abs()).all(1, keepdim=True)
+    half = (half_ulp(nearest, kind) * 1.01 + codes.abs() * 2.0**-8) * scale
+    return torch.where(fits, half, torch.full_like(half, float("nan")))
 
 
 def _scale_columns(dtype: str) -> int | None:
