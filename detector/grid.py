@@ -7,19 +7,67 @@ a quantised block. Deltas are judged against these intervals, element by element
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-PRECISION = {"BF16": 8, "F16": 11, "F32": 24, "F64": 53}
-"""Significand bits, the implicit one included."""
+PRECISION = {"F8_E4M3": 4, "F8_E5M2": 3, "BF16": 8, "F16": 11, "F32": 24, "F64": 53}
+"""Significand bits, the implicit one included. FP8 here has no scale beside it: a plain cast."""
 
-_SMALLEST = {"BF16": 2.0**-133, "F16": 2.0**-24, "F32": 2.0**-149, "F64": 2.0**-149}
+_SMALLEST = {
+    "F8_E4M3": 2.0**-9,
+    "F8_E5M2": 2.0**-16,
+    "BF16": 2.0**-133,
+    "F16": 2.0**-24,
+    "F32": 2.0**-149,
+    "F64": 2.0**-149,
+}
 """Step of the subnormal numbers; that of F64 is the one that float32 arithmetic can see."""
 
-LEGACY = {"Q8_0": 32, "Q5_1": 32, "Q5_0": 32, "Q4_1": 32, "Q4_0": 32}
-"""GGUF types that round to nearest on one scale a block, elements a block: exact to re-create."""
+CODEBOOKS = {
+    "nf4": (
+        -1.0,
+        -0.6961928009986877,
+        -0.5250730514526367,
+        -0.39491748809814453,
+        -0.28444138169288635,
+        -0.18477343022823334,
+        -0.09105003625154495,
+        0.0,
+        0.07958029955625534,
+        0.16093020141124725,
+        0.24611230194568634,
+        0.33791524171829224,
+        0.44070982933044434,
+        0.5626170039176941,
+        0.7229568362236023,
+        1.0,
+    ),
+    "fp4": tuple(sign * level / 12 for sign in (1, -1) for level in (0, 0.0625, 8, 12, 4, 6, 2, 3)),
+}
+"""bitsandbytes' values by code: quantiles of the normal distribution (Dettmers et al., arXiv 2305.14314), and
+its own order of small floats."""
+
+E2M1 = tuple(sign * level for sign in (1.0, -1.0) for level in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0))
+"""Values of the four-bit float by code (OCP Microscaling Formats 1.0)."""
+
+_CODED = {"BNB-NF4": "nf4", "BNB-FP4": "fp4"}
+
+LEGACY = {
+    "Q8_0": 32,
+    "Q5_1": 32,
+    "Q5_0": 32,
+    "Q4_1": 32,
+    "Q4_0": 32,
+    "BNB-NF4": 64,
+    "BNB-FP4": 64,
+    "BNB-INT8": 1,
+    "F8_E4M3-ROW": 1,
+}
+"""Types that round to nearest under a scale that follows from the values: exact to re-create. The number is
+elements a block, or 1 where a row of whatever width has one scale."""
 
 _FULL_SCALE = {"Q8_0": 127.0, "Q5_0": 16.0, "Q4_0": 8.0}
 _SPAN = {"Q5_1": 31.0, "Q4_1": 15.0}
@@ -46,12 +94,21 @@ def half_ulp(values: torch.Tensor, dtype: str) -> torch.Tensor:
 def half_step(values: torch.Tensor, dtype: str) -> torch.Tensor | None:
     """Half the rounding step of each value of a tensor stored as `dtype`; None when the step is not known.
 
-    The scale of a legacy GGUF block is read off its values: the extreme code is always used.
+    The scale of a block is read off its values where the extreme code is always used. GPTQ, AWQ and integer
+    compressed-tensors have no known step: their codes are not the nearest ones, errors are made up for in
+    other columns. Nor have nested bitsandbytes scales, which are rounded themselves.
     """
     if is_float(dtype):
         return half_ulp(values, dtype)
-    if dtype in LEGACY and values.shape[-1] % LEGACY[dtype] == 0:
+    if dtype in _CODED and values.shape[-1] % LEGACY[dtype] == 0:
+        return _coded_half_step(values, dtype)
+    if dtype in _FULL_SCALE | _SPAN and values.shape[-1] % LEGACY[dtype] == 0:
         return _legacy_half_step(values, dtype)
+    if dtype == "BNB-INT8" and values.dim() == 2:
+        half = values.abs().amax(1, keepdim=True) / 254
+        return (half + values.abs() * _HALF_ULP_F16).expand_as(values)
+    if dtype.startswith(("F8_E4M3-", "F8_E5M2-")) and values.dim() == 2 and values.numel():
+        return _scaled_float_half_step(values, dtype)
     return None
 
 
@@ -66,9 +123,14 @@ def effective_dtype(values: torch.Tensor, dtype: str) -> str:
 
 
 def quantise(values: torch.Tensor, scheme: str) -> torch.Tensor:
-    """Values after a round trip through a legacy GGUF type, float32."""
+    """Values after a round trip through a type of `LEGACY`, float32."""
     import numpy as np
     import torch
+
+    if scheme in _CODED:
+        return _through_codebook(values.to(torch.float32), scheme)
+    if scheme in {"BNB-INT8", "F8_E4M3-ROW"}:
+        return _by_row(values.to(torch.float32), scheme)
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import dequantize, quantize
 
@@ -96,3 +158,94 @@ def _legacy_half_step(values: torch.Tensor, dtype: str) -> torch.Tensor:
             opposite = torch.where(high > -low, -blocks, blocks)
             half = torch.where(opposite >= scale * (_FULL_SCALE[dtype] - 1.5), scale, half)
     return half.expand_as(blocks).reshape(values.shape)
+
+
+def _by_row(values: torch.Tensor, scheme: str) -> torch.Tensor:
+    """Rounded under a scale that gives each row's largest magnitude the largest code."""
+    import torch
+
+    largest = values.abs().amax(-1, keepdim=True)
+    safe = torch.where(largest > 0, largest, torch.ones_like(largest))
+    if scheme == "BNB-INT8":
+        return torch.round(values * (127 / safe)) * (largest / 127)
+    scale = safe / 448
+    return (values / scale).clamp(-448, 448).to(torch.float8_e4m3fn).to(torch.float32) * scale
+
+
+def _through_codebook(values: torch.Tensor, scheme: str) -> torch.Tensor:
+    """Nearest value of the codebook times the block's largest magnitude, as bitsandbytes rounds.
+
+    A tie goes to the lower value in NF4, to the smaller magnitude in FP4, which keeps the sign apart.
+    """
+    import torch
+
+    signed = scheme == "BNB-NF4"
+    levels = CODEBOOKS[_CODED[scheme]]
+    book = torch.tensor(sorted(levels if signed else {abs(level) for level in levels}))
+    blocks = values.reshape(-1, LEGACY[scheme])
+    scale = blocks.abs().amax(1, keepdim=True)
+    normal = blocks / torch.where(scale > 0, scale, torch.ones_like(scale))
+    sought = normal if signed else normal.abs()
+    nearest = book[torch.bucketize(sought.contiguous(), (book[1:] + book[:-1]) / 2)]
+    if not signed:
+        nearest = torch.copysign(nearest, normal)
+    return (nearest * scale).reshape(values.shape)
+
+
+def _coded_half_step(values: torch.Tensor, dtype: str) -> torch.Tensor:
+    """The wider half of the gap around each value; the scale is the block's extreme, a code of its own."""
+    import torch
+
+    book = torch.tensor(sorted(set(CODEBOOKS[_CODED[dtype]])))
+    gaps = book.diff() / 2
+    wider = torch.cat((gaps[:1], torch.maximum(gaps[1:], gaps[:-1]), gaps[-1:]))
+    blocks = values.reshape(*values.shape[:-1], -1, LEGACY[dtype])
+    scale = blocks.abs().amax(-1, keepdim=True)
+    normal = blocks / torch.where(scale > 0, scale, torch.ones_like(scale))
+    nearest = torch.bucketize(normal.contiguous(), (book[1:] + book[:-1]) / 2)
+    half = wider[nearest] * scale + blocks.abs() * _HALF_ULP_F16
+    return half.reshape(values.shape)
+
+
+def _scaled_float_half_step(values: torch.Tensor, dtype: str) -> torch.Tensor:
+    """An upper bound for floats times an unknown scale: the significand of a value may be any.
+
+    Half a unit in the last place is at most |value| / 2^precision; below the normal numbers it is half of the
+    smallest magnitude under the same scale, which is at least one step. The quotient that was rounded may
+    have been a bf16 number itself.
+    """
+    import torch
+
+    size = values.abs()
+    rows, width = size.shape
+    columns = min(_scale_columns(dtype) or width, width)
+    padded = torch.nn.functional.pad(size, (0, -width % columns)).reshape(rows, -1, columns)
+    smallest = torch.where(padded > 0, padded, torch.full_like(padded, float("inf"))).amin(2, keepdim=True)
+    floor = torch.where(smallest.isfinite(), smallest, torch.zeros_like(smallest)) / 2
+    floor = floor.expand_as(padded).reshape(rows, -1)[:, :width]
+    half = torch.maximum(size / 2 ** PRECISION[dtype[:7]], floor) * 1.01 + size * 2.0**-8
+    if not dtype.endswith("-ROW"):
+        return half
+    exact = _known_scale_half_step(values, dtype[:7])
+    return torch.where(exact.isnan(), half, exact)
+
+
+def _known_scale_half_step(values: torch.Tensor, kind: str) -> torch.Tensor:
+    """Half a step of rows whose largest magnitude has the largest code; NaN in rows off that grid."""
+    import torch
+
+    top = {"F8_E4M3": 448.0, "F8_E5M2": 57344.0}[kind]
+    scale = values.abs().amax(1, keepdim=True) / top
+    codes = values / torch.where(scale > 0, scale, torch.ones_like(scale))
+    nearest = codes.to(torch.float8_e4m3fn if kind == "F8_E4M3" else torch.float8_e5m2).to(torch.float32)
+    fits = ((codes - nearest).abs() <= 1e-5 * codes.abs()).all(1, keepdim=True)
+    half = (half_ulp(nearest, kind) * 1.01 + codes.abs() * 2.0**-8) * scale
+    return torch.where(fits, half, torch.full_like(half, float("nan")))
+
+
+def _scale_columns(dtype: str) -> int | None:
+    """Columns that share a scale in a row; None for all of them."""
+    match = re.fullmatch(r"F8_E\dM\d-(?:BLOCK(?:\d+X(\d+))?|G(\d+))", dtype)
+    if match is None:
+        return None
+    return int(match[1] or match[2] or 128)

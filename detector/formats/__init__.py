@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from crawler.interface import ByteSource
 from detector.formats.gguf import GgufReader
+from detector.formats.hints import NO_HINTS, Hints, read_hints
 from detector.formats.peft import PeftReader, read_adapter_config
 from detector.formats.safetensors import SafetensorsReader, read_index
 from detector.interface import MalformedWeightsError, NoWeightsError, WeightReader
@@ -18,6 +19,8 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+CONFIGS = ("config.json", "quantize_config.json", "quant_config.json")
+"""Where a quantisation describes itself; the first that is there counts."""
 _GGUF_SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 _SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
 
@@ -45,7 +48,7 @@ def open_weights(files: Mapping[str, ByteSource]) -> WeightReader:
     """
     folder = _folder(files)
     if shards := _safetensors(folder):
-        return SafetensorsReader(shards)
+        return SafetensorsReader(shards, _hints(folder))
     ggufs = {path: source for path, source in folder.items() if _is_gguf(path)}
     if ggufs:
         largest = min(ggufs, key=lambda path: (-ggufs[path].size, path))
@@ -99,6 +102,12 @@ def _safetensors(folder: Mapping[str, ByteSource]) -> dict[str, ByteSource]:
     paths = sorted(path for path in folder if _is_full_safetensors(path))
     preferred = [path for path in paths if PurePosixPath(path).name.startswith("model")]
     return {path: folder[path] for path in preferred or paths}
+
+
+def _hints(folder: Mapping[str, ByteSource]) -> Hints:
+    by_name = {PurePosixPath(path).name: path for path in folder}
+    found = (read_hints(folder[by_name[name]]) for name in CONFIGS if name in by_name)
+    return next((hints for hints in found if hints.method or hints.bits or hints.block), NO_HINTS)
 
 
 def _is_full_safetensors(path: str) -> bool:

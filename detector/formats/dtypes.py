@@ -40,11 +40,15 @@ _TORCH = {
     "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
     "I64": "int64",
     "I32": "int32",
     "I16": "int16",
     "I8": "int8",
     "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
     "BOOL": "bool",
 }
 
@@ -62,14 +66,18 @@ def torch_dtype(name: str) -> torch.dtype:
 
     if name not in _TORCH:
         raise UnreadableTensorError(f"element type {name} is not decoded")
-    dtype = getattr(torch, _TORCH[name])
+    dtype = getattr(torch, _TORCH[name], None)  # the youngest types are missing in old torch
     if not isinstance(dtype, torch.dtype):
         raise UnreadableTensorError(f"element type {name} is not decoded")
     return dtype
 
 
 def from_bytes(data: bytes, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """A tensor that owns a copy of little-endian `data`."""
+    """A tensor that owns a copy of little-endian `data`.
+
+    Raises:
+        UnreadableTensorError: torch has no such type here.
+    """
     import torch
 
     kind = torch_dtype(dtype)

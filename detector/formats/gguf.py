@@ -12,6 +12,7 @@ from crawler.interface import ByteSource
 from detector.formats.dtypes import from_bytes
 from detector.formats.gguf_header import BLOCKS, GgufHeader, GgufTensor, read_gguf_header
 from detector.formats.names import canonical_gguf_name, is_buffer, module_of
+from detector.formats.views import Views
 from detector.interface import MalformedWeightsError, TensorInfo, UnreadableTensorError
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ _BLOCK_SHAPES = {name: (block, nbytes) for name, block, nbytes in BLOCKS.values(
 
 ROTATED_ARCHITECTURES = frozenset({"llama", "granite", "smollm3", "minicpm", "xverse", "deci", "arcee"})
 """Converters of these reorder the rows of q and k: interleaved instead of half-split rotary pairs."""
+
+SHIFTED_ARCHITECTURES = frozenset({"gemma", "gemma2", "gemma3"})
+"""Converters of these add one to the gains of every norm."""
 
 
 class GgufReader:
@@ -37,12 +41,19 @@ class GgufReader:
             MalformedWeightsError: the header is malformed.
         """
         self._source = source
+        self._views = Views(self)
         self.header: GgufHeader = read_gguf_header(source, path)
         self._bytes_read = self.header.nbytes
         self._places: dict[str, GgufTensor] = {}
+        found = self.header.get("general.architecture")
+        self._architecture = found if isinstance(found, str) else ""
         for tensor in self.header.tensors:
-            if not is_buffer(tensor.name):
-                self._places[canonical_gguf_name(tensor.name)] = tensor
+            if is_buffer(tensor.name):
+                continue
+            name = canonical_gguf_name(tensor.name, self._architecture)
+            if name in self._places:
+                raise MalformedWeightsError(f"{path}: two tensors are {name[:120]}")
+            self._places[name] = tensor
         self._infos = {
             name: TensorInfo(name, place.dtype, place.shape, place.nbytes)
             for name, place in sorted(self._places.items())
@@ -69,22 +80,29 @@ class GgufReader:
 
     def values(self, name: str) -> torch.Tensor:
         """Values of one tensor in transformers' row order, dequantised to float32 if need be."""
-        return self.band(name, 0, self._places[name].shape[0])
+        return self.band(name, 0, self._views.shape(name)[0])
 
     def band(self, name: str, first_row: int, rows: int) -> torch.Tensor:
         """Rows of one tensor in transformers' row order."""
+        if name not in self._places:
+            return self._views.band(name, first_row, rows)
         place = self._places[name]
         first = min(max(first_row, 0), place.shape[0])
         last = min(max(first_row + rows, first), place.shape[0])
         head = self._rotary_head(name, place)
         if head == 0:
-            return self._rows(place, first, last)
+            rows_read = self._rows(place, first, last)
+            return rows_read - 1 if self._is_shifted(name) else rows_read
         start, end = first // head * head, -(-last // head) * head
         return _half_split(self._rows(place, start, end), head)[first - start : last - start]
 
+    def slab(self, name: str, index: int, first_row: int, rows: int) -> torch.Tensor:
+        """`values(name)[index, first_row : first_row + rows]` of a stack of matrices."""
+        return self.band(name, index, 1)[0, first_row : first_row + rows]
+
     def _rotary_head(self, name: str, place: GgufTensor) -> int:
         """Rows a rotary head has in a reordered tensor; 0 when its rows are in transformers' order."""
-        architecture = self.header.get("general.architecture")
+        architecture = self._architecture
         module = module_of(name)
         if architecture not in ROTATED_ARCHITECTURES or module not in {"q_proj", "k_proj"}:
             return 0
@@ -96,6 +114,10 @@ class GgufReader:
         if heads <= 0 or place.shape[0] % (2 * heads):
             raise MalformedWeightsError(f"{name}: {place.shape[0]} rows are not {heads} rotary heads")
         return place.shape[0] // heads
+
+    def _is_shifted(self, name: str) -> bool:
+        """Gemma's gains are stored as differences from one; its converter adds it."""
+        return self._architecture in SHIFTED_ARCHITECTURES and name.endswith("norm.weight")
 
     def _rows(self, place: GgufTensor, first: int, last: int) -> torch.Tensor:
         width = place.nbytes // place.shape[0]

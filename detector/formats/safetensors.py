@@ -8,10 +8,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from crawler.interface import ByteSource
-from detector.formats.dtypes import from_bytes
+from detector.formats.awq import Awq
+from detector.formats.encoded import Encoded
+from detector.formats.encodings import find_encoded
+from detector.formats.gptq import Gptq
+from detector.formats.hints import NO_HINTS, Hints
 from detector.formats.names import canonical_names
-from detector.formats.safetensors_header import StoredTensor, read_header
-from detector.interface import MalformedWeightsError, TensorInfo, UnreadableTensorError
+from detector.formats.safetensors_header import StoredTensor
+from detector.formats.stored import StoredFiles
+from detector.formats.views import Views
+from detector.interface import MalformedWeightsError, TensorInfo
 
 if TYPE_CHECKING:
     import torch
@@ -21,80 +27,91 @@ MAX_INDEX = 16 << 20
 
 
 class SafetensorsReader:
-    """A `WeightReader` over safetensors files: headers are read at once, tensors when they are asked for."""
+    """A `WeightReader` over safetensors files: headers are read at once, tensors when they are asked for.
+
+    Tensors that a quantisation layout stores in parts appear once, under the name and with the shape of the
+    tensor they stand for.
+    """
 
     format = "safetensors"
 
-    def __init__(self, files: Mapping[str, ByteSource]) -> None:
+    def __init__(self, files: Mapping[str, ByteSource], hints: Hints = NO_HINTS) -> None:
         """Read and check the headers of `files`.
 
         Raises:
-            MalformedWeightsError: a header is malformed, or two files hold the same tensor.
+            MalformedWeightsError: a header is malformed, two files hold the same tensor, or the parts of a
+                quantised tensor contradict each other.
         """
-        self._files = dict(sorted(files.items()))
-        self._places: dict[str, tuple[ByteSource, StoredTensor]] = {}
-        self._bytes_read = 0
-        digests = []
-        stored: dict[str, tuple[ByteSource, StoredTensor]] = {}
-        for path, source in self._files.items():
-            header = read_header(source, path)
-            self._bytes_read += header.nbytes
-            digests.append(header.digest)
-            for tensor in header.tensors:
-                if tensor.name in stored:
-                    raise MalformedWeightsError(f"{path}: tensor {tensor.name[:120]} is in two files")
-                stored[tensor.name] = (source, tensor)
-        for name, canonical in canonical_names(stored).items():
-            self._places[canonical] = stored[name]
-        self._headers = tuple(sorted(digests))
-        self._infos = {
-            name: TensorInfo(name, place.dtype, place.shape, place.nbytes)
-            for name, (_, place) in sorted(self._places.items())
-        }
+        self._files = StoredFiles(files)
+        self._views = Views(self)
+        encoded, used = find_encoded(self._files, hints)
+        plain = self._files.tensors.keys() - used
+        self._plain: dict[str, StoredTensor] = {}
+        self._encoded: dict[str, Encoded] = {}
+        for name, canonical in canonical_names(sorted({*plain, *encoded})).items():
+            if name in encoded:
+                self._encoded[canonical] = encoded[name]
+            else:
+                self._plain[canonical] = self._files.tensors[name]
+        self._infos = {name: self._info(name) for name in sorted({*self._plain, *self._encoded})}
+
+    def _info(self, name: str) -> TensorInfo:
+        if name in self._plain:
+            place = self._plain[name]
+            return TensorInfo(name, place.dtype, place.shape, place.nbytes)
+        encoded = self._encoded[name]
+        nbytes = sum(self._files.tensors[part].nbytes for part in encoded.parts)
+        return TensorInfo(name, encoded.dtype, encoded.shape, nbytes)
 
     @property
     def headers(self) -> tuple[str, ...]:
         """SHA-256 of each file's header, sorted."""
-        return self._headers
+        return self._files.headers
 
     @property
     def bytes_read(self) -> int:
         """Bytes read so far."""
-        return self._bytes_read
+        return self._files.bytes_read
 
     def tensors(self) -> Mapping[str, TensorInfo]:
         """All tensors, from the headers."""
         return self._infos
 
     def raw(self, name: str) -> bytes:
-        """Stored bytes of one tensor."""
-        source, place = self._places[name]
-        return self._read(source, place.offset, place.nbytes)
+        """Stored bytes of one tensor; of a quantised one, its parts one after the other."""
+        if name in self._encoded:
+            return b"".join(self._files.raw(part) for part in self._encoded[name].parts)
+        return self._files.raw(self._plain[name].name)
 
     def values(self, name: str) -> torch.Tensor:
-        """Values of one tensor in its stored dtype."""
-        place = self._places[name][1]
-        return from_bytes(self.raw(name), place.dtype, place.shape)
+        """Values of one tensor in its stored dtype, float32 if it is quantised."""
+        if name in self._plain:
+            return self._files.tensor(self._plain[name].name)
+        return self.band(name, 0, self._views.shape(name)[0])
 
     def band(self, name: str, first_row: int, rows: int) -> torch.Tensor:
-        """Rows of one tensor; row-major storage makes them one range."""
-        source, place = self._places[name]
-        if not place.shape:
-            raise UnreadableTensorError(f"{name} is a scalar")
-        first = min(max(first_row, 0), place.shape[0])
-        last = min(max(first_row + rows, first), place.shape[0])
-        width = place.nbytes // max(place.shape[0], 1)
-        if width * place.shape[0] != place.nbytes:
-            raise UnreadableTensorError(f"{name}: rows do not end on a byte")
-        data = self._read(source, place.offset + first * width, (last - first) * width)
-        return from_bytes(data, place.dtype, (last - first, *place.shape[1:]))
+        """Rows of one tensor: one range, but for GPTQ and AWQ, which pack across rows and are read whole."""
+        if name in self._plain:
+            return self._files.band(self._plain[name].name, first_row, first_row + rows)
+        if name not in self._encoded:
+            return self._views.band(name, first_row, rows)
+        encoded = self._encoded[name]
+        first = min(max(first_row, 0), encoded.shape[0])
+        last = min(max(first_row + rows, first), encoded.shape[0])
+        return encoded.rows(self._files, first, last)
 
-    def _read(self, source: ByteSource, offset: int, length: int) -> bytes:
-        if length == 0:
-            return b""
-        data = source.read(offset, length)
-        self._bytes_read += length
-        return data
+    def band_bytes(self, name: str, rows: int) -> int:
+        """Bytes that a band of so many rows costs: all of the tensor where a layout packs across rows."""
+        info = self._infos[name]
+        if isinstance(self._encoded.get(name), Gptq | Awq):
+            return info.nbytes
+        return info.nbytes * min(rows, info.shape[0]) // max(info.shape[0], 1) if info.shape else info.nbytes
+
+    def slab(self, name: str, index: int, first_row: int, rows: int) -> torch.Tensor:
+        """`values(name)[index, first_row : first_row + rows]` of a stack of matrices."""
+        if name in self._plain:
+            return self._files.slab(self._plain[name].name, index, first_row, first_row + rows)
+        return self.band(name, index, 1)[0, first_row : first_row + rows]
 
 
 def read_index(source: ByteSource, path: str) -> tuple[str, ...]:

@@ -1,0 +1,164 @@
+"""Parts of a stored tensor under a name of their own: what one checkpoint fuses, another stores apart.
+
+A view is named `source@operation`, and may be the source of another:
+
+    rows:a:b       rows a to b
+    every:n:k      rows k, k+n, k+2n…
+    heads:h:n:k    of rows laid out as (h, n, d), the k-th of n in each head: GPT-NeoX's query_key_value
+    index:e        slice e of a stored stack, such as one expert of many
+    T              transposed
+
+Every reader understands these names; a tensor that is stored under such a name comes before a view.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from detector.interface import TensorInfo
+
+if TYPE_CHECKING:
+    import torch
+
+_VIEW = re.compile(
+    r"(?P<inner>.+)@(?P<kind>rows:\d{1,12}:\d{1,12}|every:\d{1,3}:\d{1,3}|heads:\d{1,6}:\d{1,3}:\d{1,3}|index:\d{1,6}|T)"
+)
+_PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
+
+Operation = tuple[str, tuple[int, ...]]
+
+
+class _Source(Protocol):
+    """The part of a reader that views need."""
+
+    def tensors(self) -> Mapping[str, TensorInfo]: ...
+
+    def band(self, name: str, first_row: int, rows: int) -> torch.Tensor: ...
+
+    def slab(self, name: str, index: int, first_row: int, rows: int) -> torch.Tensor:
+        """`values(name)[index, first_row : first_row + rows]`."""
+        ...
+
+
+def view(info: TensorInfo, *operations: str) -> TensorInfo:
+    """The tensor that these operations make of `info`, such as `rows:0:64`.
+
+    Raises:
+        ValueError: they do not fit its shape.
+    """
+    name, shape = info.name, info.shape
+    for operation in operations:
+        name = f"{name}@{operation}"
+        shape = _shape_after(shape, _operation(operation))
+    # Groups of a quantisation run along stored rows: of a transposed tensor the step is not known.
+    dtype = f"{info.dtype}-T" if "T" in operations and info.dtype not in _PLAIN else info.dtype
+    nbytes = info.nbytes * math.prod(shape) // max(math.prod(info.shape), 1)
+    return TensorInfo(name, dtype, shape, nbytes)
+
+
+def base_name(name: str) -> str:
+    """The stored tensor that a view is made of; the name itself if it is none."""
+    while match := _VIEW.fullmatch(name):
+        name = match["inner"]
+    return name
+
+
+class Views:
+    """Reads views of one reader's tensors, and keeps the last matrix that had to be transposed."""
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self._kept: tuple[str, torch.Tensor] | None = None
+
+    def band(self, name: str, first_row: int, rows: int) -> torch.Tensor:
+        """Rows of a view.
+
+        Raises:
+            KeyError: the name is no view of a tensor that is there.
+        """
+        shape = self.shape(name)
+        first = min(max(first_row, 0), shape[0])
+        return self._rows(name, first, min(max(first_row + rows, first), shape[0]))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor or of a view.
+
+        Raises:
+            KeyError: neither.
+        """
+        if (info := self._source.tensors().get(name)) is not None:
+            return info.shape
+        match = _VIEW.fullmatch(name)
+        if match is None:
+            raise KeyError(name)
+        try:
+            return _shape_after(self.shape(match["inner"]), _operation(match["kind"]))
+        except ValueError as error:
+            raise KeyError(name) from error
+
+    def _rows(self, name: str, first: int, last: int) -> torch.Tensor:
+        match = None if name in self._source.tensors() else _VIEW.fullmatch(name)
+        if match is None:
+            return self._source.band(name, first, last - first)
+        inner, (kind, numbers) = match["inner"], _operation(match["kind"])
+        if kind == "rows":
+            return self._rows(inner, first + numbers[0], last + numbers[0])
+        if kind == "index":
+            return self._source.slab(inner, numbers[0], first, last - first)
+        if kind == "every":
+            step, offset = numbers
+            end = offset + step * last if last == first else offset + step * (last - 1) + 1
+            return self._rows(inner, offset + step * first, end)[::step]
+        if kind == "heads":
+            return self._heads(inner, numbers, first, last)
+        return self._transposed(inner)[first:last]
+
+    def _heads(self, inner: str, numbers: tuple[int, ...], first: int, last: int) -> torch.Tensor:
+        heads, parts, which = numbers
+        height, *rest = self.shape(inner)
+        size = height // (heads * parts)
+        low, high = first // size, -(-last // size)
+        rows = self._rows(inner, low * parts * size, high * parts * size)
+        own = rows.reshape(high - low, parts, size, *rest)[:, which].reshape((high - low) * size, *rest)
+        return own[first - low * size : last - low * size]
+
+    def _transposed(self, inner: str) -> torch.Tensor:
+        if self._kept is None or self._kept[0] != inner:
+            self._kept = None  # the old one is freed before the new one is read
+            self._kept = (inner, self._rows(inner, 0, self.shape(inner)[0]).T.contiguous())
+        return self._kept[1]
+
+
+def _operation(text: str) -> Operation:
+    kind, *numbers = text.split(":")
+    return kind, tuple(int(number) for number in numbers)
+
+
+def _shape_after(shape: tuple[int, ...], operation: Operation) -> tuple[int, ...]:
+    """Shape after an operation.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    kind, numbers = operation
+    height, rest = (shape[0], shape[1:]) if shape else (0, ())
+    if kind == "rows" and numbers[0] < numbers[1] <= height:
+        return (numbers[1] - numbers[0], *rest)
+    if kind == "index" and len(shape) == 3 and numbers[0] < height:
+        return rest
+    if kind == "every" and numbers[0] > numbers[1] and height and height % numbers[0] == 0:
+        return (height // numbers[0], *rest)
+    if (
+        kind == "heads"
+        and numbers[2] < numbers[1]
+        and numbers[0]
+        and height
+        and height % (numbers[0] * numbers[1]) == 0
+    ):
+        return (height // numbers[1], *rest)
+    if kind == "T" and len(shape) == 2:
+        return (shape[1], shape[0])
+    raise ValueError(f"{kind} does not fit {shape}")
