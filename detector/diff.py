@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 from detector.compare import VIA, Comparison, compare_pair
+from detector.content import match_by_content
 from detector.edits.adapter import adapter_lineage, find_adapter
 from detector.edits.container import find_container
 from detector.edits.context import Context
@@ -82,6 +83,7 @@ def diff_weights(
     lineage = judge_lineage(*bands, layers or {layer: layer for layer in bands[1].layers})
     surgery = find_layer_surgery(layers, _layer_count(original), _layer_count(fork)) if layers else ()
     pairing = pair_tensors(original.tensors(), fork.tensors(), layers if surgery else None)
+    pairing = match_by_content(pairing, original, fork)
     if not pairing.pairs and not pairing.reshaped:
         raise NothingComparedError("the two checkpoints share no tensor name")
     context = Context(original, fork, pairing, _compare(pairing, original, fork, progress))

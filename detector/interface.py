@@ -220,6 +220,10 @@ class WeightReader(Protocol):
         """
         ...
 
+    def band_bytes(self, name: str, rows: int) -> int:
+        """Bytes that `band` reads for so many rows: all of the tensor where a layout packs across rows."""
+        ...
+
     def values(self, name: str) -> torch.Tensor:
         """Values of one tensor in its stored dtype, or dequantised to float32 when it is quantised.
 

@@ -113,12 +113,13 @@ def _lineage(original: WeightReader, fork: WeightReader, budget: int) -> Lineage
     module = shared_module(original, fork)
     infos = [info for name, info in fork.tensors().items() if f".{module}." in name and len(info.shape) == 2]
     layers = sorted({layer for info in infos if (layer := layer_of(info.name)) is not None})
-    width = max((info.nbytes // info.shape[0] for info in infos), default=0)
     rows, count = LINEAGE_ROWS[-1], min(len(layers), LINEAGE_LAYERS)
-    for candidate in LINEAGE_ROWS:
-        if candidate * width * (count + 2) <= budget:
-            rows = candidate
+    for rows in LINEAGE_ROWS:
+        cost = max((fork.band_bytes(info.name, rows) for info in infos), default=0)
+        if cost * (count + 2) <= budget:
             break
+    else:  # a band of some quantisations is the whole matrix: fewer of them, and one at least
+        count = min(count, max(1, budget // max(cost, 1) - 2))
     chosen = [layers[index * len(layers) // count] for index in range(count)]
     bands = sample_bands(original, fork, rows, chosen)
     return judge_lineage(*bands, {layer: layer for layer in chosen})
@@ -128,7 +129,7 @@ def _read_bands(pairing: Pairing, original: WeightReader, fork: WeightReader, bu
     import torch
 
     pairs = [pair for pair in pairing.pairs if pair.fork.shape and 0 not in pair.fork.shape]
-    plan, stride = _plan(pairs, budget)
+    plan, stride = _plan(pairs, fork, budget)
     changed, unchanged, writers = list[Pair](), list[Pair](), list[_BandChange]()
     for pair in pairs[::stride]:
         try:
@@ -144,19 +145,17 @@ def _read_bands(pairing: Pairing, original: WeightReader, fork: WeightReader, bu
     return _Bands(tuple(changed), tuple(unchanged), tuple(writers))
 
 
-def _plan(pairs: list[Pair], budget: int) -> tuple[tuple[int, int], int]:
+def _plan(pairs: list[Pair], fork: WeightReader, budget: int) -> tuple[tuple[int, int], int]:
     """Rows a band, and which share of the tensors to read, for the budget."""
     for plan in ROWS:
-        if _cost(pairs, plan) <= budget:
+        if _cost(pairs, fork, plan) <= budget:
             return plan, 1
     smallest = ROWS[-1]
-    return smallest, max(1, math.ceil(_cost(pairs, smallest) / max(budget, 1)))
+    return smallest, max(1, math.ceil(_cost(pairs, fork, smallest) / max(budget, 1)))
 
 
-def _cost(pairs: list[Pair], plan: tuple[int, int]) -> int:
-    return sum(
-        rows * (pair.fork.nbytes // pair.fork.shape[0]) for pair in pairs for _, rows in _places(pair, plan)
-    )
+def _cost(pairs: list[Pair], fork: WeightReader, plan: tuple[int, int]) -> int:
+    return sum(fork.band_bytes(pair.fork.name, rows) for pair in pairs for _, rows in _places(pair, plan))
 
 
 def _places(pair: Pair, plan: tuple[int, int]) -> list[tuple[int, int]]:

@@ -210,5 +210,5 @@ def _add_deltas(model: PreTrainedModel, adapter: PeftReader) -> None:
         if adapter.shape(name) != tuple(target.shape):
             raise ForkMisfitError(f"the adapter changes {name[:100]} in another shape")
         with torch.no_grad():
-            merged = target.float() + adapter.delta(name).to(target.device)
+            merged = target.float() + adapter.delta(name, target.float().cpu()).to(target.device)
             target.copy_(_finite(name, merged, target.dtype))

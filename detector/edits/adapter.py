@@ -81,10 +81,18 @@ def _apply(pair: Pair, original: WeightReader, adapter: PeftReader) -> _Applied:
     import torch
 
     weights = original.values(pair.original.name).to(torch.float32)
-    left, right = adapter.factors(pair.name)
-    if pair.module == "embed_tokens":
-        weights, left, right = weights.T, right.T, left.T
-    basis, triangle = torch.linalg.qr(left)
+    turned = pair.module == "embed_tokens"
+    if adapter.is_dora(pair.name):  # lengths of rows change too, so that the change has full rank
+        change = adapter.delta(pair.name, weights)
+        basis, triangle = torch.linalg.qr(change.T if turned else change)
+        right = torch.eye(triangle.shape[1])
+    else:
+        left, right = adapter.factors(pair.name)
+        if turned:
+            left, right = right.T, left.T
+        basis, triangle = torch.linalg.qr(left)
+    if turned:
+        weights = weights.T
     inner, values, outer = torch.linalg.svd(triangle @ right, full_matrices=False)
     norm = values.norm().item()
     alignment, direction = 0.0, None

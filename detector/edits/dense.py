@@ -54,6 +54,8 @@ def find_unexplained(context: Context) -> tuple[Edit, ...]:
         )
     if broken:
         edits.append(_unknown("non-finite-tensors", len(broken), "hold infinities or no numbers"))
+    if unpaired := context.pairing.unmeasured:
+        edits.append(_unknown("unpaired-tensors", len(unpaired), unpaired[0].reason))
     vectors = [c for c in context.changed() if not c.pair.is_matrix]
     if vectors and not context.changed_matrices():
         edits.append(_vectors(vectors))

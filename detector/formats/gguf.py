@@ -96,6 +96,12 @@ class GgufReader:
         start, end = first // head * head, -(-last // head) * head
         return _half_split(self._rows(place, start, end), head)[first - start : last - start]
 
+    def band_bytes(self, name: str, rows: int) -> int:
+        """Bytes of so many rows, to the nearest row."""
+        info = self._infos[name]
+        height = info.shape[0] if info.shape else 1
+        return info.nbytes * min(rows, height) // max(height, 1)
+
     def slab(self, name: str, index: int, first_row: int, rows: int) -> torch.Tensor:
         """`values(name)[index, first_row : first_row + rows]` of a stack of matrices."""
         return self.band(name, index, 1)[0, first_row : first_row + rows]

@@ -133,5 +133,5 @@ class StoredFiles:
 def _read_many(source: ByteSource, places: Sequence[tuple[int, int]]) -> list[bytes]:
     """Many small ranges; sources other than the crawler's need not have a way to join them."""
     if hasattr(source, "read_many"):
-        return source.read_many(places)
+        return list[bytes](source.read_many(places))
     return [source.read(offset, length) for offset, length in places]

@@ -80,7 +80,7 @@ def folder_files(folder: Path) -> dict[str, ByteSource]:
     Raises:
         NoWeightsError: there are none.
     """
-    wanted = ("*.safetensors", "*.gguf", "adapter_config.json", "model.safetensors.index.json")
+    wanted = ("*.safetensors", "*.gguf", "adapter_config.json", "config.json", "model.safetensors.index.json")
     paths = sorted({path for pattern in wanted for path in folder.glob(pattern)})
     if not any(path.suffix in (".safetensors", ".gguf") for path in paths):
         raise NoWeightsError(f"{folder} holds no safetensors or GGUF file")

@@ -9,7 +9,8 @@ from detector.interface import NoWeightsError
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_INDEX = "model.safetensors.index.json"
+_BESIDE = ("model.safetensors.index.json", "config.json")
+"""The index of the shards, and what says how packed ones are read."""
 
 
 def weight_files(snapshot: Snapshot) -> tuple[RepoFile, ...]:
@@ -26,7 +27,7 @@ def weight_files(snapshot: Snapshot) -> tuple[RepoFile, ...]:
         return tuple(file for file in root if file.path in (ADAPTER_CONFIG, ADAPTER_WEIGHTS))
     shards = tuple(file for file in root if file.path.endswith(".safetensors"))
     if shards:
-        return shards + tuple(file for file in root if file.path == _INDEX)
+        return shards + tuple(file for file in root if file.path in _BESIDE)
     ggufs = [file for file in snapshot.files if file.path.lower().endswith(".gguf")]
     if ggufs:
         return (max(ggufs, key=lambda file: (file.size, file.path)),)

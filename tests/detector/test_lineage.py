@@ -113,9 +113,9 @@ def test_no_layers_say_nothing() -> None:
 
 @given(trials=st.integers(1, 300), share=st.floats(0, 1), k=st.integers(2, 64))
 def test_binomial_tail_is_scipys(trials: int, share: float, k: int) -> None:
-    """The tail probability agrees with scipy's wherever that one is representable."""
+    """The tail probability agrees with scipy's down to 1e-200; beyond, scipy loses digits."""
     successes = round(share * trials)
     ours, reference = log10_binomial_tail(successes, trials, 1 / k), binom.sf(successes - 1, trials, 1 / k)
-    if reference > 1e-290:
+    if reference > 1e-200:
         assert ours == pytest.approx(math.log10(reference), abs=1e-6)
     assert -300 <= ours <= 0
