@@ -12,7 +12,10 @@ from dataclasses import astuple, dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import NewType, Protocol
+from typing import TYPE_CHECKING, NewType, Protocol
+
+if TYPE_CHECKING:
+    from crawler.dataset import DatasetPath
 
 RepoId = NewType("RepoId", str)
 """`namespace/name`, as `parse_repo_id` accepted it."""
@@ -291,6 +294,10 @@ class Hub(Protocol):
 
     def open(self, snapshot: Snapshot, path: str) -> RangeSource:
         """Ranged reads of one file, without downloading it."""
+        ...
+
+    def dataset_file(self, file: DatasetPath) -> tuple[Commit, RangeSource]:
+        """Pin one large file of a dataset, without downloading it."""
         ...
 
     def tensor_headers(self, snapshot: Snapshot) -> Mapping[str, bytes]:

@@ -28,7 +28,8 @@ tags = ["heretic", "abliterated", "uncensored", "decensored"]
 channels = ["declared", "tag", "name", "statement", "namespace", "shape"]
 cards = 10000                  # model cards read in one crawl; the rest is the next one's
 # refresh_calls = 20           # looks at known forks by name; default: 20, or one for each hundred known
-# bulk = "models.parquet"      # a dump of the Hub's model table to start from (needs pyarrow)
+# bulk = "models.parquet"      # a dump of the Hub's models to start from (needs pyarrow), or one on the Hub:
+# bulk = "hf://datasets/cfahlgren1/hub-stats/models.parquet"    # of which only a few columns are read
 
 [evaluation]
 device = "auto"                # auto, cpu or cuda
