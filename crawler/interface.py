@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NewType, Protocol
 
 if TYPE_CHECKING:
     from crawler.dataset import DatasetPath
+    from crawler.xet import Term
 
 RepoId = NewType("RepoId", str)
 """`namespace/name`, as `parse_repo_id` accepted it."""
@@ -302,6 +303,10 @@ class Hub(Protocol):
 
     def tensor_headers(self, snapshot: Snapshot) -> Mapping[str, bytes]:
         """Safetensors header JSON by file: one call for a sharded model, else one read a file."""
+        ...
+
+    def xet_terms(self, snapshot: Snapshot, path: str) -> tuple[Term, ...] | None:
+        """How the Hub's store puts a file together, see `xet`; None when it does not say."""
         ...
 
     def download(self, snapshot: Snapshot, path: str, progress: Progress = ignore_progress) -> Path:

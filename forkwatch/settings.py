@@ -46,6 +46,8 @@ class HubSettings(_Section):
     """Of downloaded files; those that were used longest ago go first."""
     repo_budget_gb: float = Field(default=500.0, gt=0)
     """Of files that any one repository may cost in one run."""
+    xet: bool = False
+    """Ask the Hub's content-addressed store which bytes of a changed weight file are the release's."""
 
 
 class CrawlSettings(_Section):

@@ -22,6 +22,7 @@ retries = 5
 free_space_floor_gb = 2        # never fill the disk below this
 cache_quota_gb = 500           # of downloaded files; those used longest ago go first
 repo_budget_gb = 500           # of files that any one repository may cost in one run
+xet = false                    # ask the Hub's storage which bytes of changed weight files are the release's
 
 [crawl]
 tags = ["heretic", "abliterated", "uncensored", "decensored"]
