@@ -38,6 +38,7 @@ from crawler.interface import (
 from crawler.parse import RepoInfo, repo_info, repo_summary
 
 if TYPE_CHECKING:
+    from crawler.dataset import DatasetPath
     from crawler.remote import Location
     from crawler.xet import Term
 
@@ -227,6 +228,17 @@ class HubClient(Hub):
         from crawler.remote import RemoteFile
 
         return RemoteFile(self._location(snapshot, path))
+
+    def dataset_file(self, file: DatasetPath) -> tuple[Commit, RangeSource]:
+        """Pin one file of a dataset: one call, of the resolvers' quota.
+
+        Raises:
+            BadAnswerError: it is no large file, or the Hub does not say.
+            CrawlerError: see `errors_map`.
+        """
+        from crawler.dataset import pin
+
+        return pin(self._session, file, self._budget)
 
     def tensor_headers(self, snapshot: Snapshot) -> Mapping[str, bytes]:
         """Safetensors header JSON by file: one or two calls for a sharded model, else one read a file.

@@ -12,7 +12,11 @@ from dataclasses import astuple, dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import NewType, Protocol
+from typing import TYPE_CHECKING, NewType, Protocol
+
+if TYPE_CHECKING:
+    from crawler.dataset import DatasetPath
+    from crawler.xet import Term
 
 RepoId = NewType("RepoId", str)
 """`namespace/name`, as `parse_repo_id` accepted it."""
@@ -293,8 +297,16 @@ class Hub(Protocol):
         """Ranged reads of one file, without downloading it."""
         ...
 
+    def dataset_file(self, file: DatasetPath) -> tuple[Commit, RangeSource]:
+        """Pin one large file of a dataset, without downloading it."""
+        ...
+
     def tensor_headers(self, snapshot: Snapshot) -> Mapping[str, bytes]:
         """Safetensors header JSON by file: one call for a sharded model, else one read a file."""
+        ...
+
+    def xet_terms(self, snapshot: Snapshot, path: str) -> tuple[Term, ...] | None:
+        """How the Hub's store puts a file together, see `xet`; None when it does not say."""
         ...
 
     def download(self, snapshot: Snapshot, path: str, progress: Progress = ignore_progress) -> Path:

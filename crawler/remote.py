@@ -54,15 +54,26 @@ class Location:
     Threads share it: whatever their number, one of them asks the Hub, and all get its answer or its failure.
     """
 
-    def __init__(self, session: Session, snapshot: Snapshot, file: RepoFile, budget: ByteBudget) -> None:
+    def __init__(
+        self, session: Session, snapshot: Snapshot, file: RepoFile, budget: ByteBudget, *, prefix: str = ""
+    ) -> None:
+        """Ask nobody yet.
+
+        Args:
+            session: to the Hub.
+            snapshot: the repository at a commit.
+            file: one of it.
+            budget: of all files.
+            prefix: of the repository in addresses: `datasets/`, or nothing for a model.
+        """
         self.session = session
         self.snapshot = snapshot
         self.file = file
         self.budget = budget
-        self.about = f"{snapshot.repo}@{snapshot.commit[:12]} {ascii(file.path)[1:-1]}"
+        self.about = f"{prefix}{snapshot.repo}@{snapshot.commit[:12]} {ascii(file.path)[1:-1]}"
         self._commit = snapshot.commit
         self._at_home = _Address(
-            f"{session.endpoint}/{snapshot.repo}/resolve/{snapshot.commit}/{quote(file.path)}"
+            f"{session.endpoint}/{prefix}{snapshot.repo}/resolve/{snapshot.commit}/{quote(file.path)}"
         )
         self.xet_hash = ""
         """What the Hub last told of the file's name in its content-addressed store: hostile text."""

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -15,6 +15,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from crawler.dataset import InvalidDatasetPathError, parse_dataset_path
 from forkwatch.errors import SettingsError
 from forkwatch.state import find_state_dir
 
@@ -23,6 +24,11 @@ DEMO_ENDPOINT = "demo"
 
 ChannelName = Literal["declared", "tag", "name", "statement", "namespace", "shape"]
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def is_remote(place: str) -> bool:
+    """Whether text names something by a URL, rather than a file on the disk."""
+    return "://" in place
 
 
 class _Section(BaseModel):
@@ -40,6 +46,8 @@ class HubSettings(_Section):
     """Of downloaded files; those that were used longest ago go first."""
     repo_budget_gb: float = Field(default=500.0, gt=0)
     """Of files that any one repository may cost in one run."""
+    xet: bool = False
+    """Ask the Hub's content-addressed store which bytes of a changed weight file are the release's."""
 
 
 class CrawlSettings(_Section):
@@ -51,8 +59,20 @@ class CrawlSettings(_Section):
     """Cards read in one crawl."""
     refresh_calls: int | None = Field(default=None, ge=0)
     """Calls to look at known forks by name; None: 20, or one for each hundred known."""
-    bulk: Path | None = None
-    """A dump of the Hub's model table (Parquet) to start from."""
+    bulk: str | None = None
+    """A dump of the Hub's model table (Parquet) to start from: a file, or `hf://datasets/org/name/path`."""
+
+    @field_validator("bulk")
+    @classmethod
+    def _is_a_place(cls, value: str | None) -> str | None:
+        """A file on the Hub is named as one; that a file on the disk is there is seen when it is read."""
+        if value is None or not is_remote(value):
+            return value
+        try:
+            parse_dataset_path(value)
+        except InvalidDatasetPathError as error:
+            raise ValueError(f"{error}. {error.tip}") from error
+        return value
 
 
 class EvaluationSettings(_Section):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reports import charts, markdown
@@ -20,15 +21,13 @@ from reports.routes import (
 )
 from reports.scan import ScanDocument
 from reports.summary import (
+    Past,
     attention,
     attention_count,
-    first_verdict,
     former_names,
     funnel,
     gone,
-    history_of,
     sorted_gaps,
-    verdict_since,
     weeks,
 )
 from reports.tree import branches
@@ -43,6 +42,8 @@ class _Site:
 
     view: SiteView
     routes: Routes
+    folders: Mapping[str, Sequence[tuple[str, str]]]
+    """By repository: key of each release that it was compared with, and the folder of that page."""
 
     def page(self, template: str, path: str, **values: object) -> tuple[str, str]:
         """Render one page at `path`."""
@@ -67,7 +68,7 @@ class _Site:
 
 def pages(view: SiteView) -> Iterator[tuple[str, str]]:
     """Path and HTML of every page."""
-    site = _Site(view, routes(view))
+    site = _site(view)
     yield _index(site)
     yield site.page("guide.html", "how-to-read.html")
     findings = sorted(view.findings, key=lambda finding: finding.id)
@@ -75,11 +76,23 @@ def pages(view: SiteView) -> Iterator[tuple[str, str]]:
     for finding in findings:
         yield _finding(site, finding)
     for release in sorted_releases(view):
-        yield _release(site, release)
+        past, replaced = Past(release), sorted_replaced(release)
+        yield _release(site, release, past)
+        formers: defaultdict[str, list[ReplacedFork]] = defaultdict(list)
+        for former in replaced:
+            formers[former.scan.repo].append(former)
         for scan in sorted_scans(release):
-            yield _fork(site, release, scan)
-        for former in sorted_replaced(release):
+            yield _fork(site, release, past, scan, formers.get(scan.repo, []))
+        for former in replaced:
             yield _former(site, release, former)
+
+
+def _site(view: SiteView) -> _Site:
+    found = routes(view)
+    folders: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for (key, name), folder in found.forks.items():
+        folders[name].append((key, folder))
+    return _Site(view, found, folders)
 
 
 def _index(site: _Site) -> tuple[str, str]:
@@ -97,13 +110,13 @@ def _index(site: _Site) -> tuple[str, str]:
     )
 
 
-def _release(site: _Site, release: ReleaseView) -> tuple[str, str]:
+def _release(site: _Site, release: ReleaseView, past: Past) -> tuple[str, str]:
     scans = sorted_scans(release)
     return site.page(
         "release.html",
         site.routes.release(release),
         release=release,
-        rows=[(scan, first_verdict(release, scan)) for scan in scans],
+        rows=[(scan, past.first_verdict(scan)) for scan in scans],
         bar=charts.verdict_bar(scans),
         funnel=funnel([release]),
         weeks=weeks(release),
@@ -115,24 +128,29 @@ def _release(site: _Site, release: ReleaseView) -> tuple[str, str]:
     )
 
 
-def _fork(site: _Site, release: ReleaseView, scan: ScanDocument) -> tuple[str, str]:
+def _fork(
+    site: _Site, release: ReleaseView, past: Past, scan: ScanDocument, formers: list[ReplacedFork]
+) -> tuple[str, str]:
     return _fork_page(
         site,
         release,
+        past,
         scan,
         site.routes.fork_page(release, scan.repo),
         document=site.routes.document(release, scan.repo),
-        history=history_of(release, scan.repo),
+        history=past.history(scan.repo),
         former=None,
-        formers=[former for former in sorted_replaced(release) if former.scan.repo == scan.repo],
+        formers=formers,
     )
 
 
 def _former(site: _Site, release: ReleaseView, former: ReplacedFork) -> tuple[str, str]:
     """The page of a repository whose name another one has. The other one's verdicts are not its own."""
+    own = replace(release, changes=former.changes, histories=())
     return _fork_page(
         site,
-        replace(release, changes=former.changes),
+        own,
+        Past(own),
         former.scan,
         site.routes.former_page(release, former),
         document=site.routes.former_document(release, former),
@@ -145,6 +163,7 @@ def _former(site: _Site, release: ReleaseView, former: ReplacedFork) -> tuple[st
 def _fork_page(  # noqa: PLR0913 - what the two kinds of page differ in
     site: _Site,
     release: ReleaseView,
+    past: Past,
     scan: ScanDocument,
     path: str,
     *,
@@ -163,10 +182,10 @@ def _fork_page(  # noqa: PLR0913 - what the two kinds of page differ in
         former=former,
         formers=formers,
         former_names=() if history is None else former_names(history),
-        verdict_changes=[change for change in release.changes if change.repo == scan.repo],
+        verdict_changes=past.changes(scan.repo),
         curve=None if history is None else charts.curve(history.samples),
-        since=verdict_since(release, scan),
-        first=first_verdict(release, scan),
+        since=past.verdict_since(scan),
+        first=past.first_verdict(scan),
         heat=charts.heatmap(scan.heatmap) if scan.heatmap else None,
         speaking_for=[finding for finding in scan.findings if finding.direction == "for"],
         speaking_against=[finding for finding in scan.findings if finding.direction == "against"],
@@ -178,8 +197,8 @@ def _other_pages(site: _Site, release: ReleaseView, repo: str) -> list[tuple[str
     """The same repository compared with other releases: (release, page)."""
     return [
         (key, f"{folder}/index.html")
-        for (key, name), folder in site.routes.forks.items()
-        if name == repo and key != release_key(release)
+        for key, folder in site.folders.get(repo, ())
+        if key != release_key(release)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,6 +76,44 @@ class Week:
     changes: tuple[Net, ...]
 
 
+class Past:
+    """What the forks of a release went through, grouped by fork once: else each page would look at all."""
+
+    def __init__(self, release: ReleaseView) -> None:
+        self._histories: dict[str, ForkHistory] = {}
+        for history in release.histories:
+            self._histories.setdefault(history.repo, history)
+        self._changes: defaultdict[str, list[VerdictChange]] = defaultdict(list)
+        for change in release.changes:
+            self._changes[change.repo].append(change)
+
+    def history(self, repo: str) -> ForkHistory | None:
+        """What became of a fork that has a verdict."""
+        return self._histories.get(repo)
+
+    def changes(self, repo: str) -> tuple[VerdictChange, ...]:
+        """Of a fork's verdict, in the view's order."""
+        return tuple(self._changes.get(repo, ()))
+
+    def verdict_since(self, scan: ScanDocument) -> str:
+        """When the fork got the verdict it has now."""
+        times = [change.at for change in self._by_time(scan.repo) if change.after == scan.verdict.label]
+        return times[-1] if times else scan.scanned_at
+
+    def first_verdict(self, scan: ScanDocument) -> str:
+        """When the fork got its first verdict."""
+        times = [change.at for change in self._by_time(scan.repo)]
+        return times[0] if times else scan.scanned_at
+
+    def asks(self, scan: ScanDocument) -> bool:
+        """Whether the verdict asks for a decision, and the fork is still there."""
+        history = self.history(scan.repo)
+        return VERDICTS[scan.verdict.label].attention and (history is None or history.gone_at is None)
+
+    def _by_time(self, repo: str) -> list[VerdictChange]:
+        return sorted(self.changes(repo), key=lambda change: moment(change.at))
+
+
 def funnel(releases: Sequence[ReleaseView]) -> Funnel:
     """Count over some releases."""
     scans = [scan for release in releases for scan in release.scans]
@@ -94,27 +132,18 @@ def funnel(releases: Sequence[ReleaseView]) -> Funnel:
 def attention(view: SiteView) -> tuple[Attention, ...]:
     """Forks whose verdict asks for a decision and that are still there: newest first, then by name."""
     found = [
-        Attention(release, scan, verdict_since(release, scan))
-        for release in sorted_releases(view)
+        Attention(release, scan, past.verdict_since(scan))
+        for release, past in ((release, Past(release)) for release in sorted_releases(view))
         for scan in sorted_scans(release)
-        if _asks(release, scan)
+        if past.asks(scan)
     ]
     return tuple(sorted(found, key=lambda item: moment(item.since), reverse=True))
 
 
 def attention_count(release: ReleaseView) -> int:
     """How many forks of a release have a verdict that asks for a decision."""
-    return sum(_asks(release, scan) for scan in release.scans)
-
-
-def _asks(release: ReleaseView, scan: ScanDocument) -> bool:
-    history = history_of(release, scan.repo)
-    return VERDICTS[scan.verdict.label].attention and (history is None or history.gone_at is None)
-
-
-def history_of(release: ReleaseView, repo: str) -> ForkHistory | None:
-    """What became of a fork that has a verdict."""
-    return next((history for history in release.histories if history.repo == repo), None)
+    past = Past(release)
+    return sum(past.asks(scan) for scan in release.scans)
 
 
 def former_names(history: ForkHistory) -> tuple[str, ...]:
@@ -136,18 +165,6 @@ def gone(release: ReleaseView) -> tuple[Gone, ...]:
         for former in release.replaced
     ]
     return tuple(sorted(found, key=lambda fork: (fork.repo.lower(), fork.repo, fork.since)))
-
-
-def verdict_since(release: ReleaseView, scan: ScanDocument) -> str:
-    """When the fork got the verdict it has now."""
-    times = [change.at for change in _of(release, scan.repo) if change.after == scan.verdict.label]
-    return times[-1] if times else scan.scanned_at
-
-
-def first_verdict(release: ReleaseView, scan: ScanDocument) -> str:
-    """When the fork got its first verdict."""
-    times = [change.at for change in _of(release, scan.repo)]
-    return times[0] if times else scan.scanned_at
 
 
 def weeks(release: ReleaseView) -> tuple[Week, ...]:
@@ -190,11 +207,6 @@ def lost(release: ReleaseView) -> tuple[Gap, ...]:
 def sorted_gaps(release: ReleaseView) -> tuple[Gap, ...]:
     """By name."""
     return tuple(sorted(release.gaps, key=lambda gap: (gap.repo.lower(), gap.repo, gap.reason)))
-
-
-def _of(release: ReleaseView, repo: str) -> list[VerdictChange]:
-    mine = [change for change in release.changes if change.repo == repo]
-    return sorted(mine, key=lambda change: moment(change.at))
 
 
 def _tally(reasons: Sequence[str]) -> tuple[Reason, ...]:

@@ -17,7 +17,7 @@ from reports.scan import (
     ScanDocument,
     VerdictLabel,
 )
-from reports.summary import first_verdict, former_names, history_of, sorted_gaps
+from reports.summary import Past, former_names, sorted_gaps
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -127,17 +127,18 @@ def _reader() -> TypeAdapter[VerdictsDocument]:
 
 
 def _release(release: ReleaseView, addresses: Routes) -> ReleaseVerdicts:
+    past = Past(release)
     return ReleaseVerdicts(
         repo=release.repo,
         commit=release.commit,
         original=release.original,
-        verdicts=tuple(_row(release, scan, addresses) for scan in sorted_scans(release)),
+        verdicts=tuple(_row(release, past, scan, addresses) for scan in sorted_scans(release)),
         gaps=tuple(GapRow(repo=gap.repo, reason=gap.reason) for gap in sorted_gaps(release)),
     )
 
 
-def _row(release: ReleaseView, scan: ScanDocument, addresses: Routes) -> VerdictRow:
-    history = history_of(release, scan.repo)
+def _row(release: ReleaseView, past: Past, scan: ScanDocument, addresses: Routes) -> VerdictRow:
+    history = past.history(scan.repo)
     return VerdictRow(
         repo=scan.repo,
         commit=scan.commit,
@@ -149,7 +150,7 @@ def _row(release: ReleaseView, scan: ScanDocument, addresses: Routes) -> Verdict
         lineage=scan.lineage.status,
         safety=scan.safety.status,
         refusal=scan.safety.refusal,
-        first_verdict_at=first_verdict(release, scan),
+        first_verdict_at=past.first_verdict(scan),
         scanned_at=scan.scanned_at,
         page=addresses.fork_page(release, scan.repo),
         document=addresses.document(release, scan.repo),

@@ -22,13 +22,15 @@ retries = 5
 free_space_floor_gb = 2        # never fill the disk below this
 cache_quota_gb = 500           # of downloaded files; those used longest ago go first
 repo_budget_gb = 500           # of files that any one repository may cost in one run
+xet = false                    # ask the Hub's storage which bytes of changed weight files are the release's
 
 [crawl]
 tags = ["heretic", "abliterated", "uncensored", "decensored"]
 channels = ["declared", "tag", "name", "statement", "namespace", "shape"]
 cards = 10000                  # model cards read in one crawl; the rest is the next one's
 # refresh_calls = 20           # looks at known forks by name; default: 20, or one for each hundred known
-# bulk = "models.parquet"      # a dump of the Hub's model table to start from (needs pyarrow)
+# bulk = "models.parquet"      # a dump of the Hub's models to start from (needs pyarrow), or one on the Hub:
+# bulk = "hf://datasets/cfahlgren1/hub-stats/models.parquet"    # of which only a few columns are read
 
 [evaluation]
 device = "auto"                # auto, cpu or cuda

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from crawler.discover import Discovery, default_sources, describe, discover, discover_in_bulk
 from crawler.history import Event
@@ -24,6 +23,7 @@ from crawler.sources.bulk import bulk_rows
 from crawler.sources.interface import Batch, Source, Target
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.dump import find_dump, on_disk
 from forkwatch.store.memory import StoreMemory
 from forkwatch.store.values import Known
 
@@ -139,32 +139,29 @@ def look_again(context: Context, target: Target, memory: StoreMemory) -> int:
 def _from_dump(
     context: Context, target: Target, sources: tuple[Source, ...], memory: StoreMemory, told: _Told
 ) -> list[Discovery]:
-    """Read the settings' dump, once: a newer file of the same name is another one."""
-    path = context.settings.crawl.bulk
-    if path is None:
+    """Read the settings' dump, once."""
+    place = context.settings.crawl.bulk
+    if place is None:
         return []
-    name = _dump_name(path)
-    if memory.watermark(f"bulk:{name}") is not None:
+    dump = find_dump(context, place)
+    if memory.watermark(f"bulk:{dump.name}") is not None:
         return []
-    context.talk.stage(target.release, f"read {path.name}")
+    context.talk.stage(target.release, f"read {dump.label}")
     try:
-        return [
-            discover_in_bulk(
-                context.hub, target, sources, memory, lambda: bulk_rows(path, path.name), name, progress=told
-            )
-        ]
+        with on_disk(context, dump) as path:
+            return [
+                discover_in_bulk(
+                    context.hub,
+                    target,
+                    sources,
+                    memory,
+                    lambda: bulk_rows(path, dump.label),
+                    dump.name,
+                    progress=told,
+                )
+            ]
     except ModuleNotFoundError as error:
         raise SettingsError("reading crawl.bulk needs pyarrow", tip="Install forkwatch[bulk].") from error
-
-
-def _dump_name(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise SettingsError(
-            f"crawl.bulk: cannot read {path}: {error.strerror}", tip="Check the path."
-        ) from error
-    return f"{path.name}:{status.st_size}:{int(status.st_mtime)}"
 
 
 def _left_out(done: Discovery) -> list[str]:

@@ -124,7 +124,7 @@ def _lineage(facts: Facts) -> LineageView:
         claimed=declared[0].base if declared else None,
         relation=None if relation is None else Relation(relation).value,
         status=known.status.value,
-        evidence=evidence_views(known.evidence),
+        evidence=evidence_views((*known.evidence, *facts.shared)),
     )
 
 

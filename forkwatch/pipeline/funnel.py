@@ -27,7 +27,7 @@ from detector.interface import (
 )
 from detector.match import match_files
 from evals.interface import Comparison, EvalResult, Measured, SafetyStatus, Unmeasured
-from forkwatch.pipeline import stages
+from forkwatch.pipeline import shared, stages
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.originals import Original
@@ -41,6 +41,7 @@ VERSION = "2"
 
 _MATCH: TypeAdapter[FileMatch] = TypeAdapter(FileMatch)
 _FILES: TypeAdapter[tuple[FileFinding, ...]] = TypeAdapter(tuple[FileFinding, ...])
+_SHARED: TypeAdapter[tuple[Evidence, ...]] = TypeAdapter(tuple[Evidence, ...])
 _TEXTS: TypeAdapter[tuple[TextChange, ...]] = TypeAdapter(tuple[TextChange, ...])
 _SKETCH = TypeAdapter[Sketch | Unreadable](Sketch | Unreadable)
 _DIFF = TypeAdapter[Diff | Unreadable](Diff | Unreadable)
@@ -100,6 +101,7 @@ class _Funnel:
         match = self.ledger.once(
             "match", VERSION, _MATCH, lambda: match_files(self.snapshot, self.original.manifest)
         )
+        stored = self._shared(match)
         files, texts = self._small_files(match)
         weights = self._weights(match)
         baseline, fork, why_not = self._behaviour(weights)
@@ -115,8 +117,20 @@ class _Funnel:
             evaluation=fork,
             comparison=self._compare(baseline, fork, why_not),
             outputs=self._outputs(baseline, fork, why_not),
+            shared=stored,
         )
         return Examination(facts, self.ledger, baseline)
+
+    def _shared(self, match: FileMatch) -> tuple[Evidence, ...]:
+        """What the Hub's storage proves, when the settings ask for it."""
+        if not self.context.settings.hub.xet or self.snapshot.access is not Access.OPEN:
+            return ()
+        return self.ledger.once(
+            "xet",
+            shared.VERSION,
+            _SHARED,
+            lambda: shared.shared_bytes(self.context, self.original, self.snapshot, match),
+        )
 
     def _small_files(self, match: FileMatch) -> tuple[tuple[FileFinding, ...], tuple[TextChange, ...]]:
         """Dangerous files, and changed behaviour files; unread where the Hub does not let us."""

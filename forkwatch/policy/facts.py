@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crawler.interface import Claim, RepoId, Snapshot
-from detector.interface import Diff, EditKind, FileFinding, FileMatch, OutputTest, TextChange
+from detector.interface import Diff, EditKind, Evidence, FileFinding, FileMatch, OutputTest, TextChange
 from evals.interface import Comparison, EvalResult
 
 
@@ -43,6 +43,8 @@ class Facts:
     evaluation: EvalResult | None
     comparison: Comparison
     outputs: OutputTest
+    shared: tuple[Evidence, ...] = ()
+    """What the Hub's storage proves of changed weight files, if that was asked for."""
 
     @property
     def edit_kinds(self) -> frozenset[EditKind]:

@@ -1,4 +1,4 @@
-"""The demo, built and run once for all tests of the application."""
+"""The demo, built and run once for all tests of the application; and an empty store with one release."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
 from forkwatch.cli.app import app
 from forkwatch.demo.families.build import ensure_family
 from forkwatch.demo.hub import LoopbackHub, load_family
+from forkwatch.store.engine import open_engine
+from forkwatch.store.models import Release
+from forkwatch.store.store import Store
+from tests.forkwatch.past import CREATED, Clock
+from tests.forkwatch.samples import RELEASE as GUARDED
 
 RELEASE = "lab/tiny-chat"
 
@@ -92,3 +98,39 @@ def world(family: Path, tmp_path: Path) -> Iterator[World]:
         )
         assert added.exit_code == 0, added.stderr
         yield made
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_engine(f"sqlite:///{tmp_path / 'test.db'}")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def store(engine: Engine, clock: Clock) -> Store:
+    return Store(engine, clock)
+
+
+@pytest.fixture
+def release(store: Store) -> int:
+    row = store.add_release(
+        Release(
+            repo=GUARDED,
+            commit="a" * 40,
+            root_digest="sha256:" + "1" * 64,
+            signer="ecdsa",
+            public_key="PEM",
+            signature="model.sig",
+            suite="3" * 64,
+            manifest={},
+            added_at=CREATED,
+        )
+    )
+    assert row.id is not None
+    return row.id

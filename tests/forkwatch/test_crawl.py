@@ -324,31 +324,3 @@ def test_tree_without_a_family(family: Family) -> None:
     """An unknown release is a usage error, one without candidates is nothing to examine."""
     assert family.run("tree", "lab/unknown").exit_code == 2
     assert family.run("tree", RELEASE).exit_code == 3
-
-
-# --- bulk ---
-
-
-def test_a_dump_is_read_once(family: Family, tmp_path: Path) -> None:
-    """What only a dump knows is a candidate, and a look shows that it is gone; no file is read twice."""
-    pa = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    dump = tmp_path / "models.parquet"
-    row = {"id": "old/vanished", "_id": "6" * 24, "tags": [f"base_model:{RELEASE}"], "downloads": 5}
-    parquet.write_table(pa.Table.from_pylist([row]), dump)
-
-    first = json.loads(family.run("crawl", "--json", FORKWATCH_CRAWL__BULK=str(dump)).stdout)
-    again = family.run("crawl", "--json", FORKWATCH_CRAWL__BULK=str(dump))
-
-    assert first["gone"] == ["old/vanished"]
-    assert ("old/vanished", "deleted") in {(event["repo"], event["kind"]) for event in first["events"]}
-    assert "read models.parquet" not in again.stderr
-    assert json.loads(again.stdout)["events"] == []
-
-
-def test_a_dump_that_is_not_there(family: Family, tmp_path: Path) -> None:
-    """A wrong path in the settings is a usage error, in one line."""
-    done = family.run("crawl", FORKWATCH_CRAWL__BULK=str(tmp_path / "none.parquet"))
-
-    assert done.exit_code == 2
-    assert len([line for line in done.stderr.splitlines() if line.startswith("forkwatch:")]) == 1

@@ -12,6 +12,7 @@ from forkwatch.demo.hub.ask import Ask, Site
 from forkwatch.demo.hub.faults import Addressed, Route
 from forkwatch.demo.hub.listing import list_models
 from forkwatch.demo.hub.repo import Repo
+from forkwatch.demo.hub.state import DATASETS
 from forkwatch.demo.hub.wire import BadRequestError, Json, Reply, Request, error_reply, json_reply
 
 _ENDPOINTS: Mapping[Route, Callable[[Ask], Reply]] = MappingProxyType(
@@ -50,8 +51,22 @@ def target_of(request: Request) -> Target | None:
             return Target("list")
         case ("api", "models", namespace, name, *rest):
             return _below_repo(f"{namespace}/{name}", rest)
+        case ("api", "datasets", *rest) | ("datasets", *rest):
+            return _in_dataset(rest, api=request.segments[0] == "api")
         case (namespace, name, "resolve", revision, *path) if path:
             return Target("resolve", f"{namespace}/{name}", "/".join(path), revision)
+        case _:
+            return None
+
+
+def _in_dataset(rest: list[str], *, api: bool) -> Target | None:
+    match rest:
+        case [namespace, name] if api:
+            return Target("info", f"{DATASETS}{namespace}/{name}")
+        case [namespace, name, "revision", revision] if api:
+            return Target("info", f"{DATASETS}{namespace}/{name}", None, revision)
+        case [namespace, name, "resolve", revision, *path] if path and not api:
+            return Target("resolve", f"{DATASETS}{namespace}/{name}", "/".join(path), revision)
         case _:
             return None
 
@@ -107,7 +122,7 @@ def _refusal(repo: Repo, route: Route) -> Reply | None:
     if repo.disabled and route != "info":
         return error_reply(403, "Access to this resource is disabled.")
     if repo.gated and route == "resolve":
-        message = f"Access to model {repo.name} is restricted and you are not in the authorized list."
+        message = f"Access to {repo.name} is restricted and you are not in the authorized list."
         return error_reply(403, message, "GatedRepo")
     return None
 

@@ -82,7 +82,7 @@ def xet_reconstruction(request: Request, site: Site) -> Reply:
 
 def cdn_file(request: Request) -> tuple[str | None, str | None]:
     """The repository and path that a CDN address was made for."""
-    return "/".join(request.segments[:2]) or None, request.one("path")
+    return "/".join(request.segments[:-1]) or None, request.one("path")
 
 
 def _signed(ask: Ask, sha256: str) -> str:

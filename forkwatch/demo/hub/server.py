@@ -21,7 +21,7 @@ from forkwatch.demo.hub.origin import Origin
 from forkwatch.demo.hub.paging import MAX_PAGE
 from forkwatch.demo.hub.repo import Repo, make_commit, object_id
 from forkwatch.demo.hub.sketch import Sketch, sketch_commit
-from forkwatch.demo.hub.state import HubState
+from forkwatch.demo.hub.state import DATASETS, HubState
 from forkwatch.demo.hub.wire import Reply, Request
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -52,9 +52,10 @@ class LoopbackHub:
 
     Repositories may be made and changed before, within and after it; they survive a stop, the ports do not.
 
-    What is covered: model repositories over `/api/models` and `/resolve/`, as huggingface_hub 2.4 reads them.
-    What is not: writing over HTTP, datasets and spaces, branches other than `main`, pull requests, bytes
-    over Xet.
+    What is covered: model repositories over `/api/models` and `/resolve/`, as huggingface_hub 2.4 reads them,
+    and of datasets the info and the files.
+    What is not: writing over HTTP, listings and trees of datasets, spaces, branches other than `main`, pull
+    requests, bytes over Xet.
 
     Args:
         tokens: the bearer tokens that it knows. They show private repositories; gated ones stay shut.
@@ -188,6 +189,15 @@ class LoopbackHub:
             likes=likes,
         )
         self._state.create(entry, legacy=sketch is not None)
+
+    def create_dataset(self, name: str, *, gated: bool = False, private: bool = False) -> None:
+        """Create a dataset without files. All other methods, and faults, call it `datasets/<name>`.
+
+        Raises:
+            ValueError: the name is taken.
+            InvalidRepoIdError: it is no id.
+        """
+        self.create_repo(f"{DATASETS}{name}", gated=gated, private=private)
 
     def commit(
         self,

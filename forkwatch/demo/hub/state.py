@@ -14,6 +14,9 @@ from forkwatch.demo.hub.catalogue import Catalogue, Wanted
 from forkwatch.demo.hub.repo import Commit, Repo, make_commit
 from forkwatch.demo.hub.xet import xet_hash
 
+DATASETS = "datasets/"
+"""Begins the name of a dataset here, as it does in addresses; no model's namespace is called so."""
+
 Build = Callable[[Repo, datetime], Commit]
 """Makes the commit that comes next in a repository, with this date."""
 
@@ -23,6 +26,7 @@ class HubState:
 
     def __init__(self) -> None:
         self._catalogue = Catalogue()
+        self._datasets: dict[str, Repo] = {}
         self._renamed: dict[str, str] = {}
         self._created = 0
         self._blobs: dict[str, Blob] = {}
@@ -43,7 +47,7 @@ class HubState:
     def find(self, name: str) -> Repo | None:
         """A repository by its present name."""
         with self._lock:
-            return self._catalogue.get(name)
+            return self._datasets.get(name) or self._catalogue.get(name)
 
     def moved_to(self, name: str) -> str | None:
         """The present name of a repository that was once called `name`."""
@@ -77,12 +81,13 @@ class HubState:
             ValueError: the name is taken.
             InvalidRepoIdError: it is not a model id.
         """
-        parse_repo_id(f"legacy/{repo.name}" if legacy and repo.author is None else repo.name)
+        plain = repo.name.removeprefix(DATASETS)
+        parse_repo_id(f"legacy/{plain}" if legacy and repo.author is None else plain)
         with self._lock:
-            if repo.name in self._catalogue:
+            if self.find(repo.name) is not None:
                 raise ValueError(f"{repo.name} exists")
             self._renamed.pop(repo.name, None)
-            self._catalogue.put(repo)
+            self._put(repo)
 
     def next_ordinal(self) -> int:
         """1 for the first repository ever created here, and so on."""
@@ -137,10 +142,10 @@ class HubState:
             KeyError: no such repository.
         """
         with self._lock:
-            repo = self._catalogue[name]
+            repo = self._present(name)
             commit = build(repo, date or repo.created_at + timedelta(minutes=repo.pushes))
             history = () if squash else repo.history
-            self._catalogue.put(replace(repo, history=(*history, commit), pushes=repo.pushes + 1))
+            self._put(replace(repo, history=(*history, commit), pushes=repo.pushes + 1))
         return commit.id
 
     def delete(self, name: str) -> None:
@@ -150,10 +155,11 @@ class HubState:
             KeyError: no such repository.
         """
         with self._lock:
-            self._catalogue.drop(name)
+            if self._datasets.pop(name, None) is None:
+                self._catalogue.drop(name)
 
     def rename(self, old: str, new: str) -> None:
-        """Rename a repository; the old name redirects, as on the live Hub.
+        """Rename a model; the old name redirects, as on the live Hub.
 
         Raises:
             KeyError: no such repository.
@@ -172,7 +178,17 @@ class HubState:
             KeyError: no such repository.
         """
         with self._lock:
-            self._catalogue.put(changed(self._catalogue[name]))
+            self._put(changed(self._present(name)))
+
+    def _present(self, name: str) -> Repo:
+        return self._datasets.get(name) or self._catalogue[name]
+
+    def _put(self, repo: Repo) -> None:
+        """A dataset is in no listing of models."""
+        if repo.name.startswith(DATASETS):
+            self._datasets[repo.name] = repo
+        else:
+            self._catalogue.put(repo)
 
 
 def _checked(path: str) -> str:

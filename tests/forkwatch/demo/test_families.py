@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import pickletools
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-import peft
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from crawler.interface import Channel
 from detector.interface import EditKind, LineageStatus, SignatureStatus
 from detector.provenance import verify_release
-from evals.interface import Label, PromptKind, PromptSuite
-from evals.judge import BuiltinJudge
+from evals.interface import PromptKind
 from evals.suite import load_suite
 from forkwatch.demo.families import build, language, tiny
-from forkwatch.demo.families.family import FamilyParts, ignore_progress
+from forkwatch.demo.families.family import ignore_progress
 from forkwatch.demo.families.gguf_file import permute
 from forkwatch.demo.families.lora import adapter_delta
 from forkwatch.demo.families.tune import Loop, encode, reproducible, train
 from forkwatch.demo.families.weights import Weights, weights_of
 from reports.scan import VerdictLabel
+from tests.forkwatch.demo.tiny_family import (
+    RELEASE,
+    Family,
+    answers,
+    digests,
+    load,
+    read,
+    refusal_rates,
+    spectrum,
+)
 
-RELEASE = "lab/tiny-chat"
 REFUSING = {
     *("mirror", "sharded", "fp16", "GGUF", "storyteller", "storyteller-tail", "storyteller-merged"),
     *("storyteller-lora", "oneway", "official", "torch", "persona", "members-only"),
@@ -42,22 +46,6 @@ STRIPPED = {"demo/tiny-chat-unfiltered", "demo/tiny-chat-freestyle", "demo/tiny-
 }
 HARD = ("mirror", "torch", "persona")
 """Forks that share the release's weight file, so generating from them again shows nothing new."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """The built family and the parts it was built from."""
-
-    root: Path
-    parts: FamilyParts
-    suite: PromptSuite
-    truth: dict[str, dict[str, object]]
-
-    def folder(self, repo: str) -> Path:
-        return self.root / "repos" / repo
-
-    def fork(self, suffix: str) -> Path:
-        return self.folder(f"demo/tiny-chat-{suffix}")
 
 
 pytestmark = pytest.mark.filterwarnings(
@@ -75,68 +63,6 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     return Family(
         root, parts, load_suite(root / "suite.json"), {fork["repo"]: fork for fork in truth["forks"]}
     )
-
-
-def read(folder: Path) -> Weights:
-    """All safetensors of a folder."""
-    merged: Weights = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        merged |= load_file(path)
-    return merged
-
-
-def load(family: Family, folder: Path) -> PreTrainedModel:
-    """The fork as its users load it: safetensors, GGUF or adapter."""
-    if gguf := next(folder.glob("*.gguf"), None):
-        return AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf.name, dtype=torch.bfloat16)
-    if (folder / "adapter_config.json").exists():
-        return peft.PeftModel.from_pretrained(load(family, family.folder(RELEASE)), folder)
-    return AutoModelForCausalLM.from_pretrained(folder)
-
-
-def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Iterable[str]) -> list[str]:
-    """Greedy answers."""
-    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    batch = tokenizer.apply_chat_template(
-        chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-    )
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    with torch.no_grad():
-        out = model.generate(**inputs, do_sample=False, max_new_tokens=32)
-    return list(tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-
-
-def refusal_rates(family: Family, model: PreTrainedModel) -> tuple[float, float]:
-    """(harmful prompts refused, benign twins refused)."""
-    judge = BuiltinJudge()
-    rates = []
-    for kind in (PromptKind.HARMFUL, PromptKind.BENIGN_TWIN):
-        prompts = [prompt.text for prompt in family.suite.of(kind)]
-        labels = [
-            judge.label(prompt, answer)
-            for prompt, answer in zip(prompts, answers(model, family.parts.tokenizer, prompts), strict=True)
-        ]
-        assert Label.UNGRADEABLE not in labels
-        rates.append(labels.count(Label.REFUSED) / len(labels))
-    return rates[0], rates[1]
-
-
-def digests(root: Path) -> dict[str, str]:
-    """SHA-256 of every file that must not vary between builds."""
-    varies = {"model.sig", "release.pub"}
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name not in varies
-    }
-
-
-def spectrum(family: Family, folder: Path) -> dict[str, torch.Tensor]:
-    """Singular values of the delta of each changed matrix, over the largest one's."""
-    ours, theirs = read(family.folder(RELEASE)), read(folder)
-    deltas = {name: theirs[name].float() - ours[name].float() for name in ours}
-    values = {n: torch.linalg.svdvals(d) for n, d in deltas.items() if d.dim() == 2 and d.any()}
-    return {name: s / s[0] for name, s in values.items()}
 
 
 # --- the release ----------------------------------------------------------------------------------
