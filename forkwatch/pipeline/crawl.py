@@ -10,18 +10,19 @@ Each step keeps what it has in transactions of its own, so a killed crawl goes o
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from crawler.discover import Discovery, default_sources, describe, discover, discover_in_bulk
+from crawler.discover import default_sources, describe, discover, discover_in_bulk
 from crawler.history import Event
 from crawler.interface import Channel, Cost, RepoId
 from crawler.refresh import Known as Looked
 from crawler.refresh import refresh
 from crawler.sources.bulk import bulk_rows
 from crawler.sources.interface import Batch, Source, Target
+from crawler.walk import Discovery
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Context
 from forkwatch.store.memory import StoreMemory
@@ -46,7 +47,7 @@ class Crawl:
     looked: int
     """Known repositories that were looked at again."""
     left_out: tuple[str, ...]
-    """What a bound cut off, one sentence each: the next run's work. Empty when the crawl is complete."""
+    """What was not looked at, one sentence each. Empty when the crawl is complete."""
     cost: Cost
 
     @property
@@ -74,7 +75,8 @@ def crawl(
         context: surroundings.
         release_id: of the guarded release.
         release: its repository.
-        channels: only these; the known repositories are then left alone. None: those of the settings.
+        channels: only the listings of these are walked, as a look between regular crawls: the known
+            repositories, the dump and the feed's watermark are left alone. None: those of the settings.
         since: looks at what changed since then, whatever earlier crawls have seen.
 
     Raises:
@@ -83,14 +85,25 @@ def crawl(
     """
     before = context.hub.cost
     memory = StoreMemory(context.store, release_id)
-    sources = chosen_sources(context, channels)
+    walked = walked_channels(context, channels)
+    options = context.settings.crawl
+    sources = default_sources(options.tags, cards=options.cards)  # all of them look at every row
     told = _Told(context)
     context.talk.stage(release, "discover")
     target = describe(context.hub, release)
-    done = [
-        *_from_dump(context, target, sources, memory, told),
-        discover(context.hub, target, sources, memory, since=since, progress=told),
-    ]
+    done = [] if channels is not None else _from_dump(context, target, sources, memory, told)
+    listed = discover(
+        context.hub,
+        target,
+        sources,
+        memory,
+        walk=walked,
+        aside=channels is not None,
+        since=since,
+        now=context.now(),
+        progress=told,
+    )
+    done.append(listed)
     told.end()
     looked = 0
     if channels is None:
@@ -108,21 +121,21 @@ def crawl(
     )
 
 
-def chosen_sources(context: Context, channels: Sequence[Channel] | None) -> tuple[Source, ...]:
-    """The sources of the chosen channels, or of the settings' ones.
+def walked_channels(context: Context, channels: Sequence[Channel] | None) -> Collection[Channel]:
+    """Channels whose listings are walked: the chosen ones, or those of the settings.
 
     Raises:
         SettingsError: there is none.
     """
     options = context.settings.crawl
     wanted = {Channel(name) for name in options.channels} if channels is None else set(channels)
-    everything = default_sources(options.tags, cards=options.cards)
-    sources = tuple(source for source in everything if source.channel in wanted)
-    if not sources:
+    if not options.tags:
+        wanted.discard(Channel.TAG)
+    if not wanted:
         raise SettingsError(
             "no channel is left to look through", tip="Check --channel, and channels and tags in [crawl]."
         )
-    return sources
+    return frozenset(wanted)
 
 
 def look_again(context: Context, target: Target, memory: StoreMemory) -> int:
@@ -168,9 +181,12 @@ def _dump_name(path: Path) -> str:
 
 
 def _left_out(done: Discovery) -> list[str]:
-    reasons = [f"only the newest rows of {key} were looked at" for key in done.cut]
+    reasons = [f"only the newest rows of {key} were ever looked at" for key in done.cut]
+    reasons += [f"{key} was not walked to its end: {why}" for key, why in done.failed.items()]
+    if done.unfinished:
+        reasons.append(f"{done.unfinished} has to be read once more")
     if done.unread:
-        reasons.append(f"{done.unread} cards were not read: the budget is spent")
+        reasons.append(f"{done.unread} cards were not read: the budget is spent, or the Hub failed")
     if done.unlisted:
         reasons.append(f"{done.unlisted} listings were not walked: there are too many")
     return reasons
