@@ -120,8 +120,9 @@ def discover_in_bulk(  # noqa: PLR0913 - progress by keyword
 ) -> Discovery:
     """Show every row of a dump of the Hub (`sources.bulk`) to every channel, as if it had been listed.
 
-    It is read again while the last pass found parents whose children may stand above them in the file; it is
-    complete after the last one, so a kill costs the whole reading but not what was found. It moves no watermark but its own: what happened since the dump is `discover`'s.
+    It is read again while the last pass found parents whose children may stand above them in the file, and
+    is complete after the last pass: a kill costs another reading, but not what was found. It moves no
+    watermark but its own: what happened since the dump is `discover`'s.
 
     Args:
         hub: where cards are read, of rows that have a commit.

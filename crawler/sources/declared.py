@@ -18,7 +18,8 @@ class DeclaredSource(Source):
     Costs one call for the release and one, once ever, for each member: half of a first crawl. Most are
     leaves, but which ones no listing tells (`childrenModelCount` is refused there), and what was made from
     a quantisation is exactly what must not be missed. The release's own children are listed in full in every
-    run: a repository can be made public long after its dates, and `refresh` wants the rows. Circles end because a member is asked once.
+    run: a repository can be made public long after its dates, and `refresh` wants the rows. Circles end
+    because a member is asked once.
     """
 
     channel = Channel.DECLARED

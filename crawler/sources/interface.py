@@ -122,7 +122,7 @@ class Family(Protocol):
         ...
 
     def left_unread(self, repo: RepoId) -> None:
-        """A card that should be read was not, for want of budget or of an answer: the listing is not complete."""
+        """A card that should be read was not, for want of budget or answer: the listing is not complete."""
         ...
 
 

@@ -18,8 +18,7 @@ from pathlib import Path
 from crawler.discover import default_sources, describe, discover, discover_in_bulk
 from crawler.history import Event
 from crawler.interface import Channel, Cost, RepoId
-from crawler.refresh import Known as Looked
-from crawler.refresh import refresh
+from crawler.refresh import LastSeen, refresh
 from crawler.sources.bulk import bulk_rows
 from crawler.sources.interface import Batch, Source, Target
 from crawler.walk import Discovery
@@ -105,10 +104,10 @@ def crawl(
     )
     done.append(listed)
     told.end()
-    looked = 0
+    looked, left_out = 0, list[str]()
     if channels is None:
         context.talk.stage(release, "look again at known forks")
-        looked = look_again(context, target, memory)
+        looked, left_out = look_again(context, target, memory, listed)
     return Crawl(
         candidates=context.store.candidates(release_id),
         new=frozenset(memory.kept.new),
@@ -116,7 +115,7 @@ def crawl(
         listings=sum(one.listings for one in done),
         rows=sum(one.rows for one in done),
         looked=looked,
-        left_out=tuple(reason for one in done for reason in _left_out(one)),
+        left_out=(*(reason for one in done for reason in _left_out(one)), *left_out),
         cost=context.hub.cost - before,
     )
 
@@ -138,15 +137,23 @@ def walked_channels(context: Context, channels: Sequence[Channel] | None) -> Col
     return frozenset(wanted)
 
 
-def look_again(context: Context, target: Target, memory: StoreMemory) -> int:
-    """A look at known repositories, within the budget; how many were looked at."""
+def look_again(
+    context: Context, target: Target, memory: StoreMemory, listed: Discovery
+) -> tuple[int, list[str]]:
+    """A look at known repositories, within the budget; how many were looked at, and which could not be."""
     now = context.now()
     known = [
-        Looked(known.summary, known.observed_at)
+        LastSeen(known.summary, known.observed_at, gone=known.gone_at is not None)
         for known in memory.known()
         if known.gone_at is None or now - known.observed_at >= GONE_AGAIN
     ]
-    return memory.check(refresh(context.hub, target, known, context.settings.crawl.refresh_calls))
+    rows = listed.children
+    if rows is None and listed.failed:
+        rows = []  # the listing may be what fails: then by name, within the budget
+    failed: dict[RepoId, str] = {}
+    budget = context.settings.crawl.refresh_calls
+    looked = memory.check(refresh(context.hub, target, known, budget, listed=rows, failed=failed))
+    return looked - len(failed), [f"{repo} could not be looked at: {why}" for repo, why in failed.items()]
 
 
 def _from_dump(

@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from crawler.client import HubClient
-from crawler.interface import Channel
+from crawler.interface import Channel, HubUnavailableError
 from crawler.walk import FEED
-from forkwatch.demo.hub import LoopbackHub
-from tests.crawler.family import VILLAGE, crawl, found, member, put, release, village
+from forkwatch.demo.hub import Fault, LoopbackHub
+from forkwatch.demo.hub.faults import Kind
+from tests.crawler.family import VILLAGE, crawl, decensored, found, member, put, release, village
 
 
 @pytest.mark.parametrize("channel", [channel for channel in Channel if channel is not Channel.DIRECT])
@@ -46,7 +47,7 @@ def test_row_of_a_chosen_listing_goes_past_every_channel(hub: LoopbackHub, clien
 
 
 def test_channel_that_was_left_out_for_a_while_loses_nothing(hub: LoopbackHub, client: HubClient) -> None:
-    """Its rows in the feed are recognised all the same; when that is skipped, all that it covers is walked."""
+    """Its rows in the feed are recognised all the same; when it is skipped, all that it covers is walked."""
     release(hub)
     put(hub, "x/child", "base_model: lab/tiny-chat")
     memory, _ = crawl(client)
@@ -62,3 +63,73 @@ def test_channel_that_was_left_out_for_a_while_loses_nothing(hub: LoopbackHub, c
     crawl(client, memory, walk={Channel.NAME})
     crawl(client, memory)
     assert found(memory) == ["x/child", "y/grandchild", "y/other"]
+
+
+@pytest.mark.parametrize("kind", ["500", "reset"])
+def test_card_that_cannot_be_had_stops_nothing(hub: LoopbackHub, client: HubClient, kind: Kind) -> None:
+    """Everything else is found; its listing is not complete, and it is read as soon as that works."""
+    village(hub)
+    whole, _ = crawl(client)
+    hub.inject(Fault("resolve", kind, repo="s/stated", times=-1))
+    memory, done = crawl(client)
+    assert set(VILLAGE) - {"s/stated"} <= {*found(memory), "q/child-of-late", "s/of-a-fork"}
+    assert done.unread == 1
+    hub.clear_faults()
+    crawl(client, memory)
+    assert found(memory) == found(whole)
+
+
+def test_row_of_a_reading_that_cannot_be_had_is_asked_for_again(hub: LoopbackHub, client: HubClient) -> None:
+    """A card that was read before its parent was known; the repository answers 500 when that is needed."""
+    release(hub)
+    hub.create_repo("s/of-a-fork", created_at=datetime(2025, 6, 1, tzinfo=UTC))
+    put(hub, "s/of-a-fork", "tags: [heretic]", decensored("z/child"), created=True)
+    put(hub, "x/newer", "tags: [heretic]")
+    memory, _ = crawl(client)
+    put(hub, "z/child", "base_model: lab/tiny-chat")
+    hub.inject(Fault("info", "500", repo="s/of-a-fork", times=-1))
+    _, done = crawl(client, memory)
+    assert (found(memory), done.unread) == (["z/child"], 1)
+    hub.clear_faults()
+    crawl(client, memory)
+    assert found(memory) == ["s/of-a-fork", "z/child"]
+
+
+def test_listing_that_fails_is_the_next_runs(hub: LoopbackHub, client: HubClient) -> None:
+    """Two in a row stop nothing; what they had is found once they work, and the run says what it left out."""
+    village(hub)
+    hub.inject(Fault("list", "504", times=6, after=3))  # two listings, three attempts each
+    memory, done = crawl(client)
+    assert len(done.failed) == 2
+    assert all("504" in why for why in done.failed.values())
+    assert all(memory.watermark(key) is None for key in done.failed)
+    assert len(found(memory)) >= len(VILLAGE) - 2
+    assert not crawl(client, memory)[1].failed
+    assert found(memory) == sorted(VILLAGE)
+
+
+def test_feed_that_fails_stays_where_it_was(hub: LoopbackHub, client: HubClient) -> None:
+    """Before its first watermark nothing that it should counts as walked; later, the next run goes on."""
+    village(hub)
+    hub.inject(Fault("list", "504", times=3))
+    memory, done = crawl(client)
+    assert set(done.failed) == {FEED}
+    assert memory.watermark(FEED) is None
+    assert memory.watermark("declared:d/great") is None
+    put(hub, "y/between", "base_model: d/great")
+    crawl(client, memory)
+    put(hub, "y/later", "base_model: d/great")
+    mark = memory.watermark(FEED)
+    hub.inject(Fault("list", "504", times=3))
+    crawl(client, memory)
+    assert memory.watermark(FEED) == mark
+    crawl(client, memory)
+    assert found(memory) == sorted([*VILLAGE, "y/between", "y/later"])
+
+
+def test_run_in_which_nothing_could_be_listed_fails(hub: LoopbackHub, client: HubClient) -> None:
+    """However few listings it has."""
+    release(hub)
+    hub.inject(Fault("list", "503", times=-1))
+    with pytest.raises(HubUnavailableError):
+        crawl(client, walk={Channel.STATEMENT})
