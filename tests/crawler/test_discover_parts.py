@@ -133,3 +133,46 @@ def test_run_in_which_nothing_could_be_listed_fails(hub: LoopbackHub, client: Hu
     hub.inject(Fault("list", "503", times=-1))
     with pytest.raises(HubUnavailableError):
         crawl(client, walk={Channel.STATEMENT})
+
+
+def test_row_from_the_future_hides_nothing(hub: LoopbackHub, client: HubClient) -> None:
+    """A date of next century moves no watermark beyond today, of the feed or of a listing."""
+    release(hub)
+    hub.create_repo("x/tiny-chat-of-2126", created_at=datetime(2126, 1, 1, tzinfo=UTC))
+    put(hub, "x/tiny-chat-of-2126", "tags: [heretic]", created=True)
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    memory, _ = crawl(client, now=now)
+    assert found(memory) == ["x/tiny-chat-of-2126"]
+    assert memory.watermark(FEED) == memory.watermark("tag:heretic") == now
+    hub.create_repo("y/tiny-chat-later", created_at=now + timedelta(days=1))
+    put(hub, "y/tiny-chat-later", created=True)
+    crawl(client, memory, now=now + timedelta(days=2))
+    assert "y/tiny-chat-later" in found(memory)
+
+
+def test_child_that_is_made_public_late_is_found(hub: LoopbackHub, client: HubClient) -> None:
+    """Its dates are older than every watermark; the release's own listing is walked in full, and told."""
+    release(hub)
+    put(hub, "x/child", "base_model: lab/tiny-chat")
+    hub.create_repo("x/hidden", created_at=datetime(2025, 6, 1, tzinfo=UTC))
+    put(hub, "x/hidden", "base_model: lab/tiny-chat", created=True)
+    hub.set_access("x/hidden", private=True)
+    memory, _ = crawl(client)
+    assert found(memory) == ["x/child"]
+    hub.set_access("x/hidden", private=False)
+    _, done = crawl(client, memory)
+    assert found(memory) == ["x/child", "x/hidden"]
+    assert done.children is not None
+    assert {row.repo for row in done.children} == {"x/child", "x/hidden"}
+
+
+def test_listing_that_was_cut_is_told_in_every_run(hub: LoopbackHub, client: HubClient) -> None:
+    """What lies below its newest rows was never looked at, and no later run may read as complete."""
+    release(hub)
+    for number in range(5):
+        put(hub, f"x/tiny-chat-{number}")
+    memory, done = crawl(client, max_rows=3, walk={Channel.NAME})
+    assert done.cut == ["name:tiny-chat"]
+    for _ in range(2):
+        assert crawl(client, memory, walk={Channel.NAME})[1].cut == ["name:tiny-chat"]
+    assert crawl(client)[1].cut == []
