@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 """Rows; the Hub's largest page."""
+_MAX_PAGES = 3000
+"""Of one listing: every model there is, on full pages."""
+_MAX_BLANK = 3
+"""Pages in a row without one valid row."""
 _README_LIMIT = 1 << 20
 _EXPAND = (
     "createdAt",
@@ -136,14 +140,16 @@ class HubClient(Hub):
             since: the walk ends before the first row that is older; a row without a date does not end it.
 
         Raises:
-            BadAnswerError: the listing is malformed, leads to another host or in a circle.
+            BadAnswerError: the listing is malformed or endless, leads to another host or in a circle.
             CrawlerError: see `errors_map`.
         """
         about = f"models with {_words(query)}"
         url: str | None = f"{self._session.endpoint}/api/models?{urlencode(_parameters(query))}"
         seen: set[str] = set()
+        blank = 0
         while url is not None:
             rows, following = self._page(url, about)
+            blank = 0 if rows else blank + 1
             for row in rows:
                 date = row.created_at if query.order is Order.CREATED else row.last_modified
                 if since is not None and date is not None and date < since:
@@ -152,6 +158,8 @@ class HubClient(Hub):
             if following in seen:
                 raise BadAnswerError(f"{about}: the listing leads in a circle")
             seen.add(following or "")
+            if blank == _MAX_BLANK or len(seen) == _MAX_PAGES:
+                raise BadAnswerError(f"{about}: the listing leads on and on")
             url = following
 
     def summary(self, repo: RepoId) -> RepoSummary:

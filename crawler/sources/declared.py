@@ -17,19 +17,24 @@ class DeclaredSource(Source):
 
     Costs one call for the release and one, once ever, for each member: half of a first crawl. Most are
     leaves, but which ones no listing tells (`childrenModelCount` is refused there), and what was made from
-    a quantisation is exactly what must not be missed. Circles end because a member is asked once.
+    a quantisation is exactly what must not be missed. The release's own children are listed in full in every
+    run: a repository can be made public long after its dates, and `refresh` wants the rows. Circles end
+    because a member is asked once.
     """
 
     channel = Channel.DECLARED
 
     def listings(self, family: Family) -> Iterator[Listing]:
         """The release's children, then those of every member, the new ones included."""
-        yield _children_of(family.target.release, once=False)
+        release = family.target.release
+        # by date of creation: it is walked in full, and that order stands still meanwhile
+        children = ListQuery(tags=(f"base_model:{release}",), order=Order.CREATED)
+        yield Listing(f"declared:{release}", children, full=True)
         yield Listing("declared:peft", ListQuery(tags=("peft",), order=Order.MODIFIED))
         members = family.members()
         asked = 0
         while asked < len(members):
-            yield _children_of(members[asked], once=True)
+            yield _children_of(members[asked])
             asked += 1
 
     def recognise(self, hub: Hub, row: RepoSummary, family: Family) -> Candidate | None:
@@ -40,6 +45,6 @@ class DeclaredSource(Source):
         return candidate(row, Channel.DECLARED)
 
 
-def _children_of(repo: str, *, once: bool) -> Listing:
+def _children_of(repo: str) -> Listing:
     query = ListQuery(tags=(f"base_model:{repo}",), order=Order.MODIFIED)
-    return Listing(f"declared:{repo}", query, once=once)
+    return Listing(f"declared:{repo}", query, once=True)

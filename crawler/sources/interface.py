@@ -39,6 +39,8 @@ class Listing:
     query: ListQuery
     once: bool = False
     """Walked in full once; afterwards the feed of recent changes covers it."""
+    full: bool = False
+    """Walked in full in every run, whatever its watermark; one listing of a target at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ class Family(Protocol):
         ...
 
     def left_unread(self, repo: RepoId) -> None:
-        """A card that should be read was not, because the budget is spent: the listing is not complete."""
+        """A card that should be read was not, for want of budget or answer: the listing is not complete."""
         ...
 
 

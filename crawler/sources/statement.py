@@ -18,13 +18,16 @@ from crawler.card import MODIFICATION_TAGS, reproduction_claim, statement_claims
 from crawler.interface import (
     Access,
     AccessDeniedError,
+    BadTokenError,
     Candidate,
     Channel,
     Claim,
     Commit,
-    CorruptDownloadError,
+    CrawlerError,
     FileMissingError,
     Hub,
+    HubUnavailableError,
+    NoSpaceError,
     RepoId,
     RepoNotFoundError,
     RepoSummary,
@@ -34,8 +37,10 @@ from crawler.sources.interface import Family, Listing, Reading, Source
 from crawler.sources.rows import bases, candidate, inherits, may_fit, outsider, same_shape, speaks_of
 
 REPRODUCTION = "reproduce/reproduce.json"
-CARDS = 5000
-"""Files read in one run: what the Hub allows a free account in five minutes, beside its API calls."""
+CARDS = 10_000
+"""Files read in one run: what the Hub allows a free account in ten minutes, beside its API calls."""
+_DEAD = 10
+"""Cards in a row that the Hub fails to give before it counts as out of order: no one account's doing."""
 _REPRODUCIBLE = "reproducible"
 """The tag of uploads that carry `REPRODUCTION`."""
 _SMALL = 1 << 18
@@ -59,6 +64,9 @@ class StatementSource(Source):
         self._tags = frozenset(tag.casefold() for tag in tags)
         self._budget = budget
         self._refused: set[tuple[RepoId, Commit]] = set()
+        self._failed: set[tuple[RepoId, Commit]] = set()
+        self._failures = 0
+        """In a row."""
 
     def listings(self, family: Family) -> Iterator[Listing]:
         """None."""
@@ -66,7 +74,13 @@ class StatementSource(Source):
         return iter(())
 
     def recognise(self, hub: Hub, row: RepoSummary, family: Family) -> Candidate | None:
-        """A row whose words name the release or a member as the parent."""
+        """A row whose words name the release or a member as the parent.
+
+        A card that the Hub fails to give is left to the next run.
+
+        Raises:
+            HubUnavailableError: it failed to give ten in a row.
+        """
         if not self._worth_reading(row, family):
             return None
         claims = self._read(hub, row, family)
@@ -92,15 +106,25 @@ class StatementSource(Source):
         if known is not None:
             return known.claims
         paths = ("README.md", REPRODUCTION) if _REPRODUCIBLE in row.tags else ("README.md",)
-        if self._budget < len(paths):
+        if self._budget < len(paths) or (row.repo, commit) in self._failed:
             family.left_unread(row.repo)
             return ()
         self._budget -= len(paths)
         try:
             claims = tuple(claim for path in paths for claim in _claims(hub, row.repo, commit, path))
-        except (AccessDeniedError, CorruptDownloadError, RepoNotFoundError):
+        except (AccessDeniedError, RepoNotFoundError):
             self._refused.add((row.repo, commit))
-            return ()  # gated, gone or broken: no news about the release, and not noted, as it may be opened
+            return ()  # gated or gone: no news about the release, and not noted, as it may be opened
+        except (BadTokenError, NoSpaceError):
+            raise
+        except CrawlerError as error:
+            self._failed.add((row.repo, commit))
+            self._failures += isinstance(error, HubUnavailableError)
+            if self._failures >= _DEAD:
+                raise
+            family.left_unread(row.repo)
+            return ()
+        self._failures = 0
         family.note(Reading(row.repo, commit, claims))
         return claims
 

@@ -10,17 +10,17 @@ Each step keeps what it has in transactions of its own, so a killed crawl goes o
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from crawler.discover import Discovery, default_sources, describe, discover, discover_in_bulk
+from crawler.discover import default_sources, describe, discover, discover_in_bulk
 from crawler.history import Event
 from crawler.interface import Channel, Cost, RepoId
-from crawler.refresh import Known as Looked
-from crawler.refresh import refresh
+from crawler.refresh import LastSeen, refresh
 from crawler.sources.bulk import bulk_rows
 from crawler.sources.interface import Batch, Source, Target
+from crawler.walk import Discovery
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.dump import find_dump, on_disk
@@ -46,7 +46,7 @@ class Crawl:
     looked: int
     """Known repositories that were looked at again."""
     left_out: tuple[str, ...]
-    """What a bound cut off, one sentence each: the next run's work. Empty when the crawl is complete."""
+    """What was not looked at, one sentence each. Empty when the crawl is complete."""
     cost: Cost
 
     @property
@@ -74,7 +74,8 @@ def crawl(
         context: surroundings.
         release_id: of the guarded release.
         release: its repository.
-        channels: only these; the known repositories are then left alone. None: those of the settings.
+        channels: only the listings of these are walked, as a look between regular crawls: the known
+            repositories, the dump and the feed's watermark are left alone. None: those of the settings.
         since: looks at what changed since then, whatever earlier crawls have seen.
 
     Raises:
@@ -83,19 +84,30 @@ def crawl(
     """
     before = context.hub.cost
     memory = StoreMemory(context.store, release_id)
-    sources = chosen_sources(context, channels)
+    walked = walked_channels(context, channels)
+    options = context.settings.crawl
+    sources = default_sources(options.tags, cards=options.cards)  # all of them look at every row
     told = _Told(context)
     context.talk.stage(release, "discover")
     target = describe(context.hub, release)
-    done = [
-        *_from_dump(context, target, sources, memory, told),
-        discover(context.hub, target, sources, memory, since=since, progress=told),
-    ]
+    done = [] if channels is not None else _from_dump(context, target, sources, memory, told)
+    listed = discover(
+        context.hub,
+        target,
+        sources,
+        memory,
+        walk=walked,
+        aside=channels is not None,
+        since=since,
+        now=context.now(),
+        progress=told,
+    )
+    done.append(listed)
     told.end()
-    looked = 0
+    looked, left_out = 0, list[str]()
     if channels is None:
         context.talk.stage(release, "look again at known forks")
-        looked = look_again(context, target, memory)
+        looked, left_out = look_again(context, target, memory, listed)
     return Crawl(
         candidates=context.store.candidates(release_id),
         new=frozenset(memory.kept.new),
@@ -103,37 +115,45 @@ def crawl(
         listings=sum(one.listings for one in done),
         rows=sum(one.rows for one in done),
         looked=looked,
-        left_out=tuple(reason for one in done for reason in _left_out(one)),
+        left_out=(*(reason for one in done for reason in _left_out(one)), *left_out),
         cost=context.hub.cost - before,
     )
 
 
-def chosen_sources(context: Context, channels: Sequence[Channel] | None) -> tuple[Source, ...]:
-    """The sources of the chosen channels, or of the settings' ones.
+def walked_channels(context: Context, channels: Sequence[Channel] | None) -> Collection[Channel]:
+    """Channels whose listings are walked: the chosen ones, or those of the settings.
 
     Raises:
         SettingsError: there is none.
     """
     options = context.settings.crawl
     wanted = {Channel(name) for name in options.channels} if channels is None else set(channels)
-    everything = default_sources(options.tags, cards=options.cards)
-    sources = tuple(source for source in everything if source.channel in wanted)
-    if not sources:
+    if not options.tags:
+        wanted.discard(Channel.TAG)
+    if not wanted:
         raise SettingsError(
             "no channel is left to look through", tip="Check --channel, and channels and tags in [crawl]."
         )
-    return sources
+    return frozenset(wanted)
 
 
-def look_again(context: Context, target: Target, memory: StoreMemory) -> int:
-    """A look at known repositories, within the budget; how many were looked at."""
+def look_again(
+    context: Context, target: Target, memory: StoreMemory, listed: Discovery
+) -> tuple[int, list[str]]:
+    """A look at known repositories, within the budget; how many were looked at, and which could not be."""
     now = context.now()
     known = [
-        Looked(known.summary, known.observed_at)
+        LastSeen(known.summary, known.observed_at, gone=known.gone_at is not None)
         for known in memory.known()
         if known.gone_at is None or now - known.observed_at >= GONE_AGAIN
     ]
-    return memory.check(refresh(context.hub, target, known, context.settings.crawl.refresh_calls))
+    rows = listed.children
+    if rows is None and listed.failed:
+        rows = []  # the listing may be what fails: then by name, within the budget
+    failed: dict[RepoId, str] = {}
+    budget = context.settings.crawl.refresh_calls
+    looked = memory.check(refresh(context.hub, target, known, budget, listed=rows, failed=failed))
+    return looked - len(failed), [f"{repo} could not be looked at: {why}" for repo, why in failed.items()]
 
 
 def _from_dump(
@@ -165,9 +185,12 @@ def _from_dump(
 
 
 def _left_out(done: Discovery) -> list[str]:
-    reasons = [f"only the newest rows of {key} were looked at" for key in done.cut]
+    reasons = [f"only the newest rows of {key} were ever looked at" for key in done.cut]
+    reasons += [f"{key} was not walked to its end: {why}" for key, why in done.failed.items()]
+    if done.unfinished:
+        reasons.append(f"{done.unfinished} has to be read once more")
     if done.unread:
-        reasons.append(f"{done.unread} cards were not read: the budget is spent")
+        reasons.append(f"{done.unread} cards were not read: the budget is spent, or the Hub failed")
     if done.unlisted:
         reasons.append(f"{done.unlisted} listings were not walked: there are too many")
     return reasons

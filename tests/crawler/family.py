@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from crawler.client import HubClient
-from crawler.discover import Discovery, default_sources, describe, discover
+from crawler.discover import default_sources, describe, discover
 from crawler.interface import Candidate, Channel, RepoId
 from crawler.memory import InMemory
 from crawler.sources.interface import Memory, Source
+from crawler.walk import Discovery
 from forkwatch.demo.hub import LoopbackHub
 from tests.crawler.conftest import REPO
 

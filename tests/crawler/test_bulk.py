@@ -29,6 +29,9 @@ from crawler.interface import (
 from crawler.memory import InMemory
 from crawler.sources import bulk
 from crawler.sources.bulk import bulk_rows, fetch_columns
+from crawler.sources.declared import DeclaredSource
+from crawler.sources.interface import Batch
+from crawler.walk import Discovery, Progress, unwatched
 from forkwatch.demo.hub import Fault, LoopbackHub
 from tests.crawler.conftest import REPO, MakeClient
 from tests.crawler.family import PARAMETERS, found, release
@@ -280,3 +283,60 @@ def test_every_channel_sees_the_dump(hub: LoopbackHub, client: HubClient, tmp_pa
     assert done.rows == 3 * len(rows)
     assert memory.watermark("bulk:2026-05") is not None
     assert memory.watermark("feed") is None
+
+
+def test_dump_counts_as_read_after_the_last_pass_only(
+    hub: LoopbackHub, client: HubClient, tmp_path: Path
+) -> None:
+    """Killed between two passes, it is read again, and what stands above its parent is found then."""
+    release(hub)
+    rows = [row("x/grandchild", "base_model:x/child"), row("x/child", "base_model:lab/tiny-chat")]
+    path = dump(tmp_path / "models.parquet", rows)
+    target, memory = describe(client, REPO), InMemory()
+
+    class KilledError(Exception):
+        """Stands for a kill."""
+
+    def die(batch: Batch) -> None:
+        del batch
+        raise KilledError
+
+    def read(progress: Progress) -> Discovery:
+        return discover_in_bulk(
+            client,
+            target,
+            default_sources(),
+            memory,
+            lambda: bulk_rows(path, "dump"),
+            "may",
+            progress=progress,
+        )
+
+    with pytest.raises(KilledError):
+        read(die)
+    assert found(memory) == ["x/child"]
+    assert memory.watermark("bulk:may") is None
+    read(unwatched)
+    assert found(memory) == ["x/child", "x/grandchild"]
+    assert memory.watermark("bulk:may") is not None
+
+
+def test_dump_of_too_many_generations_is_not_finished(
+    hub: LoopbackHub, client: HubClient, tmp_path: Path
+) -> None:
+    """Each above its parent: after eight passes that is said, and the next run goes on."""
+    release(hub)
+    rows = [row(f"x/m{number}", f"base_model:x/m{number - 1}") for number in range(11, 0, -1)]
+    path = dump(tmp_path / "models.parquet", [*rows, row("x/m0", "base_model:lab/tiny-chat")])
+    memory = InMemory()
+
+    def read() -> Discovery:
+        target, sources = describe(client, REPO), (DeclaredSource(),)
+        return discover_in_bulk(client, target, sources, memory, lambda: bulk_rows(path, "dump"), "may")
+
+    assert read().unfinished == "may"
+    assert len(found(memory)) == 8
+    assert memory.watermark("bulk:may") is None
+    assert not read().unfinished
+    assert len(found(memory)) == 12
+    assert memory.watermark("bulk:may") is not None

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from crawler.client import HubClient
-from crawler.discover import FEED, default_sources, describe, discover
+from crawler.discover import default_sources, describe, discover
 from crawler.interface import (
     Candidate,
     Channel,
@@ -23,6 +23,7 @@ from crawler.interface import (
 from crawler.memory import NEVER_HAD_ROWS, InMemory, merge
 from crawler.sources.interface import Batch, Memory
 from crawler.sources.name import NameSource
+from crawler.walk import FEED
 from forkwatch.demo.hub import Fault, LoopbackHub
 from tests.crawler.conftest import REPO
 from tests.crawler.family import PARAMETERS, VILLAGE, crawl, found, member, put, release, village
@@ -247,12 +248,12 @@ def test_feed_with_a_long_gap_gives_way_to_the_listings(
     with caplog.at_level(logging.WARNING):
         before = client.cost
         _, done = crawl(client, memory)
-    assert done.feed_given_up
+    assert done.feed_skipped
     assert "too long" in caplog.text
     assert (client.cost - before).requests < 25
     assert found(memory) == ["x/child", "y/grandchild"]
     _, done = crawl(client, memory)
-    assert not done.feed_given_up
+    assert not done.feed_skipped
     assert done.rows < 1000
 
 

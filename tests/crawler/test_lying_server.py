@@ -235,3 +235,18 @@ def test_card_beyond_a_megabyte_is_not_read(liar: Liar, make_client: MakeClient)
     assert len(liar.seen) == 1
     with pytest.raises(TooLargeError):
         client.read_text(snapshot, "README.md")
+
+
+def test_listing_that_leads_on_and_on_ends(make_client: MakeClient) -> None:
+    """Pages without a row, each with another next page: three of them, and no fourth."""
+    with lying() as hub:
+
+        def page(method: str, path: str) -> Answer:
+            number = int(path.rpartition("cursor=")[2]) if "cursor=" in path else 0
+            link = f'<{hub.url}/api/models?cursor={number + 1}>; rel="next"'
+            return Answer(headers={"Link": link}, body=b"[]" if number else b'[{"id": "a/b"}]')
+
+        hub.answer = page  # type: ignore[method-assign]
+        with pytest.raises(BadAnswerError, match="on and on"):
+            list(make_client(endpoint=hub.url).list_models(ListQuery()))
+        assert len(hub.seen) == 4

@@ -134,10 +134,10 @@ def test_a_deleted_fork_that_is_there_again(family: Family) -> None:
 
 
 def test_one_channel_only(family: Family) -> None:
-    """`--channel name` neither looks at tags nor at known forks."""
+    """`--channel name` walks no listing of tags, and looks at no known fork; every channel sees its rows."""
     document = crawl(family, "--channel", "name")
 
-    assert set(document["channels"]) == {"name"}
+    assert set(document["channels"]) == {"name", "shape"}
     assert names(document) == {"cyd/Guarded-1B-copy"}
     assert document["looked_at"] == 0
     queries = [dict(request.query) for request in family.hub.requests if request.route == "list"]
