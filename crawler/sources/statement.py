@@ -34,7 +34,7 @@ from crawler.interface import (
     TooLargeError,
 )
 from crawler.sources.interface import Family, Listing, Reading, Source
-from crawler.sources.rows import bases, candidate, inherits, may_fit, outsider, same_shape, speaks_of
+from crawler.sources.rows import bases, candidate, inherits, is_ancestor, may_fit, same_shape, speaks_of
 
 REPRODUCTION = "reproduce/reproduce.json"
 CARDS = 10_000
@@ -89,7 +89,7 @@ class StatementSource(Source):
         return candidate(row, Channel.STATEMENT, *claims)
 
     def _worth_reading(self, row: RepoSummary, family: Family) -> bool:
-        if row.commit is None or row.access is Access.DISABLED or outsider(row, family):
+        if row.commit is None or row.access is Access.DISABLED or is_ancestor(row, family):
             return False
         tagged = any(tag.casefold() in self._tags for tag in row.tags)  # (1)
         if not tagged and not same_shape(row, family):
