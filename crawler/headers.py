@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from threading import Event
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -29,8 +29,8 @@ _FIRST_READ = 100_000
 """Bytes: 97 % of all headers fit (huggingface_hub, `parse_safetensors_file_metadata`)."""
 _MAX_HEADER = 25_000_000
 """Bytes; the limit of the format itself."""
-_MAX_TOTAL = 250_000_000
-"""Bytes over all files: a model of a trillion parameters has about a tenth."""
+_MAX_TOTAL = 100_000_000
+"""Bytes over all files: a model of a trillion parameters has about a quarter."""
 _MAX_FILES = 2_000
 
 
@@ -72,18 +72,22 @@ def _told(hub: Hub, session: Session, snapshot: Snapshot) -> dict[str, bytes]:
 
 
 def _read(hub: Hub, snapshot: Snapshot, paths: list[str]) -> dict[str, bytes]:
-    """(2), in parallel over the files."""
+    """(2), in parallel over the files. Of each first read only the header is held, and the sum is bounded."""
     sources = {path: hub.open(snapshot, path) for path in paths}
+    lengths: dict[str, int] = {}
+    lock = Lock()  # of `lengths`
 
     def begin(path: str, _: Event) -> bytes:
-        return sources[path].read(0, min(_FIRST_READ, sources[path].size))
+        start = sources[path].read(0, min(_FIRST_READ, sources[path].size))
+        length = _length(snapshot, path, start, sources[path].size)
+        with lock:
+            lengths[path] = length
+            total = sum(lengths.values())
+        if total > _MAX_TOTAL:
+            raise TooLargeError(f"{snapshot.repo}: tensor headers of more than {_MAX_TOTAL:,} bytes")
+        return start[: 8 + length]
 
     starts = dict(zip(paths, in_parallel(begin, paths), strict=True))
-    lengths = {path: _length(snapshot, path, start, sources[path].size) for path, start in starts.items()}
-    if (total := sum(lengths.values())) > _MAX_TOTAL:
-        raise TooLargeError(
-            f"{snapshot.repo}: tensor headers of {total:,} bytes, at most {_MAX_TOTAL:,} are read"
-        )
 
     def finish(path: str, _: Event) -> bytes:
         end, start = 8 + lengths[path], starts[path]

@@ -18,7 +18,7 @@ NEVER_HAD_ROWS = datetime.min.replace(tzinfo=UTC)
 
 _HINTS = frozenset({Channel.NAMESPACE, Channel.SHAPE})
 """Channels that nothing but likeness speaks for: they do not make an account one that publishes forks."""
-_MAX_CLAIMS = 32
+MAX_CLAIMS = 64
 """Of one candidate, over all the states of its card that were seen."""
 
 
@@ -171,7 +171,7 @@ def _joined(candidates: Sequence[Candidate]) -> Candidate:
     return Candidate(
         min(candidate.repo for candidate in candidates),
         tuple(channel for channel in Channel if channel in channels),
-        tuple(sorted(claims, key=_claim_order)[:_MAX_CLAIMS]),
+        tuple(sorted(claims, key=_claim_order)[:MAX_CLAIMS]),
         max(reversed(rows), key=_modified, default=None),
     )
 

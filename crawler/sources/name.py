@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from crawler.interface import Candidate, Channel, Claim, Hub, ListQuery, Order, RepoSummary
 from crawler.related import mentions, name_stem, spellings
 from crawler.sources.interface import Family, Listing, Source
-from crawler.sources.rows import candidate, inherits, outsider
+from crawler.sources.rows import candidate, inherits, is_ancestor
 
 
 class NameSource(Source):
@@ -28,6 +28,6 @@ class NameSource(Source):
         """
         del hub
         name, whole = row.repo.partition("/")[2], inherits(row, family)
-        if outsider(row, family) or not mentions(name, family.target.release, whole=whole):
+        if is_ancestor(row, family) or not mentions(name, family.target.release, whole=whole):
             return None
         return candidate(row, Channel.NAME, Claim(None, None, f"name: {row.repo}"))

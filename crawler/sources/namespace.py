@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from crawler.interface import Candidate, Channel, Claim, Hub, ListQuery, Order, RepoSummary
 from crawler.related import mentions
 from crawler.sources.interface import Family, Listing, Source
-from crawler.sources.rows import bases, candidate, may_fit, outsider, says_foreign
+from crawler.sources.rows import bases, candidate, is_ancestor, may_fit, says_foreign
 
 
 class NamespaceSource(Source):
@@ -35,7 +35,7 @@ class NamespaceSource(Source):
         ):
             return None
         declared = bases(row)
-        if outsider(row, family) or not may_fit(row, family):
+        if is_ancestor(row, family) or not may_fit(row, family):
             return None
         if says_foreign(row, family) or (declared and not any(base in family for base in declared)):
             return None

@@ -57,7 +57,7 @@ def says_foreign(row: RepoSummary, family: Family) -> bool:
     return bool(stated) and not any(base in family for base in stated)
 
 
-def outsider(row: RepoSummary, family: Family) -> bool:
+def is_ancestor(row: RepoSummary, family: Family) -> bool:
     """The release itself, or one of its own bases: never a fork by likeness, whatever they look like."""
     name = row.repo.casefold()
     return name == family.target.release.casefold() or name in {

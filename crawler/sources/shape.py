@@ -10,7 +10,7 @@ from crawler.sources.rows import (
     architecture_names,
     bases,
     candidate,
-    outsider,
+    is_ancestor,
     same_shape,
     says_foreign,
     window,
@@ -44,7 +44,7 @@ class ShapeSource(Source):
         """A row of the same shape that declares no base, and whose card, if it was read, names no other."""
         del hub
         shape = row.shape
-        if shape is None or not same_shape(row, family) or bases(row) or outsider(row, family):
+        if shape is None or not same_shape(row, family) or bases(row) or is_ancestor(row, family):
             return None
         if says_foreign(row, family):
             return None

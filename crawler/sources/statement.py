@@ -34,13 +34,14 @@ from crawler.interface import (
     TooLargeError,
 )
 from crawler.sources.interface import Family, Listing, Reading, Source
-from crawler.sources.rows import bases, candidate, inherits, may_fit, outsider, same_shape, speaks_of
+from crawler.sources.rows import bases, candidate, inherits, is_ancestor, may_fit, same_shape, speaks_of
 
 REPRODUCTION = "reproduce/reproduce.json"
 CARDS = 10_000
 """Files read in one run: what the Hub allows a free account in ten minutes, beside its API calls."""
 _DEAD = 10
-"""Cards in a row that the Hub fails to give before it counts as out of order: no one account's doing."""
+"""Cards in a row that the Hub fails to give; from then on twice as many are passed over after each failure:
+a Hub without cards costs a few calls, and a row of broken ones does not hide what comes after it."""
 _REPRODUCIBLE = "reproducible"
 """The tag of uploads that carry `REPRODUCTION`."""
 _SMALL = 1 << 18
@@ -67,6 +68,8 @@ class StatementSource(Source):
         self._failed: set[tuple[RepoId, Commit]] = set()
         self._failures = 0
         """In a row."""
+        self._passed_over = 0
+        """Cards that are not asked for before the next one is."""
 
     def listings(self, family: Family) -> Iterator[Listing]:
         """None."""
@@ -77,9 +80,6 @@ class StatementSource(Source):
         """A row whose words name the release or a member as the parent.
 
         A card that the Hub fails to give is left to the next run.
-
-        Raises:
-            HubUnavailableError: it failed to give ten in a row.
         """
         if not self._worth_reading(row, family):
             return None
@@ -89,7 +89,7 @@ class StatementSource(Source):
         return candidate(row, Channel.STATEMENT, *claims)
 
     def _worth_reading(self, row: RepoSummary, family: Family) -> bool:
-        if row.commit is None or row.access is Access.DISABLED or outsider(row, family):
+        if row.commit is None or row.access is Access.DISABLED or is_ancestor(row, family):
             return False
         tagged = any(tag.casefold() in self._tags for tag in row.tags)  # (1)
         if not tagged and not same_shape(row, family):
@@ -106,7 +106,8 @@ class StatementSource(Source):
         if known is not None:
             return known.claims
         paths = ("README.md", REPRODUCTION) if _REPRODUCIBLE in row.tags else ("README.md",)
-        if self._budget < len(paths) or (row.repo, commit) in self._failed:
+        if self._budget < len(paths) or self._passed_over or (row.repo, commit) in self._failed:
+            self._passed_over = max(0, self._passed_over - 1)
             family.left_unread(row.repo)
             return ()
         self._budget -= len(paths)
@@ -120,8 +121,7 @@ class StatementSource(Source):
         except CrawlerError as error:
             self._failed.add((row.repo, commit))
             self._failures += isinstance(error, HubUnavailableError)
-            if self._failures >= _DEAD:
-                raise
+            self._passed_over = 2 ** (self._failures - _DEAD) if self._failures >= _DEAD else 0
             family.left_unread(row.repo)
             return ()
         self._failures = 0

@@ -12,7 +12,7 @@ from crawler.card import MODIFICATION_TAGS
 from crawler.interface import Access, Candidate, Channel, Claim, Hub, ListQuery, Order, RepoSummary
 from crawler.related import mentions
 from crawler.sources.interface import Family, Listing, Source
-from crawler.sources.rows import bases, candidate, inherits, outsider, said, same_shape, speaks_of
+from crawler.sources.rows import bases, candidate, inherits, is_ancestor, said, same_shape, speaks_of
 
 
 class TagSource(Source):
@@ -38,7 +38,7 @@ class TagSource(Source):
         """
         del hub
         tag = next((tag for tag in row.tags if tag.casefold() in self._folded), None)
-        if tag is None or outsider(row, family):
+        if tag is None or is_ancestor(row, family):
             return None
         named = mentions(row.repo.partition("/")[2], family.target.release)
         copied = row.access is not Access.OPEN and inherits(row, family) and same_shape(row, family)

@@ -176,3 +176,32 @@ def test_listing_that_was_cut_is_told_in_every_run(hub: LoopbackHub, client: Hub
     for _ in range(2):
         assert crawl(client, memory, walk={Channel.NAME})[1].cut == ["name:tiny-chat"]
     assert crawl(client)[1].cut == []
+
+
+def test_hub_without_cards_costs_few_calls(hub: LoopbackHub, client: HubClient) -> None:
+    """What needs no card is found, and the cards are read when they can be."""
+    release(hub)
+    for number in range(100):
+        put(hub, f"s/m{number}", "tags: [heretic]", decensored("lab/tiny-chat"))
+    put(hub, "x/child", "base_model: lab/tiny-chat")
+    hub.inject(Fault("resolve", "503", times=-1))
+    memory, done = crawl(client)
+    assert (found(memory), done.unread) == (["x/child"], 100)
+    assert len([one for one in hub.requests if one.route == "resolve"]) <= 3 * 18
+    hub.clear_faults()
+    crawl(client, memory)
+    assert len(found(memory)) == 101
+
+
+def test_row_of_broken_cards_does_not_hide_the_others(hub: LoopbackHub, client: HubClient) -> None:
+    """Thirty that stay broken, the newest of all: the older ones are read, in a few runs at most."""
+    release(hub)
+    for number in range(60):
+        put(hub, f"s/m{number}", "tags: [heretic]", decensored("lab/tiny-chat"))
+    for number in range(30):
+        put(hub, f"z/broken{number}", "tags: [heretic]", "Nothing.")
+        hub.inject(Fault("resolve", "500", repo=f"z/broken{number}", times=-1))
+    memory, _ = crawl(client)
+    for _ in range(3):
+        crawl(client, memory)
+    assert len(found(memory)) == 60

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 
 import pytest
 
@@ -125,3 +126,32 @@ def test_countless_files_are_refused_unread(hub: LoopbackHub, client: HubClient)
     with pytest.raises(TooLargeError, match="2,001"):
         client.tensor_headers(snapshot)
     assert client.cost == spent
+
+
+def test_only_headers_are_held(hub: LoopbackHub, client: HubClient) -> None:
+    """Of a hundred files with small headers: not the 100 kB that were read of each."""
+    content = safetensors({"w": 100_000})
+    add(hub, {f"{number}.safetensors": content for number in range(100)})
+    snapshot = client.snapshot(MODEL)
+    client.tensor_headers(snapshot)  # connections are open and modules loaded
+    tracemalloc.start()
+    try:
+        assert len(client.tensor_headers(snapshot)) == 100
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert client.cost.bytes_downloaded == 2 * 100 * 100_000
+    assert peak < 5_000_000
+
+
+def test_headers_are_added_up_while_they_are_read(
+    hub: LoopbackHub, client: HubClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is too much together is refused when that is clear, not after the last file."""
+    monkeypatch.setattr("crawler.headers._MAX_TOTAL", 200_000)
+    content = safetensors({"w": 10}, padding=60_000)
+    add(hub, {f"{number}.safetensors": content for number in range(100)})
+    snapshot = client.snapshot(MODEL)
+    with pytest.raises(TooLargeError, match="tensor headers of more than"):
+        client.tensor_headers(snapshot)
+    assert client.cost.bytes_downloaded < 50 * len(content)

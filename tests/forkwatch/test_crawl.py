@@ -241,6 +241,34 @@ def test_a_hub_that_fails_keeps_what_was_found(family: Family) -> None:
     assert "ann/tuned" in names(crawl(family))
 
 
+def test_a_fork_that_cannot_be_looked_at_stops_no_crawl(family: Family) -> None:
+    """It is said, it keeps its candidate, the other forks are looked at, and it is not first again."""
+    crawl(family)
+    family.hub.inject(Fault("info", "500", repo="cyd/Guarded-1B-copy", times=-1))
+    family.hub.set_access("dan/heretical", private=True)
+    document = crawl(family)
+
+    assert document["complete"] is False
+    assert [reason for reason in document["left_out"] if "cyd/Guarded-1B-copy could not be" in reason]
+    assert "cyd/Guarded-1B-copy" in names(document)
+    assert document["gone"] == ["dan/heretical"]
+    with sqlite3.connect(family.state / "forkwatch.db") as connection:
+        query = "SELECT name FROM repo WHERE last_checked IS NOT NULL"
+        looked = {name for (name,) in connection.execute(query)}
+    connection.close()
+    assert {"cyd/Guarded-1B-copy", "dan/heretical"} <= looked
+
+
+def test_channel_left_out_of_the_settings_for_a_while_loses_no_fork(family: Family) -> None:
+    """Its listings are not walked, but what the feed shows goes past it all the same."""
+    crawl(family)
+    family.hub.create_repo("gus/quiet-child", created_at=datetime(2026, 3, 1, tzinfo=UTC))
+    family.hub.commit("gus/quiet-child", {"README.md": b"---\nbase_model: bob/abl-GGUF\n---\n"})
+    family.hub.create_repo("zed/noise", created_at=datetime(2026, 3, 3, tzinfo=UTC))  # beyond any overlap
+    assert family.run("crawl", FORKWATCH_CRAWL__CHANNELS='["name"]').exit_code == 0
+    assert "gus/quiet-child" in names(crawl(family))
+
+
 # --- kill -9 ---
 
 _OF_REPO = "JOIN repo r ON r.id = t.repo_id"
