@@ -203,9 +203,12 @@ def _pinned(context: Context, known: Known) -> Snapshot | None:
 def _known(
     context: Context, original: Original, snapshot: Snapshot
 ) -> tuple[tuple[Channel, ...], tuple[Claim, ...], int | None]:
-    """Channels and claims of a repository, of discovery and card, each once; its id if it is a candidate."""
+    """Channels and claims of a repository, of discovery and card, each once; its id if it is a candidate.
+
+    A candidate without a channel has the name of one, and nothing has led to it: it says nothing of its origin.
+    """
     known = context.store.candidate(original.release_id, snapshot.repo)
     if known is None:
         return (Channel.DIRECT,), tuple(dict.fromkeys(snapshot.claims)), None
     claims = tuple(dict.fromkeys((*snapshot.claims, *known.claims)))
-    return known.channels or (Channel.DIRECT,), claims, known.repo_id
+    return known.channels, claims, known.repo_id

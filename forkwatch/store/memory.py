@@ -190,7 +190,7 @@ class StoreMemory:
     def _follow(
         self, session: Session, before: RepoSummary, after: RepoSummary | None, row: RepoRow | None
     ) -> None:
-        """A name that was registered again is a candidate as well, with no claims: it is examined as new."""
+        """A name that was registered again is a candidate as well, found by no channel and with no claims."""
         if row is None or after is None or before.repo.lower() != after.repo.lower():
             return
         query = select(CandidateRow).where(
@@ -198,18 +198,13 @@ class StoreMemory:
         )
         if session.exec(query).first() is not None:
             return
-        former = session.exec(
-            select(CandidateRow)
-            .join(RepoRow, col(RepoRow.id) == col(CandidateRow.repo_id))
-            .where(CandidateRow.release_id == self._release_id, RepoRow.name_key == row.name_key)
-        ).first()
         self.kept.new.add(after.repo)
         now = self._store.now
         session.add(
             CandidateRow(
                 release_id=self._release_id,
                 repo_id=row.id or 0,
-                channels=[] if former is None else former.channels,
+                channels=[],
                 claims=[],
                 first_seen=now,
                 last_seen=now,

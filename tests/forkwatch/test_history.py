@@ -403,6 +403,16 @@ def test_a_name_that_was_registered_again_inherits_nothing(
     assert memory.members()[A].seen == new.summary
 
 
+def test_whoever_takes_a_name_inherits_no_channel(store: Store, release: int) -> None:
+    """Noticed by a look at the name, the new repository is a candidate that no channel has found."""
+    memory = StoreMemory(store, release)
+    memory.keep(batch(summary(), channel=Channel.TAG))
+    memory.check([(summary(), summary(object_id="9", created_at=CREATED + 5 * DAY))])
+
+    found = {known.identity: (known.channels, known.claims) for known in store.candidates(release)}
+    assert found == {"1": ((Channel.TAG,), (DECLARED,)), "9": ((), ())}
+
+
 def test_a_deleted_name_registered_later_is_another(store: Store, release: int, clock: Clock) -> None:
     """Gone first, taken later: the date of the deletion stays, and the old one says whose its name is."""
     memory = StoreMemory(store, release)

@@ -152,3 +152,15 @@ def test_a_name_that_was_registered_again_is_examined_as_new(family: Family) -> 
     assert "This is about a repository that is gone." in " ".join(former.read_text().split())
     document = json.loads(family.run("crawl", "--json").stdout)
     assert [found["repo"] for found in document["candidates"] if found["gone_at"]] == ["dan/heretical"]
+
+
+def test_whoever_takes_a_name_was_named_by_nobody(family: Family) -> None:
+    """A stranger under the name of a fork is examined, and its document says that no channel has found it."""
+    run(family)
+    family.hub.delete_repo("dan/heretical")
+    family.hub.create_repo("dan/heretical")
+    family.hub.commit("dan/heretical", {"README.md": card("other/thing")})
+    assert run(family)["new_candidates"] == 1
+
+    document = json.loads(family.run("scan", "dan/heretical", "--json").stdout)
+    assert document["hub"]["channels"] == []
