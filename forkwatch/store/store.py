@@ -141,7 +141,7 @@ class Store:
         with self.session() as session:
             repos = Repos(session, self._now())
             repos.load([seen])
-            repo = repos.see(seen if head else replace(seen, commit=None))
+            repo = repos.see(seen if head else replace(seen, commit=None), checked=head)
             repos.write()
             query = select(SnapshotRow).where(
                 SnapshotRow.repo_id == repo.id, SnapshotRow.commit == snapshot.commit

@@ -296,6 +296,43 @@ def test_a_row_older_than_what_is_known_changes_nothing(store: Store, release: i
     assert kinds(store, release) == {"1": []}
 
 
+@pytest.mark.parametrize("by", ["check", "pin"])
+def test_what_was_asked_for_by_name_is_never_second_hand(store: Store, release: int, by: str) -> None:
+    """A force-push and a backdated commit move `lastModified` back: commit and access are news even so."""
+    memory = StoreMemory(store, release)
+    memory.keep(batch(summary(last_modified=CREATED + 9 * DAY)))
+    now = summary(commit="d", last_modified=CREATED + DAY, access=Access.DISABLED)
+    if by == "check":
+        memory.check([(summary(), now)])
+    else:
+        store.pin(
+            replace(
+                SNAPSHOT,
+                repo=A,
+                object_id="1",
+                commit=Commit("d" * 40),
+                access=Access.DISABLED,
+                created_at=CREATED,
+                last_modified=CREATED + DAY,
+            ),
+            head=True,
+        )
+
+    (known,) = store.candidates(release)
+    assert (known.summary.commit, known.summary.access) == ("d" * 40, Access.DISABLED)
+    assert set(kinds(store, release)["1"]) == {EventKind.NEW_COMMIT, EventKind.DISABLED}
+
+
+def test_an_older_repository_that_has_a_name_now_holds_it(store: Store, release: int) -> None:
+    """Renamed to a name that a younger one had: asked for by that name, the older one answers."""
+    memory = StoreMemory(store, release)
+    memory.keep(batch(summary(object_id="9", created_at=CREATED + 5 * DAY)))
+    memory.check([(summary(object_id="9"), summary())])
+
+    gone = {known.identity: known.gone_at is not None for known in store.candidates(release)}
+    assert gone == {"1": False, "9": True}
+
+
 def test_deleted_and_back_again(store: Store, release: int, clock: Clock) -> None:
     """Deletion is noted once, whatever the number of looks; a later sight of it is a reappearance."""
     memory = StoreMemory(store, release)
