@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from forkwatch.demo.hub import LoopbackHub
+from forkwatch.demo.hub import Fault, LoopbackHub
 from tests.forkwatch.family import RELEASE, Family, card, publish_release
 
 FORKS = ("ann/tuned", "bob/abl", "cyd/copy", "dan/heretical")
@@ -164,3 +164,15 @@ def test_whoever_takes_a_name_was_named_by_nobody(family: Family) -> None:
 
     document = json.loads(family.run("scan", "dan/heretical", "--json").stdout)
     assert document["hub"]["channels"] == []
+
+
+def test_files_that_could_not_be_read_are_read_by_the_next_run(family: Family) -> None:
+    """Denied for a while, a dangerous file is a gap, not a fork without dangerous files for ever."""
+    family.hub.commit("bob/abl", {"model.bin": b"cos\nsystem\n(S'true'\ntR."}, replace=False)
+    family.hub.inject(Fault("resolve", "expired", repo="bob/abl", times=-1))
+    denied = run(family)
+    family.hub.clear_faults()
+    run(family)
+
+    assert set(denied["gaps"]) == {"bob/abl"}
+    assert verdicts(family)["bob/abl"]["verdict"] == "unsafe-files"
