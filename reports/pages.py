@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from reports import charts, markdown
-from reports.interface import FindingDoc, ForkHistory, ReleaseView, ReplacedFork, SiteView
+from reports.interface import FindingDoc, ForkHistory, Gap, ReleaseView, ReplacedFork, SiteView
 from reports.numbers import week_of
 from reports.render import environment
 from reports.routes import (
@@ -125,6 +125,7 @@ def _fork(site: _Site, release: ReleaseView, scan: ScanDocument) -> tuple[str, s
         history=history_of(release, scan.repo),
         former=None,
         formers=[former for former in sorted_replaced(release) if former.scan.repo == scan.repo],
+        gap=next((gap for gap in release.gaps if gap.repo == scan.repo), None),
     )
 
 
@@ -152,6 +153,7 @@ def _fork_page(  # noqa: PLR0913 - what the two kinds of page differ in
     history: ForkHistory | None,
     former: ReplacedFork | None,
     formers: list[ReplacedFork],
+    gap: Gap | None = None,
 ) -> tuple[str, str]:
     return site.page(
         "fork.html",
@@ -162,6 +164,7 @@ def _fork_page(  # noqa: PLR0913 - what the two kinds of page differ in
         history=history,
         former=former,
         formers=formers,
+        lost=gap,
         former_names=() if history is None else former_names(history),
         verdict_changes=[change for change in release.changes if change.repo == scan.repo],
         curve=None if history is None else charts.curve(history.samples),

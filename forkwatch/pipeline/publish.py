@@ -103,7 +103,11 @@ def _release(context: Context, row: Release) -> ReleaseView:
         license=row.license,
         scans=tuple(_current(histories[repo_id], newest[repo_id]) for repo_id in current),
         changes=tuple(_change(v, histories[v.repo_id].repo) for v in log if v.repo_id in holders),
-        gaps=tuple(_gap(fork) for fork in known if fork.repo_id not in newest and fork.repo_id in holders),
+        gaps=tuple(
+            _gap(fork)
+            for fork in known
+            if fork.repo_id in holders and _is_gap(fork, judged=fork.repo_id in newest)
+        ),
         histories=tuple(_history(histories[repo_id]) for repo_id in current),
         replaced=tuple(_replaced(histories[repo_id], log) for repo_id in judged if repo_id not in holders),
         tree=_tree(row, known, newest, histories) if known else None,
@@ -143,9 +147,15 @@ def _change(verdict: Verdict, repo: str) -> VerdictChange:
     )
 
 
+def _is_gap(fork: Known, *, judged: bool) -> bool:
+    """A verdict does not hide that what is there by now could not be examined."""
+    return not judged or (fork.gap is not None and fork.gone_at is None)
+
+
 def _gap(fork: Known) -> Gap:
     if fork.gone_at is not None:
-        return Gap(repo=fork.repo, reason=f"gone since {fork.gone_at:%Y-%m-%d}, before it was examined")
+        reason = f"gone since {fork.gone_at:%Y-%m-%d}, before it was examined"
+        return Gap(repo=fork.repo, reason=reason, gone=True)
     return Gap(repo=fork.repo, reason=fork.gap or "not examined yet")
 
 

@@ -205,7 +205,7 @@ def _known(
 ) -> tuple[tuple[Channel, ...], tuple[Claim, ...], int | None]:
     """Channels and claims of a repository, of discovery and card, each once; its id if it is a candidate.
 
-    A candidate without a channel has the name of one, and nothing has led to it: it says nothing of its origin.
+    A candidate without a channel only has the name of one: nothing else has led to it.
     """
     known = context.store.candidate(original.release_id, snapshot.repo)
     if known is None:

@@ -176,3 +176,20 @@ def test_files_that_could_not_be_read_are_read_by_the_next_run(family: Family) -
 
     assert set(denied["gaps"]) == {"bob/abl"}
     assert verdicts(family)["bob/abl"]["verdict"] == "unsafe-files"
+
+
+def test_a_new_commit_that_cannot_be_examined_is_said_beside_the_verdict(family: Family) -> None:
+    """The verdict is about the commit before; its page and the gaps tell, until an examination succeeds."""
+    run(family)
+    family.hub.commit("bob/abl", {"model.bin": b"cos\nsystem\n(S'true'\ntR."}, replace=False)
+    family.hub.inject(Fault("resolve", "expired", repo="bob/abl", times=-1))
+    run(family)
+    failed = page(family, "forks/bob/abl/index.html")
+    document = json.loads((family.state / "site" / "verdicts.json").read_text())
+    family.hub.clear_faults()
+    run(family)
+
+    said = "Its present state could not be examined"
+    assert said in failed
+    assert [gap["repo"] for gap in document["releases"][0]["gaps"]] == ["bob/abl"]
+    assert said not in page(family, "forks/bob/abl/index.html")
