@@ -23,7 +23,7 @@ from detector.interface import DetectorError
 from evals.interface import EvaluationFailedError
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.crawl import crawl
+from forkwatch.pipeline.crawl import Crawl, crawl
 from forkwatch.pipeline.document import build_document
 from forkwatch.pipeline.funnel import Depth, examine
 from forkwatch.pipeline.originals import Original, find_release, open_original
@@ -128,7 +128,7 @@ def run_once(context: Context) -> Tally:
     """Stages 1 to 8 for every guarded release.
 
     Raises:
-        NothingToExamineError: no release is guarded, or no candidate was found for any.
+        NothingToExamineError: no release is guarded, no candidate was found for any, or the Hub is empty.
         SignatureInvalidError: an original does not verify; nothing else runs.
     """
     rows = context.store.releases()
@@ -138,6 +138,7 @@ def run_once(context: Context) -> Tally:
     tally, before = Tally(), context.hub.cost
     for original in originals:
         done = crawl(context, original.release_id, original.repo)
+        require_rows(done)
         tally.candidates += len(done.candidates)
         tally.new_candidates += len(done.new)
         tally.events += len(done.events)
@@ -156,6 +157,20 @@ def run_once(context: Context) -> Tally:
             "no candidate was found for any release", tip="Check [crawl] and the Hub."
         )
     return tally
+
+
+def require_rows(done: Crawl) -> None:
+    """Refuse a crawl that was shown nothing: candidates known from before would make it look like a good one.
+
+    The Hub's newest row belongs to every full crawl, however little has changed.
+
+    Raises:
+        NothingToExamineError: no listing had a row.
+    """
+    if not done.rows:
+        raise NothingToExamineError(
+            "the Hub listed no repository at all", tip="Check [hub] endpoint, and what answers there."
+        )
 
 
 def _scan_candidate(context: Context, original: Original, known: Known, tally: Tally) -> None:
