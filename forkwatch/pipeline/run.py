@@ -55,7 +55,7 @@ class Tally:
     gone: int = 0
     events: int = 0
     left_out: list[str] = field(default_factory=list)
-    """What a bound cut off of the crawl."""
+    """What the crawls did not look at, one sentence each."""
     scanned: int = 0
     verdicts_changed: int = 0
     results_reused: int = 0
@@ -129,6 +129,7 @@ def run_once(context: Context) -> Tally:
 
     Raises:
         NothingToExamineError: no release is guarded, no candidate was found for any, or the Hub is empty.
+        RepoNotFoundError: every guarded release is gone from the Hub.
         SignatureInvalidError: an original does not verify; nothing else runs.
     """
     rows = context.store.releases()
@@ -136,20 +137,17 @@ def run_once(context: Context) -> Tally:
         raise NothingToExamineError("no release is guarded")
     originals = [open_original(context, row) for row in rows]  # all must verify before anything else runs
     tally, before = Tally(), context.hub.cost
+    lost = []
     for original in originals:
-        done = crawl(context, original.release_id, original.repo)
-        require_rows(done)
-        tally.candidates += len(done.candidates)
-        tally.new_candidates += len(done.new)
-        tally.events += len(done.events)
-        tally.left_out += done.left_out
-        for number, known in enumerate(done.present, 1):
-            context.talk.progress(f"forks of {original.repo}", number - 1, len(done.present))
-            _scan_candidate(context, original, known, tally)
-        context.talk.progress(f"forks of {original.repo}", len(done.present), len(done.present))
-        tally.gone += sum(
-            known.gone_at is not None for known in context.store.candidates(original.release_id)
-        )
+        try:
+            _look_for_forks(context, original, tally)
+        except RepoNotFoundError as error:
+            lost.append(error)
+            tally.left_out.append(f"{original.repo} is gone from the Hub: no forks of it were looked for")
+            context.talk.note(tally.left_out[-1])
+        _scan_candidates(context, original, tally)
+    if len(lost) == len(originals):
+        raise lost[0]
     cost = context.hub.cost - before
     tally.bytes_downloaded, tally.requests = cost.bytes_downloaded, cost.requests
     if not tally.candidates:
@@ -157,6 +155,31 @@ def run_once(context: Context) -> Tally:
             "no candidate was found for any release", tip="Check [crawl] and the Hub."
         )
     return tally
+
+
+def _look_for_forks(context: Context, original: Original, tally: Tally) -> None:
+    """Stage 1.
+
+    Raises:
+        RepoNotFoundError: the release is gone; its forks are what matters then, and other releases go on.
+    """
+    done = crawl(context, original.release_id, original.repo)
+    require_rows(done)
+    tally.new_candidates += len(done.new)
+    tally.events += len(done.events)
+    tally.left_out += done.left_out
+
+
+def _scan_candidates(context: Context, original: Original, tally: Tally) -> None:
+    """The other stages, for every candidate that is there."""
+    candidates = context.store.candidates(original.release_id)
+    tally.candidates += len(candidates)
+    present = [known for known in candidates if known.gone_at is None]
+    for number, known in enumerate(present):
+        context.talk.progress(f"forks of {original.repo}", number, len(present))
+        _scan_candidate(context, original, known, tally)
+    context.talk.progress(f"forks of {original.repo}", len(present), len(present))
+    tally.gone += sum(known.gone_at is not None for known in context.store.candidates(original.release_id))
 
 
 def require_rows(done: Crawl) -> None:

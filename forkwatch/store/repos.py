@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from itertools import islice
 from typing import TypeVar
 
@@ -186,8 +186,8 @@ class Repos:
         self._session.execute(insert_into(self._session, EventRow).on_conflict_do_nothing(), rows)
 
     def _write_samples(self) -> None:
-        last = self._last_samples([row.id for row, _ in self._samples.values() if row.id is not None])
         today = self._now.date()
+        last = self._last_samples([row.id for row, _ in self._samples.values() if row.id is not None], today)
         for row, seen in self._samples.values():
             sample = last.get(row.id or 0)
             if sample is not None and (sample.downloads, sample.likes) == (seen.downloads, seen.likes):
@@ -199,12 +199,13 @@ class Repos:
             sample.sampled_at, sample.downloads, sample.likes = self._now, seen.downloads, seen.likes
             self._session.add(sample)
 
-    def _last_samples(self, repo_ids: list[int]) -> dict[int, MetricSample]:
+    def _last_samples(self, repo_ids: list[int], today: date) -> dict[int, MetricSample]:
+        """The newest of each up to today: a clock that was wrong once may have left some in the future."""
         found: dict[int, MetricSample] = {}
         for chunk in chunks(repo_ids):
             newest = (
                 select(MetricSample.repo_id, func.max(MetricSample.day).label("day"))
-                .where(col(MetricSample.repo_id).in_(chunk))
+                .where(col(MetricSample.repo_id).in_(chunk), col(MetricSample.day) <= today)
                 .group_by(col(MetricSample.repo_id))
                 .subquery()
             )

@@ -502,6 +502,20 @@ def test_one_sample_a_day_and_none_without_a_change(store: Store, release: int, 
     assert [(sample.at.day, sample.downloads) for sample in samples] == [(1, 12), (3, 15)]
 
 
+def test_a_sample_of_the_future_is_no_obstacle(store: Store, release: int, clock: Clock) -> None:
+    """A clock that was wrong once does not keep the figures of today from being kept."""
+    memory = StoreMemory(store, release)
+    right, clock.now = clock.now, clock.now + 1000 * DAY
+    memory.keep(batch(summary(downloads=10)))
+    clock.now = right
+    for downloads in (11, 12, 12):
+        memory.keep(batch(summary(downloads=downloads)))
+
+    (known,) = store.candidates(release)
+    samples = store.histories([known.repo_id])[known.repo_id].samples
+    assert [sample.downloads for sample in samples] == [12, 10]
+
+
 # --- upgrade ---
 
 

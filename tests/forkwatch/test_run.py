@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from detector.provenance import generate_key, sign_release
 from forkwatch.demo.hub import Fault, LoopbackHub
-from tests.forkwatch.family import RELEASE, Family, card, publish_release
+from tests.forkwatch.family import CONFIG, RELEASE, Family, card, publish_release, weights
 
 FORKS = ("ann/tuned", "bob/abl", "cyd/copy", "dan/heretical")
 
@@ -28,6 +29,25 @@ def family(tmp_path: Path) -> Iterator[Family]:
         added = made.run("release", "add", RELEASE, "--public-key", str(key))
         assert added.exit_code == 0, added.stderr
         yield made
+
+
+SECOND = "lab/Second-1B"
+
+
+def guard_second(family: Family, tmp_path: Path) -> None:
+    """A second release; its name sorts after the first, so that its turn comes later."""
+    folder = tmp_path / "second"
+    folder.mkdir()
+    (folder / "README.md").write_bytes(card())
+    (folder / "config.json").write_bytes(CONFIG)
+    (folder / "model.safetensors").write_bytes(weights(3))
+    (tmp_path / "keys").mkdir()
+    keys = generate_key(tmp_path / "keys")
+    sign_release(folder, keys.private)
+    family.hub.create_repo(SECOND)
+    family.hub.commit(SECOND, {path.name: path for path in folder.iterdir()})
+    added = family.run("release", "add", SECOND, "--public-key", str(keys.public))
+    assert added.exit_code == 0, added.stderr
 
 
 def publish_card(family: Family, repo: str, text: str = "# A model\n") -> None:
@@ -193,3 +213,20 @@ def test_a_new_commit_that_cannot_be_examined_is_said_beside_the_verdict(family:
     assert said in failed
     assert [gap["repo"] for gap in document["releases"][0]["gaps"]] == ["bob/abl"]
     assert said not in page(family, "forks/bob/abl/index.html")
+
+
+def test_a_release_that_is_gone_does_not_end_the_run_for_the_others(family: Family, tmp_path: Path) -> None:
+    """It is said, its known forks are examined, and the next release has its turn; with none left it is 4."""
+    guard_second(family, tmp_path)
+    assert family.run("crawl", "--release", RELEASE).exit_code == 0
+    family.hub.create_repo("gil/second")
+    family.hub.commit("gil/second", {"README.md": card(SECOND)})
+    family.hub.delete_repo(RELEASE)
+    tally = run(family)
+    family.hub.delete_repo(SECOND)
+    alone = family.run("run", "--once")
+
+    assert tally["left_out"] == [f"{RELEASE} is gone from the Hub: no forks of it were looked for"]
+    judged = json.loads((family.state / "site" / "verdicts.json").read_text())["releases"]
+    assert {row["repo"] for release in judged for row in release["verdicts"]} >= {*FORKS, "gil/second"}
+    assert alone.exit_code == 4
