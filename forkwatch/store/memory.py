@@ -78,7 +78,7 @@ class StoreMemory:
     def keep(self, batch: Batch) -> None:
         """Candidates, what happened to them, readings and the watermark, in one transaction."""
         members = self._loaded()
-        with self._store.session() as session:
+        with self._store.writing() as session:
             now = self._store.now
             repos = Repos(session, now)
             seen = [(candidate, _seen(candidate)) for candidate in batch.candidates]
@@ -112,7 +112,7 @@ class StoreMemory:
         """Keep what looks at single repositories showed, some at a time; how many were looked at."""
         looked = 0
         for some in chunks(pairs, 200):
-            with self._store.session() as session:
+            with self._store.writing() as session:
                 repos = Repos(session, self._store.now)
                 repos.load([summary for pair in some for summary in pair if summary is not None])
                 changed = []

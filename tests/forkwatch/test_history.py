@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from pydantic import TypeAdapter
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 
 from crawler.history import EventKind
 from crawler.interface import (
@@ -211,6 +212,27 @@ def test_a_batch_is_kept_whole_or_not_at_all(store: Store, release: int, engine:
 
     assert store.candidates(release) == ()
     assert store.histories([1]) == {}
+
+
+def test_two_processes_that_find_the_same_repository_keep_it_once(
+    store: Store, release: int, engine: Engine, clock: Clock
+) -> None:
+    """The other one writes between the look for a row and its insertion: it waits, and finds the row."""
+    other = Store(open_engine(str(engine.url)), clock)
+    rival = Thread(target=lambda: StoreMemory(other, release).keep(batch(summary(), channel=Channel.NAME)))
+
+    def interfere(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement.startswith("INSERT INTO repo") and rival.ident is None:
+            rival.start()
+            rival.join(2)
+
+    event.listen(engine, "before_cursor_execute", interfere)
+    StoreMemory(store, release).keep(batch(summary()))
+    rival.join(30)
+    other.close()
+
+    (known,) = store.candidates(release)
+    assert known.channels == (Channel.DECLARED, Channel.NAME)
 
 
 def test_a_batch_of_a_thousand_takes_well_under_a_second(store: Store, release: int) -> None:
