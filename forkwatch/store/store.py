@@ -113,6 +113,14 @@ class Store:
         found = self._known(release_id, RepoRow.name_key == repo.lower())
         return min(found, key=lambda known: known.gone_at is not None, default=None)
 
+    def taken(self, names: Iterable[str]) -> frozenset[str]:
+        """Of some names those, in lower case, that a repository has, or had when it was last there."""
+        found: set[str] = set()
+        with self.session() as session:
+            for chunk in chunks(sorted({name.lower() for name in names})):
+                found.update(session.exec(select(RepoRow.name_key).where(col(RepoRow.name_key).in_(chunk))))
+        return frozenset(found)
+
     def _known(self, release_id: int, *conditions: Any) -> tuple[Known, ...]:
         query = (
             select(CandidateRow, RepoRow)

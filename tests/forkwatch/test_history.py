@@ -472,6 +472,18 @@ def test_whoever_takes_a_name_inherits_no_channel(store: Store, release: int) ->
     assert found == {"1": ((Channel.TAG,), (DECLARED,)), "9": ((), ())}
 
 
+def test_a_name_is_taken_by_whoever_had_it_last(store: Store, release: int) -> None:
+    """A former name of a renamed repository is free until another one is seen under it, gone or not."""
+    memory = StoreMemory(store, release)
+    memory.keep(batch(summary()))
+    memory.keep(batch(summary(repo=B)))
+    before = store.taken([A, B])
+    other = replace(SNAPSHOT, repo=RepoId(A.upper()), object_id="9")
+    store.pin(other, head=True)
+
+    assert (before, store.taken([A, B])) == ({B}, {A, B})
+
+
 def test_a_deleted_name_registered_later_is_another(store: Store, release: int, clock: Clock) -> None:
     """Gone first, taken later: the date of the deletion stays, and the old one says whose its name is."""
     memory = StoreMemory(store, release)
