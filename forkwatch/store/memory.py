@@ -100,10 +100,15 @@ class StoreMemory:
     # --- beyond it ---
 
     def known(self) -> tuple[Known, ...]:
-        """Candidates to look at again: those not seen for longest first, the gone ones last."""
+        """Candidates to look at again: those not seen for longest first, the gone ones last.
+
+        Without those whose name another one has: whoever asks for them is told about the other.
+        """
+        candidates = self._store.candidates(self._release_id)
+        held = {known.repo.lower() for known in candidates if known.gone_at is None}
         return tuple(
             sorted(
-                self._store.candidates(self._release_id),
+                (known for known in candidates if known.gone_at is None or known.repo.lower() not in held),
                 key=lambda known: (known.gone_at is not None, known.observed_at, known.repo),
             )
         )
@@ -118,6 +123,7 @@ class StoreMemory:
                 changed = []
                 for before, after in some:
                     row = repos.lose(before) if after is None else repos.see(after, checked=True)
+                    repos.looked_for(before)
                     changed.append((before, after, row))
                 events = repos.write()
                 for before, after, row in changed:

@@ -84,6 +84,12 @@ class Repos:
             self._note(row, changes(load_summary(row.summary), None))
         return row
 
+    def looked_for(self, before: RepoSummary) -> None:
+        """A known repository was asked for, whatever answered: it need not be asked for again soon."""
+        row = self._by_identity.get(before.object_id)
+        if row is not None:
+            row.last_checked = self._now
+
     def write(self) -> tuple[Event, ...]:
         """Send rows, events and samples to the database; what happened."""
         self._session.flush()

@@ -393,6 +393,26 @@ def test_what_was_not_checked_for_longest_comes_first(store: Store, release: int
     assert [known.repo for known in memory.known()] == ["o/d", "o/a", "o/c", "o/b"]
 
 
+@pytest.mark.parametrize("held_by_a_candidate", [True, False])
+def test_a_replaced_repository_does_not_block_the_queue(
+    store: Store, release: int, clock: Clock, *, held_by_a_candidate: bool
+) -> None:
+    """Its name leads to another one: it is not asked for, or at least as rarely as the others."""
+    other = summary(object_id="9", created_at=CREATED + 5 * DAY)
+    memory = StoreMemory(store, release)
+    memory.keep(batch(summary()))
+    if held_by_a_candidate:
+        memory.check([(summary(), other)])
+        assert [known.identity for known in memory.known()] == ["9"]
+        return
+    memory.check([(summary(), None)])
+    clock.now += DAY
+    moved = replace(other, repo=B)
+    memory.check([(summary(), moved)])
+
+    assert [(known.identity, known.observed_at) for known in memory.known()] == [("1", clock.now)]
+
+
 # --- identity ---
 
 
