@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from types import MappingProxyType
 
 import sqlalchemy as sql
@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 
 from crawler.history import Event, EventKind
 from crawler.interface import Candidate, Claim, Commit, RepoId, RepoSummary
+from crawler.memory import NEVER_HAD_ROWS
 from crawler.sources.interface import Batch, Reading
 from forkwatch.store.models import CandidateRow, ReadingRow, RepoRow, WatermarkRow
 from forkwatch.store.repos import Repos, chunks, insert_into
@@ -25,9 +26,6 @@ from forkwatch.store.values import (
     load_claims,
     load_summary,
 )
-
-NO_ROWS = datetime.min.replace(tzinfo=UTC)
-"""Watermark of a listing that was walked to its end and had no rows."""
 
 MAX_CLAIMS = 64
 """Of one candidate, over all states of its card."""
@@ -57,10 +55,10 @@ class StoreMemory:
     # --- the protocol ---
 
     def watermark(self, listing: str) -> datetime | None:
-        """Date of the newest row of the last finished walk; `NO_ROWS`; None: never finished."""
+        """Date of the newest row of the last finished walk; `NEVER_HAD_ROWS`; None: never finished."""
         with self._store.session() as session:
             row = session.get(WatermarkRow, (self._release_id, listing))
-        return None if row is None else row.newest or NO_ROWS
+        return None if row is None else row.newest or NEVER_HAD_ROWS
 
     def members(self) -> Mapping[RepoId, Candidate]:
         """Every candidate, by present name; one that is gone only while no other has its name."""
@@ -189,8 +187,10 @@ class StoreMemory:
         row = session.get(WatermarkRow, (self._release_id, batch.listing))
         if row is None:
             row = WatermarkRow(release_id=self._release_id, listing=batch.listing, newest=None)
-        newest = max(row.newest or NO_ROWS, batch.newest or NO_ROWS)  # a walk of recent rows may find none
-        row.newest = None if newest == NO_ROWS else newest
+        newest = max(
+            row.newest or NEVER_HAD_ROWS, batch.newest or NEVER_HAD_ROWS
+        )  # a walk of recent rows may find none
+        row.newest = None if newest == NEVER_HAD_ROWS else newest
         session.add(row)
 
     def _follow(

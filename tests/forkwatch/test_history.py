@@ -27,9 +27,10 @@ from crawler.interface import (
     RepoSummary,
     Shape,
 )
+from crawler.memory import NEVER_HAD_ROWS
 from crawler.sources.interface import Batch, Reading
 from forkwatch.store.engine import open_engine, upgrade
-from forkwatch.store.memory import MAX_CLAIMS, NO_ROWS, StoreMemory
+from forkwatch.store.memory import MAX_CLAIMS, StoreMemory
 from forkwatch.store.models import Release
 from forkwatch.store.store import Store
 from forkwatch.store.values import KeptEvent
@@ -172,7 +173,7 @@ def test_watermark_is_of_one_listing_and_never_goes_back(store: Store, release: 
         memory.keep(batch(listing="x", newest=newest))
         seen.append(memory.watermark("x"))
 
-    assert seen == [NO_ROWS, CREATED, CREATED, CREATED, CREATED + DAY]
+    assert seen == [NEVER_HAD_ROWS, CREATED, CREATED, CREATED, CREATED + DAY]
     assert memory.watermark("y") is None
 
 
