@@ -22,11 +22,11 @@ from reports.interface import (
     ReleaseView,
     SiteView,
 )
-from reports.numbers import moment, plural, week_of
+from reports.numbers import moment, plural
 from reports.render import environment
 from reports.routes import routes, sorted_releases
 from reports.scan import ScanDocument
-from reports.summary import Funnel, Net, attention, funnel, gone_in, lost, week_changes
+from reports.summary import Funnel, Net, attention, funnel, gone_in, week_changes
 from reports.text import clean, is_https_url
 from reports.words import VERDICTS
 
@@ -86,7 +86,7 @@ class Content:
     new: Rows
     changed: Rows
     gone: tuple[Gap, ...]
-    """Had a verdict, and can no longer be examined. Those without a date are in the newest week only."""
+    """Had a verdict, and were found to be gone in this week."""
     gone_total: int
     waiting: int
     """Forks whose verdict of an earlier week asks for a decision as well."""
@@ -128,7 +128,6 @@ def build_digest(view: SiteView, week: str) -> Digest:
 
 def _content(view: SiteView, week: str) -> Content:
     first = _monday(week)
-    newest = week == week_of(view.generated_at)
     addresses = routes(view)
     items: list[Item] = []
     gone: list[Gap] = []
@@ -139,7 +138,6 @@ def _content(view: SiteView, week: str) -> Content:
             for net in week_changes(release, week)
         ]
         gone += gone_in(release, week)
-        gone += lost(release) if newest else ()
     decide = [item for item in items if VERDICTS[item.net.after].attention]
     rest = [item for item in items if not VERDICTS[item.net.after].attention]
     decided = {(item.release.repo, item.net.repo) for item in decide}
@@ -219,6 +217,9 @@ def _text(view: SiteView, content: Content, subject: str, base: str | None) -> I
     counts = content.funnel
     yield "COVERAGE"
     yield f"{counts.candidates} candidates, {counts.judged} with a verdict, {counts.evaluated} measured."
+    if counts.gone:
+        yield f"Not counted: {plural(counts.gone, 'fork is', 'forks are')} gone."
+    yield from (f"- earlier state only ({reason.count}): {clean(reason.text, 300)}" for reason in counts.lost)
     yield from (f"- no verdict ({reason.count}): {clean(reason.text, 300)}" for reason in counts.gaps)
     yield from (f"- not run ({reason.count}): {clean(reason.text, 300)}" for reason in counts.unevaluated)
     yield ""

@@ -42,10 +42,15 @@ class VerdictChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """A candidate without a verdict, and why; shown so that silence is never read as safety."""
+    """A candidate that could not be examined, and why; shown so that silence is never read as safety.
+
+    One in `scans` as well has a verdict about an earlier state.
+    """
 
     repo: str
     reason: str
+    gone: bool = False
+    """It was deleted, or made private, before it had a verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reports import charts, markdown
-from reports.interface import FindingDoc, ForkHistory, ReleaseView, ReplacedFork, SiteView
+from reports.interface import FindingDoc, ForkHistory, Gap, ReleaseView, ReplacedFork, SiteView
 from reports.numbers import week_of
 from reports.render import environment
 from reports.routes import (
@@ -141,6 +141,7 @@ def _fork(
         history=past.history(scan.repo),
         former=None,
         formers=formers,
+        gap=next((gap for gap in release.gaps if gap.repo == scan.repo), None),
     )
 
 
@@ -171,6 +172,7 @@ def _fork_page(  # noqa: PLR0913 - what the two kinds of page differ in
     history: ForkHistory | None,
     former: ReplacedFork | None,
     formers: list[ReplacedFork],
+    gap: Gap | None = None,
 ) -> tuple[str, str]:
     return site.page(
         "fork.html",
@@ -181,6 +183,7 @@ def _fork_page(  # noqa: PLR0913 - what the two kinds of page differ in
         history=history,
         former=former,
         formers=formers,
+        lost=gap,
         former_names=() if history is None else former_names(history),
         verdict_changes=past.changes(scan.repo),
         curve=None if history is None else charts.curve(history.samples),

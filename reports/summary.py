@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reports.interface import ForkHistory, Gap, ReleaseView, SiteView, VerdictChange
@@ -23,7 +23,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """How many forks each stage reached."""
+    """How many of the forks that are there each stage reached."""
 
     candidates: int
     judged: int
@@ -34,6 +34,10 @@ class Funnel:
     """Why candidates have no verdict."""
     unevaluated: tuple[Reason, ...]
     """Why judged forks were not run."""
+    lost: tuple[Reason, ...]
+    """Why the present state of judged forks could not be examined: their verdict is about an earlier one."""
+    gone: int
+    """Forks that are not there any more, in none of the counts above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +120,9 @@ class Past:
 
 def funnel(releases: Sequence[ReleaseView]) -> Funnel:
     """Count over some releases."""
-    scans = [scan for release in releases for scan in release.scans]
-    gaps = [gap for release in releases for gap in release.gaps]
+    scans = [scan for release in releases for scan in _present(release)]
+    missed = [gap for release in releases for gap in unjudged(release)]
+    gaps = [gap for gap in missed if not gap.gone]
     unmeasured = [scan.safety for scan in scans if scan.safety.status == "not-measured"]
     return Funnel(
         candidates=len(scans) + len(gaps),
@@ -126,6 +131,8 @@ def funnel(releases: Sequence[ReleaseView]) -> Funnel:
         evaluated=len(scans) - len(unmeasured),
         gaps=_tally([gap.reason for gap in gaps]),
         unevaluated=_tally([safety.reason or "no reason recorded" for safety in unmeasured]),
+        lost=_tally([gap.reason for release in releases for gap in lost(release)]),
+        gone=sum(len(gone(release)) for release in releases) + len(missed) - len(gaps),
     )
 
 
@@ -144,6 +151,11 @@ def attention_count(release: ReleaseView) -> int:
     """How many forks of a release have a verdict that asks for a decision."""
     past = Past(release)
     return sum(past.asks(scan) for scan in release.scans)
+
+
+def _present(release: ReleaseView) -> Iterator[ScanDocument]:
+    absent = {history.repo for history in release.histories if history.gone_at is not None}
+    return (scan for scan in release.scans if scan.repo not in absent)
 
 
 def former_names(history: ForkHistory) -> tuple[str, ...]:
@@ -199,9 +211,15 @@ def gone_in(release: ReleaseView, week: str) -> tuple[Gap, ...]:
 
 
 def lost(release: ReleaseView) -> tuple[Gap, ...]:
-    """Candidates that had a verdict once and can no longer be examined, by name."""
-    known = {change.repo for change in release.changes}
-    return tuple(gap for gap in sorted_gaps(release) if gap.repo in known)
+    """Forks with a verdict whose present state could not be examined, by name."""
+    judged = {scan.repo for scan in release.scans}
+    return tuple(gap for gap in sorted_gaps(release) if gap.repo in judged)
+
+
+def unjudged(release: ReleaseView) -> tuple[Gap, ...]:
+    """Candidates without any verdict, by name."""
+    judged = {scan.repo for scan in release.scans}
+    return tuple(gap for gap in sorted_gaps(release) if gap.repo not in judged)
 
 
 def sorted_gaps(release: ReleaseView) -> tuple[Gap, ...]:

@@ -63,7 +63,7 @@ class VerdictRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GapRow:
-    """A candidate without a verdict, and why."""
+    """A candidate that could not be examined, and why; a verdict that it has is about an earlier state."""
 
     repo: str
     reason: str

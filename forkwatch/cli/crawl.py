@@ -32,7 +32,7 @@ def crawl(
         typer.Option(
             "--channel",
             metavar="NAME",
-            help="Look through this channel only, and leave known forks alone; may be repeated.",
+            help="Walk this channel's listings only, and leave known forks alone; may be repeated.",
         ),
     ] = None,
     since: Annotated[
@@ -49,12 +49,15 @@ def crawl(
     from forkwatch.cli.session import session, utc_now
     from forkwatch.pipeline.crawl import crawl as find_candidates
     from forkwatch.pipeline.originals import find_release, open_original
+    from forkwatch.pipeline.run import require_rows
 
     channels = chosen(channel)
     start = None if since is None else moment(since, utc_now())
     with session() as context:
         original = open_original(context, find_release(context, release))
         done = find_candidates(context, original.release_id, original.repo, channels=channels, since=start)
+    if channels is None and start is None:  # else there may be nothing to list
+        require_rows(done)
     if not done.candidates:
         raise NothingToExamineError(
             f"no candidate was found for {original.repo}", tip="Check [crawl] and the Hub."

@@ -11,7 +11,7 @@ from crawler.history import EventKind
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.tree import Member, OwnVerdict, build_tree
+from forkwatch.pipeline.tree import FormerName, Member, OwnVerdict, build_tree
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
 from forkwatch.store.models import Release
 from forkwatch.store.values import History, Known, Verdict
@@ -78,7 +78,7 @@ def family_tree(context: Context, row: Release) -> TreeDocument | None:
     known = context.store.candidates(row.id)
     newest = {verdict.repo_id: verdict.document for verdict in context.store.verdicts(row.id)}
     histories = context.store.histories(fork.repo_id for fork in known)
-    return _tree(row, known, newest, histories) if known else None
+    return _tree(context, row, known, newest, histories) if known else None
 
 
 def _histories(release: ReleaseView) -> Iterator[ForkHistory]:
@@ -103,10 +103,14 @@ def _release(context: Context, row: Release) -> ReleaseView:
         license=row.license,
         scans=tuple(_current(histories[repo_id], newest[repo_id]) for repo_id in current),
         changes=tuple(_change(v, histories[v.repo_id].repo) for v in log if v.repo_id in holders),
-        gaps=tuple(_gap(fork) for fork in known if fork.repo_id not in newest and fork.repo_id in holders),
+        gaps=tuple(
+            _gap(fork)
+            for fork in known
+            if fork.repo_id in holders and _is_gap(fork, judged=fork.repo_id in newest)
+        ),
         histories=tuple(_history(histories[repo_id]) for repo_id in current),
         replaced=tuple(_replaced(histories[repo_id], log) for repo_id in judged if repo_id not in holders),
-        tree=_tree(row, known, newest, histories) if known else None,
+        tree=_tree(context, row, known, newest, histories) if known else None,
     )
 
 
@@ -143,9 +147,15 @@ def _change(verdict: Verdict, repo: str) -> VerdictChange:
     )
 
 
+def _is_gap(fork: Known, *, judged: bool) -> bool:
+    """A verdict does not hide that what is there by now could not be examined."""
+    return not judged or (fork.gap is not None and fork.gone_at is None)
+
+
 def _gap(fork: Known) -> Gap:
     if fork.gone_at is not None:
-        return Gap(repo=fork.repo, reason=f"gone since {fork.gone_at:%Y-%m-%d}, before it was examined")
+        reason = f"gone since {fork.gone_at:%Y-%m-%d}, before it was examined"
+        return Gap(repo=fork.repo, reason=reason, gone=True)
     return Gap(repo=fork.repo, reason=fork.gap or "not examined yet")
 
 
@@ -181,6 +191,7 @@ def _history(history: History) -> ForkHistory:
 
 
 def _tree(
+    context: Context,
     row: Release,
     known: Iterable[Known],
     newest: Mapping[int, ScanDocument],
@@ -192,18 +203,32 @@ def _tree(
         other = by_name.setdefault(fork.repo.lower(), fork)
         if fork.gone_at is None and other.gone_at is not None:
             by_name[fork.repo.lower()] = fork
-    members = [_member(fork, newest.get(fork.repo_id), histories[fork.repo_id]) for fork in by_name.values()]
+    former = {fork.repo_id: _former_names(histories[fork.repo_id]) for fork in by_name.values()}
+    taken = context.store.taken(old.name for names in former.values() for old in names)
+    members = [
+        _member(
+            fork,
+            newest.get(fork.repo_id),
+            tuple(old for old in former[fork.repo_id] if old.name.lower() not in taken),
+        )
+        for fork in by_name.values()
+    ]
     return build_tree(row.repo, row.commit, members)
 
 
-def _member(fork: Known, document: ScanDocument | None, history: History) -> Member:
+def _former_names(history: History) -> tuple[FormerName, ...]:
+    return tuple(
+        FormerName(event.before, event.at) for event in history.events if event.kind is EventKind.RENAMED
+    )
+
+
+def _member(fork: Known, document: ScanDocument | None, former: tuple[FormerName, ...]) -> Member:
     own = None
     if document is not None:
         verdict = document.verdict
         own = OwnVerdict(verdict.label, verdict.certainty, document.lineage.status == "proved")
     gone_at = None if fork.gone_at is None else _time(fork.gone_at)
-    former = tuple(event.before for event in history.events if event.kind is EventKind.RENAMED)
-    return Member(fork.repo, fork.channels, fork.claims, own, gone_at, former)
+    return Member(fork.repo, fork.channels, fork.claims, own, gone_at, former, fork.summary.created_at)
 
 
 def _time(at: datetime) -> str:

@@ -23,7 +23,7 @@ from detector.interface import DetectorError
 from evals.interface import EvaluationFailedError
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.crawl import crawl
+from forkwatch.pipeline.crawl import Crawl, crawl
 from forkwatch.pipeline.document import build_document
 from forkwatch.pipeline.funnel import Depth, examine
 from forkwatch.pipeline.originals import Original, find_release, open_original
@@ -55,7 +55,7 @@ class Tally:
     gone: int = 0
     events: int = 0
     left_out: list[str] = field(default_factory=list)
-    """What a bound cut off of the crawl."""
+    """What the crawls did not look at, one sentence each."""
     scanned: int = 0
     verdicts_changed: int = 0
     results_reused: int = 0
@@ -128,7 +128,8 @@ def run_once(context: Context) -> Tally:
     """Stages 1 to 8 for every guarded release.
 
     Raises:
-        NothingToExamineError: no release is guarded, or no candidate was found for any.
+        NothingToExamineError: no release is guarded, no candidate was found for any, or the Hub is empty.
+        RepoNotFoundError: every guarded release is gone from the Hub.
         SignatureInvalidError: an original does not verify; nothing else runs.
     """
     rows = context.store.releases()
@@ -136,19 +137,17 @@ def run_once(context: Context) -> Tally:
         raise NothingToExamineError("no release is guarded")
     originals = [open_original(context, row) for row in rows]  # all must verify before anything else runs
     tally, before = Tally(), context.hub.cost
+    lost = []
     for original in originals:
-        done = crawl(context, original.release_id, original.repo)
-        tally.candidates += len(done.candidates)
-        tally.new_candidates += len(done.new)
-        tally.events += len(done.events)
-        tally.left_out += done.left_out
-        for number, known in enumerate(done.present, 1):
-            context.talk.progress(f"forks of {original.repo}", number - 1, len(done.present))
-            _scan_candidate(context, original, known, tally)
-        context.talk.progress(f"forks of {original.repo}", len(done.present), len(done.present))
-        tally.gone += sum(
-            known.gone_at is not None for known in context.store.candidates(original.release_id)
-        )
+        try:
+            _look_for_forks(context, original, tally)
+        except RepoNotFoundError as error:
+            lost.append(error)
+            tally.left_out.append(f"{original.repo} is gone from the Hub: no forks of it were looked for")
+            context.talk.note(tally.left_out[-1])
+        _scan_candidates(context, original, tally)
+    if len(lost) == len(originals):
+        raise lost[0]
     cost = context.hub.cost - before
     tally.bytes_downloaded, tally.requests = cost.bytes_downloaded, cost.requests
     if not tally.candidates:
@@ -156,6 +155,45 @@ def run_once(context: Context) -> Tally:
             "no candidate was found for any release", tip="Check [crawl] and the Hub."
         )
     return tally
+
+
+def _look_for_forks(context: Context, original: Original, tally: Tally) -> None:
+    """Stage 1.
+
+    Raises:
+        RepoNotFoundError: the release is gone; its forks are what matters then, and other releases go on.
+    """
+    done = crawl(context, original.release_id, original.repo)
+    require_rows(done)
+    tally.new_candidates += len(done.new)
+    tally.events += len(done.events)
+    tally.left_out += done.left_out
+
+
+def _scan_candidates(context: Context, original: Original, tally: Tally) -> None:
+    """The other stages, for every candidate that is there."""
+    candidates = context.store.candidates(original.release_id)
+    tally.candidates += len(candidates)
+    present = [known for known in candidates if known.gone_at is None]
+    for number, known in enumerate(present):
+        context.talk.progress(f"forks of {original.repo}", number, len(present))
+        _scan_candidate(context, original, known, tally)
+    context.talk.progress(f"forks of {original.repo}", len(present), len(present))
+    tally.gone += sum(known.gone_at is not None for known in context.store.candidates(original.release_id))
+
+
+def require_rows(done: Crawl) -> None:
+    """Refuse a crawl that was shown nothing: candidates known from before would make it look like a good one.
+
+    The Hub's newest row belongs to every full crawl, however little has changed.
+
+    Raises:
+        NothingToExamineError: no listing had a row.
+    """
+    if not done.rows:
+        raise NothingToExamineError(
+            "the Hub listed no repository at all", tip="Check [hub] endpoint, and what answers there."
+        )
 
 
 def _scan_candidate(context: Context, original: Original, known: Known, tally: Tally) -> None:
@@ -203,9 +241,12 @@ def _pinned(context: Context, known: Known) -> Snapshot | None:
 def _known(
     context: Context, original: Original, snapshot: Snapshot
 ) -> tuple[tuple[Channel, ...], tuple[Claim, ...], int | None]:
-    """Channels and claims of a repository, of discovery and card, each once; its id if it is a candidate."""
+    """Channels and claims of a repository, of discovery and card, each once; its id if it is a candidate.
+
+    A candidate without a channel only has the name of one: nothing else has led to it.
+    """
     known = context.store.candidate(original.release_id, snapshot.repo)
     if known is None:
         return (Channel.DIRECT,), tuple(dict.fromkeys(snapshot.claims)), None
     claims = tuple(dict.fromkeys((*snapshot.claims, *known.claims)))
-    return known.channels or (Channel.DIRECT,), claims, known.repo_id
+    return known.channels, claims, known.repo_id

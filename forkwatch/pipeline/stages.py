@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from crawler.interface import AccessDeniedError, ByteSource, Snapshot
+from crawler.interface import ByteSource, Snapshot
 from crawler.local import LocalFile
 from detector.files import inspect_files
 from detector.interface import (
@@ -49,11 +49,12 @@ def _unreadable(error: DetectorError) -> Unreadable:
 
 
 def inspect(context: Context, snapshot: Snapshot, match: FileMatch) -> tuple[FileFinding, ...]:
-    """Dangerous and damaged files, read by range, never executed; the publisher's own files are left out."""
-    try:
-        found = inspect_files(snapshot, lambda path: context.hub.open(snapshot, path))
-    except AccessDeniedError:
-        return ()
+    """Dangerous and damaged files, read by range, never executed; the publisher's own files are left out.
+
+    Raises:
+        AccessDeniedError: they cannot be read just now, which must not be kept as "nothing was found".
+    """
+    found = inspect_files(snapshot, lambda path: context.hub.open(snapshot, path))
     return tuple(finding for finding in found if finding.path not in match.identical)
 
 

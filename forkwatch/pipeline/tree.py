@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from crawler.interface import Channel, Claim, Relation
 from forkwatch.text import plain
@@ -30,6 +31,15 @@ class OwnVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class FormerName:
+    """A name that a repository had, which claims about it may still use."""
+
+    name: str
+    until: datetime
+    """When the rename was noticed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """One candidate of the release."""
 
@@ -39,16 +49,19 @@ class Member:
     verdict: OwnVerdict | None
     gone_at: str | None
     """ISO 8601, UTC."""
-    former_names: tuple[str, ...] = ()
-    """What claims about it may still call it."""
+    former_names: tuple[FormerName, ...] = ()
+    """Those that nobody else is known to have had since."""
+    created_at: datetime | None = None
 
 
 def build_tree(release: str, commit: str, members: Iterable[Member]) -> TreeDocument:
     """The graph. The same members give the same document, in whatever order they come."""
     family = {member.repo: member for member in sorted(members, key=lambda member: member.repo)}
-    names = {old.casefold(): member.repo for member in family.values() for old in member.former_names}
-    names |= {name.casefold(): name for name in (*family, release)}
-    claimed = {name: tuple(_claimed(member, names)) for name, member in family.items() if name != release}
+    names = {name.casefold(): name for name in (*family, release)}
+    former = _former(family.values())
+    claimed = {
+        name: tuple(_claimed(member, names, former)) for name, member in family.items() if name != release
+    }
     inferred = _inferred(family, claimed)
     nodes = [TreeNode(repo=release, role="release")]
     edges: list[TreeEdge] = []
@@ -79,13 +92,34 @@ def build_tree(release: str, commit: str, members: Iterable[Member]) -> TreeDocu
     )
 
 
-def _claimed(member: Member, names: Mapping[str, str]) -> Iterable[TreeEdge]:
+def _former(members: Iterable[Member]) -> Mapping[str, tuple[str, datetime]]:
+    """Who had a name, and until when; a name that two had says nothing."""
+    found: dict[str, tuple[str, datetime]] = {}
+    twice = set()
+    for member in members:
+        for old in member.former_names:
+            name = old.name.casefold()
+            repo, until = found.get(name, (member.repo, old.until))
+            found[name] = member.repo, max(until, old.until)
+            if repo != member.repo:
+                twice.add(name)
+    return {name: holder for name, holder in found.items() if name not in twice}
+
+
+def _claimed(
+    member: Member, names: Mapping[str, str], former: Mapping[str, tuple[str, datetime]]
+) -> Iterable[TreeEdge]:
     """One edge a base; of several claims about one base, the first that names a relation."""
     by_base: dict[str, TreeEdge] = {}
     for claim in member.claims:
         if claim.base is None:
             continue
-        base = names.get(claim.base.casefold(), claim.base)
+        name = claim.base.casefold()
+        base = names.get(name, claim.base)
+        if name not in names and name in former:
+            # A repository made after the rename means whoever took the name, whom nobody may have seen yet.
+            renamed, until = former[name]
+            base = renamed if member.created_at is None or member.created_at <= until else base
         edge = TreeEdge(
             child=member.repo,
             base=base,

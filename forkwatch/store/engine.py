@@ -12,6 +12,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+_WRITES = "forkwatch_writes"
+
 
 def open_engine(url: str) -> Engine:
     """An engine on an up-to-date database; SQLite in WAL mode with foreign keys on."""
@@ -19,6 +21,7 @@ def open_engine(url: str) -> Engine:
     sqlite = engine.dialect.name == "sqlite"
     if sqlite:
         event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_writing)
     with engine.connect() as connection:
         if sqlite:
             # A table that is made anew has no rows for a moment. Within a transaction this does nothing.
@@ -40,6 +43,19 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
+
+
+def writing(engine: Engine) -> Engine:
+    """The same engine, for transactions that read what they then write.
+
+    SQLite has one writer at a time; the driver would begin only at the first write, after the reads.
+    """
+    return engine.execution_options(**{_WRITES: True})
+
+
+def _begin_writing(connection: Connection) -> None:
+    if connection.get_execution_options().get(_WRITES):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:

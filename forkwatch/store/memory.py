@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from types import MappingProxyType
 
 import sqlalchemy as sql
@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 
 from crawler.history import Event, EventKind
 from crawler.interface import Candidate, Claim, Commit, RepoId, RepoSummary
+from crawler.memory import MAX_CLAIMS, NEVER_HAD_ROWS
 from crawler.sources.interface import Batch, Reading
 from forkwatch.store.models import CandidateRow, ReadingRow, RepoRow, WatermarkRow
 from forkwatch.store.repos import Repos, chunks, insert_into
@@ -25,12 +26,6 @@ from forkwatch.store.values import (
     load_claims,
     load_summary,
 )
-
-NO_ROWS = datetime.min.replace(tzinfo=UTC)
-"""Watermark of a listing that was walked to its end and had no rows."""
-
-MAX_CLAIMS = 64
-"""Of one candidate, over all states of its card."""
 
 Pair = tuple[RepoSummary, RepoSummary | None]
 """What was known of a repository, and what a look at it shows; None when it is gone."""
@@ -57,10 +52,10 @@ class StoreMemory:
     # --- the protocol ---
 
     def watermark(self, listing: str) -> datetime | None:
-        """Date of the newest row of the last finished walk; `NO_ROWS`; None: never finished."""
+        """Date of the newest row of the last finished walk; `NEVER_HAD_ROWS`; None: never finished."""
         with self._store.session() as session:
             row = session.get(WatermarkRow, (self._release_id, listing))
-        return None if row is None else row.newest or NO_ROWS
+        return None if row is None else row.newest or NEVER_HAD_ROWS
 
     def members(self) -> Mapping[RepoId, Candidate]:
         """Every candidate, by present name; one that is gone only while no other has its name."""
@@ -78,7 +73,7 @@ class StoreMemory:
     def keep(self, batch: Batch) -> None:
         """Candidates, what happened to them, readings and the watermark, in one transaction."""
         members = self._loaded()
-        with self._store.session() as session:
+        with self._store.writing() as session:
             now = self._store.now
             repos = Repos(session, now)
             seen = [(candidate, _seen(candidate)) for candidate in batch.candidates]
@@ -100,10 +95,15 @@ class StoreMemory:
     # --- beyond it ---
 
     def known(self) -> tuple[Known, ...]:
-        """Candidates to look at again: those not seen for longest first, the gone ones last."""
+        """Candidates to look at again: those not seen for longest first, the gone ones last.
+
+        Without those whose name another one has: whoever asks for them is told about the other.
+        """
+        candidates = self._store.candidates(self._release_id)
+        held = {known.repo.lower() for known in candidates if known.gone_at is None}
         return tuple(
             sorted(
-                self._store.candidates(self._release_id),
+                (known for known in candidates if known.gone_at is None or known.repo.lower() not in held),
                 key=lambda known: (known.gone_at is not None, known.observed_at, known.repo),
             )
         )
@@ -112,12 +112,13 @@ class StoreMemory:
         """Keep what looks at single repositories showed, some at a time; how many were looked at."""
         looked = 0
         for some in chunks(pairs, 200):
-            with self._store.session() as session:
+            with self._store.writing() as session:
                 repos = Repos(session, self._store.now)
                 repos.load([summary for pair in some for summary in pair if summary is not None])
                 changed = []
                 for before, after in some:
                     row = repos.lose(before) if after is None else repos.see(after, checked=True)
+                    repos.looked_for(before)
                     changed.append((before, after, row))
                 events = repos.write()
                 for before, after, row in changed:
@@ -183,14 +184,16 @@ class StoreMemory:
         row = session.get(WatermarkRow, (self._release_id, batch.listing))
         if row is None:
             row = WatermarkRow(release_id=self._release_id, listing=batch.listing, newest=None)
-        newest = max(row.newest or NO_ROWS, batch.newest or NO_ROWS)  # a walk of recent rows may find none
-        row.newest = None if newest == NO_ROWS else newest
+        newest = max(
+            row.newest or NEVER_HAD_ROWS, batch.newest or NEVER_HAD_ROWS
+        )  # a walk of recent rows may find none
+        row.newest = None if newest == NEVER_HAD_ROWS else newest
         session.add(row)
 
     def _follow(
         self, session: Session, before: RepoSummary, after: RepoSummary | None, row: RepoRow | None
     ) -> None:
-        """A name that was registered again is a candidate as well, with no claims: it is examined as new."""
+        """A name that was registered again is a candidate as well, found by no channel and with no claims."""
         if row is None or after is None or before.repo.lower() != after.repo.lower():
             return
         query = select(CandidateRow).where(
@@ -198,18 +201,13 @@ class StoreMemory:
         )
         if session.exec(query).first() is not None:
             return
-        former = session.exec(
-            select(CandidateRow)
-            .join(RepoRow, col(RepoRow.id) == col(CandidateRow.repo_id))
-            .where(CandidateRow.release_id == self._release_id, RepoRow.name_key == row.name_key)
-        ).first()
         self.kept.new.add(after.repo)
         now = self._store.now
         session.add(
             CandidateRow(
                 release_id=self._release_id,
                 repo_id=row.id or 0,
-                channels=[] if former is None else former.channels,
+                channels=[],
                 claims=[],
                 first_seen=now,
                 last_seen=now,

@@ -73,7 +73,7 @@ class RepoRow(SQLModel, table=True):
     first_seen: datetime = Field(sa_type=UtcDateTime)
     last_seen: datetime = Field(sa_type=UtcDateTime)
     last_checked: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """When it was last asked for by name."""
+    """When it was last looked for, by name or in the listing of declared forks, whatever was found."""
     gone_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """When it was first found to be gone; None while it is there."""
 

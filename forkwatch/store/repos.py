@@ -5,14 +5,15 @@
     row with all that points to it, and is gone; the new one gets a row of its own, and inherits nothing.
 (3) Known name, id not known before: it is the same one, unless its creation date says otherwise.
 (4) A row without a commit is second-hand (a bulk file, perhaps days old), and so is one modified earlier than
-    what is stored: it may introduce a repository, and changes nothing about a known one.
+    what is stored: it may introduce a repository, and changes nothing about a known one. What was asked for
+    by name is never second-hand: a force-push moves `lastModified` back, and is news.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from itertools import islice
 from typing import TypeVar
 
@@ -52,15 +53,18 @@ class Repos:
             self._index(self._session.exec(select(RepoRow).where(col(RepoRow.name_key).in_(chunk))))
 
     def see(self, seen: RepoSummary, *, checked: bool = False) -> RepoRow:
-        """The row of a repository that was seen, made or brought up to date; `load` comes first."""
+        """The row of a repository that was seen, made or brought up to date; `load` comes first.
+
+        `checked`: the Hub was asked about this repository now, so its answer is newer than anything kept.
+        """
         row = self._by_identity.get(seen.object_id) if seen.object_id else None
         holder = self._holder(seen.repo)
         if row is None and holder is not None and _may_be(load_summary(holder.summary), seen):
             row = self._adopt(holder, seen)
-        if row is None and holder is not None and holder.gone_at is None and _earlier(seen, holder):
+        if row is None and not checked and holder is not None and _was_before(seen, holder):
             row = self._create(seen)  # had the name before its present holder
             row.gone_at = self._now
-        elif row is None or not self._second_hand(row, seen):
+        elif row is None or checked or not _second_hand(row, seen):
             if holder is not None and holder is not row:
                 self._replaced(holder, seen)
             row = self._create(seen) if row is None else self._update(row, seen)
@@ -79,6 +83,12 @@ class Repos:
             row.gone_at = self._now
             self._note(row, changes(load_summary(row.summary), None))
         return row
+
+    def looked_for(self, before: RepoSummary) -> None:
+        """A known repository was asked for, whatever answered: it need not be asked for again soon."""
+        row = self._by_identity.get(before.object_id)
+        if row is not None:
+            row.last_checked = self._now
 
     def write(self) -> tuple[Event, ...]:
         """Send rows, events and samples to the database; what happened."""
@@ -127,16 +137,6 @@ class Repos:
 
     # --- change ---
 
-    def _second_hand(self, row: RepoRow, seen: RepoSummary) -> bool:
-        before = load_summary(row.summary)
-        if seen.commit is None:
-            return True
-        return (
-            before.last_modified is not None
-            and seen.last_modified is not None
-            and seen.last_modified < before.last_modified
-        )
-
     def _replaced(self, holder: RepoRow, seen: RepoSummary) -> None:
         """The name belongs to another repository now."""
         before = load_summary(holder.summary)
@@ -151,6 +151,7 @@ class Repos:
         now = replace(
             seen,
             object_id=seen.object_id or before.object_id,
+            commit=seen.commit or before.commit,
             created_at=seen.created_at or before.created_at,
             shape=seen.shape or before.shape,
             adapter_base=seen.adapter_base or before.adapter_base,
@@ -191,8 +192,8 @@ class Repos:
         self._session.execute(insert_into(self._session, EventRow).on_conflict_do_nothing(), rows)
 
     def _write_samples(self) -> None:
-        last = self._last_samples([row.id for row, _ in self._samples.values() if row.id is not None])
         today = self._now.date()
+        last = self._last_samples([row.id for row, _ in self._samples.values() if row.id is not None], today)
         for row, seen in self._samples.values():
             sample = last.get(row.id or 0)
             if sample is not None and (sample.downloads, sample.likes) == (seen.downloads, seen.likes):
@@ -204,12 +205,13 @@ class Repos:
             sample.sampled_at, sample.downloads, sample.likes = self._now, seen.downloads, seen.likes
             self._session.add(sample)
 
-    def _last_samples(self, repo_ids: list[int]) -> dict[int, MetricSample]:
+    def _last_samples(self, repo_ids: list[int], today: date) -> dict[int, MetricSample]:
+        """The newest of each up to today: a clock that was wrong once may have left some in the future."""
         found: dict[int, MetricSample] = {}
         for chunk in chunks(repo_ids):
             newest = (
                 select(MetricSample.repo_id, func.max(MetricSample.day).label("day"))
-                .where(col(MetricSample.repo_id).in_(chunk))
+                .where(col(MetricSample.repo_id).in_(chunk), col(MetricSample.day) <= today)
                 .group_by(col(MetricSample.repo_id))
                 .subquery()
             )
@@ -238,8 +240,18 @@ def _may_be(known: RepoSummary, seen: RepoSummary) -> bool:
     return not (known.created_at and seen.created_at and known.created_at != seen.created_at)
 
 
-def _earlier(seen: RepoSummary, holder: RepoRow) -> bool:
+def _second_hand(row: RepoRow, seen: RepoSummary) -> bool:
+    """What was seen may be older than what is known."""
+    before = load_summary(row.summary).last_modified
+    if seen.commit is None:
+        return True
+    return before is not None and seen.last_modified is not None and seen.last_modified < before
+
+
+def _was_before(seen: RepoSummary, holder: RepoRow) -> bool:
     """Of two repositories of one name, the one that was seen is the former: a bulk file may hold it."""
+    if holder.gone_at is not None:
+        return False
     created = load_summary(holder.summary).created_at
     if created is not None and seen.created_at is not None:
         return seen.created_at < created

@@ -14,6 +14,7 @@ from sqlmodel import Session, col, select
 
 from crawler.history import EventKind
 from crawler.interface import RepoId, RepoSummary, Snapshot
+from forkwatch.store.engine import writing
 from forkwatch.store.models import (
     CandidateRow,
     EventRow,
@@ -24,7 +25,7 @@ from forkwatch.store.models import (
     SnapshotRow,
     VerdictRow,
 )
-from forkwatch.store.repos import Repos, chunks
+from forkwatch.store.repos import Repos, chunks, insert_into
 from forkwatch.store.values import (
     SNAPSHOT,
     History,
@@ -62,13 +63,20 @@ class Store:
         return self._now()
 
     def session(self) -> Session:
-        """A session whose rows stay readable after the commit; for the store's own modules."""
+        """A session for reading, whose rows stay readable; for the store's own modules."""
         return Session(self._engine, expire_on_commit=False)
+
+    def writing(self) -> Session:
+        """A session whose reads and writes are one: no other process writes between them.
+
+        It waits for the other writer, 30 s at most on SQLite. Another one within it would wait for itself.
+        """
+        return Session(writing(self._engine), expire_on_commit=False)
 
     @contextmanager
     def repos(self, *summaries: RepoSummary) -> Iterator[Repos]:
         """Observe a few repositories in a transaction of its own."""
-        with self.session() as session:
+        with self.writing() as session:
             repos = Repos(session, self._now())
             repos.load(summaries)
             yield repos
@@ -79,7 +87,7 @@ class Store:
 
     def add_release(self, release: Release) -> Release:
         """Insert a release, or replace the pin of the one with the same name."""
-        with self.session() as session:
+        with self.writing() as session:
             known = session.exec(select(Release).where(Release.repo == release.repo)).first()
             if known is not None:
                 release.id, release.added_at = known.id, known.added_at
@@ -105,6 +113,14 @@ class Store:
         found = self._known(release_id, RepoRow.name_key == repo.lower())
         return min(found, key=lambda known: known.gone_at is not None, default=None)
 
+    def taken(self, names: Iterable[str]) -> frozenset[str]:
+        """Of some names those, in lower case, that a repository has, or had when it was last there."""
+        found: set[str] = set()
+        with self.session() as session:
+            for chunk in chunks(sorted({name.lower() for name in names})):
+                found.update(session.exec(select(RepoRow.name_key).where(col(RepoRow.name_key).in_(chunk))))
+        return frozenset(found)
+
     def _known(self, release_id: int, *conditions: Any) -> tuple[Known, ...]:
         query = (
             select(CandidateRow, RepoRow)
@@ -117,7 +133,7 @@ class Store:
 
     def set_gap(self, release_id: int, repo_id: int, reason: str | None) -> None:
         """Say why a candidate has no verdict, or that it has one now (None)."""
-        with self.session() as session:
+        with self.writing() as session:
             query = select(CandidateRow).where(
                 CandidateRow.release_id == release_id, CandidateRow.repo_id == repo_id
             )
@@ -138,10 +154,10 @@ class Store:
         `head`: it is the present state of its repository, and so an observation of it.
         """
         seen = _summary(snapshot)
-        with self.session() as session:
+        with self.writing() as session:
             repos = Repos(session, self._now())
             repos.load([seen])
-            repo = repos.see(seen if head else replace(seen, commit=None))
+            repo = repos.see(seen if head else replace(seen, commit=None), checked=head)
             repos.write()
             query = select(SnapshotRow).where(
                 SnapshotRow.repo_id == repo.id, SnapshotRow.commit == snapshot.commit
@@ -191,23 +207,21 @@ class Store:
         return None if row is None else (kind.validate_python(row.payload["value"]), row.created_at)
 
     def put_result(self, key: StageKey, kind: TypeAdapter[T], value: T, spent: Spent) -> datetime:
-        """Keep a result; the time it was kept at."""
+        """Keep a result, unless another process has kept it meanwhile; the time it was kept at."""
         now = self._now()
-        payload = {"value": kind.dump_python(value, mode="json")}
-        with self.session() as session:
-            session.add(
-                Result(
-                    snapshot_id=key.snapshot_id,
-                    root_digest=key.root_digest,
-                    stage=key.stage,
-                    version=key.version,
-                    payload=payload,
-                    created_at=now,
-                    seconds=spent.seconds,
-                    requests=spent.requests,
-                    bytes_downloaded=spent.bytes_downloaded,
-                )
-            )
+        row = {
+            "snapshot_id": key.snapshot_id,
+            "root_digest": key.root_digest,
+            "stage": key.stage,
+            "version": key.version,
+            "payload": {"value": kind.dump_python(value, mode="json")},
+            "created_at": now,
+            "seconds": spent.seconds,
+            "requests": spent.requests,
+            "bytes_downloaded": spent.bytes_downloaded,
+        }
+        with self.writing() as session:
+            session.execute(insert_into(session, Result).on_conflict_do_nothing(), [row])
             session.commit()
         return now
 
@@ -227,7 +241,7 @@ class Store:
     def add_verdict(self, release_id: int, snapshot_id: int, document: ScanDocument) -> bool:
         """Append a verdict unless the last one about this repository says the same; True when appended."""
         payload = _DOCUMENT.dump_python(document, mode="json")
-        with self.session() as session:
+        with self.writing() as session:
             repo_id = session.exec(select(SnapshotRow.repo_id).where(SnapshotRow.id == snapshot_id)).one()
             last = session.exec(
                 select(VerdictRow)

@@ -29,17 +29,20 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
 class CountingHub(LoopbackHub):
-    """Kills a process when its n-th request arrives; the answer then reaches nobody."""
+    """Kills a process when its n-th request arrives; the answer then reaches nobody. May list nothing."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
+        self.empty = False
         self.victim: tuple[int, subprocess.Popen[bytes]] | None = None
 
     def _answer_hub(self, request: Request) -> Reply:
         self.count += 1
         if self.victim is not None and self.count == self.victim[0]:
             self.victim[1].send_signal(signal.SIGKILL)
+        if self.empty and request.path == "/api/models":
+            return Reply(200, (("Content-Type", "application/json"),), b"[]")
         return super()._answer_hub(request)
 
 
@@ -226,6 +229,24 @@ def test_what_a_bound_cut_off_is_said(family: Family) -> None:
     assert [reason for reason in document["left_out"] if "cards were not read" in reason]
     assert "dan/heretical" not in names(document)
     assert "dan/heretical" in names(crawl(family))
+
+
+@pytest.mark.parametrize("command", [("crawl",), ("run", "--once")])
+def test_a_hub_that_lists_nothing_is_no_success(family: Family, command: tuple[str, ...]) -> None:
+    """Empty is not OK: what is known from before does not hide that nothing was seen."""
+    crawl(family)
+    assert isinstance(family.hub, CountingHub)
+    family.hub.empty = True
+    done = family.run(*command)
+
+    assert done.exit_code == 3
+    assert "the Hub listed no repository at all" in done.stderr
+
+
+def test_nothing_since_an_hour_ago_is_a_success(family: Family) -> None:
+    """With `--since`, nothing to list is what a quiet hour looks like."""
+    crawl(family)
+    assert crawl(family, "--since", "1h")["rows"] == 0
 
 
 def test_a_hub_that_fails_keeps_what_was_found(family: Family) -> None:

@@ -17,8 +17,9 @@ from crawler.interface import (
     Commit,
     RepoId,
 )
+from crawler.memory import NEVER_HAD_ROWS
 from crawler.sources.interface import Reading
-from forkwatch.store.memory import MAX_CLAIMS, NO_ROWS, StoreMemory
+from forkwatch.store.memory import MAX_CLAIMS, StoreMemory
 from forkwatch.store.store import Store
 from tests.forkwatch.past import CREATED, DAY, A, B, batch, summary
 from tests.forkwatch.samples import DECLARED
@@ -62,7 +63,7 @@ def test_watermark_is_of_one_listing_and_never_goes_back(store: Store, release: 
         memory.keep(batch(listing="x", newest=newest))
         seen.append(memory.watermark("x"))
 
-    assert seen == [NO_ROWS, CREATED, CREATED, CREATED, CREATED + DAY]
+    assert seen == [NEVER_HAD_ROWS, CREATED, CREATED, CREATED, CREATED + DAY]
     assert memory.watermark("y") is None
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from forkwatch.demo.hub import LoopbackHub
-from tests.forkwatch.family import RELEASE, Family, card, publish_release
+from detector.provenance import generate_key, sign_release
+from forkwatch.demo.hub import Fault, LoopbackHub
+from tests.forkwatch.family import CONFIG, RELEASE, Family, card, publish_release, weights
 
 FORKS = ("ann/tuned", "bob/abl", "cyd/copy", "dan/heretical")
 
@@ -28,6 +29,25 @@ def family(tmp_path: Path) -> Iterator[Family]:
         added = made.run("release", "add", RELEASE, "--public-key", str(key))
         assert added.exit_code == 0, added.stderr
         yield made
+
+
+SECOND = "lab/Second-1B"
+
+
+def guard_second(family: Family, tmp_path: Path) -> None:
+    """A second release; its name sorts after the first, so that its turn comes later."""
+    folder = tmp_path / "second"
+    folder.mkdir()
+    (folder / "README.md").write_bytes(card())
+    (folder / "config.json").write_bytes(CONFIG)
+    (folder / "model.safetensors").write_bytes(weights(3))
+    (tmp_path / "keys").mkdir()
+    keys = generate_key(tmp_path / "keys")
+    sign_release(folder, keys.private)
+    family.hub.create_repo(SECOND)
+    family.hub.commit(SECOND, {path.name: path for path in folder.iterdir()})
+    added = family.run("release", "add", SECOND, "--public-key", str(keys.public))
+    assert added.exit_code == 0, added.stderr
 
 
 def publish_card(family: Family, repo: str, text: str = "# A model\n") -> None:
@@ -152,3 +172,61 @@ def test_a_name_that_was_registered_again_is_examined_as_new(family: Family) -> 
     assert "This is about a repository that is gone." in " ".join(former.read_text().split())
     document = json.loads(family.run("crawl", "--json").stdout)
     assert [found["repo"] for found in document["candidates"] if found["gone_at"]] == ["dan/heretical"]
+
+
+def test_whoever_takes_a_name_was_named_by_nobody(family: Family) -> None:
+    """A stranger under the name of a fork is examined, and its document says that no channel has found it."""
+    run(family)
+    family.hub.delete_repo("dan/heretical")
+    family.hub.create_repo("dan/heretical")
+    family.hub.commit("dan/heretical", {"README.md": card("other/thing")})
+    assert run(family)["new_candidates"] == 1
+
+    document = json.loads(family.run("scan", "dan/heretical", "--json").stdout)
+    assert document["hub"]["channels"] == []
+
+
+def test_files_that_could_not_be_read_are_read_by_the_next_run(family: Family) -> None:
+    """Denied for a while, a dangerous file is a gap, not a fork without dangerous files for ever."""
+    family.hub.commit("bob/abl", {"model.bin": b"cos\nsystem\n(S'true'\ntR."}, replace=False)
+    family.hub.inject(Fault("resolve", "expired", repo="bob/abl", times=-1))
+    denied = run(family)
+    family.hub.clear_faults()
+    run(family)
+
+    assert set(denied["gaps"]) == {"bob/abl"}
+    assert verdicts(family)["bob/abl"]["verdict"] == "unsafe-files"
+
+
+def test_a_new_commit_that_cannot_be_examined_is_said_beside_the_verdict(family: Family) -> None:
+    """The verdict is about the commit before; its page and the gaps tell, until an examination succeeds."""
+    run(family)
+    family.hub.commit("bob/abl", {"model.bin": b"cos\nsystem\n(S'true'\ntR."}, replace=False)
+    family.hub.inject(Fault("resolve", "expired", repo="bob/abl", times=-1))
+    run(family)
+    failed = page(family, "forks/bob/abl/index.html")
+    document = json.loads((family.state / "site" / "verdicts.json").read_text())
+    family.hub.clear_faults()
+    run(family)
+
+    said = "Its present state could not be examined"
+    assert said in failed
+    assert [gap["repo"] for gap in document["releases"][0]["gaps"]] == ["bob/abl"]
+    assert said not in page(family, "forks/bob/abl/index.html")
+
+
+def test_a_release_that_is_gone_does_not_end_the_run_for_the_others(family: Family, tmp_path: Path) -> None:
+    """It is said, its known forks are examined, and the next release has its turn; with none left it is 4."""
+    guard_second(family, tmp_path)
+    assert family.run("crawl", "--release", RELEASE).exit_code == 0
+    family.hub.create_repo("gil/second")
+    family.hub.commit("gil/second", {"README.md": card(SECOND)})
+    family.hub.delete_repo(RELEASE)
+    tally = run(family)
+    family.hub.delete_repo(SECOND)
+    alone = family.run("run", "--once")
+
+    assert tally["left_out"] == [f"{RELEASE} is gone from the Hub: no forks of it were looked for"]
+    judged = json.loads((family.state / "site" / "verdicts.json").read_text())["releases"]
+    assert {row["repo"] for release in judged for row in release["verdicts"]} >= {*FORKS, "gil/second"}
+    assert alone.exit_code == 4

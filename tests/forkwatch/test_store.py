@@ -96,6 +96,15 @@ def test_result_is_read_back_as_stored(store: Store) -> None:
     assert store.spent(snapshot, "sha256:root") == Spent(1.5, 2, 300)
 
 
+def test_a_result_that_another_process_kept_meanwhile_stays(store: Store) -> None:
+    """Both computed it: the first one is kept, and the second is no error."""
+    key = StageKey(store.pin(SNAPSHOT), "sha256:root", "match", "1")
+    for seconds in (1.0, 2.0):
+        store.put_result(key, _MATCH, MATCH, Spent(seconds, 0, 0))
+
+    assert store.spent(key.snapshot_id, "sha256:root").seconds == 1.0
+
+
 def test_pinning_twice_is_one_snapshot(store: Store) -> None:
     """A commit is one snapshot; changed download figures are a new sample of it, not a new snapshot."""
     first = store.pin(SNAPSHOT, head=True)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import jsonschema
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.interface import Channel, Claim, Relation, RepoId
-from forkwatch.pipeline.tree import Member, OwnVerdict, build_tree
+from forkwatch.pipeline.tree import FormerName, Member, OwnVerdict, build_tree
 from reports.scan import VerdictLabel
 from reports.tree import TreeDocument, TreeEdge, branches
 from reports.tree_json import from_json, json_schema, to_json
 
 RELEASE = "lab/model"
 COMMIT = "a" * 40
+RENAMED_AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def claim(base: str, relation: Relation | None = Relation.FINETUNE) -> Claim:
@@ -33,6 +36,11 @@ def member(repo: str, *claims: Claim, label: VerdictLabel | None = None, proved:
     """A candidate, examined when it has a label."""
     own = None if label is None else OwnVerdict(label, "consistent-with", proved)
     return Member(repo, (Channel.DECLARED,), claims, own, None)
+
+
+def was(repo: str, before: str) -> Member:
+    """A fork without safety that had another name."""
+    return replace(member(repo, label="safety-removed"), former_names=(FormerName(before, RENAMED_AT),))
 
 
 def tree(*members: Member) -> TreeDocument:
@@ -207,10 +215,30 @@ def test_letter_case_of_a_claim_is_no_difference() -> None:
 
 def test_a_claim_about_a_former_name_is_about_the_renamed_fork() -> None:
     """A card keeps the old name; whoever has a name now comes before whoever had it."""
-    renamed = Member("x/b", (), (), OwnVerdict("safety-removed", "proved", True), None, ("x/a",))
+    renamed = was("x/b", "x/a")
     child = member("y/q", quant("x/a"))
     assert verdicts(tree(renamed, child))["y/q"][2] == "x/b"
     assert set(verdicts(tree(renamed, child, member("x/a")))) == {"x/b"}
+
+
+def test_a_claim_made_after_a_rename_is_not_about_the_renamed_fork() -> None:
+    """Who names `x/a` after it became `x/b` means whoever has the name by then."""
+    renamed = was("x/b", "x/a")
+    before, after = (
+        replace(member(name, quant("x/a")), created_at=RENAMED_AT + days * timedelta(days=1))
+        for name, days in (("y/before", -1), ("y/after", 1))
+    )
+    document = tree(renamed, before, after)
+
+    assert set(verdicts(document)) == {"x/b", "y/before"}
+    assert ("y/after", "x/a") in {(edge.child, edge.base) for edge in document.edges}
+
+
+def test_a_name_that_two_forks_had_is_about_neither() -> None:
+    """Which of them is meant is not known."""
+    document = tree(was("x/b", "x/a"), was("x/c", "x/a"), member("y/q", quant("x/a")))
+
+    assert set(verdicts(document)) == {"x/b", "x/c"}
 
 
 def test_the_order_of_members_is_no_difference() -> None:

@@ -18,23 +18,23 @@ from tests.reports.html_tools import parse, tree
 def test_the_subject_has_the_numbers():
     """What happened can be read without opening the mail."""
     assert (
-        build_digest(samples.view(), samples.WEEK).subject
+        build_digest(samples.lived(), samples.WEEK).subject
         == "forkwatch 2026-W47: 6 forks need a decision, 11 new, 1 gone"
     )
-    assert build_digest(samples.view(), "2026-W45").subject == "forkwatch 2026-W45: 2 new"
-    assert build_digest(samples.view(), "2026-W40").subject == "forkwatch 2026-W40: no change"
+    assert build_digest(samples.lived(), "2026-W45").subject == "forkwatch 2026-W45: 2 new, 1 gone"
+    assert build_digest(samples.lived(), "2026-W40").subject == "forkwatch 2026-W40: no change"
 
 
 def test_decisions_come_first():
     """Then what else is new, then what is gone, then coverage, in HTML and in text."""
-    digest = build_digest(samples.view(), samples.WEEK)
+    digest = build_digest(samples.lived(), samples.WEEK)
     for text in (parse(digest.html).text.upper(), digest.text):
         places = [
             text.index(part) for part in ("NEEDS YOUR DECISION (6)", "ALSO NEW (11)", "GONE (1)", "COVERAGE")
         ]
         assert places == sorted(places)
     assert "rp/smollm2-roleplay: Safety degraded, was Benign derivative" in digest.text
-    assert "vanished/smollm2-guarded-x: the repository no longer exists" in digest.text
+    assert f"{samples.DELETED}: deleted or private" in digest.text
     assert "gated: its files cannot be read without access" in digest.text
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from reports import charts
 from reports.digest import build_digest
-from reports.interface import MetricPoint
+from reports.interface import Gap, MetricPoint
 from reports.pages import MOST_BRANCHES
 from reports.site import build_site
+from reports.summary import funnel
 from reports.tree import TreeNode
 from reports.tree_json import json_schema
 from reports.verdicts import verdicts
@@ -160,8 +161,41 @@ def test_the_family_tells_claims_proofs_and_inference_apart(pages, site):
 
 
 def test_inferred_verdicts_are_in_no_count(pages):
-    """The counts on the first page are those of examined forks."""
-    assert "19 candidate forks of 1 guarded release" in words(pages["index.html"])
+    """The counts on the first page are those of examined forks that are there."""
+    assert "18 candidate forks of 1 guarded release" in words(pages["index.html"])
+
+
+def test_gone_forks_are_counted_apart():
+    """Deleted, replaced, and gone before there was a verdict: in none of the stages, and said to be gone."""
+    view = samples.lived()
+    (release,) = view.releases
+    early = Gap(repo="early/gone", reason="gone since 2026-11-01, before it was examined", gone=True)
+    counts = funnel([replace(release, gaps=(*release.gaps, early))])
+    there = [scan for scan in release.scans if scan.repo != samples.DELETED]
+    assert (counts.judged, counts.candidates, counts.gone) == (len(there), len(there) + 2, 3)
+    assert counts.evaluated == sum(scan.safety.status != "not-measured" for scan in there)
+    assert [reason.text for reason in counts.gaps] == sorted(gap.reason for gap in release.gaps)
+    assert "Not counted: 2 forks are gone." in build_digest(view, samples.WEEK).text
+
+
+def test_a_verdict_does_not_hide_that_the_present_state_was_not_examined(tmp_path):
+    """Said on the fork's page, among the gaps and in the digest; counted once, as judged, and not as gone."""
+    view = samples.lived()
+    (release,) = view.releases
+    failed = Gap(repo=samples.RENAMED, reason="the download is corrupt")
+    spoilt = replace(release, gaps=(*release.gaps, failed))
+    build_site(samples.with_releases(spoilt), tmp_path / "site")
+    made = pages_of(tmp_path / "site")
+    assert "Its present state could not be examined: the download is corrupt." in words(
+        made[PAGES[samples.RENAMED]]
+    )
+    assert f"{samples.RENAMED}the download is corrupt" in words(made[RELEASE_PAGE])
+    digest = build_digest(samples.with_releases(spoilt), samples.WEEK)
+    assert "earlier state only (1): the download is corrupt" in digest.text
+    assert f"- {samples.RENAMED}: the download is corrupt" not in digest.text
+    before, after = funnel([release]), funnel([spoilt])
+    assert replace(after, lost=()) == before
+    assert [reason.text for reason in after.lost] == ["the download is corrupt"]
 
 
 def test_a_large_family_is_cut_on_the_page_and_whole_in_the_document(tmp_path):
