@@ -69,6 +69,10 @@ class ContentCache:
         path = self.path(file)
         return path if self._pins.take(path, file.size) else None
 
+    def adopt(self, path: Path, descriptor: int) -> bool:
+        """Leave a file that has just been finished, and is still locked, to nobody else; False: too late."""
+        return self._pins.adopt(path, descriptor)
+
     def require_room(self, size: int) -> None:
         """Make room for `size` more bytes.
 
@@ -171,14 +175,18 @@ class Part:
         announced = self._file.sha256 or self._file.git_oid
         return self.missing == 0 and self._hash.hexdigest() == announced
 
-    def commit(self) -> Path:
-        """Give a complete download its final name; read-only, so that nobody edits it through that name."""
+    def commit(self) -> Path | None:
+        """Give a complete download its final name; read-only, so that nobody edits it through that name.
+
+        It is pinned before its lock ends, else it could be evicted before anybody has read it. None when it
+        was all the same.
+        """
         final = self._cache.path(self._file)
         with space_errors(self._path.parent):
             os.fsync(self._stream.fileno())
         os.fchmod(self._stream.fileno(), 0o400)
         self._path.replace(final)
-        return final
+        return final if self._cache.adopt(final, self._stream.fileno()) else None
 
     def _adopt(self) -> None:
         """Hash what an earlier attempt left."""

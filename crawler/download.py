@@ -23,24 +23,23 @@ def fetch(location: Location, cache: ContentCache, progress: Progress) -> Path:
     if found := cache.find(file):
         progress(file.path, file.size, file.size)
         return found
-    _download(location, cache, progress)
-    if found := cache.find(file):
+    if found := _download(location, cache, progress):
         return found
     raise NoSpaceError(f"{location.about}: others needed its room in the cache at once")
 
 
-def _download(location: Location, cache: ContentCache, progress: Progress) -> None:
+def _download(location: Location, cache: ContentCache, progress: Progress) -> Path | None:
+    """The file, pinned while it was still locked; None when it was evicted all the same."""
     file = location.file
     with cache.part(file) as part:
-        if cache.find(file):  # another process finished it while we waited
+        if found := cache.find(file):  # another process finished it while we waited
             progress(file.path, file.size, file.size)
-            return
+            return found
         cache.require_room(part.missing)
         for _ in range(2):  # a part left by an interrupted run, or one bad answer, may be to blame
             location.session.retry(lambda: _receive(location, part, progress))
             if part.complete():
-                part.commit()
-                return
+                return part.commit()
             part.restart()
     raise CorruptDownloadError(f"{location.about}: the bytes are not the ones the Hub announced")
 

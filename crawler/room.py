@@ -51,9 +51,22 @@ class Pins:
                 return False
             with contextlib.suppress(PermissionError):  # another user's file, in a shared cache
                 os.utime(descriptor)  # the time of use: access times are often switched off
-            self._open[path] = descriptor
-            if len(self._open) > _MAX_PINS:
-                os.close(self._open.popitem(last=False)[1])
+            self._hold(path, descriptor)
+            return True
+
+    def adopt(self, path: Path, descriptor: int) -> bool:
+        """Pin a file that the caller has open and locked exclusively, so that nobody comes in between.
+
+        False when somebody did: a lock is not turned into a shared one in one step (flock(2)).
+        """
+        with self._lock:
+            self._drop(path)
+            shared = os.dup(descriptor)  # one lock for both descriptors
+            fcntl.flock(shared, fcntl.LOCK_SH)
+            if not still_named(path, shared):
+                os.close(shared)
+                return False
+            self._hold(path, shared)
             return True
 
     def drop(self, path: Path) -> None:
@@ -65,6 +78,11 @@ class Pins:
         """Let all files go."""
         with self._lock:
             _close_all(self._open)
+
+    def _hold(self, path: Path, descriptor: int) -> None:
+        self._open[path] = descriptor
+        if len(self._open) > _MAX_PINS:
+            os.close(self._open.popitem(last=False)[1])
 
     def _drop(self, path: Path) -> None:
         if (descriptor := self._open.pop(path, None)) is not None:

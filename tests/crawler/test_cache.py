@@ -293,6 +293,26 @@ def test_threads_evict_and_download_at_once(make_client: MakeClient, fork: Snaps
     assert {path.name for path in finished(cache)} <= {name(number) for number in range(5)}
 
 
+def test_finished_download_is_pinned_before_its_lock_ends(tmp_path: Path) -> None:
+    """No other client can evict it between its last byte and its first reader."""
+    content = b"x" * 100
+    file = RepoFile("a", len(content), Commit("a" * 40), hashlib.sha256(content).hexdigest())
+    ours = ContentCache(tmp_path, floor=0, patience=1, quota=100)
+    theirs = ContentCache(tmp_path, floor=0, patience=1, quota=100)
+    with ours.part(file) as part:
+        part.write(content)
+        path = part.commit()
+        with pytest.raises(NoSpaceError):
+            theirs.require_room(1)
+    with pytest.raises(NoSpaceError):
+        theirs.require_room(1)
+    assert path is not None
+    assert path.read_bytes() == content
+    ours.close()
+    theirs.require_room(1)
+    assert not path.exists()
+
+
 def test_file_in_the_cache_is_found_by_its_content_alone(tmp_path: Path) -> None:
     """A file of another size under the name, a folder, or a link is none."""
     cache = ContentCache(tmp_path, floor=0, patience=1)
