@@ -13,25 +13,22 @@ from datetime import datetime
 from itertools import islice
 
 from crawler.interface import (
-    BadTokenError,
     CrawlerError,
     Hub,
     HubUnavailableError,
     ListQuery,
-    NoSpaceError,
     Order,
     RepoId,
     RepoNotFoundError,
     RepoSummary,
 )
-from crawler.sources.interface import Target
+from crawler.sources.interface import FATAL, Target
+from crawler.walk import MAX_ROWS
 
 _LEAST_BUDGET = 20
 """Calls."""
 _SHARE = 0.01
 """Of the known repositories, looked at by name in one run."""
-_MAX_ROWS = 100_000
-"""Of the listing: what it has beyond is asked for by name."""
 _DEAD = 3
 """Looks in a row that fail before the rest is left to the next run."""
 
@@ -82,7 +79,7 @@ def refresh(  # noqa: PLR0913 - the last two by keyword
         return
     if listed is None:
         query = ListQuery(tags=(_tag(target),), order=Order.CREATED)
-        listed = islice(hub.list_models(query), _MAX_ROWS)
+        listed = islice(hub.list_models(query), MAX_ROWS)  # what it has beyond is asked for by name
     rows = _Rows(listed)
     unlisted: list[LastSeen] = []
     for one in known:
@@ -110,7 +107,7 @@ def _by_name(hub: Hub, queue: Sequence[LastSeen], failed: dict[RepoId, str]) -> 
         before = one.summary
         try:
             now = _look(hub, before)
-        except (BadTokenError, NoSpaceError):
+        except FATAL:
             raise
         except CrawlerError as error:
             failed[before.repo] = str(error)

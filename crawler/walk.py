@@ -14,21 +14,19 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from crawler.interface import (
-    BadTokenError,
     Candidate,
     Channel,
     CrawlerError,
     Hub,
     HubUnavailableError,
     ListQuery,
-    NoSpaceError,
     Order,
     RepoId,
     RepoNotFoundError,
     RepoSummary,
 )
 from crawler.memory import NEVER_HAD_ROWS, Recollection
-from crawler.sources.interface import Batch, Listing, Memory, Reading, Source
+from crawler.sources.interface import FATAL, Batch, Listing, Memory, Reading, Source
 from crawler.sources.rows import speaks_of
 
 _log = logging.getLogger(__name__)
@@ -257,7 +255,7 @@ class Crawl:
         """
         try:
             yield
-        except (BadTokenError, NoSpaceError):
+        except FATAL:
             raise
         except CrawlerError as error:
             _log.warning("%s: %a was not walked to its end: %s", self._name, key, error)
@@ -315,7 +313,7 @@ class Crawl:
             return self.hub.summary(reading.repo)
         except RepoNotFoundError:
             return None
-        except (BadTokenError, NoSpaceError):
+        except FATAL:
             raise
         except CrawlerError as error:
             _log.warning("%s: %s", self._name, error)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 
 from crawler.interface import ByteSource, RepoFile, Snapshot
+from crawler.stream import SourceStream
 from detector.interface import FileFinding
 from detector.pickles import MAX_PICKLE_BYTES, PickleKind, PickleReport, inspect_stream, inspect_zip
 
@@ -26,6 +27,8 @@ MAX_BYTES = 128 << 20
 """Read from one repository in all."""
 MAX_CONFIG_BYTES = 4 << 20
 """Of a JSON configuration; real ones stay below 1 MB."""
+_MAX_ARCHIVE = 2 * MAX_PICKLE_BYTES
+"""Read from one zip archive: the pickle in it, twice over."""
 MAX_PER_ID = 50
 """Findings listed under one id; the rest is counted."""
 
@@ -108,7 +111,8 @@ def _inspect_pickle(file: RepoFile, head: bytes, source: _Source) -> PickleRepor
     """A pickle by its first bytes, or by its name when the bytes allow it (old protocols have no magic)."""
     named = PurePosixPath(file.path.lower()).suffix in _PICKLE_SUFFIXES
     if head.startswith(b"PK\x03\x04"):
-        report = inspect_zip(io.BufferedReader(_SeekableSource(source), buffer_size=1 << 16))
+        archive = SourceStream(_Source(source, _Budget(_MAX_ARCHIVE)))
+        report = inspect_zip(io.BufferedReader(archive, buffer_size=1 << 16))
         if named and report.kind is PickleKind.NONE:
             # Archives can be built so that two readers see different members.
             return PickleReport(PickleKind.UNSAFE, "a zip archive without torch's data.pkl")
@@ -242,34 +246,3 @@ class _Source:
     def read(self, offset: int, length: int) -> bytes:
         self._budget.spend(length)
         return self._source.read(offset, length)
-
-
-class _SeekableSource(io.RawIOBase):
-    """What `zipfile` reads through; never more of one archive than `MAX_PICKLE_BYTES` twice over."""
-
-    def __init__(self, source: _Source) -> None:
-        self._source, self._position = source, 0
-        self._budget = _Budget(2 * MAX_PICKLE_BYTES)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[whence]
-        if base + offset < 0:
-            raise ValueError("negative position")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # wider type in typeshed
-        length = max(0, min(len(buffer), self._source.size - self._position))
-        self._budget.spend(length)
-        buffer[:length] = self._source.read(self._position, length)
-        self._position += length
-        return length

@@ -124,6 +124,11 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file))
 
 
+def gib(amount: float) -> int:
+    """GiB, as settings say them, in bytes."""
+    return int(amount * (1 << 30))
+
+
 def find_settings_file() -> Path | None:
     """FORKWATCH_CONFIG, else ./forkwatch.toml, else the state folder's forkwatch.toml."""
     if chosen := os.environ.get("FORKWATCH_CONFIG"):

@@ -141,7 +141,7 @@ def _fork(
         history=past.history(scan.repo),
         former=None,
         formers=formers,
-        gap=next((gap for gap in release.gaps if gap.repo == scan.repo), None),
+        gap=past.gap(scan.repo),
     )
 
 

@@ -90,10 +90,17 @@ class Past:
         self._changes: defaultdict[str, list[VerdictChange]] = defaultdict(list)
         for change in release.changes:
             self._changes[change.repo].append(change)
+        self._gaps: dict[str, Gap] = {}
+        for gap in release.gaps:
+            self._gaps.setdefault(gap.repo, gap)
 
     def history(self, repo: str) -> ForkHistory | None:
         """What became of a fork that has a verdict."""
         return self._histories.get(repo)
+
+    def gap(self, repo: str) -> Gap | None:
+        """Why a fork could not be examined as it is now, if it could not."""
+        return self._gaps.get(repo)
 
     def changes(self, repo: str) -> tuple[VerdictChange, ...]:
         """Of a fork's verdict, in the view's order."""

@@ -26,6 +26,7 @@ from crawler.interface import BadAnswerError, Progress, RangeSource, RepoSummary
 from crawler.parse import repo_summary
 from crawler.ranges import Span, plan
 from crawler.room import Pins, make_room
+from crawler.stream import SourceStream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,7 +87,7 @@ def fetch_columns(
     with into.open("wb") as stream:
         copy = _Copy(source, stream.fileno(), into)
         copy.extend()
-        with _opened(_Stream(copy), name) as (file, columns):
+        with _opened(SourceStream(copy), name) as (file, columns):
             spans = plan(_chunks(file.metadata, columns), 1)
         wanted = sum(span.length for span in spans)
         make_room(into.parent, wanted, floor=floor, quota=None, pins=Pins())
@@ -249,33 +250,3 @@ class _Copy:
             while view:
                 written = os.pwrite(self._descriptor, view, offset)
                 offset, view = offset + written, view[written:]
-
-
-class _Stream(io.RawIOBase):
-    """A source as the file object that pyarrow reads from."""
-
-    def __init__(self, source: RangeSource) -> None:
-        super().__init__()
-        self._source = source
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        length = max(0, min(len(buffer), self._source.size - self._position))
-        if length:
-            buffer[:length] = self._source.read(self._position, length)
-        self._position += length
-        return length

@@ -8,16 +8,21 @@ from datetime import datetime
 from typing import Protocol
 
 from crawler.interface import (
+    BadTokenError,
     Candidate,
     Channel,
     Claim,
     Commit,
     Hub,
     ListQuery,
+    NoSpaceError,
     RepoId,
     RepoSummary,
     Shape,
 )
+
+FATAL = (BadTokenError, NoSpaceError)
+"""Errors about us, which end a crawl; any other `CrawlerError` is about one repository or listing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from crawler.card import MODIFICATION_TAGS, reproduction_claim, statement_claims
 from crawler.interface import (
     Access,
     AccessDeniedError,
-    BadTokenError,
     Candidate,
     Channel,
     Claim,
@@ -27,13 +26,12 @@ from crawler.interface import (
     FileMissingError,
     Hub,
     HubUnavailableError,
-    NoSpaceError,
     RepoId,
     RepoNotFoundError,
     RepoSummary,
     TooLargeError,
 )
-from crawler.sources.interface import Family, Listing, Reading, Source
+from crawler.sources.interface import FATAL, Family, Listing, Reading, Source
 from crawler.sources.rows import bases, candidate, inherits, is_ancestor, may_fit, same_shape, speaks_of
 
 REPRODUCTION = "reproduce/reproduce.json"
@@ -116,7 +114,7 @@ class StatementSource(Source):
         except (AccessDeniedError, RepoNotFoundError):
             self._refused.add((row.repo, commit))
             return ()  # gated or gone: no news about the release, and not noted, as it may be opened
-        except (BadTokenError, NoSpaceError):
+        except FATAL:
             raise
         except CrawlerError as error:
             self._failed.add((row.repo, commit))

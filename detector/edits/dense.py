@@ -26,11 +26,15 @@ def find_dense(context: Context, low_rank: LowRankFinding, explained: frozenset[
         low_rank: what the rank probes said.
         explained: matrices that another edit accounts for.
     """
-    rest = [c for c in (*low_rank.dense, *low_rank.undecided) if c.pair.name not in explained]
-    visible = [c for c in rest if not quantisation_hides_the_rest(context, c)]
-    patched = [c for c in visible if _is_patch(c)]
-    dense = [c for c in visible if c in low_rank.dense and c not in patched]
-    unclear = [c for c in visible if c in low_rank.undecided and c not in patched]
+
+    def visible(found: tuple[Comparison, ...]) -> list[Comparison]:
+        rest = [c for c in found if c.pair.name not in explained]
+        return [c for c in rest if not quantisation_hides_the_rest(context, c)]
+
+    changed, undecided = visible(low_rank.dense), visible(low_rank.undecided)
+    patched = [c for c in (*changed, *undecided) if _is_patch(c)]
+    dense = [c for c in changed if not _is_patch(c)]
+    unclear = [c for c in undecided if not _is_patch(c)]
     edits = []
     if dense:
         edits.append(_finetune(context, dense + unclear, low_rank.rank_floor))

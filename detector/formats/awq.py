@@ -11,7 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detector.formats.encoded import Encoded, Stored, Undecoded, bit_stream, modules_with, present
+from detector.formats.encoded import (
+    FLOATS,
+    Encoded,
+    Stored,
+    Undecoded,
+    bit_stream,
+    grain,
+    modules_with,
+    present,
+)
 from detector.formats.hints import Hints
 from detector.formats.safetensors_header import StoredTensor
 from detector.formats.stored import StoredFiles
@@ -21,7 +30,6 @@ if TYPE_CHECKING:
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 """Output of a word's fields, lowest bits first."""
-FLOATS = frozenset({"F16", "BF16", "F32"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +80,7 @@ def _module(stem: str, tensors: list[StoredTensor], hints: Hints) -> Encoded | N
     if scales.shape[1] != 8 * words.shape[1] or zeros.shape != (groups, words.shape[1]) or inputs % groups:
         return None
     group = inputs // groups
-    grain = "ROW" if groups == 1 else f"G{group}"
-    return Awq(f"AWQ-INT4-{grain}", (scales.shape[1], inputs), names, stem, group)
+    return Awq(f"AWQ-INT4-{grain(group, inputs)}", (scales.shape[1], inputs), names, stem, group)
 
 
 def _is_gemv(words: tuple[int, ...], zeros: tuple[int, ...], scales: tuple[int, ...], hints: Hints) -> bool:

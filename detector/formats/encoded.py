@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Stored = Mapping[str, StoredTensor]
 
+FLOATS = frozenset({"F16", "BF16", "F32"})
+"""Types that the packed layouts store their scales in."""
+
 
 class Encoded(Protocol):
     """One logical tensor."""
@@ -115,6 +118,39 @@ def group_size(length: int, groups: int, hint: int | None) -> int | None:
         return hint
     sizes = [size for size in (16, 32, 64, 128, 256, 512, 1024) if -(-length // size) == groups]
     return sizes[0] if len(sizes) == 1 else None
+
+
+def grain(size: int | None, length: int) -> str:
+    """What shares a scale, in the name of a scheme: a row of `length` elements, or groups of `size`."""
+    return "ROW" if size in {None, length} else f"G{size}"
+
+
+def input_groups(files: StoredFiles, order: str | None, inputs: int, size: int, count: int) -> torch.Tensor:
+    """Group of each of the `inputs` input features, int64.
+
+    Args:
+        files: to read from.
+        order: stored tensor that names each feature's group (activation order); None: they lie side by side.
+        inputs: input features.
+        size: features a group.
+        count: groups there are.
+
+    Raises:
+        MalformedWeightsError: a feature belongs to a group that does not exist.
+    """
+    import torch
+
+    if order is None:
+        return torch.arange(inputs) // size
+    groups = files.tensor(order).to(torch.int64)
+    sane = bool(((groups >= 0) & (groups < count)).all())
+    check(order, holds=sane, what="names a group that does not exist")
+    return groups
+
+
+def is_input_order(part: StoredTensor, inputs: int) -> bool:
+    """Whether a stored tensor can name the group of each input feature."""
+    return part.shape == (inputs,) and part.dtype in {"I32", "I64"}
 
 
 def check(name: str, *, holds: bool, what: str) -> None:

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detector.formats.encoded import (
+    FLOATS,
     Encoded,
     Stored,
     Undecoded,
     bit_stream,
     check,
+    grain,
     group_size,
+    input_groups,
+    is_input_order,
     modules_with,
     present,
 )
@@ -28,7 +32,6 @@ from detector.interface import UnreadableTensorError
 if TYPE_CHECKING:
     import torch
 
-FLOATS = frozenset({"F16", "BF16", "F32"})
 VERSION_1 = frozenset({"gptq", "auto_gptq", "auto_round:auto_gptq", "auto_round:gptq"})
 FOREIGN = frozenset({"marlin", "bitblas", "exllama", "exllamav2"})
 """Layouts whose words are shuffled for one kernel."""
@@ -78,18 +81,9 @@ class Gptq:
         return (stored + 1) % (1 << self.bits) if version == 1 else stored
 
     def _groups(self, files: StoredFiles) -> torch.Tensor:
-        """Group of each input feature."""
-        import torch
-
         count = files.tensors[f"{self.stem}.scales"].shape[0]
         name = f"{self.stem}.g_idx"
-        if name not in self.parts:
-            return torch.arange(self.shape[1]) // self.group
-        order = files.tensor(name).to(torch.int64)
-        check(
-            name, holds=bool(((order >= 0) & (order < count)).all()), what="names a group that does not exist"
-        )
-        return order
+        return input_groups(files, name if name in self.parts else None, self.shape[1], self.group, count)
 
 
 def find(stored: Stored, hints: Hints) -> dict[str, Encoded]:
@@ -114,7 +108,7 @@ def _module(stem: str, stored: Stored, hints: Hints) -> Encoded | None:
     shape = (outputs, inputs)
     if len(names) > 3:
         order = stored[names[3]]
-        sane = order.shape == (inputs,) and order.dtype in {"I32", "I64"}
+        sane = is_input_order(order, inputs)
         check(names[3], holds=sane, what=f"{list(order.shape)} {order.dtype} for {inputs} input features")
     size = group_size(inputs, groups, hints.group)
     if hints.layout in FOREIGN:
@@ -123,7 +117,7 @@ def _module(stem: str, stored: Stored, hints: Hints) -> Encoded | None:
         return Undecoded(
             f"GPTQ-INT{bits}", shape, names, f"{groups} groups for {inputs} inputs: which is unclear"
         )
-    dtype = f"GPTQ-INT{bits}-{_grain(size, inputs)}{'-ACTORDER' if hints.act_order else ''}"
+    dtype = f"GPTQ-INT{bits}-{grain(size, inputs)}{'-ACTORDER' if hints.act_order else ''}"
     return Gptq(dtype, shape, names, stem, bits, size or inputs, _version(hints))
 
 
@@ -138,10 +132,6 @@ def _bits(words: StoredTensor, zeros: StoredTensor, scales: StoredTensor) -> int
         return None
     whole = 32 * words.shape[0] % bits == 0 and (bits != 3 or zeros.shape[1] % 3 == 0)
     return bits if whole else None
-
-
-def _grain(size: int | None, inputs: int) -> str:
-    return "ROW" if size in {None, inputs} else f"G{size}"
 
 
 def _version(hints: Hints) -> int | None:

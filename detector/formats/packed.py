@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detector.formats.encoded import (
+    FLOATS,
     Encoded,
     Stored,
     Undecoded,
     bit_stream,
     check,
+    grain,
     group_size,
+    input_groups,
+    is_input_order,
     modules_with,
     present,
 )
@@ -28,7 +32,6 @@ from detector.formats.stored import StoredFiles
 if TYPE_CHECKING:
     import torch
 
-FLOATS = frozenset({"F16", "BF16", "F32"})
 PARTS = (".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx")
 
 
@@ -57,17 +60,9 @@ class Packed:
         return codes * files.band(f"{self.stem}.weight_scale", first, last).to(torch.float32)[:, groups]
 
     def _groups(self, files: StoredFiles) -> torch.Tensor:
-        import torch
-
         name = f"{self.stem}.weight_g_idx"
         count = files.tensors[f"{self.stem}.weight_scale"].shape[1]
-        if name not in self.parts:
-            return torch.arange(self.shape[1]) // self.group
-        order = files.tensor(name).to(torch.int64)
-        check(
-            name, holds=bool(((order >= 0) & (order < count)).all()), what="names a group that does not exist"
-        )
-        return order
+        return input_groups(files, name if name in self.parts else None, self.shape[1], self.group, count)
 
     def _zeros(self, files: StoredFiles, first: int, last: int) -> torch.Tensor | None:
         """Stored codes of zero, (rows, groups): field i of word w belongs to output w·32/b + i."""
@@ -115,15 +110,14 @@ def _module(stem: str, names: tuple[str, ...], stored: Stored, files: StoredFile
         )
     for name in names[3:]:
         _check_extra(stored[name], (outputs, shape[1], scales.shape[1]), bits)
-    grain = "ROW" if size == shape[1] else f"G{size}"
     order = "-ACTORDER" if f"{stem}.weight_g_idx" in names else ""
-    return Packed(f"CT-INT{bits}-{grain}{order}", shape, names, stem, bits, size)
+    return Packed(f"CT-INT{bits}-{grain(size, shape[1])}{order}", shape, names, stem, bits, size)
 
 
 def _check_extra(part: StoredTensor, sizes: tuple[int, int, int], bits: int) -> None:
     outputs, inputs, groups = sizes
     if part.name.endswith("g_idx"):
-        sane = part.shape == (inputs,) and part.dtype in {"I32", "I64"}
+        sane = is_input_order(part, inputs)
     else:
         sane = part.shape == (-(-outputs // (32 // bits)), groups) and part.dtype == "I32"
     check(part.name, holds=sane, what=f"{list(part.shape)} {part.dtype} does not fit the codes")

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detector.formats.encoded import Encoded, Stored, Undecoded, check, present
+from detector.formats.encoded import Encoded, Stored, Undecoded, check, grain, present
 from detector.formats.hints import Hints
 from detector.formats.safetensors_header import StoredTensor
 from detector.formats.stored import StoredFiles
@@ -143,4 +143,4 @@ def _grain(shape: tuple[int, ...], block: tuple[int, int]) -> str:
         return "TENSOR"
     if block[0] > 1:
         return "BLOCK" if block == (128, 128) else f"BLOCK{block[0]}X{block[1]}"
-    return "ROW" if block[1] == shape[-1] else f"G{block[1]}"
+    return grain(block[1], shape[-1])

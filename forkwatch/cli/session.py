@@ -10,7 +10,7 @@ from crawler.client import HubClient
 from forkwatch.cli.output import progress
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Context
-from forkwatch.settings import DEMO_ENDPOINT, Settings, hub_token, load_settings
+from forkwatch.settings import DEMO_ENDPOINT, Settings, gib, hub_token, load_settings
 from forkwatch.state import StateDir, find_state_dir
 from forkwatch.store.engine import open_engine
 from forkwatch.store.store import Store
@@ -39,9 +39,9 @@ def session(settings: Settings | None = None, state: StateDir | None = None) -> 
             endpoint=endpoint,
             token=token,
             cache=state.cache,
-            free_space_floor=_gib(settings.hub.free_space_floor_gb),
-            cache_quota=_gib(settings.hub.cache_quota_gb),
-            repo_budget=_gib(settings.hub.repo_budget_gb),
+            free_space_floor=gib(settings.hub.free_space_floor_gb),
+            cache_quota=gib(settings.hub.cache_quota_gb),
+            repo_budget=gib(settings.hub.repo_budget_gb),
             timeout=settings.hub.timeout_seconds,
             retries=settings.hub.retries,
         )
@@ -49,10 +49,6 @@ def session(settings: Settings | None = None, state: StateDir | None = None) -> 
         store = Store(open_engine(f"sqlite:///{state.database}"), utc_now)
         stack.callback(store.close)
         yield Context(hub, store, state, settings, utc_now, talk)
-
-
-def _gib(amount: float) -> int:
-    return int(amount * (1 << 30))
 
 
 def _endpoint(settings: Settings, state: StateDir, stack: ExitStack) -> tuple[str, str | None]:

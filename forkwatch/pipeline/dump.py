@@ -13,7 +13,7 @@ from crawler.interface import RangeSource
 from crawler.sources.bulk import fetch_columns
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Context
-from forkwatch.settings import is_remote
+from forkwatch.settings import gib, is_remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def on_disk(context: Context, dump: Dump) -> Iterator[Path]:
     if isinstance(dump.source, Path):
         yield dump.source
         return
-    floor = int(context.settings.hub.free_space_floor_gb * (1 << 30))
+    floor = gib(context.settings.hub.free_space_floor_gb)
     with tempfile.TemporaryDirectory(dir=context.state.scratch) as folder:
         copy = Path(folder) / "dump.parquet"
         fetch_columns(dump.source, copy, dump.label, floor=floor, progress=context.talk.progress)

@@ -30,7 +30,7 @@ from evals.interface import Comparison, EvalResult, Measured, SafetyStatus, Unme
 from forkwatch.pipeline import shared, stages
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.ledger import Ledger
-from forkwatch.pipeline.originals import Original
+from forkwatch.pipeline.originals import Original, release_snapshot
 from forkwatch.pipeline.texts import compare_texts
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Facts, NotReached, Unreadable, WeightFacts
@@ -69,9 +69,7 @@ class Examination:
 
 def baseline_of(context: Context, original: Original) -> EvalResult:
     """The original's own behaviour, measured once per release and set of parameters."""
-    snapshot = context.store.snapshot(original.repo, original.commit)
-    if snapshot is None:
-        snapshot = context.hub.snapshot(original.repo, original.commit)
+    snapshot = release_snapshot(context, original)
     ledger = Ledger(context, original.repo, context.store.pin(snapshot), original.root_digest)
     return ledger.once(
         "evaluate",

@@ -102,6 +102,16 @@ def open_original(context: Context, row: Release) -> Original:
     return _original(context, row, folder)
 
 
+def release_snapshot(context: Context, original: Original) -> Snapshot:
+    """The release as it was pinned; one call when the store does not have it.
+
+    Raises:
+        CrawlerError: the Hub could not be asked.
+    """
+    stored = context.store.snapshot(original.repo, original.commit)
+    return stored or context.hub.snapshot(original.repo, original.commit)
+
+
 def find_release(context: Context, repo: str | None) -> Release:
     """The guarded release of that name, or the only one there is.
 

@@ -140,12 +140,13 @@ def run_once(context: Context) -> Tally:
     lost = []
     for original in originals:
         try:
-            _look_for_forks(context, original, tally)
+            candidates = _look_for_forks(context, original, tally)
         except RepoNotFoundError as error:
             lost.append(error)
             tally.left_out.append(f"{original.repo} is gone from the Hub: no forks of it were looked for")
             context.talk.note(tally.left_out[-1])
-        _scan_candidates(context, original, tally)
+            candidates = context.store.candidates(original.release_id)
+        _scan_candidates(context, original, candidates, tally)
     if len(lost) == len(originals):
         raise lost[0]
     cost = context.hub.cost - before
@@ -157,8 +158,8 @@ def run_once(context: Context) -> Tally:
     return tally
 
 
-def _look_for_forks(context: Context, original: Original, tally: Tally) -> None:
-    """Stage 1.
+def _look_for_forks(context: Context, original: Original, tally: Tally) -> tuple[Known, ...]:
+    """Stage 1: all candidates that are known after it.
 
     Raises:
         RepoNotFoundError: the release is gone; its forks are what matters then, and other releases go on.
@@ -168,18 +169,20 @@ def _look_for_forks(context: Context, original: Original, tally: Tally) -> None:
     tally.new_candidates += len(done.new)
     tally.events += len(done.events)
     tally.left_out += done.left_out
+    return done.candidates
 
 
-def _scan_candidates(context: Context, original: Original, tally: Tally) -> None:
+def _scan_candidates(
+    context: Context, original: Original, candidates: tuple[Known, ...], tally: Tally
+) -> None:
     """The other stages, for every candidate that is there."""
-    candidates = context.store.candidates(original.release_id)
     tally.candidates += len(candidates)
     present = [known for known in candidates if known.gone_at is None]
+    tally.gone += len(candidates) - len(present)
     for number, known in enumerate(present):
         context.talk.progress(f"forks of {original.repo}", number, len(present))
         _scan_candidate(context, original, known, tally)
     context.talk.progress(f"forks of {original.repo}", len(present), len(present))
-    tally.gone += sum(known.gone_at is not None for known in context.store.candidates(original.release_id))
 
 
 def require_rows(done: Crawl) -> None:
@@ -201,6 +204,7 @@ def _scan_candidate(context: Context, original: Original, known: Known, tally: T
         scan(context, original, known.repo, tally=tally, known=known)
     except RepoNotFoundError as error:
         if _is_gone(context, known):
+            tally.gone += 1
             context.talk.note(f"{known.repo}: gone")
             return
         _gap(context, original, known, error, tally)

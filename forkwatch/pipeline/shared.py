@@ -11,7 +11,7 @@ from crawler.interface import CrawlerError, Snapshot
 from detector.formats import is_weight_file
 from detector.interface import Evidence, FileMatch
 from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.originals import Original
+from forkwatch.pipeline.originals import Original, release_snapshot
 from forkwatch.text import plain
 
 VERSION = "1"
@@ -27,9 +27,7 @@ def shared_bytes(
     if not changed:
         return ()
     try:
-        release = context.store.snapshot(original.repo, original.commit) or context.hub.snapshot(
-            original.repo, original.commit
-        )
+        release = release_snapshot(context, original)
     except CrawlerError as error:
         return tuple(_not_measured(path, str(error)) for path in changed)
     return tuple(_of_file(context, release, snapshot, path) for path in changed)

@@ -47,15 +47,18 @@ class StoreMemory:
         self._store = store
         self._release_id = release_id
         self._members: dict[RepoId, Candidate] | None = None
+        self._watermarks: dict[str, datetime] | None = None
         self.kept = Kept()
 
     # --- the protocol ---
 
     def watermark(self, listing: str) -> datetime | None:
         """Date of the newest row of the last finished walk; `NEVER_HAD_ROWS`; None: never finished."""
-        with self._store.session() as session:
-            row = session.get(WatermarkRow, (self._release_id, listing))
-        return None if row is None else row.newest or NEVER_HAD_ROWS
+        if self._watermarks is None:  # a crawl asks for one after the other, thousands of them
+            query = select(WatermarkRow).where(WatermarkRow.release_id == self._release_id)
+            with self._store.session() as session:
+                self._watermarks = {row.listing: row.newest or NEVER_HAD_ROWS for row in session.exec(query)}
+        return self._watermarks.get(listing)
 
     def members(self) -> Mapping[RepoId, Candidate]:
         """Every candidate, by present name; one that is gone only while no other has its name."""
@@ -82,9 +85,10 @@ class StoreMemory:
             events = repos.write()
             new = self._write_candidates(session, rows, now)
             self._write_readings(session, batch)
-            if batch.complete:
-                self._write_watermark(session, batch)
+            mark = self._write_watermark(session, batch) if batch.complete else None
             session.commit()
+        if mark is not None and self._watermarks is not None:
+            self._watermarks[batch.listing] = mark
         self.kept.new |= new
         self.kept.events += events
         renamed = {event.repo for event in events if event.kind is EventKind.RENAMED}
@@ -145,14 +149,7 @@ class StoreMemory:
             row = known.get(repo.id or 0)
             if row is None:
                 new.add(candidate.repo)
-                row = known[repo.id or 0] = CandidateRow(
-                    release_id=self._release_id,
-                    repo_id=repo.id or 0,
-                    channels=[],
-                    claims=[],
-                    first_seen=now,
-                    last_seen=now,
-                )
+                row = known[repo.id or 0] = self._new_row(repo)
             channels = dump_channels((*load_channels(row.channels), *candidate.channels))
             claims = dump_claims(_together(load_claims(row.claims), candidate.claims))
             if channels != row.channels:
@@ -180,7 +177,7 @@ class StoreMemory:
                 insert.on_conflict_do_update(index_elements=["release_id", "repo"], set_=new), rows
             )
 
-    def _write_watermark(self, session: Session, batch: Batch) -> None:
+    def _write_watermark(self, session: Session, batch: Batch) -> datetime:
         row = session.get(WatermarkRow, (self._release_id, batch.listing))
         if row is None:
             row = WatermarkRow(release_id=self._release_id, listing=batch.listing, newest=None)
@@ -189,6 +186,7 @@ class StoreMemory:
         )  # a walk of recent rows may find none
         row.newest = None if newest == NEVER_HAD_ROWS else newest
         session.add(row)
+        return newest
 
     def _follow(
         self, session: Session, before: RepoSummary, after: RepoSummary | None, row: RepoRow | None
@@ -202,16 +200,18 @@ class StoreMemory:
         if session.exec(query).first() is not None:
             return
         self.kept.new.add(after.repo)
+        session.add(self._new_row(row))
+
+    def _new_row(self, repo: RepoRow) -> CandidateRow:
+        """A candidate that nothing has led to yet."""
         now = self._store.now
-        session.add(
-            CandidateRow(
-                release_id=self._release_id,
-                repo_id=row.id or 0,
-                channels=[],
-                claims=[],
-                first_seen=now,
-                last_seen=now,
-            )
+        return CandidateRow(
+            release_id=self._release_id,
+            repo_id=repo.id or 0,
+            channels=[],
+            claims=[],
+            first_seen=now,
+            last_seen=now,
         )
 
     # --- members ---
