@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
-from detector.interface import InvalidBundleError, PublicKeyError
+from detector.errors import InvalidBundleError, PublicKeyError
 
 MAX_BUNDLE_BYTES = 32 << 20
 """About 100 000 signed files; the real bundles at hand are below 10 kB."""

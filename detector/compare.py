@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detector.errors import UnreadableTensorError
 from detector.grid import LEGACY, half_ulp, is_float, quantise
-from detector.interface import TensorDiff, TensorStatus, UnreadableTensorError, WeightReader
+from detector.interface import TensorDiff, TensorStatus, WeightReader
 from detector.pairing import Pair, blocks
 
 if TYPE_CHECKING:

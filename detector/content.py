@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from detector.errors import UnreadableTensorError
 from detector.formats.roles import role_key, split_role
 from detector.formats.views import base_name, view
-from detector.interface import TensorInfo, UnreadableTensorError, WeightReader
+from detector.interface import TensorInfo, WeightReader
 from detector.pairing import Pair, Pairing, Unpaired
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from detector.edits.dense import find_dense, find_unexplained
 from detector.edits.directional import DirectionalFinding, find_directional
 from detector.edits.low_rank import LowRankFinding, find_low_rank
 from detector.edits.structure import find_layer_surgery, find_vocabulary_change
+from detector.errors import NothingComparedError
 from detector.formats.names import layer_of, module_of
 from detector.formats.peft import PeftReader
 from detector.interface import (
@@ -30,7 +31,6 @@ from detector.interface import (
     Evidence,
     Lineage,
     LineageStatus,
-    NothingComparedError,
     TensorDiff,
     TensorInfo,
     TensorStatus,

@@ -61,6 +61,15 @@ class Evidence:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """Another model that a merge took weights from."""
+
+    name: str
+    weights: tuple[float, ...]
+    """Share of (parent − original) by layer of the fork; NaN-free, in layer order."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditDetail:
     """Parameters of an edit; a field that does not apply to its kind is None or empty."""
@@ -77,6 +86,12 @@ class EditDetail:
     """dtype or quantisation type of the fork, e.g. `F16`, `Q8_0`."""
     files: tuple[str, ...] = ()
     """For template and config changes: the files that differ."""
+    scale: float | None = None
+    """Low-rank merge: median ‖Δ‖ / ‖W‖ of the touched matrices."""
+    parents: tuple[Parent, ...] = ()
+    """Merge: the other models it was made with."""
+    sources: tuple[int, ...] = ()
+    """Layer surgery: for each layer of the fork the layer of the original it is a copy of, −1 for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +288,16 @@ class TensorDiff:
     """Numerical rank of the delta above the rounding floor; None when full or not a matrix."""
     energy: tuple[float, ...] = ()
     """Leading squared singular values of the delta over its squared norm, largest first, at most 32."""
+    cosine: float | None = None
+    """Of original and fork as vectors; None unless changed."""
+    max_change: float = 0.0
+    """Largest |fork − original|."""
+    floor_ratio: float | None = None
+    """‖fork − original‖² over the energy that rounding to the fork's type alone would leave; None unless
+    changed, or when the type has no known step."""
+    exponents: tuple[int, ...] = ()
+    """Moved values by how far: entry k counts 2^(k−1) ≤ |Δ| / step < 2^k, with the step of the fork's type;
+    entry 0 all below half a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +308,35 @@ class Diff:
     edits: tuple[Edit, ...]
     lineage: Lineage
     bytes_read: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSketch:
+    """What the sampled rows of one tensor say."""
+
+    name: str
+    layer: int | None
+    module: str
+    changed: bool
+    rows: int
+    """Rows that were read."""
+    miss: float
+    """If unchanged: largest probability of missing a change that touches `Sketch.visible_share` of the rows,
+    wherever they are. 0 if changed."""
+    relative_norm: float
+    """‖Δ‖ / ‖W‖ on the sampled rows."""
+    rank: int | None
+    """Numerical rank of the change inside the bands, above rounding; None when full, unknown or unchanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Rows of a tensor that are worth reading next."""
+
+    name: str
+    first_row: int
+    rows: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +354,12 @@ class Sketch:
     """Of both sides together."""
     bytes_total: int
     """Tensor bytes of the fork."""
+    tensors: tuple[TensorSketch, ...] = ()
+    """Every tensor that was sampled, sorted by name."""
+    visible_share: float = 0.0
+    """Share of a tensor's rows that the stated miss probabilities are for."""
+    regions: tuple[Region, ...] = ()
+    """What to read next, the most telling first."""
 
 
 # --- outputs --------------------------------------------------------------------------------------
@@ -332,53 +392,3 @@ class TextChange:
     path: str
     summary: str
     """What differs, in one line, at most 300 characters."""
-
-
-class DetectorError(Exception):
-    """Root of what the detector raises. `tip` says what the reader can do about it."""
-
-    tip: str = ""
-
-
-class MalformedWeightsError(DetectorError):
-    """A weight file breaks its format: truncated, overlapping, absurd header. A finding, not our bug."""
-
-    tip = "The file is damaged or hostile; it was not read further."
-
-
-class NoWeightsError(DetectorError):
-    """The repository holds no weights in a format forkwatch reads."""
-
-    tip = "forkwatch reads safetensors, GGUF and PEFT adapters."
-
-
-class UnreadableTensorError(DetectorError):
-    """A tensor is stored in an encoding that forkwatch does not decode; the file itself is well formed."""
-
-    tip = "Compare a build of the model in bf16, fp16, fp32 or a GGUF type."
-
-
-class NothingComparedError(DetectorError):
-    """Two checkpoints have no tensor that can be compared."""
-
-    tip = "Check that both are checkpoints of a transformer under their usual names."
-
-
-class UnsignedReleaseError(DetectorError):
-    """A release folder has no signature bundle."""
-
-    tip = "Sign the release with OpenSSF model-signing and put model.sig beside the weights."
-
-
-class InvalidBundleError(DetectorError):
-    """A signature bundle is malformed, uses a scheme we do not accept, or does not verify with the key."""
-
-    tip = (
-        "Get model.sig and the public key again from the publisher; do not use these files until it verifies."
-    )
-
-
-class PublicKeyError(DetectorError):
-    """The public key of a release is missing or is not an EC key in PEM form."""
-
-    tip = "Point the release at the publisher's EC public key (PEM, P-256, P-384 or P-521)."

@@ -15,8 +15,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detector.errors import UnreadableTensorError
 from detector.formats.names import layer_of, module_of
-from detector.interface import Evidence, Lineage, LineageStatus, UnreadableTensorError, WeightReader
+from detector.interface import Evidence, Lineage, LineageStatus, WeightReader
 from detector.pairing import EMBEDDING
 
 if TYPE_CHECKING:

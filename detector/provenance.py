@@ -27,14 +27,8 @@ from detector.bundle import (
     open_bundle,
     verify_bundle,
 )
-from detector.interface import (
-    DetectorError,
-    InvalidBundleError,
-    Manifest,
-    ManifestFile,
-    SignatureCheck,
-    SignatureStatus,
-)
+from detector.errors import DetectorError, InvalidBundleError
+from detector.interface import Manifest, ManifestFile, SignatureCheck, SignatureStatus
 
 __all__ = ["KeyPair", "generate_key", "sign_release", "verify_bundle", "verify_release"]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from detector.compare import values_as_stored
 from detector.edits.adapter import adapter_lineage, find_adapter_claim
 from detector.edits.context import layer_range, module_names
+from detector.errors import NothingComparedError, UnreadableTensorError
 from detector.formats.names import layer_of
 from detector.formats.peft import PeftReader
 from detector.grid import is_float
@@ -26,9 +27,7 @@ from detector.interface import (
     Evidence,
     Lineage,
     LineageStatus,
-    NothingComparedError,
     Sketch,
-    UnreadableTensorError,
     WeightReader,
 )
 from detector.lineage import judge_lineage, sample_bands, shared_module

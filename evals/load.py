@@ -89,8 +89,8 @@ def apply_fork(model: PreTrainedModel, weights: Sequence[Path]) -> tuple[str, ..
     Raises:
         ForkMisfitError: a tensor is missing, foreign, of another shape, not finite, or unreadable.
     """
+    from detector.errors import DetectorError
     from detector.formats import open_adapter, open_weights
-    from detector.interface import DetectorError
 
     try:
         sources = _sources(weights)

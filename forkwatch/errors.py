@@ -15,7 +15,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from crawler.interface import CrawlerError, InvalidRepoIdError, NoSpaceError
-from detector.interface import DetectorError
+from detector.errors import DetectorError
 from evals.interface import EvalsError
 from reports.interface import EmptySiteError, ReportsError
 

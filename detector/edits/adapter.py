@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from detector.edits.context import layer_range, module_names
 from detector.edits.directional import ALIGNED
+from detector.errors import UnreadableTensorError
 from detector.formats.peft import PeftReader
 from detector.interface import (
     Certainty,
@@ -20,7 +21,6 @@ from detector.interface import (
     TensorDiff,
     TensorInfo,
     TensorStatus,
-    UnreadableTensorError,
     WeightReader,
 )
 from detector.pairing import Pair

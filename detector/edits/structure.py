@@ -7,16 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from detector.edits.context import Context
-from detector.interface import (
-    Certainty,
-    Edit,
-    EditDetail,
-    EditKind,
-    Evidence,
-    TensorStatus,
-    UnreadableTensorError,
-    WeightReader,
-)
+from detector.errors import UnreadableTensorError
+from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, TensorStatus, WeightReader
 from detector.pairing import EMBEDDING, HEAD, Pair
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from crawler.interface import ByteSource
+from detector.errors import MalformedWeightsError, NoWeightsError
 from detector.formats.gguf import GgufReader
 from detector.formats.hints import NO_HINTS, Hints, read_hints
 from detector.formats.peft import PeftReader, read_adapter_config
 from detector.formats.safetensors import SafetensorsReader, read_index
-from detector.interface import MalformedWeightsError, NoWeightsError, WeightReader
+from detector.interface import WeightReader
 
 __all__ = ["GgufReader", "PeftReader", "SafetensorsReader", "is_weight_file", "open_adapter", "open_weights"]
 

@@ -13,11 +13,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detector.errors import MalformedWeightsError
 from detector.formats.encoded import Encoded, Stored, Undecoded, check, present
 from detector.formats.hints import Hints
 from detector.formats.stored import StoredFiles
 from detector.grid import CODEBOOKS
-from detector.interface import MalformedWeightsError
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detector.interface import UnreadableTensorError
+from detector.errors import UnreadableTensorError
 
 if TYPE_CHECKING:
     import torch

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats.safetensors_header import StoredTensor
 from detector.formats.stored import StoredFiles
-from detector.interface import MalformedWeightsError, UnreadableTensorError
 
 if TYPE_CHECKING:
     import torch

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
+from detector.errors import MalformedWeightsError
 from detector.formats import awq, bnb, fp4, gptq, packed, scaled
 from detector.formats.encoded import Encoded
 from detector.formats.hints import Hints
 from detector.formats.stored import StoredFiles
-from detector.interface import MalformedWeightsError
 
 _SMALL = re.compile(r"(\.quant_state\.bitsandbytes__\w+|\.quant_map|\.weight_shape|\.weight_format)$")
 _HELPERS = re.compile(

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from crawler.interface import ByteSource
+from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats.dtypes import from_bytes
 from detector.formats.gguf_header import BLOCKS, GgufHeader, GgufTensor, read_gguf_header
 from detector.formats.names import canonical_gguf_name, is_buffer, module_of
 from detector.formats.views import Views
-from detector.interface import MalformedWeightsError, TensorInfo, UnreadableTensorError
+from detector.interface import TensorInfo
 
 if TYPE_CHECKING:
     import torch

@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from crawler.interface import ByteSource
+from detector.errors import MalformedWeightsError
 from detector.formats.names import check_name
-from detector.interface import MalformedWeightsError
 
 MAX_HEADER = 96 << 20
 """Bytes; a vocabulary of 260 000 tokens with its merges takes about 12 MB."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detector.errors import UnreadableTensorError
 from detector.formats.encoded import (
     FLOATS,
     Encoded,
@@ -27,7 +28,6 @@ from detector.formats.encoded import (
 from detector.formats.hints import BITS, Hints
 from detector.formats.safetensors_header import StoredTensor
 from detector.formats.stored import StoredFiles
-from detector.interface import UnreadableTensorError
 
 if TYPE_CHECKING:
     import torch

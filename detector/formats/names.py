@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from detector.interface import MalformedWeightsError
+from detector.errors import MalformedWeightsError
 
 MAX_NAME = 512
 """Characters; the longest real name seen in a checkpoint is under 150."""

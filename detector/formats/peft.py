@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crawler.interface import ByteSource
+from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats.safetensors import SafetensorsReader
-from detector.interface import MalformedWeightsError, TensorInfo, UnreadableTensorError
+from detector.interface import TensorInfo
 
 if TYPE_CHECKING:
     import torch

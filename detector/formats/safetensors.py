@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from crawler.interface import ByteSource
+from detector.errors import MalformedWeightsError
 from detector.formats.awq import Awq
 from detector.formats.encoded import Encoded
 from detector.formats.encodings import find_encoded
@@ -17,7 +18,7 @@ from detector.formats.names import canonical_names
 from detector.formats.safetensors_header import StoredTensor
 from detector.formats.stored import StoredFiles
 from detector.formats.views import Views
-from detector.interface import MalformedWeightsError, TensorInfo
+from detector.interface import TensorInfo
 
 if TYPE_CHECKING:
     import torch

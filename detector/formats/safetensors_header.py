@@ -12,9 +12,9 @@ import math
 from dataclasses import dataclass
 
 from crawler.interface import ByteSource
+from detector.errors import MalformedWeightsError
 from detector.formats.dtypes import BITS
 from detector.formats.names import check_name
-from detector.interface import MalformedWeightsError
 
 MAX_HEADER = 16 << 20
 """Bytes. A checkpoint of 100 000 tensors needs about 12 MB."""

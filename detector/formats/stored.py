@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from crawler.interface import ByteSource
+from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats.dtypes import BITS, from_bytes
 from detector.formats.safetensors_header import StoredTensor, read_header
-from detector.interface import MalformedWeightsError, UnreadableTensorError
 
 if TYPE_CHECKING:
     import torch

@@ -9,6 +9,7 @@ from enum import IntEnum
 from pydantic import TypeAdapter
 
 from crawler.interface import Access, AccessDeniedError, Claim, Snapshot
+from detector.errors import NoWeightsError
 from detector.interface import (
     Certainty,
     Diff,
@@ -19,7 +20,6 @@ from detector.interface import (
     FileMatch,
     Lineage,
     LineageStatus,
-    NoWeightsError,
     OutputStatus,
     OutputTest,
     Sketch,

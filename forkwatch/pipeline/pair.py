@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 
 from crawler.interface import ByteSource, parse_repo_id
 from crawler.local import LocalFile
-from detector.interface import Diff, NoWeightsError
+from detector.errors import NoWeightsError
+from detector.interface import Diff
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.document import edit_view

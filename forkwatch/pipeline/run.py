@@ -19,7 +19,7 @@ from crawler.interface import (
     TooLargeError,
     parse_repo_id,
 )
-from detector.interface import DetectorError
+from detector.errors import DetectorError
 from evals.interface import EvaluationFailedError
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context

@@ -14,18 +14,9 @@ from pathlib import Path
 
 from crawler.interface import ByteSource, Snapshot
 from crawler.local import LocalFile
+from detector.errors import DetectorError, MalformedWeightsError, NothingComparedError, UnreadableTensorError
 from detector.files import inspect_files
-from detector.interface import (
-    DetectorError,
-    Diff,
-    FileFinding,
-    FileMatch,
-    MalformedWeightsError,
-    NothingComparedError,
-    OutputTest,
-    Sketch,
-    UnreadableTensorError,
-)
+from detector.interface import Diff, FileFinding, FileMatch, OutputTest, Sketch
 from evals.interface import EvalRequest, EvalResult
 from forkwatch.pipeline.blobs import blob_path, keep_blob
 from forkwatch.pipeline.context import Context

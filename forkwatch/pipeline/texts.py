@@ -8,8 +8,9 @@ from pathlib import Path
 
 from crawler.interface import RepoFile, Snapshot, TooLargeError
 from detector.behaviour import BEHAVIOUR_FILES, EMBEDDED_TEMPLATE, TOKENIZER_FILES, compare_behaviour
+from detector.errors import MalformedWeightsError, NoWeightsError
 from detector.formats.gguf_header import read_gguf_header
-from detector.interface import FileMatch, MalformedWeightsError, NoWeightsError, TextChange
+from detector.interface import FileMatch, TextChange
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.originals import Original
 from forkwatch.pipeline.weight_files import weight_files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from crawler.interface import RepoFile, Snapshot
-from detector.interface import NoWeightsError
+from detector.errors import NoWeightsError
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

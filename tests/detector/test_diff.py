@@ -9,15 +9,9 @@ import pytest
 import torch
 
 from detector.diff import diff_weights
+from detector.errors import NothingComparedError
 from detector.formats import open_adapter, open_weights
-from detector.interface import (
-    Certainty,
-    Diff,
-    EditKind,
-    LineageStatus,
-    NothingComparedError,
-    TensorStatus,
-)
+from detector.interface import Certainty, Diff, EditKind, LineageStatus, TensorStatus
 from tests.detector import zoo
 from tests.detector.forks import FORKS, Fork, fork_named
 from tests.detector.zoo import MemoryFile, one_file

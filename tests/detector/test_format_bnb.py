@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.compare import compare_pair
+from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.grid import CODEBOOKS, half_step, quantise
-from detector.interface import MalformedWeightsError, TensorStatus, UnreadableTensorError
+from detector.interface import TensorStatus
 from detector.pairing import Pair
 from tests.detector.packing import Tensors, bnb4, codes_of, opened
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
+from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats import open_weights
 from detector.formats.hints import NO_HINTS, read_hints
-from detector.interface import MalformedWeightsError, UnreadableTensorError
 from tests.detector.packing import Tensors, awq, bnb4, codes_of, gptq, scales_of
 from tests.detector.zoo import MemoryFile
 

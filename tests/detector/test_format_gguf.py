@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from detector.compare import compare_pair
+from detector.errors import MalformedWeightsError
 from detector.formats import open_weights
 from detector.formats.names import canonical_gguf_name
-from detector.interface import MalformedWeightsError, TensorStatus
+from detector.interface import TensorStatus
 from detector.pairing import pair_tensors
 from tests.detector.zoo import MemoryFile, Weights, one_file
 

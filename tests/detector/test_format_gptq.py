@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.interface import MalformedWeightsError, UnreadableTensorError
+from detector.errors import MalformedWeightsError, UnreadableTensorError
 from tests.detector.packing import Tensors, awq, codes_of, gptq, opened, scales_of
 
 STEM = "model.layers.0.self_attn.q_proj"

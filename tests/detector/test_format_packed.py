@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.interface import MalformedWeightsError
+from detector.errors import MalformedWeightsError
 from tests.detector.packing import Tensors, codes_of, opened, scales_of, words_along_columns, words_along_rows
 
 STEM = "model.layers.0.mlp.gate_proj"

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 from crawler.local import LocalFile
 from detector.diff import diff_weights
+from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats import PeftReader, open_weights
-from detector.interface import EditKind, LineageStatus, MalformedWeightsError, UnreadableTensorError
+from detector.interface import EditKind, LineageStatus
 from tests.detector import zoo
 from tests.detector.zoo import MemoryFile, one_file, safetensors_bytes
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.compare import compare_pair
+from detector.errors import UnreadableTensorError
 from detector.grid import half_step
-from detector.interface import TensorStatus, UnreadableTensorError
+from detector.interface import TensorStatus
 from detector.pairing import Pair
 from tests.detector.packing import opened
 

@@ -14,10 +14,10 @@ from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats import open_weights
 from detector.formats.gguf_header import BLOCKS, read_gguf_header
 from detector.grid import LEGACY, quantise
-from detector.interface import MalformedWeightsError, UnreadableTensorError
 from tests.detector import zoo
 from tests.detector.zoo import MemoryFile
 

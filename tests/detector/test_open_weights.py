@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from crawler.local import LocalFile
+from detector.errors import MalformedWeightsError, NoWeightsError
 from detector.formats import open_adapter, open_weights
 from detector.formats.names import canonical_names, layer_of, module_of, with_layer
-from detector.interface import MalformedWeightsError, NoWeightsError
 from tests.detector import zoo
 from tests.detector.zoo import MemoryFile, one_file, safetensors_bytes
 

@@ -11,14 +11,9 @@ import torch
 
 from crawler.local import LocalFile
 from detector.diff import diff_weights
+from detector.errors import MalformedWeightsError, NoWeightsError, UnreadableTensorError
 from detector.formats import PeftReader, open_weights
-from detector.interface import (
-    Certainty,
-    EditKind,
-    MalformedWeightsError,
-    NoWeightsError,
-    UnreadableTensorError,
-)
+from detector.interface import Certainty, EditKind
 from tests.detector import zoo
 from tests.detector.zoo import MemoryFile, one_file, safetensors_bytes
 

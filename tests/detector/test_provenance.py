@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detector.bundle import MAX_BUNDLE_BYTES, load_public_key, open_bundle
-from detector.interface import InvalidBundleError, PublicKeyError, SignatureCheck, SignatureStatus
+from detector.errors import InvalidBundleError, PublicKeyError
+from detector.interface import SignatureCheck, SignatureStatus
 from detector.provenance import KeyPair, generate_key, sign_release, verify_bundle, verify_release
 
 REAL = Path(__file__).parents[1] / "assets" / "oms"

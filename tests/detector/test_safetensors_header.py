@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
+from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats import open_weights
 from detector.formats import safetensors_header as header
 from detector.formats.safetensors_header import read_header
-from detector.interface import MalformedWeightsError, UnreadableTensorError
 from tests.detector.zoo import MemoryFile, one_file, safetensors_bytes
 
 GOOD = safetensors_bytes({"a.weight": torch.ones(2, 3), "b.weight": torch.zeros(4, dtype=torch.bfloat16)})

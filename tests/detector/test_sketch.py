@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from detector.errors import NothingComparedError
 from detector.formats import open_weights
-from detector.interface import Certainty, EditKind, NothingComparedError, Sketch
+from detector.interface import Certainty, EditKind, Sketch
 from detector.sketch import sketch_weights
 from tests.detector import zoo
 from tests.detector.forks import FORKS, Fork, fork_named

@@ -1,0 +1,53 @@
+"""What the detector raises."""
+
+from __future__ import annotations
+
+
+class DetectorError(Exception):
+    """Root of what the detector raises. `tip` says what the reader can do about it."""
+
+    tip: str = ""
+
+
+class MalformedWeightsError(DetectorError):
+    """A weight file breaks its format: truncated, overlapping, absurd header. A finding, not our bug."""
+
+    tip = "The file is damaged or hostile; it was not read further."
+
+
+class NoWeightsError(DetectorError):
+    """The repository holds no weights in a format forkwatch reads."""
+
+    tip = "forkwatch reads safetensors, GGUF and PEFT adapters."
+
+
+class UnreadableTensorError(DetectorError):
+    """A tensor is stored in an encoding that forkwatch does not decode; the file itself is well formed."""
+
+    tip = "Compare a build of the model in bf16, fp16, fp32 or a GGUF type."
+
+
+class NothingComparedError(DetectorError):
+    """Two checkpoints have no tensor that can be compared."""
+
+    tip = "Check that both are checkpoints of a transformer under their usual names."
+
+
+class UnsignedReleaseError(DetectorError):
+    """A release folder has no signature bundle."""
+
+    tip = "Sign the release with OpenSSF model-signing and put model.sig beside the weights."
+
+
+class InvalidBundleError(DetectorError):
+    """A signature bundle is malformed, uses a scheme we do not accept, or does not verify with the key."""
+
+    tip = (
+        "Get model.sig and the public key again from the publisher; do not use these files until it verifies."
+    )
+
+
+class PublicKeyError(DetectorError):
+    """The public key of a release is missing or is not an EC key in PEM form."""
+
+    tip = "Point the release at the publisher's EC public key (PEM, P-256, P-384 or P-521)."
