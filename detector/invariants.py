@@ -88,7 +88,9 @@ def found_elsewhere(
         wanted = unit_rows(with_gain(fork[0], fork[1], reading))
         best, places = torch.zeros(len(wanted), 2), torch.zeros(len(wanted), dtype=torch.long)
         for first in range(0, height, ROWS_AT_A_TIME):
-            rows = torch.nan_to_num(read(first, min(ROWS_AT_A_TIME, height - first)).float(), posinf=0, neginf=0)
+            rows = torch.nan_to_num(
+                read(first, min(ROWS_AT_A_TIME, height - first)).float(), posinf=0, neginf=0
+            )
             cosines = (wanted @ unit_rows(with_gain(rows, gain, reading)).T).abs()
             top = cosines.topk(min(2, cosines.shape[1]), dim=1)
             places = torch.where(top.values[:, 0] > best[:, 0], top.indices[:, 0] + first, places)

@@ -26,6 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from detector.errors import UnreadableTensorError
+from detector.formats.views import view_cost
 from detector.interface import Evidence, Lineage, LineageStatus, TensorInfo, WeightReader
 from detector.invariants import found_elsewhere, gain_agreement, token_angles
 from detector.neurons import Matches, count_matches, match_neurons
@@ -90,15 +91,7 @@ def sample_cost(original: WeightReader, fork: WeightReader, rows: int) -> int:
     names = [(info, rows) for info in infos.values()]
     names += [(info, 2 * rows) for name, info in fork.tensors().items() if name in EMBEDDINGS]
     gains = sum(info.nbytes for layer in _spread(list(infos)) if (info := gain_of(fork, layer)) is not None)
-    return gains + sum(band_cost(fork, info, count) for info, count in names)
-
-
-def band_cost(reader: WeightReader, info: TensorInfo, rows: int) -> int:
-    """Bytes of so many rows of a tensor or of a view of one."""
-    if info.name in reader.tensors():
-        return reader.band_bytes(info.name, rows)
-    height = max(info.shape[0], 1) if info.shape else 1
-    return -(-info.nbytes * min(rows, height) // height)
+    return gains + sum(view_cost(fork, info, count) for info, count in names)
 
 
 def align_layers(original: Bands, fork: Bands) -> dict[int, int]:
@@ -135,7 +128,9 @@ def judge_lineage(original: Bands, fork: Bands, layers: Mapping[int, int]) -> Li
     if original.embedding is not None and fork.embedding is not None:
         tokens = count_matches([(original.embedding, fork.embedding)])
         token_likeness = token_angles(original.embedding, fork.embedding)
-    gain_p = gain_agreement([(left, right) for left, right in gains if left is not None and right is not None])
+    gain_p = gain_agreement(
+        [(left, right) for left, right in gains if left is not None and right is not None]
+    )
     evidence = (
         Evidence("matched-neurons", neurons.matched, f"of {neurons.compared}, at their own position"),
         Evidence("neuron-correlation", round(neurons.correlation, 4), "median"),
@@ -143,11 +138,15 @@ def judge_lineage(original: Bands, fork: Bands, layers: Mapping[int, int]) -> Li
             "log10-p-value", round(neurons.log10_p, 1), "binomial; independent models: matches by chance"
         ),
         Evidence(
-            "log10-p-angles", round(angles.log10_p, 1), "the same for the angles between neurons: rotated copies"
+            "log10-p-angles",
+            round(angles.log10_p, 1),
+            "the same for the angles between neurons: rotated copies",
         ),
         Evidence("matched-token-rows", tokens.matched, f"of {tokens.compared} embedding rows"),
         Evidence("token-angle-correlation", round(token_likeness, 4), "1 in a copy, even if it was rotated"),
-        Evidence("log10-p-gains", round(gain_p, 1), "rank correlation of norm gains; null: permuted channels"),
+        Evidence(
+            "log10-p-gains", round(gain_p, 1), "rank correlation of norm gains; null: permuted channels"
+        ),
     )
     values = (neurons.log10_p, angles.log10_p, tokens.log10_p, gain_p)
     alike = token_likeness >= SAME_ANGLES
@@ -170,14 +169,18 @@ def search_neurons(
     fork = bands[1]
     matrices = neuron_matrices(original).get(fork.kind, {})
     found, compared = 0, 0
-    for layer in _spread([f for f, o in layers.items() if f in fork.layers and o in matrices], SEARCHED_LAYERS):
+    for layer in _spread(
+        [f for f, o in layers.items() if f in fork.layers and o in matrices], SEARCHED_LAYERS
+    ):
         info, gain = matrices[layers[layer]], bands[0].gains.get(layers[layer])
         if info.shape[-1] == fork.layers[layer].shape[1]:
             read = partial(original.band, info.name)
             found += found_elsewhere(read, info.shape[0], gain, (fork.layers[layer], fork.gains.get(layer)))
             compared += len(fork.layers[layer])
     evidence = Evidence(
-        "neurons-found-elsewhere", found, f"of {compared}, like exactly one neuron at another place of the layer"
+        "neurons-found-elsewhere",
+        found,
+        f"of {compared}, like exactly one neuron at another place of the layer",
     )
     permuted = compared > 0 and 2 * found >= compared
     status = LineageStatus.CONSISTENT if permuted else lineage.status

@@ -54,7 +54,7 @@ class Deferred:
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`. Raises as the source's `read`."""
-        if 0 <= offset and 0 < length <= len(self._head) - offset:
+        if offset >= 0 and 0 < length <= len(self._head) - offset:
             return self._head[offset : offset + length]
         if (held := self._held.get((offset, length))) is not None:
             return held
