@@ -40,6 +40,9 @@ ROWS_AT_A_TIME = 1024
 SPIKE = 0.7
 """Share of a direction that may lie in one row: a channel that is trained more than others is no direction."""
 MOST_DIRECTIONS = 4
+NEARLY_ALL = 0.9
+"""Share of the change that the fewest directions must have, over what any number of them has."""
+FITS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,16 +103,34 @@ def find_direction(writers: Sequence[Values], original: WeightReader) -> Found |
     heights = {len(writer.left) for writer in usable}
     if len(usable) < FEWEST_WRITERS or len(heights) != 1 or max(heights) < FEWEST_ROWS:
         return None
-    for count in range(1, min(MOST_DIRECTIONS, max(heights) // 4) + 1):
-        found = _found(usable, count, original)
-        if found is not None:
-            return found
-    return None
+    counts = range(1, min(MOST_DIRECTIONS, max(heights) // 4) + 1)
+    found = [each for count in counts if (each := _found(usable, count, original)) is not None]
+    most = max((each.leading for each in found), default=0.0)
+    return next((each for each in found if each.leading >= NEARLY_ALL * most), None)
 
 
-def leading(values: Values, count: int) -> torch.Tensor:
-    """(rows, count) leading output directions of a change."""
-    return _writer(values).left[:, :count]
+def without(values: Values, found: Found) -> torch.Tensor:
+    """The change of a writer that the directions do not account for, (rows, width)."""
+    import torch
+
+    delta, rows = values.delta, values.original
+    basis = _writer(values).left[:, : found.count]
+    if not found.keeps_norms:
+        return delta - basis @ (basis.T @ delta)
+    left = delta
+    unit = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    for _ in range(FITS):  # Δ = B·Vᵀ + diag(c)·W: directions, and rows scaled back to their lengths
+        right = torch.linalg.qr(left.T @ basis)[0]
+        inner = unit @ right  # (rows, k)
+        along = (delta * unit).sum(1, keepdim=True)
+        gram = torch.eye(found.count) - inner[:, :, None] * inner[:, None, :]
+        part = (delta @ right - along * inner)[:, :, None]
+        weights = torch.linalg.lstsq(gram, part).solution[:, :, 0]
+        scale = along - (weights * inner).sum(1, keepdim=True)
+        left = delta - scale * unit
+        basis = torch.linalg.qr(left @ right)[0]
+    rest: torch.Tensor = left - basis @ (basis.T @ left)
+    return rest
 
 
 def _found(writers: list[_Writer], count: int, original: WeightReader) -> Found | None:

@@ -123,14 +123,17 @@ def _values(findings: Findings) -> list[Edit]:
     edits = [] if found is None else [_directional(found, findings)]
     forms: dict[Form, list[Seen]] = {form: [] for form in Form}
     shapes = {module: settled(probes) for module, probes in findings.probes.shapes.items()}
+    highest = max((shape.rank for shape in shapes.values() if shape.form is Form.LOW), default=0)
     for seen in findings.matrices:
         shape = shapes.get(seen.pair.module, Shape(Form.UNDECIDED))
         form = shape.form
         if found is not None and _accounted(seen.pair, found, shape):
             form = Form.NONE
-        elif form is Form.DENSE and _replaced_or_patched(seen):
+        elif _replaced_or_patched(seen) or (form is Form.DENSE and shape.rank < highest):
             form = Form.UNDECIDED
         forms[form].append(seen)
+    if forms[Form.DENSE] and not forms[Form.LOW]:
+        forms[Form.DENSE] += [seen for seen in forms[Form.UNDECIDED] if not _replaced_or_patched(seen)]
     if forms[Form.LOW]:
         edits.append(_low_rank(forms[Form.LOW], shapes))
     if forms[Form.DENSE]:

@@ -48,10 +48,8 @@ def probe(changed: Sequence[Pair], original: WeightReader, fork: WeightReader, b
     plans = _plan(changed, fork, budget - cost(writers, fork))
 
     def judge(plan: Bands, values: Values) -> tuple[Pair, Shape]:
-        taken = None
-        if found is not None and direction.is_writer(plan.pair) and len(values.original) > found.count:
-            taken = direction.leading(values, found.count)
-        return plan.pair, classify(values, taken)
+        beside = found is not None and direction.is_writer(plan.pair) and len(values.original) > found.count
+        return plan.pair, classify(values, direction.without(values, found) if beside and found else None)
 
     shapes: dict[str, list[tuple[Pair, Shape]]] = {}
     for pair, shape in measure(plans, original, fork, judge):
@@ -60,16 +58,20 @@ def probe(changed: Sequence[Pair], original: WeightReader, fork: WeightReader, b
 
 
 def settled(probes: Sequence[tuple[Pair, Shape]]) -> Shape:
-    """What the probes of one module say together: the larger of two ranks, and undecided where they differ."""
-    forms = {shape.form for _, shape in probes} - {Form.UNDECIDED}
-    if forms == {Form.LOW}:
-        return Shape(Form.LOW, max(shape.rank for _, shape in probes))
-    if len(forms) == 1:
-        form = forms.pop()
-        return Shape(form, min(shape.rank for _, shape in probes if shape.form is form))
-    if forms == {Form.NONE, Form.LOW} or forms == {Form.NONE, Form.DENSE}:
-        return next(shape for _, shape in probes if shape.form is not Form.NONE)
-    return Shape(Form.UNDECIDED)
+    """What the probes of one module say together: the larger of two ranks, and undecided where they differ.
+
+    A matrix in which only smaller ranks could be tested does not contradict a larger one.
+    """
+    low = [shape for _, shape in probes if shape.form is Form.LOW]
+    dense = [shape for _, shape in probes if shape.form is Form.DENSE]
+    if low and all(shape.rank < max(each.rank for each in low) for shape in dense):
+        return max(low, key=lambda shape: shape.rank)
+    if low:
+        return Shape(Form.UNDECIDED)
+    if dense:
+        return min(dense, key=lambda shape: shape.rank)
+    nothing = bool(probes) and all(shape.form is Form.NONE for _, shape in probes)
+    return Shape(Form.NONE if nothing else Form.UNDECIDED)
 
 
 def _common_rows(writers: Sequence[Pair], fork: WeightReader, budget: int) -> tuple[Bands, ...]:

@@ -29,6 +29,8 @@ LOUD = 3.0
 """Energy of the change over that of rounding from which the first test is made."""
 DENSE = 2.5
 """Energy beyond the largest testable rank, over that of rounding, from which the change is dense."""
+NOTHING_LEFT = 2.0
+"""Energy beside a directional edit, over that of rounding, up to which there is nothing; two roundings have 2."""
 FEWEST_ROWS = 8
 COLUMNS = 2048
 """Columns that the interval test is made on; it takes seconds on more."""
@@ -54,28 +56,26 @@ class Shape:
     rank: int = 0
 
 
-def classify(values: Values, taken: torch.Tensor | None = None) -> Shape:
+def classify(values: Values, rest: torch.Tensor | None = None) -> Shape:
     """The form of a change.
 
     Args:
         values: rows of a pair.
-        taken: (rows, k) directions that another edit accounts for; only what is left is judged.
+        rest: (rows, width), what another edit leaves of the change; only that is judged.
     """
-    delta = values.delta
-    if taken is not None:
-        delta = delta - taken @ (taken.T @ delta)
+    delta = values.delta if rest is None else rest
     if values.half_fork is None or min(delta.shape) < FEWEST_ROWS:
         return Shape(Form.UNDECIDED)
     floor = values.half_fork.double().square().sum().item() / 3
     energies = _energies(delta)
     total = float(energies.sum().item())
-    if taken is not None and total <= 2 * floor:
+    if rest is not None and total <= NOTHING_LEFT * floor:
         return Shape(Form.NONE)
     if total >= LOUD * floor:
         loud = _by_floor(energies, floor)
         if loud is not None:
             return loud
-    if taken is not None:
+    if rest is not None:
         return Shape(Form.UNDECIDED)
     return _by_intervals(values, delta)
 
