@@ -169,7 +169,9 @@ class Change:
         if not self.touches(tensor):
             return stored
         if self.kind == "lora":
-            left = floats(noise(tensor.seed + 1_000_000, first * RANK, count * RANK)).reshape(count, RANK) / STD
+            left = (
+                floats(noise(tensor.seed + 1_000_000, first * RANK, count * RANK)).reshape(count, RANK) / STD
+            )
             right = floats(noise(tensor.seed + 2_000_000, 0, RANK * tensor.shape[1])).reshape(RANK, -1)
             delta = left @ right * (RELATIVE / RANK**0.5)
         else:
@@ -221,7 +223,9 @@ def files_of(shape: Llama, change: Change, shard: int = SHARD) -> dict[str, Synt
     weight_map: dict[str, str] = {}
     everything: list[Tensor] = []
     for number, group in enumerate(groups, start=1):
-        path = f"model-{number:05d}-of-{len(groups):05d}.safetensors" if len(groups) > 1 else "model.safetensors"
+        path = (
+            f"model-{number:05d}-of-{len(groups):05d}.safetensors" if len(groups) > 1 else "model.safetensors"
+        )
         header, tensors, total = _header(group, seeds)
         everything += tensors
         weight_map |= dict.fromkeys((name for name, _ in group), path)
@@ -243,7 +247,8 @@ def _header(
     text = json.dumps(entries).encode()
     header = len(text).to_bytes(8, "little") + text
     tensors = [
-        Tensor(name, dims, len(header) + entries[name]["data_offsets"][0], seeds[name]) for name, dims in group
+        Tensor(name, dims, len(header) + entries[name]["data_offsets"][0], seeds[name])
+        for name, dims in group
     ]
     return header, tensors, len(header) + at
 
@@ -252,7 +257,7 @@ def changes(shape: Llama) -> dict[str, tuple[Change, int]]:
     """The forks: kind → change and bytes a shard."""
     middle = (shape.layers // 2, shape.layers // 2 + max(4, shape.layers // 4))
     return {
-        "resharded": (Change("none", shape.hidden), SHARD // 2),
+        "resharded": (Change("none", shape.hidden), SHARD // 4),
         "lora": (Change("lora", shape.hidden), SHARD),
         "directional": (Change("directional", shape.hidden, middle), SHARD),
     }
@@ -283,7 +288,10 @@ def sketch(shape: str, endpoint: str, pipe: Connection) -> None:
     files: Any = files_of(SHAPES[shape], Change("none", SHAPES[shape].hidden))
     local: Any = {path: Bytes(file) if isinstance(file, bytes) else file for path, file in files.items()}
     original = open_weights(local)
-    with tempfile.TemporaryDirectory() as cache, HubClient(endpoint=endpoint, token=None, cache=Path(cache)) as hub:
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        HubClient(endpoint=endpoint, token=None, cache=Path(cache)) as hub,
+    ):
         snapshot = hub.snapshot(RepoId("bench/fork"))
         before, began, cpu = hub.cost, time.monotonic(), time.process_time()
         fork = open_weights({file.path: hub.open(snapshot, file.path) for file in snapshot.files})
@@ -303,7 +311,8 @@ def sketch(shape: str, endpoint: str, pipe: Connection) -> None:
             "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "tensors": len(found.tensors),
             "named": sorted(
-                f"{edit.kind}" + (f" rank {edit.detail.rank}" if edit.detail.rank else "") for edit in found.edits
+                f"{edit.kind}" + (f" rank {edit.detail.rank}" if edit.detail.rank else "")
+                for edit in found.edits
             ),
             "lineage": str(found.lineage.status),
         }
@@ -342,7 +351,9 @@ def measure(shape: str, kind: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shapes", default="1B,8B,70B")
     parser.add_argument("--forks", default="resharded,lora,directional")
     parser.add_argument("--json", type=Path)

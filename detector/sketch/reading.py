@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CORNER, CORNER_WIDTH = 2, 256
+"""Rows and columns on which most types are refuted."""
+BY_ROW = frozenset(name for name, block in LEGACY.items() if block == 1)
+"""Types whose scale is that of a whole row."""
 AT_ONCE = 64 << 20
 """Bytes of the fork that are held at a time."""
 RECREATED = 0.995
@@ -225,18 +229,33 @@ def error_over_model(
 
 
 def _via(values: Values) -> str:
-    """A type that reproduces the fork's values from the original's."""
-    import torch
-
+    """A type that reproduces the fork's values from the original's; tried on a corner first."""
     pair = values.pair
     if not pair.is_matrix or not is_float(pair.fork.dtype):
         return ""
-    for name in VIA:
-        if name in {pair.fork.dtype, pair.original.dtype}:
-            continue
-        if name in LEGACY and values.original.shape[-1] % LEGACY[name]:
-            continue
-        narrowed = values_as_stored(values_as_stored(values.original, name), pair.fork.dtype)
-        if torch.equal(narrowed, values.fork):
-            return name
-    return ""
+    return next(
+        (
+            name
+            for name in VIA
+            if name not in {pair.fork.dtype, pair.original.dtype}
+            and _passed_through(values, name, CORNER)
+            and _passed_through(values, name, len(values.fork))
+        ),
+        "",
+    )
+
+
+def _passed_through(values: Values, name: str, rows: int) -> bool:
+    """The first `rows` rows, and in the corner as many blocks, follow from the original's through this type."""
+    import torch
+
+    width = (
+        values.original.shape[-1]
+        if rows > CORNER or name in BY_ROW
+        else min(CORNER_WIDTH, values.original.shape[-1])
+    )
+    if name in LEGACY and width % LEGACY[name]:
+        return False
+    left, right = values.original[:rows, :width], values.fork[:rows, :width]
+    narrowed = values_as_stored(values_as_stored(left, name), values.pair.fork.dtype)
+    return torch.equal(narrowed, right)
