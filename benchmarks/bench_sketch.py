@@ -2,10 +2,11 @@
 
     python benchmarks/bench_sketch.py [--shapes 1B,8B,70B] [--json FILE]
 
-Headers, shards and ranged reads are real; tensors are a function of their place (bf16, normal, a pseudo-random
-table lookup), so that nothing lies on disk. The original is the same function, read locally; a fork adds its
-change to the rows it is asked for: a merged LoRA of rank 16 on all linear layers, a direction projected out of
-the outputs of a quarter of the layers, or nothing in other shards. One process is the Hub, one sketches.
+Headers, shards and ranged reads are real; tensors are a function of their place (bf16, normal, a
+pseudo-random table lookup), so that nothing lies on disk. The original is the same function, read locally;
+a fork adds its change to the rows it is asked for: a merged LoRA of rank 16 on all linear layers, a
+direction projected out of the outputs of a quarter of the layers, or nothing in other shards. One process
+is the Hub, one sketches.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Synthetic(Hollow):
-    """A safetensors file whose tensors are computed when they are read: a `Hollow` blob, and a `ByteSource`."""
+    """A safetensors file whose tensors are computed when they are read; also a `ByteSource`."""
 
     tensors: tuple[Tensor, ...] = ()
     change: Change = field(default_factory=lambda: Change("none", 1))

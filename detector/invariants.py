@@ -1,9 +1,9 @@
 """What a disguised copy still has in common with its original.
 
 Function-preserving changes of a transformer are permutations of neurons, of heads and of the residual
-channels, rotations of the residual stream, scalings of neurons and gains folded into the next matrices (Zhu et
-al., arXiv 2502.12292, section 4; Ashkboos et al., arXiv 2404.00456). Whoever wants to hide where a model comes
-from can use all of them. These are quantities that survive.
+channels, rotations of the residual stream, scalings of neurons and gains folded into the next matrices (Zhu
+et al., arXiv 2502.12292, section 4; Ashkboos et al., arXiv 2404.00456). Whoever wants to hide where a model
+comes from can use all of them. These are quantities that survive.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ ENOUGH_NEURONS = 64
 SAME_LAYER = 0.5
 """Correlation of two layers' bands above which one derives from the other; others stay under 0.1."""
 SAME_ANGLES = 0.8
-"""Correlation of the angles between token rows from which no descent is not said any more. Tokens mean the same
-to any model, so that independent ones correlate too; a rotated copy has 1, and 0.98 in four bits."""
+"""Correlation of the angles between token rows from which no descent is not said any more. Tokens mean the
+same to any model, so that independent ones correlate too; a rotated copy has 1, and 0.98 in four bits."""
 SEARCHED_LAYERS = 2
 """Layers of the original that are searched whole for a neuron of the fork."""
 

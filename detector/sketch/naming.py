@@ -18,6 +18,7 @@ from detector.sketch.direction import Found, is_writer
 from detector.sketch.probe import Probes, settled
 from detector.sketch.reading import Seen
 from detector.sketch.shape import Form, Shape
+from detector.sketch.tokens import moved_rows
 
 FULL = 0.9
 """Share of the layer matrices that a full fine-tune changes."""
@@ -54,7 +55,9 @@ class Findings:
 def name_edits(findings: Findings) -> tuple[Edit, ...]:
     """All edits that the bands are consistent with."""
     surgery = layer_surgery(findings)
-    edits = [*_container(findings), *surgery, *_vocabulary(findings), *_values(findings)]
+    vocabulary = _vocabulary(findings)
+    shuffled = frozenset(module for edit in vocabulary for module in edit.detail.modules)
+    edits = [*_container(findings), *surgery, *vocabulary, *_values(findings, shuffled)]
     if not edits:
         edits.append(_nothing_seen(findings))
     return tuple(edits)
@@ -114,11 +117,23 @@ def _vocabulary(findings: Findings) -> list[Edit]:
             rows = (Evidence("rows", pair.fork.shape[0], f"the original has {pair.original.shape[0]}"),)
             detail = EditDetail(modules=(pair.module,))
             return [Edit(EditKind.VOCABULARY_CHANGE, Certainty.CONSISTENT, detail, rows)]
-    return []
+    replaced = [seen for seen in findings.matrices if _replaced(seen)]
+    moved, read = moved_rows(replaced, findings.original, findings.fork)
+    if not moved or 2 * moved < read:
+        return []
+    evidence = (Evidence("rows-moved", moved, f"of {read}, like exactly one row at another place"),)
+    modules = module_names([seen.pair for seen in replaced])
+    detail = EditDetail(modules=modules)
+    return [Edit(EditKind.VOCABULARY_CHANGE, Certainty.CONSISTENT, detail, evidence)]
 
 
-def _values(findings: Findings) -> list[Edit]:
-    """Edits of values: directions, small ranks, fine-tunes, and what no band tells."""
+def _values(findings: Findings, shuffled: frozenset[str]) -> list[Edit]:
+    """Edits of values: directions, small ranks, fine-tunes, and what no band tells.
+
+    Args:
+        findings: what was read.
+        shuffled: modules whose rows were moved.
+    """
     found = findings.probes.direction
     edits = [] if found is None else [_directional(found, findings)]
     forms: dict[Form, list[Seen]] = {form: [] for form in Form}
@@ -127,7 +142,8 @@ def _values(findings: Findings) -> list[Edit]:
     for seen in findings.matrices:
         shape = shapes.get(seen.pair.module, Shape(Form.UNDECIDED))
         form = shape.form
-        if found is not None and _accounted(seen.pair, found, shape):
+        moved = seen.pair.module in shuffled and _replaced(seen)
+        if moved or (found is not None and _accounted(seen.pair, found, shape)):
             form = Form.NONE
         elif _replaced_or_patched(seen) or (form is Form.DENSE and shape.rank < highest):
             form = Form.UNDECIDED
@@ -146,8 +162,10 @@ def _values(findings: Findings) -> list[Edit]:
 
 
 def _accounted(pair: Pair, found: Found, shape: Shape) -> bool:
-    """The directions are all there is: in a writer nothing is left beside them, or nobody can tell; and in the
-    embedding, which plain ablations change as well, the change has their rank.
+    """The directions are all there is, as far as anybody can tell.
+
+    Nothing is left beside them in a writer. In the embedding, which plain ablations change as well, the change
+    has their rank.
     """
     if is_writer(pair):
         return shape.form in {Form.NONE, Form.UNDECIDED}
@@ -156,10 +174,14 @@ def _accounted(pair: Pair, found: Found, shape: Shape) -> bool:
     )
 
 
+def _replaced(seen: Seen) -> bool:
+    """Token rows exchanged for others."""
+    return seen.pair.name in TOKENS and seen.relative_norm > REPLACED
+
+
 def _replaced_or_patched(seen: Seen) -> bool:
-    """Rows exchanged for others, or a change that leaves most rows alone."""
-    other = seen.pair.name in TOKENS and seen.relative_norm > REPLACED
-    return other or seen.moved_rows < WIDE_ROWS
+    """Other rows, or a change that leaves most rows alone."""
+    return _replaced(seen) or seen.moved_rows < WIDE_ROWS
 
 
 def _directional(found: Found, findings: Findings) -> Edit:

@@ -246,7 +246,7 @@ def _via(values: Values) -> str:
 
 
 def _passed_through(values: Values, name: str, rows: int) -> bool:
-    """The first `rows` rows, and in the corner as many blocks, follow from the original's through this type."""
+    """The first rows, of the corner only its width, follow from the original's through this type."""
     import torch
 
     width = (

@@ -1,10 +1,11 @@
 """Is the change of some rows of small rank, dense, or neither to tell?
 
-Rows of a matrix of rank r have rank r as well, as soon as there are more than r of them. Two tests, since one is
-blind where the other sees. Far above rounding the energy of the change beyond its r leading directions is
-compared with the energy of rounding (‖Δ‖² − Σ s² ≤ Σ step²/12, reduced by the dimensions taken out), and the
-last direction must stand out, because the spectrum of a fine-tune falls to the floor without a step. Near
-rounding, the question is whether a matrix of rank r lies inside all rounding intervals (`spectrum`).
+Rows of a matrix of rank r have rank r as well, as soon as there are more than r of them. Two tests, since
+one is blind where the other sees. Far above rounding the energy of the change beyond its r leading
+directions is compared with the energy of rounding (‖Δ‖² − Σ s² ≤ Σ step²/12, reduced by the dimensions
+taken out), and the last direction must stand out, because the spectrum of a fine-tune falls to the floor
+without a step. Near rounding, the question is whether a matrix of rank r lies inside all rounding intervals
+(`spectrum`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 MOST = 0.6
 """Rank, as a share of the rows read, from which a change of these rows cannot be told from a dense one."""
 SLACK = 1.35
-"""Energy left over that of rounding; measured 0.9 to 1.25 on merged LoRAs of rank 1 to 64 in bf16 and fp16."""
+"""Energy left over that of rounding; measured 0.9 to 1.25 on merged LoRAs of rank 1 to 64 in bf16 and
+fp16."""
 CLIFF = 3.0
 """Least ratio of the energies of the last direction of a change and of the one behind it."""
 LOUD = 3.0
@@ -30,7 +32,8 @@ LOUD = 3.0
 DENSE = 2.5
 """Energy beyond the largest testable rank, over that of rounding, from which the change is dense."""
 NOTHING_LEFT = 2.0
-"""Energy beside a directional edit, over that of rounding, up to which there is nothing; two roundings have 2."""
+"""Energy beside a directional edit, over that of rounding, up to which there is nothing; two roundings have
+2."""
 FEWEST_ROWS = 8
 COLUMNS = 2048
 """Columns that the interval test is made on; it takes seconds on more."""
@@ -113,4 +116,5 @@ def _energies(delta: torch.Tensor) -> torch.Tensor:
     import torch
 
     wide = delta.double() if delta.shape[0] <= delta.shape[1] else delta.T.double()
-    return torch.linalg.eigvalsh(wide @ wide.T).flip(0).clamp_min(0)
+    energies: torch.Tensor = torch.linalg.eigvalsh(wide @ wide.T)
+    return energies.flip(0).clamp_min(0)
