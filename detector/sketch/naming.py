@@ -25,7 +25,10 @@ FULL = 0.9
 WIDE_ROWS = 0.5
 """Median share of the read rows with a moved value from which a dense change is training, not a patch."""
 REPLACED = 0.5
-"""Relative change of token rows from which they are other rows, not trained ones."""
+"""Relative change from which rows are other rows, not trained ones: two unrelated ones differ by 1.4."""
+AGREE = 0.6
+"""Share of the probes that must find about the same rank. Early steps of Adam are signs of a few gradients,
+which lie near several small ranks: 30 steps on a byte-level model gave 1, 6, 14, 16 and 27."""
 TOKENS = frozenset((*EMBEDDINGS, *HEADS))
 
 
@@ -117,7 +120,7 @@ def _vocabulary(findings: Findings) -> list[Edit]:
             rows = (Evidence("rows", pair.fork.shape[0], f"the original has {pair.original.shape[0]}"),)
             detail = EditDetail(modules=(pair.module,))
             return [Edit(EditKind.VOCABULARY_CHANGE, Certainty.CONSISTENT, detail, rows)]
-    replaced = [seen for seen in findings.matrices if _replaced(seen)]
+    replaced = [seen for seen in findings.matrices if seen.pair.name in TOKENS and _replaced(seen)]
     moved, read = moved_rows(replaced, findings.original, findings.fork)
     if not moved or 2 * moved < read:
         return []
@@ -138,6 +141,11 @@ def _values(findings: Findings, shuffled: frozenset[str]) -> list[Edit]:
     edits = [] if found is None else [_directional(found, findings)]
     forms: dict[Form, list[Seen]] = {form: [] for form in Form}
     shapes = {module: settled(probes) for module, probes in findings.probes.shapes.items()}
+    if not _agreed(findings):
+        shapes = {
+            module: Shape(Form.UNDECIDED) if shape.form is Form.LOW else shape
+            for module, shape in shapes.items()
+        }
     highest = max((shape.rank for shape in shapes.values() if shape.form is Form.LOW), default=0)
     for seen in findings.matrices:
         shape = shapes.get(seen.pair.module, Shape(Form.UNDECIDED))
@@ -145,11 +153,11 @@ def _values(findings: Findings, shuffled: frozenset[str]) -> list[Edit]:
         moved = seen.pair.module in shuffled and _replaced(seen)
         if moved or (found is not None and _accounted(seen.pair, found, shape)):
             form = Form.NONE
-        elif _replaced_or_patched(seen) or (form is Form.DENSE and shape.rank < highest):
+        elif _no_edit(seen) or (form is Form.DENSE and shape.rank < highest):
             form = Form.UNDECIDED
         forms[form].append(seen)
     if forms[Form.DENSE] and not forms[Form.LOW]:
-        forms[Form.DENSE] += [seen for seen in forms[Form.UNDECIDED] if not _replaced_or_patched(seen)]
+        forms[Form.DENSE] += [seen for seen in forms[Form.UNDECIDED] if not _no_edit(seen)]
     if forms[Form.LOW]:
         edits.append(_low_rank(forms[Form.LOW], shapes))
     if forms[Form.DENSE]:
@@ -164,8 +172,8 @@ def _values(findings: Findings, shuffled: frozenset[str]) -> list[Edit]:
 def _accounted(pair: Pair, found: Found, shape: Shape) -> bool:
     """The directions are all there is, as far as anybody can tell.
 
-    Nothing is left beside them in a writer. In the embedding, which plain ablations change as well, the change
-    has their rank.
+    Nothing is left beside them in a writer. In the embedding, which plain ablations change as well, the
+    change has their rank.
     """
     if is_writer(pair):
         return shape.form in {Form.NONE, Form.UNDECIDED}
@@ -175,13 +183,26 @@ def _accounted(pair: Pair, found: Found, shape: Shape) -> bool:
 
 
 def _replaced(seen: Seen) -> bool:
-    """Token rows exchanged for others."""
-    return seen.pair.name in TOKENS and seen.relative_norm > REPLACED
+    """Rows exchanged for others, as by a permutation, or turned."""
+    return seen.relative_norm > REPLACED
 
 
-def _replaced_or_patched(seen: Seen) -> bool:
-    """Other rows, or a change that leaves most rows alone."""
-    return _replaced(seen) or seen.moved_rows < WIDE_ROWS
+def _no_edit(seen: Seen) -> bool:
+    """Other rows, rows times factors, or most rows left alone: no name follows from the form."""
+    return _replaced(seen) or seen.rescaled or seen.moved_rows < WIDE_ROWS
+
+
+def _agreed(findings: Findings) -> bool:
+    """Most probes of low rank find about the same one."""
+    ranks = sorted(
+        shape.rank
+        for probes in findings.probes.shapes.values()
+        for _, shape in probes
+        if shape.form is Form.LOW
+    )
+    middle = ranks[len(ranks) // 2] if ranks else 0
+    close = [rank for rank in ranks if 0.75 * middle <= rank <= 1.25 * middle]
+    return len(close) >= AGREE * len(ranks)
 
 
 def _directional(found: Found, findings: Findings) -> Edit:
@@ -245,10 +266,15 @@ def _finetune(dense: Sequence[Seen], findings: Findings, shapes: Mapping[str, Sh
 def _undecided(seen: Sequence[Seen]) -> Edit:
     pairs = [each.pair for each in seen]
     note = "the rows that were read do not tell a low-rank from a dense change, or from a patch"
+    evidence = [Evidence("changed-matrices", len(pairs), note)]
+    if replaced := sum(map(_replaced, seen)):
+        note = "hold other values altogether: exchanged, or a copy that was permuted, scaled or rotated"
+        evidence.append(Evidence("replaced-matrices", replaced, note))
+    if scaled := sum(each.rescaled for each in seen):
+        note = "rows or columns times factors, as folded norm gains leave them"
+        evidence.append(Evidence("rescaled-matrices", scaled, note))
     detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))
-    return Edit(
-        EditKind.UNKNOWN, Certainty.UNKNOWN, detail, (Evidence("changed-matrices", len(pairs), note),)
-    )
+    return Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, detail, tuple(evidence))
 
 
 def _vectors(findings: Findings) -> list[Edit]:

@@ -30,6 +30,9 @@ RECREATED = 0.995
 """Share of codes that must follow from the original; ties may break otherwise in another quantiser."""
 INSIDE = 0.999
 """Share of the original's values that must lie in the fork's rounding intervals."""
+SCALED = 0.9
+"""Share of a change that factors must account for; of an independent one it is one over the rows read."""
+FEWEST_TO_SCALE = 4
 NOISE_RATIO = 1.5
 """Squared error over what a scheme's steps predict, up to which quantisation alone may explain it."""
 
@@ -71,6 +74,8 @@ class Seen:
     moved: float
     """Share of the values that differ."""
     moved_rows: float
+    rescaled: bool
+    """The change multiplies columns, or rows, by factors of their own, and does little else."""
     small: bool
     """No value moved by more than one bf16 step."""
     broken: int
@@ -122,6 +127,7 @@ def look(bands: Bands, values: Values) -> Seen:
         relative_norm=energy**0.5,
         moved=unequal.float().mean().item(),
         moved_rows=unequal.any(1).float().mean().item(),
+        rescaled=pair.is_matrix and _rescaled(left, delta),
         small=bool(steps.all()),
         broken=values.broken,
     )
@@ -226,6 +232,19 @@ def error_over_model(
         return None
     predicted = step[known].square().mean().item() / 12
     return delta.reshape(-1, group)[known].square().mean().item() / predicted
+
+
+def _rescaled(original: torch.Tensor, delta: torch.Tensor) -> bool:
+    """Best factors of rows or columns account for most of the change, and are not one factor for all."""
+    if min(delta.shape) < FEWEST_TO_SCALE:
+        return False
+    for axis in (0, 1):
+        squares = original.square().sum(axis).clamp_min(1e-30)
+        factors = (original * delta).sum(axis) / squares
+        explained = (factors.square() * squares).sum() / delta.square().sum().clamp_min(1e-30)
+        if explained >= SCALED and factors.std() > 0.1 * factors.mean().abs():
+            return True
+    return False
 
 
 def _via(values: Values) -> str:
