@@ -1,0 +1,246 @@
+"""Fingerprints on disk: one safetensors file a model, described by JSON in its header, written atomically.
+
+Nothing is unpickled, and a file is checked before it is believed: it may come from another machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crawler.interface import CorruptDownloadError
+from crawler.local import LocalFile
+from detector.errors import FingerprintError, MalformedWeightsError
+from detector.formats.safetensors_header import SafetensorsHeader, StoredTensor, read_header
+from detector.index.fingerprint import MAX_LAYERS, MAX_WIDTH, Fingerprint, Identity, ModelKind, Shape
+from detector.index.signature import GAIN_SIZE, SIZE, Codes, Floats, gain_signature
+from detector.lineage import Bands
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEMA = "forkwatch.fingerprint/1"
+SUFFIX = ".safetensors"
+MAX_BYTES = 256 << 20
+"""Of one file: 8 rows of 126 layers of 16,384 are 33 MB."""
+MAX_NAME = 256
+"""Characters of a model's name."""
+_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+_REPO = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+
+
+class Signatures(NamedTuple):
+    """The part of a fingerprint that is searched."""
+
+    width: int
+    layers: Codes
+    """(layers, SIZE)."""
+    gains: Codes
+    """(GAIN_SIZE,), zeros when the model has none."""
+
+
+def file_name(name: str) -> str:
+    """Where the fingerprint of the model of that name lies: names are hostile, digests are not."""
+    return hashlib.sha256(name.encode()).hexdigest()[:32] + SUFFIX
+
+
+def save_fingerprint(folder: Path, fingerprint: Fingerprint) -> Path:
+    """Write it under its model's name; a reader sees the file that was there or this one, never a part."""
+    import torch
+    from safetensors.torch import save
+
+    numbers = fingerprint.shape.layers
+    tensors = {f"band.{layer}": fingerprint.bands.layers[layer].to(torch.bfloat16) for layer in numbers}
+    if fingerprint.bands.embedding is not None:
+        tensors["embedding"] = fingerprint.bands.embedding.to(torch.bfloat16)
+    if fingerprint.gains is not None:
+        tensors["gains"] = torch.from_numpy(fingerprint.gains)
+    tensors["signatures"] = torch.from_numpy(fingerprint.signatures)
+    content = save(tensors, {"forkwatch": json.dumps(_describe(fingerprint), sort_keys=True)})
+    target = folder / file_name(fingerprint.identity.name)
+    write_whole(target, content)
+    return target
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Write a file that is there completely or not at all, readable by its owner."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_fingerprint(path: Path) -> Fingerprint:
+    """Read and check a whole fingerprint.
+
+    Raises:
+        FingerprintError: it is not one, or a damaged one.
+    """
+    file = _File(path)
+    identity, shape = file.describe()
+    bands = {layer: file.bfloats(f"band.{layer}") for layer in shape.layers}
+    if any(band.dim() != 2 or band.shape[1] != shape.width for band in bands.values()):
+        raise FingerprintError(f"{path.name}: a band has another width than the model")
+    embedding = file.bfloats("embedding") if "embedding" in file.places else None
+    gains: Floats | None = None
+    if "gains" in file.places:
+        gains = file.array("gains", "F32", (shape.width,)).view(np.float32)
+        if not np.isfinite(gains).all() or abs(float(np.linalg.norm(gains)) - 1) > 0.01:
+            raise FingerprintError(f"{path.name}: the gains are not ranks of unit length")
+    return Fingerprint(identity, shape, Bands(bands, embedding), gains, file.signatures(shape))
+
+
+def load_description(path: Path) -> tuple[Identity, Shape]:
+    """What model a fingerprint is of, from its header alone. Raises as `load_fingerprint`."""
+    return _File(path).describe()
+
+
+def load_signatures(path: Path) -> Signatures:
+    """The searchable part alone: a few KB. Raises as `load_fingerprint`."""
+    file = _File(path)
+    _, shape = file.describe()
+    gains = np.zeros(GAIN_SIZE, np.int8)
+    if "gains" in file.places:
+        gains = gain_signature(np.nan_to_num(file.array("gains", "F32", (shape.width,)).view(np.float32)))
+    return Signatures(shape.width, file.signatures(shape), gains)
+
+
+class _File:
+    """A fingerprint file whose header has been checked."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        self._source, self._header = open_checked(path, MAX_BYTES)
+        self.places = {tensor.name: tensor for tensor in self._header.tensors}
+
+    def describe(self) -> tuple[Identity, Shape]:
+        """Identity and shape, every field checked."""
+        text = dict(self._header.metadata).get("forkwatch", "")
+        try:
+            found = json.loads(text)
+            return _identity(found, self._name), _shape(found)
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
+            raise FingerprintError(f"{self._name}: not a fingerprint of this version: {error}") from error
+
+    def signatures(self, shape: Shape) -> Codes:
+        """The layers' signatures."""
+        return self.array("signatures", "I8", (len(shape.layers), SIZE)).view(np.int8)
+
+    def array(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Bytes of a tensor that must have this type and shape, with its leading dimensions."""
+        place = self._place(name, dtype)
+        if place.shape != shape:
+            raise FingerprintError(f"{self._name}: {name} is {place.shape}, not {shape}")
+        return self._bytes(place).reshape(*shape[:-1], -1)
+
+    def bfloats(self, name: str) -> torch.Tensor:
+        """A bf16 tensor as float32."""
+        import torch
+
+        place = self._place(name, "BF16")
+        if 0 in place.shape:
+            raise FingerprintError(f"{self._name}: {name} is empty")
+        raw = torch.from_numpy(self._bytes(place)).view(torch.bfloat16).reshape(place.shape)
+        values: torch.Tensor = raw.to(torch.float32)
+        if not torch.isfinite(values).all():
+            raise FingerprintError(f"{self._name}: {name} holds values that are not finite")
+        return values
+
+    def _place(self, name: str, dtype: str) -> StoredTensor:
+        place = self.places.get(name)
+        if place is None or place.dtype != dtype:
+            raise FingerprintError(f"{self._name}: no {name} of type {dtype}")
+        return place
+
+    def _bytes(self, place: StoredTensor) -> NDArray[np.uint8]:
+        return np.frombuffer(bytearray(self._source.read(place.offset, place.nbytes)), np.uint8)
+
+
+def open_checked(path: Path, limit: int) -> tuple[LocalFile, SafetensorsHeader]:
+    """Open a safetensors file of ours.
+
+    Raises:
+        FingerprintError: it cannot be read, is larger than `limit` bytes, or its header is malformed.
+    """
+    try:
+        source = LocalFile(path)
+        if source.size > limit:
+            raise FingerprintError(f"{path.name}: {source.size} bytes, more than {limit}")
+        return source, read_header(source, path.name)
+    except (OSError, MalformedWeightsError, CorruptDownloadError) as error:
+        raise FingerprintError(f"{path.name}: {error}") from error
+
+
+def _describe(fingerprint: Fingerprint) -> dict[str, object]:
+    identity, shape = fingerprint.identity, fingerprint.shape
+    return {
+        "schema": SCHEMA,
+        "name": identity.name,
+        "kind": identity.kind.value,
+        "repo": identity.repo,
+        "commit": identity.commit,
+        "root_digest": identity.root_digest,
+        "inventory": shape.inventory,
+        "headers": shape.headers,
+        "width": shape.width,
+        "layers": list(shape.layers),
+        "parameters": shape.parameters,
+    }
+
+
+def _identity(found: Mapping[str, object], lies_at: str) -> Identity:
+    if found["schema"] != SCHEMA:
+        raise ValueError(f"not {SCHEMA}")
+    name = found["name"]
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise ValueError("name is empty, too long or not printable")
+    if file_name(name) != lies_at:
+        raise ValueError("it does not lie under its model's name")
+    return Identity(
+        name=name,
+        kind=ModelKind(str(found["kind"])),
+        repo=_matching(found, "repo", _REPO),
+        commit=_matching(found, "commit", _COMMIT),
+        root_digest=_matching(found, "root_digest", _DIGEST),
+    )
+
+
+def _shape(found: Mapping[str, object]) -> Shape:
+    inventory, headers = _matching(found, "inventory", _HEX), _matching(found, "headers", _HEX)
+    width, layers, parameters = found["width"], found["layers"], found["parameters"]
+    if inventory is None or headers is None:
+        raise ValueError("inventory or headers is missing")
+    if type(width) is not int or not 0 < width <= MAX_WIDTH:
+        raise ValueError("width is out of bounds")
+    if type(parameters) is not int or not 0 < parameters < 1 << 60:
+        raise ValueError("parameters is out of bounds")
+    if not isinstance(layers, list) or not 0 < len(layers) <= MAX_LAYERS:
+        raise ValueError("layers is not a list of layers")
+    numbers = tuple(layer for layer in layers if type(layer) is int and 0 <= layer < 100_000)
+    if len(numbers) < len(layers) or list(numbers) != sorted(set(numbers)):
+        raise ValueError("layers are not ascending numbers")
+    return Shape(inventory=inventory, headers=headers, width=width, layers=numbers, parameters=parameters)
+
+
+def _matching(found: Mapping[str, object], key: str, pattern: re.Pattern[str]) -> str | None:
+    value = found[key]
+    if value is None:
+        return None
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ValueError(f"{key} is malformed")
+    return value
