@@ -100,19 +100,23 @@ class Search:
         return LineageStatus.UNKNOWN
 
 
-def search_index(folder: Path, candidate: Fingerprint, *, always: Collection[str] = ()) -> Search:
+def search_index(
+    folder: Path, candidate: Fingerprint, *, always: Collection[str] = (), repos: Collection[str] = ()
+) -> Search:
     """Compare a candidate with every model of the index.
 
     Args:
         folder: the index.
         candidate: the model to place; a known model of its repository and commit is itself, and left out.
         always: files of models to judge whatever their signature says, such as guarded releases.
+        repos: repositories whose models are judged likewise, such as the base that a card claims.
     """
     table = open_table(folder)
     hits = table.search(candidate.shape.width, candidate.signatures, candidate.gain_codes)
     broken = dict(table.broken)
     relations, itself = [], 0
-    for hit in _chosen(hits, always):
+    wanted = {*always, *(file for repo in repos for file in table.files_of(repo))}
+    for hit in _chosen(hits, wanted):
         try:
             known = load_fingerprint(folder / hit.file)
         except FingerprintError as error:
@@ -219,8 +223,8 @@ def _gains_test(ours: Floats | None, theirs: Floats | None) -> tuple[float, floa
 
     If the order of the coordinates is arbitrary, the second vector is as good as a random direction, and the
     chance of a correlation ≥ r in d dimensions is at most ½ (1 − r²)^((d−1)/2) for r > 0 (a spherical cap; d
-    is the width less one, for the mean). Averaged ranks are not Gaussian, so this is close and not exact; at the
-    least correlation that counts it is 1e-6 from a width of 93 on.
+    is the width less one, for the mean). Averaged ranks are not Gaussian, so this is close and not exact; at
+    the least correlation that counts it is 1e-6 from a width of 93 on.
     """
     if ours is None or theirs is None or len(ours) != len(theirs):
         return 0.0, 0.0

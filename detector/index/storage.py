@@ -47,6 +47,8 @@ class Signatures(NamedTuple):
     """(layers, SIZE)."""
     gains: Codes
     """(GAIN_SIZE,), zeros when the model has none."""
+    repo: str
+    """Empty when it is from none."""
 
 
 def file_name(name: str) -> str:
@@ -113,11 +115,11 @@ def load_description(path: Path) -> tuple[Identity, Shape]:
 def load_signatures(path: Path) -> Signatures:
     """The searchable part alone: a few KB. Raises as `load_fingerprint`."""
     file = _File(path)
-    _, shape = file.describe()
+    identity, shape = file.describe()
     gains = np.zeros(GAIN_SIZE, np.int8)
     if "gains" in file.places:
         gains = gain_signature(np.nan_to_num(file.array("gains", "F32", (shape.width,)).view(np.float32)))
-    return Signatures(shape.width, file.signatures(shape), gains)
+    return Signatures(shape.width, file.signatures(shape), gains, identity.repo or "")
 
 
 class _File:

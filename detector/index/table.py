@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,16 @@ CHUNK = 1 << 15
 
 _Stamp = tuple[str, int, int]
 """File name, bytes, time of change (ns): equal means the file is the one that was read."""
+_Piece = tuple[Codes, Codes, str]
+"""Of one model: signatures of layers and gains, and the repository it is from."""
 
 
 class Hit(NamedTuple):
     """How like a candidate a known model's signatures are."""
 
     file: str
+    depth: int
+    """Layers of the known model that its fingerprint holds."""
     layers: float
     """Mean over the candidate's layers of the cosine with the most similar layer of the known model."""
     gains: float
@@ -51,14 +55,17 @@ class _Width:
     """Layers of each."""
     layers: Codes
     gains: Codes
+    repos: list[str]
+    """Repository of each, empty for one that is from none."""
 
-    def parts(self) -> dict[_Stamp, tuple[Codes, Codes]]:
+    def parts(self) -> dict[_Stamp, _Piece]:
         """Each model's own piece."""
-        ends = np.cumsum(self.rows)
-        return {
-            stamp: (self.layers[end - count : end], self.gains[index])
-            for index, (stamp, end, count) in enumerate(zip(self.stamps, ends, self.rows, strict=True))
-        }
+        pieces = {}
+        first = 0
+        for index, (stamp, count) in enumerate(zip(self.stamps, self.rows.tolist(), strict=True)):
+            pieces[stamp] = (self.layers[first : first + count], self.gains[index], self.repos[index])
+            first += count
+        return pieces
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +84,15 @@ class SignatureTable:
     def comparable(self, width: int) -> int:
         """Known models of that width."""
         return len(self.widths[width].stamps) if width in self.widths else 0
+
+    def files_of(self, repo: str) -> tuple[str, ...]:
+        """Fingerprints of a repository's commits."""
+        return tuple(
+            stamp[0]
+            for known in self.widths.values()
+            for stamp, own in zip(known.stamps, known.repos, strict=True)
+            if own == repo
+        )
 
     def search(self, width: int, layers: Codes, gains: Codes | None) -> list[Hit]:
         """All known models of a width, the most similar first.
@@ -98,7 +114,7 @@ class SignatureTable:
             likeness = as_floats(known.gains) @ as_floats(gains)
         order = np.argsort(-np.maximum(scores, likeness), kind="stable")
         return [
-            Hit(known.stamps[index][0], float(scores[index]), float(likeness[index]))
+            Hit(known.stamps[index][0], int(known.rows[index]), float(scores[index]), float(likeness[index]))
             for index in order.tolist()
         ]
 
@@ -110,7 +126,7 @@ def open_table(folder: Path) -> SignatureTable:
     have = {stamp: width for width, known in old.items() for stamp in known.stamps}
     if have.keys() == set(present):
         return SignatureTable(old, {})
-    pieces: dict[int, dict[_Stamp, tuple[Codes, Codes]]] = {}
+    pieces: dict[int, dict[_Stamp, _Piece]] = {}
     broken: dict[str, str] = {}
     parts = {width: known.parts() for width, known in old.items()}
     for stamp in present:
@@ -118,14 +134,15 @@ def open_table(folder: Path) -> SignatureTable:
             if stamp in have:
                 width, piece = have[stamp], parts[have[stamp]][stamp]
             else:
-                width, *rest = load_signatures(folder / stamp[0])
-                piece = (rest[0], rest[1])
+                found = load_signatures(folder / stamp[0])
+                width, piece = found.width, (found.layers, found.gains, found.repo)
         except FingerprintError as error:
             broken[stamp[0]] = str(error)
             continue
         pieces.setdefault(width, {})[stamp] = piece
     widths = {width: _joined(found) for width, found in sorted(pieces.items())}
-    _save(folder / FILE, widths)
+    if have.keys() != {stamp for known in widths.values() for stamp in known.stamps}:
+        _save(folder / FILE, widths)
     return SignatureTable(widths, broken)
 
 
@@ -136,11 +153,10 @@ def _present(folder: Path) -> list[_Stamp]:
     return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
-def _joined(found: Mapping[_Stamp, tuple[Codes, Codes]]) -> _Width:
-    pieces = list(found.values())
-    rows = np.array([len(layers) for layers, _ in pieces], np.int64)
-    layers = np.concatenate([layers for layers, _ in pieces])
-    return _Width(list(found), rows, layers, np.stack([gains for _, gains in pieces]))
+def _joined(found: Mapping[_Stamp, _Piece]) -> _Width:
+    layers, gains, repos = zip(*found.values(), strict=True)
+    rows = np.array([len(codes) for codes in layers], np.int64)
+    return _Width(list(found), rows, np.concatenate(layers), np.stack(gains), list(repos))
 
 
 def _layer_scores(known: _Width, candidate: Floats) -> Floats:
@@ -162,13 +178,14 @@ def _layer_scores(known: _Width, candidate: Floats) -> Floats:
 def _save(path: Path, widths: Mapping[int, _Width]) -> None:
     from safetensors.numpy import save
 
-    tensors = {}
+    tensors: dict[str, NDArray[Any]] = {}
     listing = {}
     for width, known in widths.items():
         tensors[f"layers.{width}"] = np.ascontiguousarray(known.layers)
         tensors[f"gains.{width}"] = np.ascontiguousarray(known.gains)
         listing[str(width)] = [
-            [*stamp, count] for stamp, count in zip(known.stamps, known.rows.tolist(), strict=True)
+            [*stamp, count, repo]
+            for stamp, count, repo in zip(known.stamps, known.rows.tolist(), known.repos, strict=True)
         ]
     tensors["listing"] = np.frombuffer(
         json.dumps({"schema": SCHEMA, "widths": listing}).encode(), np.uint8
@@ -198,12 +215,11 @@ def _mapped(path: Path, header: SafetensorsHeader, width: int, listed: list[list
     Raises:
         ValueError: the listing and the matrices contradict each other.
     """
-    stamps, rows = list[_Stamp](), list[int]()
-    for name, size, changed, count in listed:
-        if not isinstance(name, str) or any(type(number) is not int for number in (size, changed, count)):
-            raise ValueError("not a listing")
-        stamps.append((name, int(str(size)), int(str(changed))))
+    stamps, rows, repos = list[_Stamp](), list[int](), list[str]()
+    for name, size, changed, count, repo in listed:
+        stamps.append((str(name), int(str(size)), int(str(changed))))
         rows.append(int(str(count)))
+        repos.append(str(repo))
     counts = np.array(rows, np.int64)
     if not len(counts) or counts.min() < 1:
         raise ValueError("a model without layers")
@@ -213,5 +229,5 @@ def _mapped(path: Path, header: SafetensorsHeader, width: int, listed: list[list
         place = next(tensor for tensor in header.tensors if tensor.name == f"{part}.{width}")
         if place.dtype != "I8" or place.shape != shape:
             raise ValueError("not a matrix of signatures")
-        found[part] = np.asarray(np.memmap(path, np.int8, "r", place.offset, shape), np.int8)
-    return _Width(stamps, counts, found["layers"], found["gains"])
+        found[part] = np.memmap(path, dtype=np.int8, mode="r", offset=place.offset, shape=shape)
+    return _Width(stamps, counts, found["layers"], found["gains"], repos)
