@@ -21,8 +21,9 @@ from detector.index.fingerprint import Fingerprint, Identity
 from detector.index.signature import Floats
 from detector.index.storage import load_fingerprint
 from detector.index.table import Hit, open_table
-from detector.interface import LineageStatus
+from detector.interface import Lineage, LineageStatus
 from detector.lineage import (
+    ENOUGH_NEURONS,
     PROVED_LOG10_P,
     Bands,
     align_layers,
@@ -33,6 +34,10 @@ from detector.lineage import (
 FOUND_LOG10_P = -6.0
 """Corrected p-value from which two models are called related: one false relative in a million searches."""
 TESTS = 2
+DOUBT_LOG10_P = -2.0
+"""Corrected p-value of any evidence below which two models are not called unrelated."""
+DOUBTS = 3
+"""Tests that can raise doubt: neurons, gains, token rows."""
 JUDGED = 16
 """Models that are judged however unlike the candidate they are."""
 MAX_JUDGED = 256
@@ -55,6 +60,8 @@ class Relation:
     """The test that speaks: `matched-neurons`, which alone can prove, or `norm-gains`."""
     log10_p: float
     """Of that test, times the number of tests."""
+    doubt_log10_p: float
+    """The smallest of anything that was tested, those included that cannot establish a relation."""
     corrected_log10_p: float = 0.0
     """After Holm's correction over all models that were searched."""
     matched: int
@@ -142,6 +149,7 @@ def relate(known: Fingerprint, candidate: Fingerprint, likeness: float = 0.0) ->
     layers = traced or {layer: layer for layer in theirs.layers if layer in ours.layers}
     neurons = count_matches([(ours.layers[known], theirs.layers[own]) for own, known in layers.items()])
     gains, correlation = _gains_test(known.gains, candidate.gains)
+    lineage = judge_lineage(ours, theirs, layers)
     ways = {
         "matched-neurons": (neurons.log10_p, neurons.correlation),
         "norm-gains": (gains, correlation),
@@ -151,9 +159,10 @@ def relate(known: Fingerprint, candidate: Fingerprint, likeness: float = 0.0) ->
         by = "matched-neurons"
     return Relation(
         identity=known.identity,
-        status=judge_lineage(ours, theirs, layers).status,
+        status=lineage.status,
         by=by,
         log10_p=min(0.0, ways[by][0] + math.log10(TESTS)),
+        doubt_log10_p=min(ways[by][0], _doubt(ours, theirs, lineage)),
         matched=neurons.matched,
         compared=neurons.compared,
         correlation=round(ways[by][1], 6),
@@ -170,7 +179,7 @@ def correct(relations: list[Relation], searched: int) -> tuple[Relation, ...]:
     for index, relation in enumerate(sorted(relations, key=lambda relation: relation.log10_p)):
         worst = max(worst, min(0.0, relation.log10_p + math.log10(max(searched - index, 1))))
         corrected.append(
-            replace(relation, corrected_log10_p=round(worst, 2), status=_status(relation, worst))
+            replace(relation, corrected_log10_p=round(worst, 2), status=_status(relation, worst, searched))
         )
     order = (LineageStatus.PROVED, LineageStatus.CONSISTENT, LineageStatus.UNKNOWN, LineageStatus.UNRELATED)
     return tuple(
@@ -186,14 +195,31 @@ def correct(relations: list[Relation], searched: int) -> tuple[Relation, ...]:
     )
 
 
-def _status(relation: Relation, corrected: float) -> LineageStatus:
-    """What the corrected p-value allows to be said."""
+def _status(relation: Relation, corrected: float, searched: int) -> LineageStatus:
+    """What the corrected p-value allows to be said.
+
+    `judge_lineage` knows of one pair: what it supports is what chance brings among many, unless it stays
+    doubtful after the correction.
+    """
     if corrected <= FOUND_LOG10_P:
         proved = relation.status is LineageStatus.PROVED and corrected <= PROVED_LOG10_P
         return LineageStatus.PROVED if proved else LineageStatus.CONSISTENT
-    if relation.status is LineageStatus.UNRELATED:
+    enough = relation.compared >= ENOUGH_NEURONS
+    chance = relation.doubt_log10_p + math.log10(DOUBTS * max(searched, 1)) > DOUBT_LOG10_P
+    if relation.status is LineageStatus.UNRELATED or (
+        relation.status is LineageStatus.CONSISTENT and enough and chance
+    ):
         return LineageStatus.UNRELATED
     return LineageStatus.UNKNOWN
+
+
+def _doubt(ours: Bands, theirs: Bands, lineage: Lineage) -> float:
+    """Smallest log10 p of the evidence that is not ours: token rows, and what `judge_lineage` states."""
+    tokens = 0.0
+    if ours.embedding is not None and theirs.embedding is not None:
+        tokens = count_matches([(ours.embedding, theirs.embedding)]).log10_p
+    stated = [float(found.value) for found in lineage.evidence if found.name.startswith("log10-p")]
+    return min(tokens, *stated)
 
 
 def _chosen(hits: list[Hit], always: Collection[str]) -> list[Hit]:

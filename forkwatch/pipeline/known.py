@@ -82,14 +82,12 @@ def open_target(context: Context, text: str, *, name: str | None = None) -> Targ
     """A folder, a weight file, or `ORG/NAME[@REVISION]`, which is read by ranges and not downloaded.
 
     Raises:
-        SettingsError: it is none of these, or the name is not one.
+        SettingsError: it is none of these.
         NoWeightsError: there are no weights in it.
         CrawlerError: the repository could not be had.
     """
     from forkwatch.pipeline.pair import folder_files
 
-    if name is not None and not (0 < len(name) <= MAX_NAME and name.isprintable()):
-        raise SettingsError(f"a name has 1 to {MAX_NAME} printable characters", tip="Choose another --name.")
     path = Path(text)
     if path.is_dir():
         named = name or path.resolve().name
@@ -123,11 +121,13 @@ def add_model(context: Context, text: str, *, name: str | None = None) -> Finger
     """Make a model known.
 
     Raises:
-        SettingsError: it is not a model, or the name belongs to a guarded release.
+        SettingsError: it is not a model, its name is not printable, or belongs to a guarded release.
         DetectorError: its weights cannot be read.
         CrawlerError: the repository could not be had.
     """
     target = open_target(context, text, name=name)
+    if not 0 < len(target.identity.name) <= MAX_NAME or not target.identity.name.isprintable():
+        raise SettingsError(f"a name has 1 to {MAX_NAME} printable characters", tip="Choose a --name.")
     if target.identity.name in {_name(row) for row in context.store.releases()}:
         raise SettingsError(
             f"{target.identity.name} is a guarded release", tip="It is known already, or choose a --name."
