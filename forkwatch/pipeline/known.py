@@ -27,7 +27,7 @@ from detector.index.storage import (
 from detector.index.table import open_table
 from detector.interface import WeightReader
 from detector.lineage import Bands
-from forkwatch.errors import SettingsError, UnknownModelError
+from forkwatch.errors import SettingsError, SignatureInvalidError, UnknownModelError
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.originals import Original, is_fetched, open_original
 from forkwatch.pipeline.weight_files import weight_files
@@ -208,7 +208,7 @@ def merge_partners(
 ) -> Partners:
     """Who a fork may have been merged with, among known models of its shape, the most similar first.
 
-    Nothing is fetched: a release whose files are gone is known by its bands only.
+    Nothing is fetched: a release whose files are gone, or no longer verify, is known by its bands only.
 
     Args:
         context: index and store.
@@ -216,9 +216,6 @@ def merge_partners(
         fork: its weights, which are local.
         repo: where the fork is from.
         commit: at which commit.
-
-    Raises:
-        SignatureInvalidError: a release that the fork is related to no longer verifies.
     """
     identity = Identity(name=f"{repo}@{commit}", kind=ModelKind.CANDIDATE, repo=repo, commit=commit)
     try:
@@ -253,8 +250,12 @@ def _parents(
         path = files.get(_name(row))
         if path is None or row.repo == original.repo or not is_fetched(context, row):
             continue
-        if relate(load_fingerprint(path), candidate).log10_p <= FOUND_LOG10_P:
+        if relate(load_fingerprint(path), candidate).log10_p > FOUND_LOG10_P:
+            continue
+        try:
             found[_name(row)] = open_weights(original_files(open_original(context, row)))
+        except SignatureInvalidError as error:  # its bands were verified when they were taken
+            context.talk.note(f"{_name(row)} is not compared with: {error}")
     return found
 
 

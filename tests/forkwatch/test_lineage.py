@@ -10,47 +10,18 @@ from typing import Any
 
 import pytest
 
-from detector.provenance import generate_key, sign_release
+from detector.provenance import sign_release
 from forkwatch.demo.hub import LoopbackHub
 from tests.detector import zoo
-from tests.detector.zoo import Weights, safetensors_bytes
+from tests.detector.zoo import safetensors_bytes
 from tests.forkwatch.conftest import Run
-from tests.forkwatch.family import CONFIG, Family, card
-
-FIRST, SECOND = "lab/First-1B", "lab/Second-1B"
-BASES = {FIRST: 1, SECOND: 2}
-
-
-def publish(hub: LoopbackHub, repo: str, weights: Weights, *bases: str) -> str:
-    """A repository with a card and one weight file; its commit."""
-    hub.create_repo(repo)
-    files = {
-        "README.md": card(*bases),
-        "config.json": CONFIG,
-        "model.safetensors": safetensors_bytes(weights),
-    }
-    return str(hub.commit(repo, files))
+from tests.forkwatch.family import Family
+from tests.forkwatch.two_releases import FIRST, SECOND, publish, two_releases
 
 
 @pytest.fixture
 def family(tmp_path: Path) -> Iterator[Family]:
-    """Two guarded releases, and one fork of the first."""
-    hub = LoopbackHub()
-    with hub:
-        made = Family(hub, tmp_path / "state")
-        for repo, seed in BASES.items():
-            folder = tmp_path / repo
-            folder.mkdir(parents=True)
-            (folder / "config.json").write_bytes(CONFIG)
-            (folder / "model.safetensors").write_bytes(safetensors_bytes(zoo.base(seed)))
-            (tmp_path / f"key{seed}").mkdir()
-            keys = generate_key(tmp_path / f"key{seed}")
-            sign_release(folder, keys.private)
-            hub.create_repo(repo)
-            hub.commit(repo, {path.name: path for path in folder.iterdir()})
-            added = made.run("release", "add", repo, "--public-key", str(keys.public))
-            assert added.exit_code == 0, added.stderr
-        publish(hub, "ann/tuned", zoo.dense(zoo.base(1), 5, 0.05), FIRST)
+    with two_releases(tmp_path) as made:
         yield made
 
 
@@ -88,12 +59,13 @@ def test_a_fork_is_placed_among_releases(family: Family) -> None:
 
 def test_the_candidate_is_read_by_ranges(family: Family) -> None:
     """A fraction of the file is asked for, and none of it is kept."""
-    before = sorted((family.state / "cache").rglob("*"))
+    large = family.state / "cache" / "sha256"
+    before = sorted(large.rglob("*"))
 
     document = lineage(family, "ann/tuned")
 
     assert 0 < document["cost"]["bytes_downloaded"] < document["cost"]["bytes_total"] / 4
-    assert sorted((family.state / "cache").rglob("*")) == before
+    assert sorted(large.rglob("*")) == before
 
 
 def test_a_false_claim_is_told(family: Family) -> None:
