@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_index [MODELS] [CANDIDATES] [SEED]
 
-Each model has 32 layers of 8 neurons of width 128 (Gaussian over a power-law low-rank part that the layers of a
-model share, and column scales that *all* models share, as an architecture and a tokenizer make them), and norm
-gains with a profile of their own. Real widths are larger, which makes signatures no larger and chance smaller.
+Each model has 32 layers of 8 neurons of width 128 (Gaussian over a power-law low-rank part that the layers of
+a model share, and column scales that *all* models share, as an architecture and a tokenizer make them), and
+norm gains with a profile of their own. Real widths are larger: signatures stay as they are, chance shrinks.
 """
 
 from __future__ import annotations
@@ -183,9 +183,7 @@ def main() -> None:
         first, table = timed(folder, candidate)
         size = (folder / FILE).stat().st_size
         total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        print(
-            f"  {total / count / 1e3:.1f} kB each; table of {size / 1e6:.1f} MB built and searched in {first:.2f} s"
-        )
+        print(f"  {total / count / 1e3:.1f} kB each; table of {size / 1e6:.1f} MB, built in {first:.2f} s")
         descriptor = os.open(folder / FILE, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
@@ -197,7 +195,7 @@ def main() -> None:
         print(f"  with the exact judgement of the best: {whole:.3f} s")
         brute = brute_force(folder, candidate) * count / BRUTE
         print(
-            f"  brute force over all bands: {brute:.1f} s (scaled from {BRUTE}), {brute / warm:.0f} times longer"
+            f"  brute force over all bands: {brute:.1f} s (scaled from {BRUTE}), {brute / warm:.0f} times warm"
         )
         strangers(folder, table, candidates, seed)
         recall(folder, count, candidates, seed)
