@@ -15,6 +15,7 @@ from detector.formats.gguf_header import BLOCKS, GgufHeader, GgufTensor, read_gg
 from detector.formats.names import canonical_gguf_name, is_buffer, module_of
 from detector.formats.views import Views
 from detector.interface import TensorInfo
+from detector.prefetch import deferred
 
 if TYPE_CHECKING:
     import torch
@@ -41,10 +42,9 @@ class GgufReader:
         Raises:
             MalformedWeightsError: the header is malformed.
         """
-        self._source = source
+        self._source = deferred({path: source})[path]
         self._views = Views(self)
-        self.header: GgufHeader = read_gguf_header(source, path)
-        self._bytes_read = self.header.nbytes
+        self.header: GgufHeader = read_gguf_header(self._source, path)
         self._places: dict[str, GgufTensor] = {}
         found = self.header.get("general.architecture")
         self._architecture = found if isinstance(found, str) else ""
@@ -68,7 +68,7 @@ class GgufReader:
     @property
     def bytes_read(self) -> int:
         """Bytes read so far."""
-        return self._bytes_read
+        return self._source.bytes_read
 
     def tensors(self) -> Mapping[str, TensorInfo]:
         """All tensors, from the header."""
@@ -137,11 +137,7 @@ class GgufReader:
         return _decode(data, place.dtype, (last - first, *place.shape[1:]))
 
     def _read(self, offset: int, length: int) -> bytes:
-        if length == 0:
-            return b""
-        data = self._source.read(offset, length)
-        self._bytes_read += length
-        return data
+        return self._source.read(offset, length) if length else b""
 
 
 def _half_split(rows: torch.Tensor, head: int) -> torch.Tensor:

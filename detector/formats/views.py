@@ -43,6 +43,14 @@ class _Source(Protocol):
         ...
 
 
+class _Costed(Protocol):
+    """The part of a reader that knows what a read costs."""
+
+    def tensors(self) -> Mapping[str, TensorInfo]: ...
+
+    def band_bytes(self, name: str, rows: int) -> int: ...
+
+
 def view(info: TensorInfo, *operations: str) -> TensorInfo:
     """The tensor that these operations make of `info`, such as `rows:0:64`.
 
@@ -64,6 +72,17 @@ def base_name(name: str) -> str:
     while match := _VIEW.fullmatch(name):
         name = match["inner"]
     return name
+
+
+def view_cost(reader: _Costed, info: TensorInfo, rows: int) -> int:
+    """Bytes of so many rows of a tensor or of a view of one."""
+    stored = reader.tensors()[base_name(info.name)]
+    if "@T" in info.name or reader.band_bytes(stored.name, 1) >= stored.nbytes:
+        return stored.nbytes
+    if info.name == stored.name:
+        return reader.band_bytes(info.name, rows)
+    height = info.shape[0] if info.shape else 1
+    return -(-info.nbytes * min(rows, height) // max(height, 1))
 
 
 class Views:

@@ -13,7 +13,8 @@ from scipy.stats import binom
 
 from detector.formats import open_weights
 from detector.interface import Lineage, LineageStatus
-from detector.lineage import align_layers, count_matches, judge_lineage, log10_binomial_tail, sample_bands
+from detector.lineage import align_layers, judge_lineage, sample_bands
+from detector.neurons import count_matches, log10_binomial_tail
 from tests.detector import zoo
 from tests.detector.forks import relayered
 from tests.detector.zoo import Weights, one_file

@@ -1,0 +1,268 @@
+"""From bands to edits, all of them at certainty 'consistent-with' or 'unknown'."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from detector.edits.context import layer_range, module_names
+from detector.edits.structure import find_layer_surgery
+from detector.formats.names import layer_of
+from detector.grid import is_float
+from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, WeightReader
+from detector.pairing import EMBEDDINGS, HEADS, Pair, Pairing
+from detector.sketch.direction import Found, is_writer
+from detector.sketch.probe import Probes, settled
+from detector.sketch.reading import Seen
+from detector.sketch.shape import Form, Shape
+
+FULL = 0.9
+"""Share of the layer matrices that a full fine-tune changes."""
+WIDE_ROWS = 0.5
+"""Median share of the read rows with a moved value from which a dense change is training, not a patch."""
+REPLACED = 0.5
+"""Relative change of token rows from which they are other rows, not trained ones."""
+TOKENS = frozenset((*EMBEDDINGS, *HEADS))
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Everything that was read."""
+
+    original: WeightReader
+    fork: WeightReader
+    pairing: Pairing
+    layers: Mapping[int, int]
+    """Layer of the fork → layer of the original; empty when nothing is known."""
+    seen: tuple[Seen, ...]
+    probes: Probes
+
+    @property
+    def changed(self) -> tuple[Seen, ...]:
+        """Pairs whose rows differ."""
+        return tuple(seen for seen in self.seen if seen.changed)
+
+    @property
+    def matrices(self) -> tuple[Seen, ...]:
+        """The changed ones that are matrices."""
+        return tuple(seen for seen in self.changed if seen.pair.is_matrix)
+
+
+def name_edits(findings: Findings) -> tuple[Edit, ...]:
+    """All edits that the bands are consistent with."""
+    surgery = layer_surgery(findings)
+    edits = [*_container(findings), *surgery, *_vocabulary(findings), *_values(findings)]
+    if not edits:
+        edits.append(_nothing_seen(findings))
+    return tuple(edits)
+
+
+def layer_surgery(findings: Findings) -> tuple[Edit, ...]:
+    """Layers dropped, repeated, reordered or new."""
+    before, after = _layers(findings.original), _layers(findings.fork)
+    if findings.layers:
+        edits = find_layer_surgery(findings.layers, before, after)
+        return tuple(replace(edit, certainty=Certainty.CONSISTENT) for edit in edits)
+    if before == after:
+        return ()
+    evidence = (Evidence("layers", after, f"the original has {before}"),)
+    return (Edit(EditKind.LAYER_SURGERY, Certainty.CONSISTENT, EditDetail(), evidence),)
+
+
+def _layers(reader: WeightReader) -> int:
+    return len({layer for name in reader.tensors() if (layer := layer_of(name)) is not None})
+
+
+def _container(findings: Findings) -> list[Edit]:
+    matrices = [seen for seen in findings.seen if seen.pair.is_matrix]
+    schemes: Counter[str] = Counter()
+    for seen in matrices:
+        scheme = seen.via or seen.pair.fork.dtype
+        if scheme != seen.pair.original.dtype:
+            schemes[scheme] += math.prod(seen.pair.fork.shape)
+    for pair in findings.pairing.pairs:  # matrices that were not read, or cannot be decoded
+        if not matrices and pair.is_matrix and pair.fork.dtype != pair.original.dtype:
+            schemes[pair.fork.dtype] += math.prod(pair.fork.shape)
+    if not schemes:
+        return []
+    scheme = max(schemes, key=lambda name: (not is_float(name), schemes[name], name))
+    if is_float(scheme):
+        through = sum(seen.via == scheme for seen in matrices)
+        evidence = [Evidence("container", findings.fork.format, "types as its header states them")]
+        if through:
+            evidence.append(
+                Evidence("passed-through", scheme, f"reproduces the sampled rows of {through} matrices")
+            )
+        return [Edit(EditKind.DTYPE_CAST, Certainty.CONSISTENT, EditDetail(scheme=scheme), tuple(evidence))]
+    coded = [seen for seen in matrices if not is_float(seen.via or seen.pair.fork.dtype)]
+    same = sum(seen.equal or bool(seen.via) for seen in coded)
+    error = median([seen.relative_norm for seen in coded] or [0.0])
+    evidence = [
+        Evidence("container", findings.fork.format, "types as its header states them"),
+        Evidence("recreated-tensors", same, f"of {len(coded)}: the sampled rows follow from the original's"),
+        Evidence("relative-error", round(error, 5), "of the sampled rows; a smaller change would be hidden"),
+    ]
+    return [Edit(EditKind.QUANTIZED, Certainty.CONSISTENT, EditDetail(scheme=scheme), tuple(evidence))]
+
+
+def _vocabulary(findings: Findings) -> list[Edit]:
+    for pair in findings.pairing.reshaped:
+        if pair.name in TOKENS and pair.original.shape[1:] == pair.fork.shape[1:]:
+            rows = (Evidence("rows", pair.fork.shape[0], f"the original has {pair.original.shape[0]}"),)
+            detail = EditDetail(modules=(pair.module,))
+            return [Edit(EditKind.VOCABULARY_CHANGE, Certainty.CONSISTENT, detail, rows)]
+    return []
+
+
+def _values(findings: Findings) -> list[Edit]:
+    """Edits of values: directions, small ranks, fine-tunes, and what no band tells."""
+    found = findings.probes.direction
+    edits = [] if found is None else [_directional(found, findings)]
+    forms: dict[Form, list[Seen]] = {form: [] for form in Form}
+    shapes = {module: settled(probes) for module, probes in findings.probes.shapes.items()}
+    highest = max((shape.rank for shape in shapes.values() if shape.form is Form.LOW), default=0)
+    for seen in findings.matrices:
+        shape = shapes.get(seen.pair.module, Shape(Form.UNDECIDED))
+        form = shape.form
+        if found is not None and _accounted(seen.pair, found, shape):
+            form = Form.NONE
+        elif _replaced_or_patched(seen) or (form is Form.DENSE and shape.rank < highest):
+            form = Form.UNDECIDED
+        forms[form].append(seen)
+    if forms[Form.DENSE] and not forms[Form.LOW]:
+        forms[Form.DENSE] += [seen for seen in forms[Form.UNDECIDED] if not _replaced_or_patched(seen)]
+    if forms[Form.LOW]:
+        edits.append(_low_rank(forms[Form.LOW], shapes))
+    if forms[Form.DENSE]:
+        edits.append(_finetune(forms[Form.DENSE], findings, shapes))
+    if forms[Form.UNDECIDED] and not (forms[Form.LOW] or forms[Form.DENSE]):
+        edits.append(_undecided(forms[Form.UNDECIDED]))
+    if not findings.matrices:
+        edits += _vectors(findings)
+    return edits + _broken(findings)
+
+
+def _accounted(pair: Pair, found: Found, shape: Shape) -> bool:
+    """The directions are all there is: in a writer nothing is left beside them, or nobody can tell; and in the
+    embedding, which plain ablations change as well, the change has their rank.
+    """
+    if is_writer(pair):
+        return shape.form in {Form.NONE, Form.UNDECIDED}
+    return pair.name in EMBEDDINGS and (
+        (shape.form is Form.LOW and shape.rank <= found.count) or shape.form is Form.UNDECIDED
+    )
+
+
+def _replaced_or_patched(seen: Seen) -> bool:
+    """Rows exchanged for others, or a change that leaves most rows alone."""
+    other = seen.pair.name in TOKENS and seen.relative_norm > REPLACED
+    return other or seen.moved_rows < WIDE_ROWS
+
+
+def _directional(found: Found, findings: Findings) -> Edit:
+    changed = [seen.pair for seen in findings.matrices if is_writer(seen.pair)]
+    modules = {pair.module for pair in found.pairs}
+    touched = [pair for pair in changed if pair.module in modules]
+    evidence = (
+        Evidence(
+            "shared-direction-cosine", round(found.shared, 4), f"median over {len(found.pairs)} matrices"
+        ),
+        Evidence("within-layer-cosine", round(found.within, 4), "median over layers"),
+        Evidence("leading-share", round(found.leading, 4), "median share of a band's change along it"),
+        Evidence(
+            "alignment",
+            round(found.alignment, 4),
+            "of the direction seen with the one the input side implies",
+        ),
+        Evidence("row-norms-restored", found.keeps_norms, "rows have the lengths they had"),
+    )
+    detail = EditDetail(
+        rank=found.count,
+        strength=None if found.strength is None else round(found.strength, 2),
+        modules=module_names(touched),
+        layers=layer_range(touched),
+    )
+    return Edit(EditKind.DIRECTIONAL_EDIT, Certainty.CONSISTENT, detail, evidence)
+
+
+def _low_rank(low: Sequence[Seen], shapes: Mapping[str, Shape]) -> Edit:
+    pairs = [seen.pair for seen in low]
+    ranks = sorted(shapes[module].rank for module in {pair.module for pair in pairs})
+    scale = median(seen.relative_norm for seen in low)
+    evidence = (
+        Evidence("ranks", ", ".join(map(str, ranks)), "by module, of the rows that were read"),
+        Evidence("changed-matrices", len(low)),
+    )
+    detail = EditDetail(
+        rank=Counter(ranks).most_common(1)[0][0],
+        modules=module_names(pairs),
+        layers=layer_range(pairs),
+        scale=round(scale, 6),
+    )
+    return Edit(EditKind.LOW_RANK_MERGE, Certainty.CONSISTENT, detail, evidence)
+
+
+def _finetune(dense: Sequence[Seen], findings: Findings, shapes: Mapping[str, Shape]) -> Edit:
+    pairs = [seen.pair for seen in dense]
+    readable = [seen for seen in findings.seen if seen.pair.is_matrix and seen.pair.layer is not None]
+    touched = sum(pair.layer is not None for pair in pairs)
+    share = touched / len(readable) if readable else 1.0
+    evidence = (
+        Evidence("changed-layer-matrices", touched, f"of {len(readable)} that were read"),
+        Evidence("rank-above", min(shapes[pair.module].rank for pair in pairs), "of the rows that were read"),
+        Evidence("relative-norm", round(median(s.relative_norm for s in dense), 6), "median of ‖Δ‖ / ‖W‖"),
+    )
+    kind = EditKind.FULL_FINETUNE if share >= FULL else EditKind.PARTIAL_FINETUNE
+    detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))
+    return Edit(kind, Certainty.CONSISTENT, detail, evidence)
+
+
+def _undecided(seen: Sequence[Seen]) -> Edit:
+    pairs = [each.pair for each in seen]
+    note = "the rows that were read do not tell a low-rank from a dense change, or from a patch"
+    detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))
+    return Edit(
+        EditKind.UNKNOWN, Certainty.UNKNOWN, detail, (Evidence("changed-matrices", len(pairs), note),)
+    )
+
+
+def _vectors(findings: Findings) -> list[Edit]:
+    """Norms and biases only: rounding of a format round trip, or a fine-tune of them alone."""
+    vectors = findings.changed
+    if not vectors:
+        return []
+    if all(seen.small for seen in vectors):
+        evidence = Evidence("rounding-only-tensors", len(vectors), "no value moved by more than one step")
+        return [Edit(EditKind.REPACKAGED, Certainty.CONSISTENT, EditDetail(), (evidence,))]
+    pairs = [seen.pair for seen in vectors]
+    detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))
+    evidence = Evidence(
+        "changed-vectors", len(vectors), "norms and biases; no sampled row of a matrix changed"
+    )
+    return [Edit(EditKind.PARTIAL_FINETUNE, Certainty.CONSISTENT, detail, (evidence,))]
+
+
+def _broken(findings: Findings) -> list[Edit]:
+    broken = sum(seen.broken > 0 for seen in findings.seen)
+    if not broken:
+        return []
+    evidence = Evidence("non-finite-tensors", broken, "hold infinities or no numbers")
+    return [Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), (evidence,))]
+
+
+def _nothing_seen(findings: Findings) -> Edit:
+    """Every sampled row is equal. Under equal headers the files may still differ in other rows."""
+    if not findings.seen:
+        evidence = Evidence("changed-matrices", 0, "no tensor fitted the budget")
+        return Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), (evidence,))
+    equal = len(findings.seen)
+    if findings.original.headers == findings.fork.headers:
+        note = "headers and sampled rows are equal; the rows not sampled may differ"
+        return Edit(
+            EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), (Evidence("equal-bands", equal, note),)
+        )
+    evidence = Evidence("equal-bands", equal, "sampled rows of every read tensor are equal")
+    return Edit(EditKind.REPACKAGED, Certainty.CONSISTENT, EditDetail(), (evidence,))
