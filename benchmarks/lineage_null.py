@@ -20,7 +20,8 @@ from crawler.local import LocalFile
 from detector.formats import open_weights
 from detector.index.fingerprint import Fingerprint, Identity, ModelKind, take_fingerprint
 from detector.index.search import relate
-from detector.lineage import count_matches
+from detector.index.signature import gain_ranks
+from detector.neurons import count_matches
 
 ROOT = Path(__file__).parent.parent
 BOUNDS = (0.05, 0.01, 1e-3, 1e-6)
@@ -95,8 +96,11 @@ def main() -> None:
                 [(one.bands.layers[layer], other.bands.layers[layer]) for layer in one.bands.layers]
             ).log10_p
         )
-        if one.gains is not None and other.gains is not None:
-            gains.append(float(one.gains @ other.gains))
+        ours, theirs = (
+            gain_ranks([gain.numpy() for gain in side.bands.gains.values()]) for side in (one, other)
+        )
+        if ours is not None and theirs is not None:
+            gains.append(float(ours @ theirs))
         if one.bands.embedding is not None and other.bands.embedding is not None:
             tokens.append(count_matches([(one.bands.embedding, other.bands.embedding)]).log10_p)
     print(f"{len(neurons)} pairs of independent models; related by the index: {related}")

@@ -15,22 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detector.errors import NothingComparedError, UnreadableTensorError
-from detector.formats.names import layer_of, module_of
+from detector.errors import NothingComparedError
 from detector.formats.peft import PeftReader
-from detector.formats.roles import role_key
-from detector.formats.views import view
-from detector.index.signature import (
-    ROWS,
-    Codes,
-    Floats,
-    gain_ranks,
-    gain_signature,
-    layer_signatures,
-)
+from detector.formats.views import view_cost
+from detector.index.signature import ROWS, Codes, Floats, gain_ranks, gain_signature, layer_signatures
 from detector.interface import TensorInfo, WeightReader
-from detector.lineage import NEURON_MODULES, Bands
-from detector.pairing import EMBEDDINGS
+from detector.lineage import Bands, sample_model
+from detector.roster import neuron_matrices, shared_kind
 
 if TYPE_CHECKING:
     import torch
@@ -41,13 +32,8 @@ BAND_BYTES = 4 << 20
 """In bf16. Llama-3-8B gets 8 rows of 32 layers, 2 MB; 256 neurons still reach p = 8^-256."""
 READ_BUDGET = 64 << 20
 """Bytes of bands to read. Only layouts that pack across rows (GPTQ, AWQ) reach it: fewer layers then."""
-GAIN_LAYERS = 8
 MAX_WIDTH = 1 << 20
 MAX_LAYERS = 4096
-
-_FUSED = "gate_up_proj"
-"""Gate above up in one matrix: the upper half is what another model calls `gate_proj`."""
-_GAINS = ("input_layernorm", "ln_1", "attention_norm", "norm1")
 
 
 class ModelKind(StrEnum):
@@ -95,16 +81,14 @@ class Fingerprint:
     identity: Identity
     shape: Shape
     bands: Bands
-    """One (rows, width) float32 band a layer."""
-    gains: Floats | None
-    """`gain_ranks`, (width,); None when the model has none that vary."""
+    """One (rows, width) band a layer, gains of some layers, embedding rows; values as bf16 holds them."""
     signatures: Codes
     """(layers, SIZE), in the order of `shape.layers`."""
 
     @property
     def gain_codes(self) -> Codes | None:
-        """Signature of the gains."""
-        return None if self.gains is None else gain_signature(self.gains)
+        """Signature of the gains; None when the model has none that vary."""
+        return gain_codes([gain.numpy() for gain in self.bands.gains.values()])
 
 
 def take_fingerprint(reader: WeightReader, identity: Identity) -> Fingerprint:
@@ -114,55 +98,39 @@ def take_fingerprint(reader: WeightReader, identity: Identity) -> Fingerprint:
         NothingComparedError: an adapter, which holds none of its base's numbers, or no transformer layers.
         CrawlerError: bytes could not be had.
     """
-    infos = reader.tensors()
     if isinstance(reader, PeftReader):
         raise NothingComparedError("an adapter holds none of its base's numbers, so its weights name no base")
-    neurons = neuron_tensors(infos)
-    if not neurons:
+    layers, width, rows = _plan(reader)
+    if not layers:
         raise NothingComparedError("no feed-forward matrices of transformer layers were found")
-    layers = _affordable(reader, neurons)
-    width = neurons[layers[0]].shape[1]
-    rows = band_rows(len(neurons), width)
-    bands = {layer: band for layer in layers if (band := _band(reader, neurons[layer], rows)) is not None}
+    sampled = sample_model(reader, rows, layers)
+    bands = {layer: _stored(band) for layer, band in sorted(sampled.layers.items()) if band.shape[1] == width}
     if not bands:
         raise NothingComparedError("no layer is stored in an encoding that forkwatch decodes")
-    names = [name for name in EMBEDDINGS if name in infos and len(infos[name].shape) == 2]
-    embedding = _band(reader, infos[names[0]], 2 * rows) if names else None
-    least = min(len(band) for band in bands.values())
-    stacked = np.stack([bands[layer].numpy()[:least] for layer in sorted(bands)])
+    kept = Bands(
+        bands,
+        None if sampled.embedding is None else _stored(sampled.embedding),
+        {layer: _stored(gain) for layer, gain in sorted(sampled.gains.items()) if gain.shape == (width,)},
+        sampled.kind,
+    )
+    infos = reader.tensors()
     shape = Shape(
         inventory=_inventory(infos),
         headers=hashlib.sha256("\n".join(reader.headers).encode()).hexdigest(),
         width=width,
-        layers=tuple(sorted(bands)),
+        layers=tuple(bands),
         parameters=sum(math.prod(info.shape) for info in infos.values()),
     )
-    gains = _gains(reader, infos, width)
-    return Fingerprint(identity, shape, Bands(bands, embedding), gains, layer_signatures(stacked))
+    least = min(len(band) for band in bands.values())
+    return Fingerprint(
+        identity, shape, kept, layer_signatures(np.stack([band.numpy()[:least] for band in bands.values()]))
+    )
 
 
-def neuron_tensors(infos: Mapping[str, TensorInfo]) -> dict[int, TensorInfo]:
-    """Of each layer the matrix whose rows are compared: the first of `NEURON_MODULES` that the model has.
-
-    Gates fused with the up-projection and stacked experts are taken as the views that another model stores
-    apart. Layers whose matrix has another width than most are left out.
-    """
-    found: dict[str, dict[int, TensorInfo]] = {}
-    for name in sorted(infos):
-        layer = layer_of(name)
-        if layer is None or not name.endswith((".weight", _FUSED, *NEURON_MODULES)):
-            continue
-        module, info = _neurons(infos[name])
-        if module and len(info.shape) == 2 and min(info.shape) > 1 and info.shape[1] <= MAX_WIDTH:
-            found.setdefault(module, {}).setdefault(layer, info)
-    modules = [module for module in NEURON_MODULES if module in found] or sorted(found)
-    if not modules:
-        return {}
-    chosen = found[modules[0]]
-    widths = [info.shape[1] for info in chosen.values()]
-    common = max(set(widths), key=lambda width: (widths.count(width), width))
-    kept = sorted(layer for layer, info in chosen.items() if info.shape[1] == common)
-    return {layer: chosen[layer] for layer in kept[:MAX_LAYERS]}
+def gain_codes(gains: list[Floats]) -> Codes | None:
+    """Signature of a model's gains; None when none of them varies."""
+    ranks = gain_ranks(gains)
+    return None if ranks is None else gain_signature(ranks)
 
 
 def band_rows(layers: int, width: int) -> int:
@@ -170,29 +138,22 @@ def band_rows(layers: int, width: int) -> int:
     return next((rows for rows in BAND_ROWS if layers * rows * width * 2 <= BAND_BYTES), BAND_ROWS[-1])
 
 
-def _neurons(info: TensorInfo) -> tuple[str, TensorInfo]:
-    """Module and matrix under the name that a checkpoint with everything apart would use."""
-    module = module_of(role_key(info.name))
-    if len(info.shape) == 3 and info.shape[0]:  # stacked experts: the first, as with experts of their own
-        info = view(info, "index:0")
-    if module == _FUSED and info.shape and info.shape[0] >= 2:
-        return NEURON_MODULES[0], view(info, f"rows:0:{info.shape[0] // 2}")
-    return module, info
+def _plan(reader: WeightReader) -> tuple[list[int], int, int]:
+    """Layers to read, their width, and rows of each.
 
-
-def _affordable(reader: WeightReader, neurons: Mapping[int, TensorInfo]) -> list[int]:
-    """Layers to read, evenly over the model, as many as the budget allows, and one at least."""
-    layers = list(neurons)
-    rows = band_rows(len(layers), neurons[layers[0]].shape[1])
-    cost = max(_cost(reader, info, rows) for info in neurons.values())
+    Layers of another width than most are left out; of the others as many as the budget allows, evenly over the
+    model, and one at least.
+    """
+    matrices = neuron_matrices(reader).get(shared_kind(reader, reader), {})
+    widths = [info.shape[1] for info in matrices.values() if info.shape[1] <= MAX_WIDTH]
+    if not widths:
+        return [], 0, 0
+    width = max(set(widths), key=lambda width: (widths.count(width), width))
+    layers = sorted(layer for layer, info in matrices.items() if info.shape[1] == width)[:MAX_LAYERS]
+    rows = band_rows(len(layers), width)
+    cost = max(view_cost(reader, matrices[layer], rows) for layer in layers)
     count = min(len(layers), max(1, READ_BUDGET // max(cost, 1)))
-    return [layers[index * len(layers) // count] for index in range(count)]
-
-
-def _cost(reader: WeightReader, info: TensorInfo, rows: int) -> int:
-    if "@" in info.name:
-        return info.nbytes * min(rows, info.shape[0]) // max(info.shape[0], 1)
-    return reader.band_bytes(info.name, rows)
+    return [layers[index * len(layers) // count] for index in range(count)], width, rows
 
 
 def _inventory(infos: Mapping[str, TensorInfo]) -> str:
@@ -200,39 +161,8 @@ def _inventory(infos: Mapping[str, TensorInfo]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _band(reader: WeightReader, info: TensorInfo, rows: int) -> torch.Tensor | None:
-    """The rows that `detector.lineage.sample_bands` takes, as stored; None if they cannot be decoded."""
+def _stored(values: torch.Tensor) -> torch.Tensor:
+    """As they will be read back."""
     import torch
 
-    height = info.shape[0]
-    first = min(height // 4, max(height - rows, 0))
-    try:
-        band = reader.band(info.name, first, rows)
-    except UnreadableTensorError:
-        return None
-    return torch.nan_to_num(band.to(torch.bfloat16), posinf=0.0, neginf=0.0).float()
-
-
-def _gains(reader: WeightReader, infos: Mapping[str, TensorInfo], width: int) -> Floats | None:
-    by_layer: dict[int, str] = {}
-    for name in sorted(infos, key=lambda name: (module_of(name) not in _GAINS, name)):
-        layer, module = layer_of(name), module_of(name)
-        is_gain = name.endswith(".weight") and ("norm" in module or module.startswith("ln"))
-        if layer is not None and is_gain and infos[name].shape == (width,):
-            by_layer.setdefault(layer, name)
-    layers = sorted(by_layer)
-    count = min(len(layers), GAIN_LAYERS)
-    rows = [_values(reader, by_layer[layers[index * len(layers) // count]]) for index in range(count)]
-    read = [row for row in rows if row is not None]
-    return gain_ranks(np.stack(read)) if read else None
-
-
-def _values(reader: WeightReader, name: str) -> Floats | None:
-    import torch
-
-    try:
-        gain = reader.values(name)
-    except UnreadableTensorError:
-        return None
-    values: Floats = torch.nan_to_num(gain.to(torch.bfloat16), posinf=0.0, neginf=0.0).float().numpy()
-    return values
+    return values.to(torch.bfloat16).float()

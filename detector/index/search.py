@@ -1,12 +1,14 @@
 """Lineage of one candidate against all known models: found by signature, judged exactly, corrected for N.
 
-Two tests, each with a null that holds for independently trained models whatever they share by architecture,
-tokenizer or data, because training treats what they permute alike: matched neurons (`detector.lineage`), and
-the rank correlation of norm gains over the residual stream, which a permutation of the neurons does not
-touch. (Rows of the embedding are left out: tokens have names, and two models trained on the same text may
-order them alike.) The smaller of the two p-values times two is a model's; over the models Holm's step-down
-(1979) bounds the chance of *one* false relative among all that were searched. Choosing whom to judge by
-signature does not weaken it: the correction counts every known model.
+Three tests, each with a null that holds for independently trained models whatever they share by architecture,
+tokenizer or data, because training treats what they permute alike: matched neurons and matched angles between
+neurons (`detector.lineage`), and the rank correlation of norm gains over the residual stream, which a
+permutation of the neurons does not touch. (Rows of the embedding only raise doubt: tokens have names, and two
+models trained on the same text may order them alike.) The smallest of the three p-values times three is a
+model's; over the models Holm's step-down (1979) bounds the chance of *one* false relative among all that were
+searched. Choosing whom to judge by signature does not weaken it: the correction counts every known model.
+A copy whose residual stream was rotated has no signature in common with its original; only angles show it, so
+that it is found among the models that are always judged (guarded releases, the claimed base) and no others.
 """
 
 from __future__ import annotations
@@ -18,26 +20,30 @@ from pathlib import Path
 
 from detector.errors import FingerprintError
 from detector.index.fingerprint import Fingerprint, Identity
-from detector.index.signature import Floats
+from detector.index.signature import Floats, gain_ranks
 from detector.index.storage import load_fingerprint
 from detector.index.table import Hit, open_table
 from detector.interface import Lineage, LineageStatus
 from detector.lineage import (
     ENOUGH_NEURONS,
     PROVED_LOG10_P,
+    SAME_ANGLES,
+    SUSPECT_LOG10_P,
     Bands,
     align_layers,
-    count_matches,
     judge_lineage,
 )
+from detector.neurons import count_matches
 
 FOUND_LOG10_P = -6.0
 """Corrected p-value from which two models are called related: one false relative in a million searches."""
-TESTS = 2
+TESTS = 3
+PROVING = {"matched-neurons": "log10-p-value", "matched-angles": "log10-p-angles"}
+"""Tests that can prove, and the evidence of `judge_lineage` that has their p-values."""
 DOUBT_LOG10_P = -2.0
 """Corrected p-value of any evidence below which two models are not called unrelated."""
-DOUBTS = 3
-"""Tests that can raise doubt: neurons, gains, token rows."""
+DOUBTS = 4
+"""Tests that can raise doubt: token rows besides the three."""
 JUDGED = 16
 """Models that are judged however unlike the candidate they are."""
 MAX_JUDGED = 256
@@ -57,7 +63,7 @@ class Relation:
     identity: Identity
     status: LineageStatus
     by: str
-    """The test that speaks: `matched-neurons`, which alone can prove, or `norm-gains`."""
+    """The test that speaks: `matched-neurons` or `matched-angles`, which can prove, or `norm-gains`."""
     log10_p: float
     """Of that test, times the number of tests."""
     doubt_log10_p: float
@@ -147,25 +153,24 @@ def relate(known: Fingerprint, candidate: Fingerprint, likeness: float = 0.0) ->
     ours, theirs = _same_rows(known.bands, candidate.bands)
     traced = align_layers(ours, theirs)
     layers = traced or {layer: layer for layer in theirs.layers if layer in ours.layers}
-    neurons = count_matches([(ours.layers[known], theirs.layers[own]) for own, known in layers.items()])
-    gains, correlation = _gains_test(known.gains, candidate.gains)
     lineage = judge_lineage(ours, theirs, layers)
-    ways = {
-        "matched-neurons": (neurons.log10_p, neurons.correlation),
-        "norm-gains": (gains, correlation),
-    }
-    by = min(ways, key=lambda way: ways[way][0])
-    if neurons.log10_p <= PROVED_LOG10_P:  # enough, and only neurons can prove
-        by = "matched-neurons"
+    stated = {found.name: float(found.value) for found in lineage.evidence}
+    gains, correlation = _gains_test(known.bands, candidate.bands)
+    ways = {way: stated.get(name, 0.0) for way, name in PROVING.items()} | {"norm-gains": gains}
+    by = min(ways, key=lambda way: ways[way])
+    proving = [way for way in PROVING if ways[way] <= PROVED_LOG10_P]
+    if proving:
+        by = proving[0]
+    bands = [(ours.layers[old], theirs.layers[new]) for new, old in layers.items()]
     return Relation(
         identity=known.identity,
-        status=lineage.status,
+        status=lineage.status if ours.kind == theirs.kind else LineageStatus.UNKNOWN,
         by=by,
-        log10_p=min(0.0, ways[by][0] + math.log10(TESTS)),
-        doubt_log10_p=min(ways[by][0], _doubt(ours, theirs, lineage)),
-        matched=neurons.matched,
-        compared=neurons.compared,
-        correlation=round(ways[by][1], 6),
+        log10_p=min(0.0, ways[by] + math.log10(TESTS)),
+        doubt_log10_p=min(ways[by], _doubt(ours, theirs, lineage)),
+        matched=round(stated.get("matched-neurons", 0.0)),
+        compared=sum(min(len(left), len(right)) for left, right in bands),
+        correlation=round(correlation if by == "norm-gains" else stated.get("neuron-correlation", 0.0), 6),
         aligned=len(traced),
         moved=sum(own != known for own, known in traced.items()),
         same_inventory=known.shape.inventory == candidate.shape.inventory,
@@ -202,24 +207,24 @@ def _status(relation: Relation, corrected: float, searched: int) -> LineageStatu
     doubtful after the correction.
     """
     if corrected <= FOUND_LOG10_P:
-        proved = relation.status is LineageStatus.PROVED and corrected <= PROVED_LOG10_P
+        proved = relation.by in PROVING and corrected <= PROVED_LOG10_P
         return LineageStatus.PROVED if proved else LineageStatus.CONSISTENT
-    enough = relation.compared >= ENOUGH_NEURONS
+    suspected = relation.doubt_log10_p <= SUSPECT_LOG10_P and relation.compared >= ENOUGH_NEURONS
     chance = relation.doubt_log10_p + math.log10(DOUBTS * max(searched, 1)) > DOUBT_LOG10_P
-    if relation.status is LineageStatus.UNRELATED or (
-        relation.status is LineageStatus.CONSISTENT and enough and chance
-    ):
+    if relation.status is LineageStatus.UNRELATED or (suspected and chance):
         return LineageStatus.UNRELATED
     return LineageStatus.UNKNOWN
 
 
 def _doubt(ours: Bands, theirs: Bands, lineage: Lineage) -> float:
-    """Smallest log10 p of the evidence that is not ours: token rows, and what `judge_lineage` states."""
-    tokens = 0.0
+    """Smallest log10 p of the evidence that is not ours: token rows, and all that `judge_lineage` states."""
+    values = [float(found.value) for found in lineage.evidence if found.name.startswith("log10-p")]
+    likeness = [found.value for found in lineage.evidence if found.name == "token-angle-correlation"]
+    if any(float(value) >= SAME_ANGLES for value in likeness):
+        return -300.0
     if ours.embedding is not None and theirs.embedding is not None:
-        tokens = count_matches([(ours.embedding, theirs.embedding)]).log10_p
-    stated = [float(found.value) for found in lineage.evidence if found.name.startswith("log10-p")]
-    return min(tokens, *stated)
+        values.append(count_matches([(ours.embedding, theirs.embedding)]).log10_p)
+    return min(values, default=0.0)
 
 
 def _chosen(hits: list[Hit], always: Collection[str]) -> list[Hit]:
@@ -238,13 +243,13 @@ def _same_rows(ours: Bands, theirs: Bands) -> tuple[Bands, Bands]:
     """Both cut to the rows that both have: shapes of different depth hold bands of different height."""
     rows = min(len(band) for bands in (ours, theirs) for band in bands.layers.values())
     first, second = (
-        Bands({layer: band[:rows] for layer, band in bands.layers.items()}, bands.embedding)
+        replace(bands, layers={layer: band[:rows] for layer, band in bands.layers.items()})
         for bands in (ours, theirs)
     )
     return first, second
 
 
-def _gains_test(ours: Floats | None, theirs: Floats | None) -> tuple[float, float]:
+def _gains_test(known: Bands, candidate: Bands) -> tuple[float, float]:
     """log10 p and correlation of the gains' ranks.
 
     If the order of the coordinates is arbitrary, the second vector is as good as a random direction, and the
@@ -252,6 +257,7 @@ def _gains_test(ours: Floats | None, theirs: Floats | None) -> tuple[float, floa
     is the width less one, for the mean). Averaged ranks are not Gaussian, so this is close and not exact; at
     the least correlation that counts it is 1e-6 from a width of 93 on.
     """
+    ours, theirs = _ranks(known), _ranks(candidate)
     if ours is None or theirs is None or len(ours) != len(theirs):
         return 0.0, 0.0
     correlation = min(float(ours @ theirs), 1.0)
@@ -260,3 +266,7 @@ def _gains_test(ours: Floats | None, theirs: Floats | None) -> tuple[float, floa
     freedom = (len(ours) - 2) / 2
     log10_p = freedom * math.log10(max(1 - correlation**2, 1e-12)) + math.log10(0.5)
     return max(-300.0, log10_p), correlation
+
+
+def _ranks(bands: Bands) -> Floats | None:
+    return gain_ranks([gain.numpy() for gain in bands.gains.values()])

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -50,8 +51,8 @@ def gain_signature(ranks: Floats) -> Codes:
     return codes
 
 
-def gain_ranks(gains: Floats) -> Floats | None:
-    """Average rank of each coordinate in `(layers, width)` gains, unit length; None if none varies."""
+def gain_ranks(gains: Iterable[Floats]) -> Floats | None:
+    """Average rank of each coordinate in `(width,)` gains of layers, unit length; None if none varies."""
     rows = [row for gain in gains if (row := _standard_ranks(gain)) is not None]
     if not rows:
         return None

@@ -20,8 +20,16 @@ from crawler.interface import CorruptDownloadError
 from crawler.local import LocalFile
 from detector.errors import FingerprintError, MalformedWeightsError
 from detector.formats.safetensors_header import SafetensorsHeader, StoredTensor, read_header
-from detector.index.fingerprint import MAX_LAYERS, MAX_WIDTH, Fingerprint, Identity, ModelKind, Shape
-from detector.index.signature import GAIN_SIZE, SIZE, Codes, Floats, gain_signature
+from detector.index.fingerprint import (
+    MAX_LAYERS,
+    MAX_WIDTH,
+    Fingerprint,
+    Identity,
+    ModelKind,
+    Shape,
+    gain_codes,
+)
+from detector.index.signature import GAIN_SIZE, SIZE, Codes
 from detector.lineage import Bands
 
 if TYPE_CHECKING:
@@ -65,8 +73,8 @@ def save_fingerprint(folder: Path, fingerprint: Fingerprint) -> Path:
     tensors = {f"band.{layer}": fingerprint.bands.layers[layer].to(torch.bfloat16) for layer in numbers}
     if fingerprint.bands.embedding is not None:
         tensors["embedding"] = fingerprint.bands.embedding.to(torch.bfloat16)
-    if fingerprint.gains is not None:
-        tensors["gains"] = torch.from_numpy(fingerprint.gains)
+    for layer, gain in fingerprint.bands.gains.items():
+        tensors[f"gain.{layer}"] = gain.to(torch.bfloat16)
     tensors["signatures"] = torch.from_numpy(fingerprint.signatures)
     content = save(tensors, {"forkwatch": json.dumps(_describe(fingerprint), sort_keys=True)})
     target = folder / file_name(fingerprint.identity.name)
@@ -99,12 +107,8 @@ def load_fingerprint(path: Path) -> Fingerprint:
     if any(band.dim() != 2 or band.shape[1] != shape.width for band in bands.values()):
         raise FingerprintError(f"{path.name}: a band has another width than the model")
     embedding = file.bfloats("embedding") if "embedding" in file.places else None
-    gains: Floats | None = None
-    if "gains" in file.places:
-        gains = file.array("gains", "F32", (shape.width,)).view(np.float32)
-        if not np.isfinite(gains).all() or abs(float(np.linalg.norm(gains)) - 1) > 0.01:
-            raise FingerprintError(f"{path.name}: the gains are not ranks of unit length")
-    return Fingerprint(identity, shape, Bands(bands, embedding), gains, file.signatures(shape))
+    found = Bands(bands, embedding, file.gains(shape), file.neurons)
+    return Fingerprint(identity, shape, found, file.signatures(shape))
 
 
 def load_description(path: Path) -> tuple[Identity, Shape]:
@@ -116,9 +120,9 @@ def load_signatures(path: Path) -> Signatures:
     """The searchable part alone: a few KB. Raises as `load_fingerprint`."""
     file = _File(path)
     identity, shape = file.describe()
-    gains = np.zeros(GAIN_SIZE, np.int8)
-    if "gains" in file.places:
-        gains = gain_signature(np.nan_to_num(file.array("gains", "F32", (shape.width,)).view(np.float32)))
+    gains = gain_codes([gain.numpy() for gain in file.gains(shape).values()])
+    if gains is None:
+        gains = np.zeros(GAIN_SIZE, np.int8)
     return Signatures(shape.width, file.signatures(shape), gains, identity.repo or "")
 
 
@@ -129,12 +133,14 @@ class _File:
         self._name = path.name
         self._source, self._header = open_checked(path, MAX_BYTES)
         self.places = {tensor.name: tensor for tensor in self._header.tensors}
+        self.neurons = ""
 
     def describe(self) -> tuple[Identity, Shape]:
         """Identity and shape, every field checked."""
         text = dict(self._header.metadata).get("forkwatch", "")
         try:
             found = json.loads(text)
+            self.neurons = _neurons(found)
             return _identity(found, self._name), _shape(found)
         except (ValueError, RecursionError, KeyError, TypeError) as error:
             raise FingerprintError(f"{self._name}: not a fingerprint of this version: {error}") from error
@@ -142,6 +148,15 @@ class _File:
     def signatures(self, shape: Shape) -> Codes:
         """The layers' signatures."""
         return self.array("signatures", "I8", (len(shape.layers), SIZE)).view(np.int8)
+
+    def gains(self, shape: Shape) -> dict[int, torch.Tensor]:
+        """Gains of the layers that have one."""
+        found = {
+            layer: self.bfloats(f"gain.{layer}") for layer in shape.layers if f"gain.{layer}" in self.places
+        }
+        if any(gain.shape != (shape.width,) for gain in found.values()):
+            raise FingerprintError(f"{self._name}: a gain has another width than the model")
+        return found
 
     def array(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Bytes of a tensor that must have this type and shape, with its leading dimensions."""
@@ -199,6 +214,7 @@ def _describe(fingerprint: Fingerprint) -> dict[str, object]:
         "root_digest": identity.root_digest,
         "inventory": shape.inventory,
         "headers": shape.headers,
+        "neurons": fingerprint.bands.kind,
         "width": shape.width,
         "layers": list(shape.layers),
         "parameters": shape.parameters,
@@ -237,6 +253,14 @@ def _shape(found: Mapping[str, object]) -> Shape:
     if len(numbers) < len(layers) or list(numbers) != sorted(set(numbers)):
         raise ValueError("layers are not ascending numbers")
     return Shape(inventory=inventory, headers=headers, width=width, layers=numbers, parameters=parameters)
+
+
+def _neurons(found: Mapping[str, object]) -> str:
+    """Which neurons the bands are, see `detector.roster`."""
+    kind = found["neurons"]
+    if not isinstance(kind, str) or not 0 < len(kind) <= MAX_NAME or not kind.isprintable():
+        raise ValueError("neurons is not a kind")
+    return kind
 
 
 def _matching(found: Mapping[str, object], key: str, pattern: re.Pattern[str]) -> str | None:

@@ -13,11 +13,11 @@ import torch
 
 from detector.errors import NothingComparedError
 from detector.formats import open_weights
-from detector.index.fingerprint import Identity, ModelKind, band_rows, neuron_tensors, take_fingerprint
+from detector.index.fingerprint import Identity, ModelKind, band_rows, take_fingerprint
 from detector.index.search import FOUND_LOG10_P, correct, relate, search_index
 from detector.index.signature import SIZE, count_sketch, gain_ranks
 from detector.index.storage import file_name, save_fingerprint
-from detector.interface import LineageStatus, TensorInfo
+from detector.interface import LineageStatus
 from detector.lineage import sample_bands
 from tests.detector import zoo
 from tests.detector.forks import relayered
@@ -153,6 +153,8 @@ def test_bands_are_those_of_the_lineage_test() -> None:
     expected, kept = sample_bands(reader, reader)[0], fingerprint(zoo.base(1)).bands
 
     assert kept.layers.keys() == expected.layers.keys()
+    assert kept.kind == expected.kind
+    assert all(torch.equal(kept.gains[layer], expected.gains[layer]) for layer in expected.gains)
     assert all(torch.equal(kept.layers[layer], expected.layers[layer]) for layer in expected.layers)
     assert kept.embedding is not None
     assert expected.embedding is not None
@@ -168,23 +170,6 @@ def test_an_adapter_has_no_fingerprint() -> None:
 def test_a_file_without_layers_has_no_fingerprint() -> None:
     with pytest.raises(NothingComparedError, match="no feed-forward"):
         fingerprint({"embedding.weight": torch.ones(4, 4)})
-
-
-def test_experts_and_mixtral_names_are_neurons() -> None:
-    """The first expert stands for its layer, whether experts lie apart or are stacked."""
-    apart = {
-        f"model.layers.0.block_sparse_moe.experts.{expert}.{part}.weight": (8, 4)
-        for expert in range(2)
-        for part in ("w1", "w2", "w3")
-    }
-    stacked = {"model.layers.0.mlp.experts.gate_up_proj": (2, 16, 4)}
-
-    for shapes, name in (
-        (apart, "model.layers.0.block_sparse_moe.experts.0.w1.weight"),
-        (stacked, "model.layers.0.mlp.experts.gate_up_proj@index:0@rows:0:8"),
-    ):
-        infos = {key: TensorInfo(key, "BF16", shape, 2 * math.prod(shape)) for key, shape in shapes.items()}
-        assert [(info.name, info.shape) for info in neuron_tensors(infos).values()] == [(name, (8, 4))]
 
 
 def test_the_known_copy_of_the_candidate_is_left_out(tmp_path: Path) -> None:
@@ -245,8 +230,8 @@ def test_gains_that_do_not_vary_say_nothing() -> None:
         name: torch.ones_like(value) if "norm" in name else value for name, value in zoo.base(2).items()
     }
 
-    assert fingerprint(ones).gains is None
-    assert gain_ranks(np.ones((3, 8), np.float32)) is None
+    assert fingerprint(ones).gain_codes is None
+    assert gain_ranks([np.ones(8, np.float32)] * 3) is None
     assert relate(fingerprint(ones), fingerprint(others)).by == "matched-neurons"
 
 
