@@ -190,8 +190,9 @@ def main() -> None:
         print(f"  of which opening the table: {_spent(lambda: open_table(folder))}")
         print(f"  with the exact judgement of the best: {_spent(lambda: search_index(folder, candidate))}")
         warm = min(timed(folder, candidate)[0] for _ in range(3))
-        brute = brute_force(folder, candidate) * count / BRUTE
-        print(f"  brute force over all bands: {brute:.1f} s (from {BRUTE} models), {brute / warm:.0f} times")
+        read = min(count, BRUTE)
+        brute = brute_force(folder, candidate) * count / read
+        print(f"  brute force over all bands: {brute:.1f} s (from {read} models), {brute / warm:.0f} times")
         strangers(folder, table, candidates, seed)
         recall(folder, count, candidates, seed)
 

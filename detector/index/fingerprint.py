@@ -141,8 +141,8 @@ def band_rows(layers: int, width: int) -> int:
 def _plan(reader: WeightReader) -> tuple[list[int], int, int]:
     """Layers to read, their width, and rows of each.
 
-    Layers of another width than most are left out; of the others as many as the budget allows, evenly over the
-    model, and one at least.
+    Layers of another width than most are left out; of the others as many as the budget allows, evenly over
+    the model, and one at least.
     """
     matrices = neuron_matrices(reader).get(shared_kind(reader, reader), {})
     widths = [info.shape[1] for info in matrices.values() if info.shape[1] <= MAX_WIDTH]

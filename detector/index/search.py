@@ -44,7 +44,7 @@ DOUBT_LOG10_P = -2.0
 """Corrected p-value of any evidence below which two models are not called unrelated."""
 DOUBTS = 4
 """Tests that can raise doubt: token rows besides the three."""
-JUDGED = 16
+JUDGED = 8
 """Models that are judged however unlike the candidate they are."""
 MAX_JUDGED = 256
 LIKELY = 0.45

@@ -203,6 +203,17 @@ def keep_releases(context: Context) -> frozenset[str]:
     return frozenset(kept)
 
 
+def _keep_local(context: Context) -> None:
+    """Fingerprints of releases whose files are here; one that no longer verifies is left out, and named."""
+    for row in context.store.releases():
+        if _is_kept(context, _name(row), row.root_digest) or not is_fetched(context, row):
+            continue
+        try:
+            keep_release(context, open_original(context, row))
+        except SignatureInvalidError as error:
+            context.talk.note(f"{_name(row)} is not compared with: {error}")
+
+
 def merge_partners(
     context: Context, original: Original, fork: WeightReader, repo: RepoId, commit: Commit
 ) -> Partners:
@@ -222,9 +233,9 @@ def merge_partners(
         candidate = take_fingerprint(fork, identity)
     except NothingComparedError:
         return Partners()
-    hits = open_table(context.state.index).search(
-        candidate.shape.width, candidate.signatures, candidate.gain_codes
-    )
+    _keep_local(context)
+    table = open_table(context.state.index)
+    hits = table.search(candidate.shape.width, candidate.signatures, candidate.gain_codes)
     files: dict[str, Path] = {}
     for hit in hits:
         path = context.state.index / hit.file

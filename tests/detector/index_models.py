@@ -25,18 +25,3 @@ def keep(folder: Path, seeds: range) -> Path:
     for seed in seeds:
         save_fingerprint(folder, fingerprint(zoo.base(seed), str(seed)))
     return folder
-
-
-def permuted(weights: Weights, seed: int = 0) -> Weights:
-    """The same function with the neurons of every layer in another order."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(weights["model.layers.0.mlp.gate_proj.weight"].shape[0], generator=generator)
-    fork = dict(weights)
-    for name, value in weights.items():
-        if "gate_proj" in name or "up_proj" in name:
-            fork[name] = value[order]
-        elif "down_proj" in name:
-            fork[name] = value[:, order]
-    return fork

@@ -20,8 +20,9 @@ from detector.index.storage import file_name, save_fingerprint
 from detector.interface import LineageStatus
 from detector.lineage import sample_bands
 from tests.detector import zoo
+from tests.detector.disguises import DISGUISES, permuted, rotated
 from tests.detector.forks import relayered
-from tests.detector.index_models import fingerprint, keep, permuted
+from tests.detector.index_models import fingerprint, keep
 from tests.detector.zoo import Weights, one_file, sharded
 
 PARENT = 7
@@ -98,10 +99,35 @@ def test_both_parents_of_a_merge_are_found(index: Path) -> None:
 
 def test_permuted_neurons_are_found_by_gains(index: Path) -> None:
     """A shuffle hides the neurons from their test, and leaves the gains: consistent-with, not proved."""
-    found = search_index(index, fingerprint(permuted(zoo.base(PARENT))))
+    found = search_index(index, fingerprint(permuted(zoo.base(PARENT), 0)))
 
     assert [relation.identity.name for relation in found.related] == [str(PARENT)]
     assert (found.status, found.related[0].by) == (LineageStatus.CONSISTENT, "norm-gains")
+
+
+@pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES.keys())
+def test_a_disguised_copy_is_not_called_unrelated(
+    index: Path, disguise: Callable[[Weights, int], Weights]
+) -> None:
+    """What keeps the function and moves the weights may hide a relation, and never denies it."""
+    candidate = fingerprint(disguise(zoo.base(PARENT), 3))
+
+    found = search_index(index, candidate, always=[file_name(str(PARENT))])
+
+    status = {relation.identity.name: relation.status for relation in found.relations}
+    assert status[str(PARENT)] is not LineageStatus.UNRELATED
+    assert {relation.identity.name for relation in found.related} <= {str(PARENT)}
+
+
+def test_a_rotated_copy_is_found_by_its_angles(index: Path) -> None:
+    """A rotation leaves no signature; a release, which is always judged, proves it by the angles."""
+    candidate = fingerprint(rotated(zoo.base(PARENT), 3))
+
+    related = search_index(index, candidate, always=[file_name(str(PARENT))]).related
+
+    assert [(relation.identity.name, relation.by) for relation in related] == [
+        (str(PARENT), "matched-angles")
+    ]
 
 
 def test_moved_layers_are_counted(index: Path) -> None:
@@ -111,17 +137,17 @@ def test_moved_layers_are_counted(index: Path) -> None:
     assert (relation.aligned, relation.moved, relation.same_inventory) == (5, 3, False)
 
 
-def test_no_relative_among_three_hundred_independent_pairs(index: Path) -> None:
-    """15 new models against 20 known ones: every pair is unrelated, no corrected p-value is under 0.01."""
+def test_independent_models_are_unrelated_to_all(index: Path) -> None:
+    """8 new models against 20 known ones: every pair is unrelated, no corrected p-value is under 0.01."""
     relations = []
-    for seed in range(100, 115):
+    for seed in range(100, 108):
         found = search_index(
             index, fingerprint(zoo.base(seed)), always=[file_name(str(n)) for n in range(20)]
         )
         assert found.status is LineageStatus.UNRELATED
         relations.extend(found.relations)
 
-    assert len(relations) == 300
+    assert len(relations) == 160
     assert min(relation.corrected_log10_p for relation in relations) > -2
 
 
@@ -198,7 +224,7 @@ def test_shuffled_neurons_without_gains_are_not_called_unrelated(index: Path) ->
     """Where neither test can see a relation, matching token rows leave a doubt: unknown, not unrelated."""
     flat = {
         name: torch.ones_like(value) if "norm" in name else value
-        for name, value in permuted(zoo.base(PARENT)).items()
+        for name, value in permuted(zoo.base(PARENT), 0).items()
     }
 
     found = search_index(index, fingerprint(flat), always=[file_name(str(PARENT))])

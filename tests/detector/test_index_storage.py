@@ -74,7 +74,7 @@ def test_it_is_private_and_whole(stored: Path) -> None:
     assert [path.name for path in stored.parent.iterdir()] == [stored.name]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(share=st.floats(0, 0.9999))
 def test_truncation_is_noticed(stored: Path, share: float) -> None:
     """A file that ends early, wherever, is refused with its name."""
@@ -88,7 +88,7 @@ def test_truncation_is_noticed(stored: Path, share: float) -> None:
             load(cut)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
 @given(place=st.integers(0, 1500), value=st.integers(0, 255))
 def test_a_changed_byte_never_crashes(stored: Path, place: int, value: int) -> None:
     """Any byte of the header region set to anything: read, or refused as a fingerprint."""

@@ -107,6 +107,14 @@ def test_a_release_whose_files_are_gone_is_known_by_its_bands(family: Family, co
     assert len(family.hub.requests) == requests
 
 
+def test_a_release_without_a_fingerprint_gets_one(family: Family, context: Context) -> None:
+    """A state folder from before there was an index serves as well."""
+    for path in (family.state / "index").iterdir():
+        path.unlink()
+
+    assert repos(partners(context, open_weights(one_file(zoo.base(31)))).known) == {SECOND}
+
+
 def test_an_altered_release_is_no_parent(family: Family, context: Context) -> None:
     """Weights that no longer verify are not compared with; the bands were verified when they were taken."""
     folder = next((family.state / "originals").glob("lab--Second*/*"))
