@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,13 +22,10 @@ from detector.interface import TensorInfo, WeightReader
 from detector.lineage import Bands, sample_model
 from detector.roster import neuron_matrices, shared_kind
 
-if TYPE_CHECKING:
-    import torch
-
 BAND_ROWS = (32, 16, ROWS)
 """Neurons a layer: the first that keeps a model's bands under `BAND_BYTES`, else the last."""
-BAND_BYTES = 4 << 20
-"""In bf16. Llama-3-8B gets 8 rows of 32 layers, 2 MB; 256 neurons still reach p = 8^-256."""
+BAND_BYTES = 2 << 20
+"""In bf16. An 8B model gets 8 rows of 32 layers, 2.1 MB; its 256 neurons still reach p = 8^-256."""
 READ_BUDGET = 64 << 20
 """Bytes of bands to read. Only layouts that pack across rows (GPTQ, AWQ) reach it: fewer layers then."""
 MAX_WIDTH = 1 << 20
@@ -81,7 +77,7 @@ class Fingerprint:
     identity: Identity
     shape: Shape
     bands: Bands
-    """One (rows, width) band a layer, gains of some layers, embedding rows; values as bf16 holds them."""
+    """One (rows, width) float32 band a layer, gains of some layers, embedding rows."""
     signatures: Codes
     """(layers, SIZE), in the order of `shape.layers`."""
 
@@ -104,15 +100,10 @@ def take_fingerprint(reader: WeightReader, identity: Identity) -> Fingerprint:
     if not layers:
         raise NothingComparedError("no feed-forward matrices of transformer layers were found")
     sampled = sample_model(reader, rows, layers)
-    bands = {layer: _stored(band) for layer, band in sorted(sampled.layers.items()) if band.shape[1] == width}
+    bands = {layer: band for layer, band in sorted(sampled.layers.items()) if band.shape[1] == width}
     if not bands:
         raise NothingComparedError("no layer is stored in an encoding that forkwatch decodes")
-    kept = Bands(
-        bands,
-        None if sampled.embedding is None else _stored(sampled.embedding),
-        {layer: _stored(gain) for layer, gain in sorted(sampled.gains.items()) if gain.shape == (width,)},
-        sampled.kind,
-    )
+    gains = {layer: gain for layer, gain in sorted(sampled.gains.items()) if gain.shape == (width,)}
     infos = reader.tensors()
     shape = Shape(
         inventory=_inventory(infos),
@@ -123,7 +114,10 @@ def take_fingerprint(reader: WeightReader, identity: Identity) -> Fingerprint:
     )
     least = min(len(band) for band in bands.values())
     return Fingerprint(
-        identity, shape, kept, layer_signatures(np.stack([band.numpy()[:least] for band in bands.values()]))
+        identity,
+        shape,
+        replace(sampled, layers=bands, gains=gains),
+        layer_signatures(np.stack([band.numpy()[:least] for band in bands.values()])),
     )
 
 
@@ -159,10 +153,3 @@ def _plan(reader: WeightReader) -> tuple[list[int], int, int]:
 def _inventory(infos: Mapping[str, TensorInfo]) -> str:
     lines = (f"{name}:{'x'.join(map(str, infos[name].shape))}" for name in sorted(infos))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _stored(values: torch.Tensor) -> torch.Tensor:
-    """As they will be read back."""
-    import torch
-
-    return values.to(torch.bfloat16).float()

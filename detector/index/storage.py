@@ -70,11 +70,11 @@ def save_fingerprint(folder: Path, fingerprint: Fingerprint) -> Path:
     from safetensors.torch import save
 
     numbers = fingerprint.shape.layers
-    tensors = {f"band.{layer}": fingerprint.bands.layers[layer].to(torch.bfloat16) for layer in numbers}
+    tensors = {f"band.{layer}": _narrow(fingerprint.bands.layers[layer]) for layer in numbers}
     if fingerprint.bands.embedding is not None:
-        tensors["embedding"] = fingerprint.bands.embedding.to(torch.bfloat16)
+        tensors["embedding"] = _narrow(fingerprint.bands.embedding)
     for layer, gain in fingerprint.bands.gains.items():
-        tensors[f"gain.{layer}"] = gain.to(torch.bfloat16)
+        tensors[f"gain.{layer}"] = _narrow(gain)
     tensors["signatures"] = torch.from_numpy(fingerprint.signatures)
     content = save(tensors, {"forkwatch": json.dumps(_describe(fingerprint), sort_keys=True)})
     target = folder / file_name(fingerprint.identity.name)
@@ -103,10 +103,10 @@ def load_fingerprint(path: Path) -> Fingerprint:
     """
     file = _File(path)
     identity, shape = file.describe()
-    bands = {layer: file.bfloats(f"band.{layer}") for layer in shape.layers}
+    bands = {layer: file.floats(f"band.{layer}") for layer in shape.layers}
     if any(band.dim() != 2 or band.shape[1] != shape.width for band in bands.values()):
         raise FingerprintError(f"{path.name}: a band has another width than the model")
-    embedding = file.bfloats("embedding") if "embedding" in file.places else None
+    embedding = file.floats("embedding") if "embedding" in file.places else None
     found = Bands(bands, embedding, file.gains(shape), file.neurons)
     return Fingerprint(identity, shape, found, file.signatures(shape))
 
@@ -152,7 +152,7 @@ class _File:
     def gains(self, shape: Shape) -> dict[int, torch.Tensor]:
         """Gains of the layers that have one."""
         found = {
-            layer: self.bfloats(f"gain.{layer}") for layer in shape.layers if f"gain.{layer}" in self.places
+            layer: self.floats(f"gain.{layer}") for layer in shape.layers if f"gain.{layer}" in self.places
         }
         if any(gain.shape != (shape.width,) for gain in found.values()):
             raise FingerprintError(f"{self._name}: a gain has another width than the model")
@@ -160,29 +160,24 @@ class _File:
 
     def array(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Bytes of a tensor that must have this type and shape, with its leading dimensions."""
-        place = self._place(name, dtype)
-        if place.shape != shape:
-            raise FingerprintError(f"{self._name}: {name} is {place.shape}, not {shape}")
+        place = self.places.get(name)
+        if place is None or place.dtype != dtype or place.shape != shape:
+            raise FingerprintError(f"{self._name}: no {name} of type {dtype} and shape {shape}")
         return self._bytes(place).reshape(*shape[:-1], -1)
 
-    def bfloats(self, name: str) -> torch.Tensor:
-        """A bf16 tensor as float32."""
+    def floats(self, name: str) -> torch.Tensor:
+        """A tensor in one of the types that `save_fingerprint` writes, as float32."""
         import torch
 
-        place = self._place(name, "BF16")
-        if 0 in place.shape:
-            raise FingerprintError(f"{self._name}: {name} is empty")
-        raw = torch.from_numpy(self._bytes(place)).view(torch.bfloat16).reshape(place.shape)
+        types = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+        place = self.places.get(name)
+        if place is None or place.dtype not in types or 0 in place.shape:
+            raise FingerprintError(f"{self._name}: no {name} with floating-point values")
+        raw = torch.from_numpy(self._bytes(place)).view(types[place.dtype]).reshape(place.shape)
         values: torch.Tensor = raw.to(torch.float32)
         if not torch.isfinite(values).all():
             raise FingerprintError(f"{self._name}: {name} holds values that are not finite")
         return values
-
-    def _place(self, name: str, dtype: str) -> StoredTensor:
-        place = self.places.get(name)
-        if place is None or place.dtype != dtype:
-            raise FingerprintError(f"{self._name}: no {name} of type {dtype}")
-        return place
 
     def _bytes(self, place: StoredTensor) -> NDArray[np.uint8]:
         return np.frombuffer(bytearray(self._source.read(place.offset, place.nbytes)), np.uint8)
@@ -201,6 +196,16 @@ def open_checked(path: Path, limit: int) -> tuple[LocalFile, SafetensorsHeader]:
         return source, read_header(source, path.name)
     except (OSError, MalformedWeightsError, CorruptDownloadError) as error:
         raise FingerprintError(f"{path.name}: {error}") from error
+
+
+def _narrow(values: torch.Tensor) -> torch.Tensor:
+    """In the narrowest type that holds the values exactly: a model's own, but for quantised ones."""
+    import torch
+
+    for dtype in (torch.bfloat16, torch.float16):
+        if torch.equal(values.to(dtype).float(), values):
+            return values.to(dtype)
+    return values
 
 
 def _describe(fingerprint: Fingerprint) -> dict[str, object]:

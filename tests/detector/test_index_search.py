@@ -277,4 +277,10 @@ def test_signatures_keep_cosines(correlation: float) -> None:
 
 def test_large_models_hold_fewer_neurons_a_layer() -> None:
     """Rows follow from the shape: 8B and 70B shapes hold 8 of each layer, small ones 32."""
-    assert [band_rows(*shape) for shape in ((4, 128), (16, 2048), (32, 4096), (80, 8192))] == [32, 32, 16, 8]
+    assert [band_rows(*shape) for shape in ((4, 128), (16, 2048), (24, 2560), (32, 4096), (80, 8192))] == [
+        32,
+        32,
+        16,
+        8,
+        8,
+    ]
