@@ -17,7 +17,7 @@ app = typer.Typer(help="The models that lineage is searched in.", no_args_is_hel
 @app.command("add")
 @handled
 def add(
-    target: Annotated[str, typer.Argument(help="Folder, weight file or ORG/NAME[@REVISION].")],
+    target: Annotated[str, typer.Argument(help="Folder, weight file, ORG/NAME or ORG/NAME@REVISION.")],
     name: Annotated[
         str | None, typer.Option("--name", help="What to call it (default: the repository and commit).")
     ] = None,

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from detector.index.search import Relation
     from forkwatch.pipeline.placement import Placement
 
+RELATED = ("proved", "consistent-with")
 SHOWN = 20
 """Rows of the table; `--json` has all that were judged."""
 
 
 @handled
 def lineage(
-    target: Annotated[str, typer.Argument(help="Folder, weight file or ORG/NAME[@REVISION].")],
+    target: Annotated[str, typer.Argument(help="Folder, weight file, ORG/NAME or ORG/NAME@REVISION.")],
     json_output: JsonOption = False,
 ) -> None:
     """Say which known models a checkpoint shares its ancestry with, from a fraction of its bytes."""
@@ -49,7 +50,11 @@ def _show(placement: Placement) -> None:
         say(plain(f"  not searched: {file}: {reason}", 400))
     if search.relations:
         columns = ("model", "kind", "status", "p", "matched", "correlation", "by", "layers")
-        table("Nearest known models", columns, [_row(relation) for relation in search.relations[:SHOWN]])
+        table(
+            "Known models, the nearest first",
+            columns,
+            [_row(relation) for relation in search.relations[:SHOWN]],
+        )
     if placement.requests:
         read = f"{placement.bytes_read:,} of {placement.bytes_total:,} bytes"
         data(f"  cost: {read}, {placement.requests} requests, {placement.seconds:.1f} s")
@@ -57,6 +62,7 @@ def _show(placement: Placement) -> None:
 
 def _row(relation: Relation) -> tuple[str, ...]:
     power = round(relation.corrected_log10_p)
+    related = relation.status in RELATED
     layers = f"{relation.aligned} traced" + (f", {relation.moved} moved" if relation.moved else "")
     return (
         relation.identity.name,
@@ -65,6 +71,6 @@ def _row(relation: Relation) -> tuple[str, ...]:
         "1" if power >= 0 else f"1e{power}",
         f"{relation.matched} of {relation.compared}",
         f"{relation.correlation:.4f}",
-        relation.by,
-        layers,
+        relation.by if related else "",
+        layers if related else "",
     )

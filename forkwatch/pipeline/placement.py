@@ -51,10 +51,12 @@ class Placement:
         left = f"; {others} others have another width and cannot be compared" if others else ""
         if search.related:
             nearest = search.related[0]
-            return (
-                f"shares ancestry with {nearest.identity.name} ({nearest.status}), the nearest of "
-                f"{len(search.related)} relatives among {scope}{left}"
+            which = (
+                f"the nearest of {len(search.related)} relatives"
+                if len(search.related) > 1
+                else "and no other"
             )
+            return f"shares ancestry with {nearest.identity.name} ({nearest.status}), {which} among {scope}{left}"
         if search.status is LineageStatus.UNRELATED:
             return f"unrelated to {scope}{left}"
         return f"cannot tell: no relative was found among {scope}, nor can all be ruled out{left}"
