@@ -17,7 +17,7 @@ import numpy as np
 from detector.errors import NothingComparedError
 from detector.formats.peft import PeftReader
 from detector.formats.views import view_cost
-from detector.index.signature import ROWS, Codes, Floats, gain_ranks, gain_signature, layer_signatures
+from detector.index.signature import ROWS, Codes, gain_ranks, gain_signature, layer_signatures
 from detector.interface import TensorInfo, WeightReader
 from detector.lineage import Bands, sample_model
 from detector.roster import neuron_matrices, shared_kind
@@ -84,7 +84,8 @@ class Fingerprint:
     @property
     def gain_codes(self) -> Codes | None:
         """Signature of the gains; None when the model has none that vary."""
-        return gain_codes([gain.numpy() for gain in self.bands.gains.values()])
+        ranks = gain_ranks([gain.numpy() for gain in self.bands.gains.values()])
+        return None if ranks is None else gain_signature(ranks)
 
 
 def take_fingerprint(reader: WeightReader, identity: Identity) -> Fingerprint:
@@ -119,12 +120,6 @@ def take_fingerprint(reader: WeightReader, identity: Identity) -> Fingerprint:
         replace(sampled, layers=bands, gains=gains),
         layer_signatures(np.stack([band.numpy()[:least] for band in bands.values()])),
     )
-
-
-def gain_codes(gains: list[Floats]) -> Codes | None:
-    """Signature of a model's gains; None when none of them varies."""
-    ranks = gain_ranks(gains)
-    return None if ranks is None else gain_signature(ranks)
 
 
 def band_rows(layers: int, width: int) -> int:

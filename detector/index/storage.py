@@ -27,7 +27,6 @@ from detector.index.fingerprint import (
     Identity,
     ModelKind,
     Shape,
-    gain_codes,
 )
 from detector.index.signature import GAIN_SIZE, SIZE, Codes
 from detector.lineage import Bands
@@ -75,6 +74,8 @@ def save_fingerprint(folder: Path, fingerprint: Fingerprint) -> Path:
         tensors["embedding"] = _narrow(fingerprint.bands.embedding)
     for layer, gain in fingerprint.bands.gains.items():
         tensors[f"gain.{layer}"] = _narrow(gain)
+    if (codes := fingerprint.gain_codes) is not None:
+        tensors["gain-signature"] = torch.from_numpy(codes)
     tensors["signatures"] = torch.from_numpy(fingerprint.signatures)
     content = save(tensors, {"forkwatch": json.dumps(_describe(fingerprint), sort_keys=True)})
     target = folder / file_name(fingerprint.identity.name)
@@ -120,9 +121,9 @@ def load_signatures(path: Path) -> Signatures:
     """The searchable part alone: a few KB. Raises as `load_fingerprint`."""
     file = _File(path)
     identity, shape = file.describe()
-    gains = gain_codes([gain.numpy() for gain in file.gains(shape).values()])
-    if gains is None:
-        gains = np.zeros(GAIN_SIZE, np.int8)
+    gains = np.zeros(GAIN_SIZE, np.int8)
+    if "gain-signature" in file.places:
+        gains = file.array("gain-signature", "I8", (GAIN_SIZE,)).view(np.int8)
     return Signatures(shape.width, file.signatures(shape), gains, identity.repo or "")
 
 

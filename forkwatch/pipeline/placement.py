@@ -51,12 +51,10 @@ class Placement:
         left = f"; {others} others have another width and cannot be compared" if others else ""
         if search.related:
             nearest = search.related[0]
-            which = (
-                f"the nearest of {len(search.related)} relatives"
-                if len(search.related) > 1
-                else "and no other"
-            )
-            return f"shares ancestry with {nearest.identity.name} ({nearest.status}), {which} among {scope}{left}"
+            count = len(search.related)
+            which = f"the nearest of {count} relatives" if count > 1 else "and no other"
+            name = f"{nearest.identity.name} ({nearest.status})"
+            return f"shares ancestry with {name}, {which} among {scope}{left}"
         if search.status is LineageStatus.UNRELATED:
             return f"unrelated to {scope}{left}"
         return f"cannot tell: no relative was found among {scope}, nor can all be ruled out{left}"
