@@ -86,6 +86,11 @@ def sample_bands(
     return _sample(original, kind, rows, layers), _sample(fork, kind, rows, layers)
 
 
+def sample_model(reader: WeightReader, rows: int = BAND, layers: Collection[int] | None = None) -> Bands:
+    """What `sample_bands` takes of a checkpoint that is compared with others of its kind later."""
+    return _sample(reader, shared_kind(reader, reader), rows, layers)
+
+
 def sample_cost(original: WeightReader, fork: WeightReader, rows: int) -> int:
     """Bytes of the fork that `sample_bands` reads for so many rows of every layer."""
     infos = neuron_matrices(fork).get(shared_kind(original, fork), {})

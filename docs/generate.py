@@ -17,8 +17,9 @@ from forkwatch.policy.catalogue import CATALOGUE, finding_page
 
 DOCS = Path(__file__).parent
 COMMANDS = (
-    "init", "release add", "release list", "release verify", "crawl", "tree", "scan", "diff", "run",
-    "report build", "report serve", "status", "demo", "doctor", "version",
+    "init", "release add", "release list", "release verify", "crawl", "tree", "scan", "diff", "lineage",
+    "index add", "index list", "index remove", "run", "report build",
+    "report serve", "status", "demo", "doctor", "version",
 )  # fmt: skip
 EXIT_MEANINGS = {
     Exit.OK: "Nothing at or above `--fail-on`.",

@@ -102,6 +102,11 @@ def open_original(context: Context, row: Release) -> Original:
     return _original(context, row, folder)
 
 
+def is_fetched(context: Context, row: Release) -> bool:
+    """Whether its files are on this machine, verified or not."""
+    return _folder(context, RepoId(row.repo), row.commit).is_dir()
+
+
 def release_snapshot(context: Context, original: Original) -> Snapshot:
     """The release as it was pinned; one call when the store does not have it.
 
