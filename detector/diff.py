@@ -39,6 +39,7 @@ from detector.interface import (
 from detector.lineage import align_layers, judge_lineage, sample_bands
 from detector.pairing import Pairing, pair_tensors
 from detector.spectrum import leading_vectors
+from detector.stream import Streams
 
 ENERGIES = 16
 """Leading singular values that a `TensorDiff` keeps."""
@@ -138,13 +139,14 @@ def _compare(
     """Compare every pair; intermediate types that failed on several matrices are not tried again."""
     total = sum(math.prod(pair.fork.shape) for pair in pairing.pairs)
     done, comparisons, refuted = 0, [], 0
-    for pair in pairing.pairs:
-        comparison = compare_pair(pair, original, fork, VIA if refuted < 3 else ())
-        comparisons.append(comparison)
-        if pair.is_matrix and comparison.status is TensorStatus.CHANGED:
-            refuted += 1
-        done += math.prod(pair.fork.shape)
-        progress(pair.name, done, total)
+    with Streams() as streams:
+        for pair in pairing.pairs:
+            comparison = compare_pair(pair, original, fork, VIA if refuted < 3 else (), streams)
+            comparisons.append(comparison)
+            if pair.is_matrix and comparison.status is TensorStatus.CHANGED:
+                refuted += 1
+            done += math.prod(pair.fork.shape)
+            progress(pair.name, done, total)
     return tuple(comparisons)
 
 
