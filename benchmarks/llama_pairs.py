@@ -1,7 +1,7 @@
 """Llama-shaped bf16 checkpoints with random weights, and forks of them, for benchmarks.
 
-Weights are Gaussian with a power-law part of rank 64, norm gains are drawn around one: no trained model, but the
-spectra of the *changes* are what the benchmark is about. Nothing of it depends on the tests' zoo.
+Weights are Gaussian with a power-law part of rank 64, norm gains are drawn around one: no trained model, but
+the spectra of the *changes* are what the benchmark is about. Nothing of it depends on the tests' zoo.
 """
 
 from __future__ import annotations
@@ -58,16 +58,14 @@ G1 = Shape(hidden=4096, inter=11008, layers=2, vocab=16000, kv=4096)
 """About 1.07 GB in bf16."""
 
 
-def write_model(
-    folder: Path, shape: Shape, seed: int, edit: Edit | None = None, shards: int = 3, edit_seed: int = 1
-) -> Path:
-    """Write a checkpoint, one tensor at a time drawn from its name and the seed; `edit` is applied in float32."""
+def write_model(folder: Path, shape: Shape, seed: int, edit: Edit | None = None, shards: int = 3) -> Path:
+    """Write a checkpoint whose tensors are drawn one by one from the seed; `edit` is applied in float32."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for number, (name, size) in enumerate(shape.tensors()):
         values = _base(size, seed * 1000 + number).to(torch.bfloat16)
         if edit is not None:
-            generator = torch.Generator().manual_seed(edit_seed * 1_000_003 + number)
+            generator = torch.Generator().manual_seed(1_000_003 + number)
             edited = edit(name, values.float(), generator)
             values = edited.to(torch.bfloat16)
         tensors[name] = values.contiguous()
@@ -100,7 +98,7 @@ def lora(rank: int = 16, size: float = 0.01) -> Edit:
 def dense(size: float = 0.01) -> Edit:
     """A Gaussian change of every matrix, ‖Δ‖ = size·‖W‖."""
 
-    def edit(name: str, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def edit(_: str, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         if values.dim() < 2:
             return values
         change = torch.randn(values.shape, generator=generator)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from detector.errors import UnreadableTensorError
 from detector.formats.extent import count_read, extent_of
-from detector.grid import LEGACY, is_float, values_as_stored  # sketch imports the last from here
+from detector.grid import LEGACY, is_float, values_as_stored
 from detector.interface import TensorDiff, TensorStatus, WeightReader
+from detector.journal import Journal
 from detector.pairing import Pair, blocks
 from detector.stream import Outcome, Streams
 from detector.tiles import Sums
@@ -48,7 +49,9 @@ class Comparison:
     floor_ratio: float | None = None
     exponents: tuple[int, ...] = ()
 
-    def as_diff(self, rank: int | None = None, energy: tuple[float, ...] = ()) -> TensorDiff:
+    def as_diff(
+        self, rank: int | None = None, energy: tuple[float, ...] = (), energy_error: float = 0.0
+    ) -> TensorDiff:
         """The public form."""
         return TensorDiff(
             name=self.pair.name,
@@ -59,11 +62,31 @@ class Comparison:
             fraction_changed=self.fraction_changed,
             rank=rank,
             energy=energy,
+            energy_error=energy_error,
             cosine=self.cosine,
             max_change=self.max_change,
             floor_ratio=self.floor_ratio,
             exponents=self.exponents,
         )
+
+    def as_record(self) -> dict[str, object]:
+        """All but the pair, for a journal."""
+        return {name: getattr(self, name) for name in _RECORDED}
+
+
+_RECORDED = tuple(field.name for field in fields(Comparison) if field.name != "pair")
+
+
+def recalled(pair: Pair, journal: Journal) -> Comparison | None:
+    """The comparison of a pair as a journal has it; None if it has none, or one of another form."""
+    record = journal.recall(pair.key)
+    if record is None or set(record) != set(_RECORDED):
+        return None
+    try:
+        values = {**record, "status": TensorStatus(record["status"]), "exponents": tuple(record["exponents"])}
+        return Comparison(pair=pair, **values)
+    except (TypeError, ValueError):
+        return None
 
 
 def compare_pair(
@@ -95,9 +118,7 @@ def compare_pair(
     return _conclude(pair, outcome, scheme)
 
 
-def _by_bytes(
-    pair: Pair, original: WeightReader, fork: WeightReader, streams: Streams
-) -> Outcome | None:
+def _by_bytes(pair: Pair, original: WeightReader, fork: WeightReader, streams: Streams) -> Outcome | None:
     """Compare stored bytes, and values as they lie there; None where values have to be decoded first."""
     left, right = extent_of(original, pair.original.name), extent_of(fork, pair.fork.name)
     if left is None or right is None:
@@ -168,7 +189,7 @@ def _unreadable(pair: Pair) -> Comparison:
 
 
 def _passed_via(pair: Pair, original: WeightReader, fork: WeightReader, via: tuple[str, ...]) -> str:
-    """First type of `via` that the original's values passed through on their way to the fork's; else empty."""
+    """First type of `via` that the original's values passed through to become the fork's; else empty."""
     left = original.band(pair.original.name, 0, PREFILTER_ROWS).float()
     right = fork.band(pair.fork.name, 0, PREFILTER_ROWS)
     plausible = tuple(name for name in via if name != pair.fork.dtype and _passed_through(left, right, name))
@@ -183,8 +204,7 @@ def _passed_via(pair: Pair, original: WeightReader, fork: WeightReader, via: tup
 def _passed_through(values: torch.Tensor, fork: torch.Tensor, via: str) -> bool:
     import torch
 
-    if via in LEGACY:
-        if values.dim() != 2 or values.shape[-1] % LEGACY[via]:
-            return False
+    if via in LEGACY and (values.dim() != 2 or values.shape[-1] % LEGACY[via]):
+        return False
     narrowed = values_as_stored(values, via)
     return torch.equal(narrowed.to(fork.dtype).float(), fork.float())

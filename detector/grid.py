@@ -89,7 +89,7 @@ def half_ulp(values: torch.Tensor, dtype: str) -> torch.Tensor:
     """Half a unit in the last place of float32 `values`, had they been stored as `dtype`."""
     import torch
 
-    # The exponent's bits alone are the power of two below the magnitude; frexp and ldexp take 20 times as long.
+    # The exponent's bits alone are the power of two below the magnitude; frexp takes 20 times longer.
     power = (values.view(torch.int32) & EXPONENT_BITS).view(torch.float32)
     return power.mul_(2.0 ** (1 - PRECISION[dtype])).clamp_min_(SMALLEST[dtype]).div_(2)
 

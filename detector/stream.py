@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from detector.formats.dtypes import BITS, torch_dtype
 from detector.formats.extent import Extent
@@ -78,7 +78,7 @@ class Streams:
         self._lanes: list[_Lane] = []
         self._pool: ThreadPoolExecutor | None = None
 
-    def __enter__(self) -> Streams:
+    def __enter__(self) -> Self:
         import torch
 
         self._lanes = [_Lane(self._device) for _ in range(self._width)]
@@ -108,9 +108,7 @@ class Streams:
         )
         return all(found)
 
-    def measure(
-        self, left: Extent, right: Extent, types: tuple[str, str], shape: tuple[int, ...]
-    ) -> Outcome:
+    def measure(self, left: Extent, right: Extent, types: tuple[str, str], shape: tuple[int, ...]) -> Outcome:
         """Compare two plainly stored tensors.
 
         Args:
@@ -272,7 +270,8 @@ def _tiles(block: torch.Tensor) -> Iterable[torch.Tensor]:
     if block.dim() < 2:
         return (block.reshape(-1),)
     rows = block.reshape(-1, block.shape[-1])
-    return rows.split(max(1, CPU_TILE // max(rows.shape[1], 1)))
+    step = max(1, CPU_TILE // max(rows.shape[1], 1))
+    return (rows[first : first + step] for first in range(0, len(rows), step))
 
 
 def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:

@@ -1,9 +1,9 @@
 """Statistics of a change, tile by tile: one pass over two tensors in memory that does not grow with them.
 
 A tile fits the cache of a core, so that each of the dozen operations on it costs cache traffic only; its sums
-are float32 within the tile and float64 between tiles, added in tile order whatever thread was first. Exponents
-are read off the bits: the step of a float is a power of two, and how many steps a value moved is a difference
-of two exponent fields.
+are float32 within the tile and float64 between tiles, added in tile order whatever thread was first.
+Exponents are read off the bits: the step of a float is a power of two, and how many steps a value moved is a
+difference of two exponent fields.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Sums:
 
 
 class Meter:
-    """Measures the tiles of one pair of tensors after the other, in memory of its own: one for each thread."""
+    """Measures the tiles of one pair of tensors after the other, in memory of its own: one a thread."""
 
     def __init__(self, device: torch.device) -> None:
         """Args: where to compute."""
@@ -116,10 +116,16 @@ class Meter:
             self._codes = [torch.empty(elements, device=self._device, dtype=torch.int16) for _ in range(2)]
 
     def unchanged(self, original: torch.Tensor) -> Sums:
-        """Sums of a tile that is the same on both sides; the rounding of what did not move is left out."""
-        x = self._floats[0][: original.numel()]
-        x.copy_(original.reshape(-1))
-        return Sums(x.numel(), _square(x), rows=len(original) if original.dim() > 1 else 0)
+        """Sums of a tile that is the same on both sides."""
+        count, columns = original.numel(), original.shape[-1] if original.dim() > 1 else 0
+        stored = original.to(self._device, non_blocking=True).reshape(-1)
+        x = self._floats[0][:count].copy_(stored)
+        sums = Sums(count, _square(x), rows=count // columns if columns else 0)
+        if is_float(self._fork):
+            self._float_steps(sums, self._floats[1][:count].copy_(x), stored)
+        else:
+            self._coded_steps(sums, x, columns)
+        return sums
 
     def measure(self, original: torch.Tensor, fork: torch.Tensor) -> Sums:
         """Sums of a tile: (rows, columns) or a vector of both sides, in their stored types or decoded."""
@@ -136,7 +142,8 @@ class Meter:
         expected = x if self._cast_is_exact else self._as_stored(x, columns)
         moved = None if self._cast_is_exact else y.ne(expected)
         if not all(map(math.isfinite, norms)) or norms[0] < _TINY:
-            moved = self._with_care(sums, x, y, delta, expected)
+            moved = _with_care(sums, x, y, delta, expected)
+            stored = y
         code = self._codes[0][:count]
         code.view(torch.bfloat16).copy_(delta)
         code.bitwise_and_(0x7FFF)
@@ -146,7 +153,11 @@ class Meter:
         self._places(sums, code, delta, columns)
         if self._within:
             self._within = sums.within_a_step = _within_a_step(y, expected, moved)
-        self._levels(sums, code, y, stored, moved, columns)
+        if is_float(self._fork):
+            self._float_levels(sums, code, self._float_steps(sums, y, stored), moved)
+        else:
+            half = self._coded_steps(sums, y, columns)
+            _coded_levels(sums, code, half, code.ne(0) if moved is None else moved)
         if moved is None:
             sums.unequal = sums.moved
         return sums
@@ -154,25 +165,6 @@ class Meter:
     def _as_stored(self, values: torch.Tensor, columns: int) -> torch.Tensor:
         """The original's values in the fork's type."""
         return values_as_stored(values.view(-1, columns) if columns else values, self._fork).reshape(-1)
-
-    def _with_care(
-        self, sums: Sums, x: torch.Tensor, y: torch.Tensor, delta: torch.Tensor, expected: torch.Tensor
-    ) -> torch.Tensor:
-        """Infinities, no numbers, or squares that float32 cannot hold: clear them, and say what moved."""
-        import torch
-
-        finite = torch.isfinite(y)
-        sums.non_finite = int((~finite).sum().item())
-        y.masked_fill_(~finite, 0.0)
-        sums.unequal = int(y.ne(x).sum().item())
-        moved = y.ne(expected)
-        torch.nan_to_num(x, out=x)
-        torch.sub(y, x, out=delta)
-        wide, change = x.double(), delta.double()
-        sums.square = float(torch.dot(wide, wide).item())
-        sums.delta_square = float(torch.dot(change, change).item())
-        sums.dot = float(torch.dot(wide, change).item())
-        return moved
 
     def _places(self, sums: Sums, code: torch.Tensor, delta: torch.Tensor, columns: int) -> None:
         """Rows and columns in which something moved, and the largest change."""
@@ -193,54 +185,71 @@ class Meter:
             low, high = torch.aminmax(delta)
             sums.largest = max(float(high.item()), -float(low.item()))
 
-    def _levels(
-        self,
-        sums: Sums,
-        code: torch.Tensor,
-        y: torch.Tensor,
-        stored: torch.Tensor,
-        moved: torch.Tensor | None,
-        columns: int,
-    ) -> None:
-        """How far values moved in steps, how many moved, and the energy of rounding."""
+    def _float_steps(self, sums: Sums, y: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
+        """Exponents of the fork's values as bits of a bfloat16; the energy of rounding. Uses up `y`."""
         import torch
 
-        if not is_float(self._fork):
-            self._coded_levels(sums, code, y, code.ne(0) if moved is None else moved, columns)
-            return
-        precision, steps = PRECISION[self._fork], self._codes[1][: len(code)]
+        precision, steps = PRECISION[self._fork], self._codes[1][: len(y)]
         if stored.dtype is torch.bfloat16:
             torch.bitwise_and(stored.view(torch.int16), EXPONENT_BITS >> 16, out=steps)
         else:
             steps.copy_((y.view(torch.int32) & EXPONENT_BITS) >> 16)
             normal = round(math.log2(SMALLEST[self._fork])) + precision - 1 + _BIAS
             steps.clamp_min_(max(normal, 0) << _MANTISSA)
-        power = y.copy_(steps.view(torch.bfloat16))
-        sums.floor = _square(power) * 4.0 ** (1 - precision) / 12
+        sums.floor = _square(y.copy_(steps.view(torch.bfloat16))) * 4.0 ** (1 - precision) / 12
+        return steps
+
+    def _float_levels(
+        self, sums: Sums, code: torch.Tensor, steps: torch.Tensor, moved: torch.Tensor | None
+    ) -> None:
+        """How many values moved, and by how many steps."""
+        import torch
+
         # Where |Δ| is zero, the difference below is negative, as long as the exponent is above the precision.
-        least = (precision + 1) << _MANTISSA
-        plain = int(steps.amin().item()) >= least
-        if not plain:
+        least = (PRECISION[self._fork] + 1) << _MANTISSA
+        normal = int(steps.amin().item()) >= least
+        if not normal:
             steps.clamp_min_(least)
         torch.sub(code, steps, out=steps)
         _histogram(sums, steps.add_(least), moved)
-        if not plain and moved is None:
+        if not normal and moved is None:  # changes below the normal numbers were taken for none
             sums.moved = int(torch.count_nonzero(code).item())
-            _complete(sums)
+            first, *rest = sums.levels
+            sums.levels = (first + sums.moved - sum(sums.levels), *rest)
 
-    def _coded_levels(
-        self, sums: Sums, code: torch.Tensor, y: torch.Tensor, moved: torch.Tensor, columns: int
-    ) -> None:
-        """The same for types whose step follows from a block of values."""
-        import torch
-
-        sums.moved = int(moved.sum().item())
+    def _coded_steps(self, sums: Sums, y: torch.Tensor, columns: int) -> torch.Tensor | None:
+        """Half a step of each value of a type whose step follows from a block of values."""
         half = half_step(y.view(-1, columns) if columns else y, self._fork)
-        if half is None:
-            sums.floor = None
-            return
-        half = half.reshape(-1)
-        sums.floor = float(half.double().square().sum().item()) / 3
+        sums.floor = None if half is None else float(half.double().square().sum().item()) / 3
+        return None if half is None else half.reshape(-1)
+
+
+def _with_care(
+    sums: Sums, x: torch.Tensor, y: torch.Tensor, delta: torch.Tensor, expected: torch.Tensor
+) -> torch.Tensor:
+    """Infinities, no numbers, or squares that float32 cannot hold: clear them, and say what moved."""
+    import torch
+
+    finite = torch.isfinite(y)
+    sums.non_finite = int((~finite).sum().item())
+    y.masked_fill_(~finite, 0.0)
+    sums.unequal = int(y.ne(x).sum().item())
+    moved = y.ne(expected)
+    torch.nan_to_num(x, out=x)
+    torch.sub(y, x, out=delta)
+    wide, change = x.double(), delta.double()
+    sums.square = float(torch.dot(wide, wide).item())
+    sums.delta_square = float(torch.dot(change, change).item())
+    sums.dot = float(torch.dot(wide, change).item())
+    return moved
+
+
+def _coded_levels(sums: Sums, code: torch.Tensor, half: torch.Tensor | None, moved: torch.Tensor) -> None:
+    """How many values moved, and by how many steps, if those are known."""
+    import torch
+
+    sums.moved = int(moved.sum().item())
+    if half is not None:
         quotient = code.view(torch.bfloat16).float() / (2 * half)
         code.view(torch.bfloat16).copy_(quotient.nan_to_num_(0.0))
         _histogram(sums, code.sub_((_BIAS - 2) << _MANTISSA), moved)
@@ -258,17 +267,11 @@ def _histogram(sums: Sums, index: torch.Tensor, moved: torch.Tensor | None) -> N
     sums.moved, sums.levels = index.numel() - still, tuple(levels)
 
 
-def _complete(sums: Sums) -> None:
-    """Changes below the normal numbers belong to level 0."""
-    first, *rest = sums.levels
-    sums.levels = (first + sums.moved - sum(sums.levels), *rest)
-
-
 def _within_a_step(y: torch.Tensor, expected: torch.Tensor, moved: torch.Tensor | None) -> bool:
     """No value moved by more than one step of bf16."""
     steps = (y - expected).abs().div_(half_ulp(expected, "BF16").mul_(2))
-    if moved is not None:
-        steps = steps[moved]
+    # 0 / 0 where a zero stayed
+    steps = steps.nan_to_num_(0.0) if moved is None else steps[moved]
     return bool((steps <= 1.0).all().item())
 
 

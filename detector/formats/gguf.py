@@ -111,9 +111,7 @@ class GgufReader:
             return None
         shifted = self._is_shifted(name)
         layout = f"{place.dtype} less one" if shifted else place.dtype
-        return Extent(
-            self._source, place.offset, place.nbytes, layout, place.dtype in _PLAIN and not shifted
-        )
+        return Extent(self._source, place.offset, place.nbytes, layout, place.dtype in _PLAIN and not shifted)
 
     def count(self, nbytes: int) -> None:
         """Add to `bytes_read`."""
