@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from crawler.interface import ByteSource
 from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats.dtypes import BITS, from_bytes
+from detector.formats.extent import Extent
 from detector.formats.safetensors_header import StoredTensor, read_header
 from detector.prefetch import Deferred, deferred, read_together
 
@@ -71,6 +72,12 @@ class StoredFiles:
         if name in self._prefetched:
             return self._prefetched[name][offset : offset + length]
         return self._sources[name].read(place.offset + offset, length)
+
+    def extent(self, name: str) -> Extent:
+        """Where the tensor lies."""
+        place = self.tensors[name]
+        plain = BITS[place.dtype] % 8 == 0
+        return Extent(self._sources[name], place.offset, place.nbytes, place.dtype, plain)
 
     def prefetch(self, names: Sequence[str]) -> None:
         """Read these small tensors at once and keep them; larger ones are left alone.

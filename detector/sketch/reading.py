@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from detector.compare import VIA, values_as_stored
+from detector.compare import VIA
 from detector.errors import UnreadableTensorError
-from detector.grid import K_GROUPS, LEGACY, effective_dtype, half_step, half_ulp, is_float
+from detector.grid import K_GROUPS, LEGACY, effective_dtype, half_step, half_ulp, is_float, values_as_stored
 from detector.interface import WeightReader
 from detector.pairing import Pair
 from detector.prefetch import read_together
