@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from detector.compare import Comparison
 from detector.interface import TensorStatus, WeightReader
+from detector.lineage import Bands
 from detector.pairing import Pair, Pairing
 from detector.sample import ELEMENTS, Sample, load_sample
+
+
+@dataclass(frozen=True, slots=True)
+class Relatives:
+    """What is at hand of other models: the ones that a merge may have been made with."""
+
+    bands: tuple[Bands, Bands] | None = None
+    """Sampled neurons of the original and of the fork."""
+    layers: Mapping[int, int] = field(default_factory=dict)
+    """Layer of the fork → layer of the original it is a copy of."""
+    known: Mapping[str, Bands] = field(default_factory=dict)
+    """Sampled neurons of known models, from the same rows."""
+    parents: Mapping[str, WeightReader] = field(default_factory=dict)
+    """Known models whose full weights can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +34,7 @@ class Context:
     fork: WeightReader
     pairing: Pairing
     comparisons: tuple[Comparison, ...]
+    relatives: Relatives = Relatives()
 
     def changed(self) -> tuple[Comparison, ...]:
         """Pairs whose values differ by more than a change of type."""
