@@ -162,6 +162,7 @@ def _verify(
     proved = len(ranks) >= PROVED_SHARE * len(members)
     pairs = [c.pair for c in members]
     left = tuple(c for c in finding.undecided if c not in joined)
+    scale = round(median_low(c.relative_norm for c in members), 6)
     evidence = (
         Evidence(
             "rank-agreement", sum(p.rank == overall for p in probes), f"of {len(probes)} probed matrices"
@@ -174,9 +175,9 @@ def _verify(
         ),
         Evidence("undecided-matrices", len(left), "too few values moved to tell"),
         Evidence("rounding-steps", roundings, "roundings allowed for"),
-        Evidence("relative-norm", round(median_low(c.relative_norm for c in members), 6), "median ‖Δ‖ / ‖W‖"),
+        Evidence("relative-norm", scale, "median ‖Δ‖ / ‖W‖"),
     )
-    detail = EditDetail(rank=overall, modules=module_names(pairs), layers=layer_range(pairs))
+    detail = EditDetail(rank=overall, modules=module_names(pairs), layers=layer_range(pairs), scale=scale)
     certainty = Certainty.PROVED if proved else Certainty.CONSISTENT
     edit = Edit(EditKind.LOW_RANK_MERGE, certainty, detail, evidence)
     return LowRankFinding(edit, ranks, finding.dense, left, finding.rank_floor)

@@ -16,7 +16,7 @@ from statistics import median_low
 
 from detector.edits.context import Context, layer_range, module_names
 from detector.edits.mixture import Fit, fit_parents
-from detector.edits.partners import Case, bands_case, select, weights_case
+from detector.edits.partners import Case, bands_case, pooled_shares, select, weights_case
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, Parent
 
 PROVED_SHARE = 0.9
@@ -108,13 +108,14 @@ def _fit(case: Case, names: list[str]) -> list[_Fitted]:
     if not names:
         return []
     parents = {name: case.open(name) for name in names}
+    stated = tuple(round(share, 2) for share in pooled_shares(case, parents))
     fitted = []
     for cell in case.cells():
         deltas = [parents[name](cell) for name in names]
         known = [delta for delta in deltas if delta is not None]
         if len(known) < len(deltas) or not cell.moved():
             continue
-        fit = fit_parents(cell.target, known)
+        fit = fit_parents(cell.target, known, stated)
         fitted.append(_Fitted(cell.name, cell.layer, fit, fit.weights if fit else (0.0,) * len(names)))
     return fitted
 
@@ -158,7 +159,9 @@ def _evidence(fits: list[Fit], decided: int, *, whole: bool) -> tuple[Evidence, 
         ),
         Evidence("rounding-steps", max(fit.roundings for fit in fits), "roundings allowed for"),
         Evidence(
-            "formula", formulas.most_common(1)[0][0], "linear, spherical (SLERP) or sparse (TIES, DARE)"
+            "formula",
+            formulas.most_common(1)[0][0],
+            "linear, stated (two decimals), spherical (SLERP) or sparse (TIES, DARE)",
         ),
         Evidence(
             "density", round(median_low(fit.density for fit in fits), 3), "share of values with a parent's"

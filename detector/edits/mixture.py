@@ -36,7 +36,7 @@ class Fit:
     """How one matrix's change follows from the parents' changes."""
 
     formula: str
-    """`linear`, `spherical` or `sparse`."""
+    """`linear`, `stated` (linear, by shares of two decimals, as people write), `spherical` or `sparse`."""
     weights: tuple[float, ...]
     """Least-squares share of each parent's change."""
     reproduced: float
@@ -86,15 +86,17 @@ class Target:
     def _same(self, values: torch.Tensor) -> torch.Tensor:
         if self.store is None:
             raise AssertionError("only called where the quantiser is known")
-        return (self.store(values) - self.base - self.delta).abs() <= 0.01 * self.half
+        off = self.store(values) - self.base - self.delta
+        return off.abs() <= 0.5 * self.half  # the same code; the block's scale may differ by a bit
 
 
-def fit_parents(target: Target, parents: list[torch.Tensor]) -> Fit | None:
+def fit_parents(target: Target, parents: list[torch.Tensor], stated: tuple[float, ...]) -> Fit | None:
     """The simplest formula that reproduces the change, or the best that was found.
 
     Args:
         target: the change.
         parents: (m, n) parent − original, at least one.
+        stated: shares that other matrices suggest; coarse steps leave too little of one to fit its own.
 
     Returns:
         None if too few values moved to tell.
@@ -102,22 +104,27 @@ def fit_parents(target: Target, parents: list[torch.Tensor]) -> Fit | None:
     if int(target.moved.sum().item()) < MIN_MOVED:
         return None
     best: Fit | None = None
-    formulas = ["linear", "spherical"]
+    formulas = ["linear", "stated", "spherical"]
     if len(parents) <= MAX_SPARSE_PARENTS and target.store is None:
         formulas.append("sparse")
     for formula in formulas:
         for roundings in (1, 2) if target.store is None else (1,):
-            fit = _fit(formula, target, parents, roundings)
+            fit = _fit(formula, target, parents, roundings, stated)
             if fit.reproduced >= REPRODUCED:
                 rolled = [parent.roll(len(parent) // 2, 0) for parent in parents]
-                return replace(fit, chance=_fit(formula, target, rolled, roundings).reproduced)
+                return replace(fit, chance=_fit(formula, target, rolled, roundings, stated).reproduced)
             if best is None or fit.reproduced > best.reproduced:
                 best = fit
     return best
 
 
-def _fit(formula: str, target: Target, parents: list[torch.Tensor], roundings: int) -> Fit:
-    fitted = _fitted(formula, target, parents, roundings)
+def _fit(
+    formula: str, target: Target, parents: list[torch.Tensor], roundings: int, stated: tuple[float, ...]
+) -> Fit:
+    if formula == "stated":
+        fitted = _combine(parents, list(stated))
+    else:
+        fitted = _fitted(formula, target, parents, roundings)
     floor = target.half.square().sum().item() / 3
     return Fit(
         formula=formula,

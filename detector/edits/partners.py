@@ -1,4 +1,4 @@
-"""Which known models a fork's change has to do with: correlation, against a null of the same rows shuffled."""
+"""Which known models a fork's change has to do with: correlation, against a null of shuffled rows."""
 
 from __future__ import annotations
 
@@ -98,6 +98,24 @@ def select(case: Case) -> dict[str, float]:
     return chosen
 
 
+def pooled_shares(case: Case, parents: Mapping[str, Opened]) -> list[float]:
+    """Least-squares shares of the parents over all probes together."""
+    import torch
+
+    targets, columns = [], list[list[torch.Tensor]]()
+    for cell in case.probes:
+        deltas = [opened(cell) for opened in parents.values()]
+        known = [delta.flatten() for delta in deltas if delta is not None]
+        if len(known) == len(deltas):
+            targets.append(cell.target.delta.flatten())
+            columns.append(known)
+    if not targets:
+        return [0.0] * len(parents)
+    joined = [torch.cat([column[index] for column in columns]) for index in range(len(parents))]
+    shares: list[float] = solve(torch.cat(targets), joined).tolist()
+    return shares
+
+
 def _sigmas(residuals: list[torch.Tensor], deltas: list[torch.Tensor]) -> float:
     """Inner product over what the candidate gives with its rows turned round by some places.
 
@@ -190,7 +208,7 @@ def _if_alike(delta: torch.Tensor, base: torch.Tensor) -> torch.Tensor | None:
 
 
 def _target(base: torch.Tensor, delta: torch.Tensor, dtypes: tuple[str, str]) -> Target | None:
-    """Whole rows of the change, for the types of original and fork; None where the fork's has no known step."""
+    """Whole rows of a change, given the types of both sides; None where the fork's has no known step."""
     before, after = dtypes
     values = base + delta
     effective = effective_dtype(values, "F32") if after in {"F32", "F16"} else after

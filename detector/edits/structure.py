@@ -32,17 +32,16 @@ def find_layer_surgery(layers: Mapping[int, int], original: int, fork: int) -> t
     if original == fork and in_place:
         return ()
     unmatched = fork - len(layers)
+    sources = tuple(layers.get(layer, -1) for layer in range(fork))
     evidence = (
         Evidence("layers", fork, f"the original has {original}"),
-        Evidence(
-            "source-layers", _runs([layers.get(layer, -1) for layer in range(fork)]), "by neuron correlation"
-        ),
+        Evidence("source-layers", _runs(sources), "by neuron correlation"),
         Evidence("new-layers", unmatched, "like no layer of the original"),
     )
     proved = Certainty.PROVED if unmatched == 0 else Certainty.CONSISTENT
     moved = [layer for layer, source in sorted(layers.items()) if layer != source]
     span = (moved[0], moved[-1]) if moved else None
-    return (Edit(EditKind.LAYER_SURGERY, proved, EditDetail(layers=span), evidence),)
+    return (Edit(EditKind.LAYER_SURGERY, proved, EditDetail(layers=span, sources=sources), evidence),)
 
 
 def find_vocabulary_change(context: Context) -> tuple[Edit, ...]:
@@ -107,7 +106,7 @@ def _row_digests(name: str, reader: WeightReader) -> list[bytes]:
     return digests
 
 
-def _runs(sources: list[int]) -> str:
+def _runs(sources: tuple[int, ...]) -> str:
     """`[0, 1, 2, 2, 3, -1]` as `0-2 2-3 new`."""
     parts: list[list[int]] = []
     for source in sources:
