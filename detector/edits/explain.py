@@ -8,10 +8,11 @@ from detector.edits.container import find_container
 from detector.edits.context import Context
 from detector.edits.dense import find_dense, find_unexplained
 from detector.edits.directional import DirectionalFinding, find_directional
+from detector.edits.hidden import find_hidden
 from detector.edits.low_rank import LowRankFinding, find_low_rank
 from detector.edits.merge import find_merge
 from detector.edits.structure import find_vocabulary_change
-from detector.interface import Edit
+from detector.interface import Edit, Evidence
 
 
 def explain(context: Context) -> tuple[tuple[Edit, ...], dict[str, int]]:
@@ -19,19 +20,24 @@ def explain(context: Context) -> tuple[tuple[Edit, ...], dict[str, int]]:
     directional = find_directional(context)
     low_rank = find_low_rank(context, directional)
     merge = find_merge(context)
-    optional = [directional.edit, low_rank.edit, merge.edit]
     vocabulary = find_vocabulary_change(context)
     permuted = frozenset(f"model.{m}.weight" for edit in vocabulary for m in edit.detail.modules)
+    hidden = find_hidden(context, low_rank, permuted | merge.explained)
+    optional = [directional.edit, low_rank.edit, merge.edit, hidden.edit]
     edits = (
-        *find_container(context),
+        *(_with(edit, hidden.facts) for edit in find_container(context)),
         *vocabulary,
         *(edit for edit in optional if edit is not None),
-        *find_dense(context, low_rank, permuted | merge.explained),
+        *find_dense(context, low_rank, permuted | merge.explained | hidden.explained, hidden.dense),
         *find_unexplained(context),
     )
     if merge.hints and edits:
-        edits = (*edits[:-1], replace(edits[-1], evidence=(*edits[-1].evidence, *merge.hints)))
+        edits = (*edits[:-1], _with(edits[-1], merge.hints))
     return edits, _ranks(directional, low_rank)
+
+
+def _with(edit: Edit, facts: tuple[Evidence, ...]) -> Edit:
+    return replace(edit, evidence=(*edit.evidence, *facts)) if facts else edit
 
 
 def _ranks(directional: DirectionalFinding, low_rank: LowRankFinding) -> dict[str, int]:
