@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from detector.edits.context import Context, layer_range, module_names
+from detector.grid import is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
 from detector.pairing import Pair
 from detector.sample import Sample
-from detector.spectrum import RELAXATION, SHRINK, Box, leading_vectors, reproduced
+from detector.spectrum import RELAXATION, SHRINK, Box, fit_rank, leading_vectors, reproduced
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,8 @@ ABOVE_NOISE = 3.0
 MAX_DIRECTIONS = 4
 REPRODUCED = 0.9
 """Share of moved values that must follow from W and the directions for a matrix to count as reproduced."""
+FITTING = 0.99
+"""Share of a quantised matrix's values that must lie in their intervals for it to be explained."""
 REFINEMENTS = 30
 VARIANTS = ((False, 1), (True, 1), (False, 2), (True, 2))
 """Row lengths restored or not, and roundings allowed for, the simplest first."""
@@ -52,6 +55,8 @@ class Direction:
     roundings: int
     """1 when the values follow after one rounding, 2 when a second had to be allowed, 0 when the encoding has
     no known step, so that nothing can be reproduced."""
+    fits: bool = False
+    """Quantised, and nearly all values lie within the steps: nothing is left to explain."""
 
     @property
     def rank(self) -> int:
@@ -86,7 +91,7 @@ class DirectionalFinding:
     def explained(self) -> frozenset[str]:
         """Matrices that follow from the original and the directions, as far as their encoding shows."""
         return frozenset(
-            d.pair.name for d in self.directions if d.reproduced >= REPRODUCED or d.roundings == 0
+            d.pair.name for d in self.directions if d.reproduced >= REPRODUCED or d.roundings == 0 or d.fits
         )
 
 
@@ -107,6 +112,8 @@ def measure_direction(pair: Pair, sample: Sample) -> Direction | None:
     """The directional change of one matrix, refined to fit the stored values; None if there is none."""
     best: Direction | None = None
     bases = _aligned_bases(sample)
+    if not bases and not is_float(pair.fork.dtype) and sample.half_fork is not None:
+        bases = _denoised_bases(sample, sample.half_fork)
     if bases and sample.half_fork is None:
         basis, alignment = bases[0]
         mixing, _ = _mixing(basis, sample.delta, sample.weights)
@@ -123,10 +130,19 @@ def measure_direction(pair: Pair, sample: Sample) -> Direction | None:
     return best
 
 
-def _aligned_bases(sample: Sample) -> list[tuple[torch.Tensor, float]]:
+def _denoised_bases(sample: Sample, half: torch.Tensor) -> list[tuple[torch.Tensor, float]]:
+    """The same for the one direction that lies within the steps, where the steps drown its input side."""
+    box = Box(sample.delta, half)
+    if box.limit() < 1:
+        return []
+    return _aligned_bases(replace(sample, delta=fit_rank(box, 1)), edge=0.0)
+
+
+def _aligned_bases(sample: Sample, edge: float | None = None) -> list[tuple[torch.Tensor, float]]:
     """Leading output subspaces whose input side follows from W, smallest first."""
     vectors, values = leading_vectors(sample.delta, MAX_DIRECTIONS + 1)
-    strong = int((values[:MAX_DIRECTIONS] > ABOVE_NOISE * _noise_edge(sample)).sum().item())
+    least = ABOVE_NOISE * _noise_edge(sample) if edge is None else max(edge, 1e-3 * float(values[0]))
+    strong = int((values[:MAX_DIRECTIONS] > least).sum().item())
     bases, shares = [], []
     for rank in range(1, strong + 1):
         if rank < strong and values[rank - 1] < 1.2 * values[rank]:
@@ -170,7 +186,13 @@ def _refined(
         mixing, _ = _mixing(basis, target, weights)
         direction = Direction(pair, basis, mixing, keeps_norms, alignment, 0.0, roundings)
         change = direction.change(weights)
-    return Direction(pair, basis, mixing, keeps_norms, alignment, reproduced(box, change), roundings)
+    fits = not is_float(pair.fork.dtype) and _inside(box, change) >= FITTING
+    return Direction(pair, basis, mixing, keeps_norms, alignment, reproduced(box, change), roundings, fits)
+
+
+def _inside(box: Box, change: torch.Tensor) -> float:
+    """Share of all values, moved or not, whose interval holds the change."""
+    return (box.distance(change).abs() <= 0.02 * box.half).float().mean().item()
 
 
 def _mixing(

@@ -155,7 +155,8 @@ def _by_size(visible: list[Comparison], looks: list[_Look]) -> HiddenFinding:
     facts = (*_facts(looks), Evidence("error-over-model", ratios, note))
     if _is_spiked(looks) and median_low(after) <= NOISE_RATIO and (rank := _rank(looks)) is not None:
         return HiddenFinding(_low_rank(rank, visible, facts), _names(visible))
-    if median_low(after) > NOISE_RATIO and _would_show(median_low(excess), looks):
+    left = (median_low(after) - 1) / max(median_low(before) - 1, 1e-30)
+    if left > 0.5 and median_low(after) > NOISE_RATIO and _would_show(median_low(excess), looks):
         return HiddenFinding(dense=_names(visible))
     return HiddenFinding()
 
