@@ -40,6 +40,8 @@ class Coded:
     pair: Pair
     weights: torch.Tensor
     """(m, n) of the original, as stored."""
+    values: torch.Tensor
+    """(m, n) of the fork, as stored."""
     delta: torch.Tensor
     """(m, n) fork − original, the latter quantised alike if `exact`."""
     exact: bool
@@ -90,10 +92,10 @@ def load_coded(context: Context, pair: Pair) -> Coded:
         if ((again - values).abs() <= tolerance).float().mean().item() >= SELF_CONSISTENT:
             expected = values_as_stored(values_as_stored(weights, pair.original.dtype), dtype)
             delta = values - expected
-            return Coded(pair, weights, torch.where(delta.abs() <= tolerance, 0.0, delta), exact=True)
+            return Coded(pair, weights, values, torch.where(delta.abs() <= tolerance, 0.0, delta), exact=True)
     delta = values - weights
     shrunk = (delta * weights).sum() / weights.square().sum().clamp_min(1e-30)
-    return Coded(pair, weights, delta - shrunk * weights, exact=False)
+    return Coded(pair, weights, values, delta - shrunk * weights, exact=False)
 
 
 def spikes(coded: Coded, seed: int = 0) -> Spikes:

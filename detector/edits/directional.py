@@ -97,7 +97,7 @@ class DirectionalFinding:
 
 def find_directional(context: Context) -> DirectionalFinding:
     """Look for a directional edit in every changed residual writer."""
-    writers = [c.pair for c in context.changed_matrices() if c.pair.writes_residual]
+    writers = [context.residual_first(c.pair) for c in context.changed_matrices() if c.pair.writes_residual]
     found = [
         direction
         for pair in writers

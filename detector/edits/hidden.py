@@ -138,7 +138,7 @@ def _by_size(visible: list[Comparison], looks: list[_Look]) -> HiddenFinding:
     """Errors larger than the scheme's: a low rank's, if the scheme's own are left without the spikes."""
     before, after, excess = list[float](), list[float](), list[float]()
     for look in looks:
-        delta, values = look.coded.delta, look.coded.weights + look.coded.delta
+        delta, values = look.coded.delta, look.coded.values
         vectors, _ = leading_vectors(delta, max(look.spikes.count, 1))
         ratio = error_over_model(values, delta, look.coded.pair.fork.dtype)
         rest = error_over_model(values, delta - vectors @ (vectors.T @ delta), look.coded.pair.fork.dtype)

@@ -119,7 +119,7 @@ def _probe(context: Context, pair: Pair, directional: DirectionalFinding) -> Ran
     """The rank of one matrix's change; None if its encoding has no known step."""
     estimate = None
     for elements in (PROBE_ELEMENTS, ELEMENTS):
-        sample = context.sample(pair, elements)
+        sample = context.sample(_oriented(pair, directional), elements)
         if sample.half_fork is None:
             return None
         estimate = estimate_rank(_rest(sample, pair, directional), sample.half_fork, sample.half_original)
@@ -127,6 +127,12 @@ def _probe(context: Context, pair: Pair, directional: DirectionalFinding) -> Ran
         if whole or estimate.rank is not None or estimate.residual > NEARLY:
             break
     return estimate
+
+
+def _oriented(pair: Pair, directional: DirectionalFinding) -> Pair:
+    """Outputs first, if a direction has to be taken off."""
+    direction = directional.of(pair)
+    return pair if direction is None else direction.pair
 
 
 def _rest(sample: Sample, pair: Pair, directional: DirectionalFinding) -> torch.Tensor:
@@ -185,7 +191,7 @@ def _verify(
 
 def _box(context: Context, pair: Pair, directional: DirectionalFinding, roundings: int) -> Box | None:
     """Intervals of a matrix's change; None if its encoding has no known step."""
-    sample = context.sample(pair, PROBE_ELEMENTS)
+    sample = context.sample(_oriented(pair, directional), PROBE_ELEMENTS)
     if sample.half_fork is None:
         return None
     delta = _rest(sample, pair, directional)

@@ -18,7 +18,7 @@ from detector.formats.views import base_name
 from detector.grid import LEGACY, effective_dtype, half_step, is_float
 from detector.interface import WeightReader
 from detector.lineage import Bands, shared_module
-from detector.pairing import Pair
+from detector.pairing import EMBEDDING_MODULES, Pair
 from detector.sample import load_sample
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def weights_case(context: Context) -> Case:
 
 def _weights_cell(context: Context, pair: Pair) -> Cell | None:
     sample = context.sample(pair)
-    whole = sample.delta.shape[1] == pair.fork.shape[1] and pair.module != "embed_tokens"
+    whole = sample.delta.shape[1] == pair.fork.shape[1] and pair.module not in EMBEDDING_MODULES
     target = None
     if whole and not is_float(pair.fork.dtype):
         target = _target(sample.weights, sample.delta, (pair.original.dtype, pair.fork.dtype))
