@@ -27,7 +27,7 @@ ALIGNED = 0.9
 """Cosine from which the input vector is taken to follow from the output direction."""
 ABOVE_NOISE = 3.0
 """A singular value counts above this times the edge of the rounding noise's spectrum."""
-MAX_DIRECTIONS = 4
+MAX_DIRECTIONS = 8
 REPRODUCED = 0.9
 """Share of moved values that must follow from W and the directions for a matrix to count as reproduced."""
 FITTING = 0.99
@@ -57,6 +57,8 @@ class Direction:
     no known step, so that nothing can be reproduced."""
     fits: bool = False
     """Quantised, and nearly all values lie within the steps: nothing is left to explain."""
+    normalised: bool = False
+    """The directions are removed from the rows at unit length, which then get their old lengths back."""
 
     @property
     def rank(self) -> int:
@@ -70,6 +72,9 @@ class Direction:
 
     def change(self, weights: torch.Tensor) -> torch.Tensor:
         """The change of `weights`, (m, n) with residual dimensions first."""
+        if self.normalised:
+            lengths = _lengths(weights)
+            return replace(self, normalised=False).change(weights / lengths) * lengths
         removed = self.basis @ (self.mixing @ (self.basis.T @ weights))
         if not self.keeps_norms:
             return -removed
@@ -110,16 +115,34 @@ def find_directional(context: Context) -> DirectionalFinding:
 
 def measure_direction(pair: Pair, sample: Sample) -> Direction | None:
     """The directional change of one matrix, refined to fit the stored values; None if there is none."""
-    best: Direction | None = None
     bases = _aligned_bases(sample)
-    if not bases and not is_float(pair.fork.dtype) and sample.half_fork is not None:
-        bases = _denoised_bases(sample, sample.half_fork)
-    if bases and sample.half_fork is None:
+    if sample.half_fork is None:
+        if not bases:
+            return None
         basis, alignment = bases[0]
         mixing, _ = _mixing(basis, sample.delta, sample.weights)
         return Direction(
             pair, basis, mixing, keeps_norms=False, alignment=alignment, reproduced=0.0, roundings=0
         )
+    if not bases and not is_float(pair.fork.dtype):
+        bases = _denoised_bases(sample, sample.half_fork)
+    best = _best_variant(pair, sample, bases)
+    if best is None or best.reproduced < REPRODUCED:
+        lengths = _lengths(sample.weights)
+        unit = Sample(
+            sample.weights / lengths,
+            sample.delta / lengths,
+            sample.half_fork / lengths,
+            sample.half_original / lengths,
+        )
+        other = _best_variant(pair, unit, _aligned_bases(unit))
+        if other is not None and other.reproduced >= REPRODUCED:
+            return replace(other, normalised=True)
+    return best
+
+
+def _best_variant(pair: Pair, sample: Sample, bases: list[tuple[torch.Tensor, float]]) -> Direction | None:
+    best: Direction | None = None
     for basis, alignment in bases:
         for variant in VARIANTS:
             found = _refined(pair, sample, basis, alignment, variant)
@@ -128,6 +151,12 @@ def measure_direction(pair: Pair, sample: Sample) -> Direction | None:
             if best is None or found.reproduced > best.reproduced:
                 best = found
     return best
+
+
+def _lengths(weights: torch.Tensor) -> torch.Tensor:
+    """(m, 1) lengths of the rows, 1 for rows of zeros."""
+    lengths: torch.Tensor = weights.norm(dim=1, keepdim=True)
+    return lengths + (lengths == 0)
 
 
 def _denoised_bases(sample: Sample, half: torch.Tensor) -> list[tuple[torch.Tensor, float]]:
@@ -259,6 +288,7 @@ def _edit(found: list[Direction], writers: int) -> Edit:
         Evidence("reproduced-matrices", len(exact), f"at least {REPRODUCED:.0%} of the moved values follow"),
         Evidence("rounding-steps", max(d.roundings for d in found), "roundings allowed for"),
         Evidence("row-norms-restored", norms, "matrices whose rows were scaled back to their length"),
+        Evidence("rows-at-unit-length", sum(d.normalised for d in found), "matrices edited row-normalised"),
         Evidence("strength-range", f"{strengths[0]:.3f} to {strengths[-1]:.3f}", "share removed, by matrix"),
     )
     detail = EditDetail(
