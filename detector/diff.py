@@ -15,7 +15,7 @@ from detector.content import match_by_content
 from detector.edits.adapter import adapter_lineage, find_adapter
 from detector.edits.context import Context, Relatives
 from detector.edits.explain import explain
-from detector.edits.structure import find_layer_surgery
+from detector.edits.structure import confirm_surgery, find_layer_surgery
 from detector.errors import NothingComparedError
 from detector.formats.names import layer_of, module_of
 from detector.formats.peft import PeftReader
@@ -97,7 +97,10 @@ def diff_weights(  # noqa: PLR0913  # two checkpoints, and what is at hand besid
     if adapter is not None:
         edits = (*edits, *find_adapter(original, adapter)[0])
     if surgery:
-        edits = (*surgery, *(edit for edit in edits if edit.kind is not EditKind.REPACKAGED))
+        edits = (
+            *confirm_surgery(surgery, context, edits),
+            *(edit for edit in edits if edit.kind is not EditKind.REPACKAGED),
+        )
     if not edits:
         edits = (_no_explanation(context),)
     return Diff(_tensor_diffs(context, ranks, spectra=True), edits, lineage, _spent(context, start))
