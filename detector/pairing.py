@@ -31,8 +31,14 @@ MAX_EXPERTS = 1024
 BLOCK_ELEMENTS = 1 << 22
 """Elements read at a time: 16 MiB a side in float32."""
 
-RESIDUAL_WRITERS = frozenset({"o_proj", "out_proj", "down_proj", "w2", "embed_tokens"})
-"""Modules whose output is added to the residual stream."""
+EMBEDDING_MODULES = frozenset({"embed_tokens", "embed_in", "wte"})
+"""Their columns are residual-stream dimensions; of the other writers the rows are."""
+RESIDUAL_WRITERS = EMBEDDING_MODULES | {
+    *("o_proj", "out_proj", "dense", "wo", "c_proj"),
+    *("down_proj", "w2", "dense_4h_to_h", "fc2"),
+}
+"""Modules whose output is added to the residual stream: embeddings, outputs of attention (softmax or linear)
+and of feed-forward layers, in Llama, Mixtral, Falcon, GPT-NeoX, Phi and GPT-2."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from detector.interface import (
     TensorStatus,
     WeightReader,
 )
-from detector.pairing import Pair
+from detector.pairing import EMBEDDING_MODULES, Pair
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,7 @@ def _apply(pair: Pair, original: WeightReader, adapter: PeftReader) -> _Applied:
     import torch
 
     weights = original.values(pair.original.name).to(torch.float32)
-    turned = pair.module == "embed_tokens"
+    turned = pair.module in EMBEDDING_MODULES
     if adapter.is_dora(pair.name):  # lengths of rows change too, so that the change has full rank
         change = adapter.delta(pair.name, weights)
         basis, triangle = torch.linalg.qr(change.T if turned else change)

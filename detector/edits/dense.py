@@ -18,20 +18,29 @@ SCATTERED = 1e-4
 """Share of values below which isolated changes are a patch wherever they are."""
 
 
-def find_dense(context: Context, low_rank: LowRankFinding, explained: frozenset[str]) -> tuple[Edit, ...]:
+def find_dense(
+    context: Context,
+    low_rank: LowRankFinding,
+    explained: frozenset[str],
+    beneath: frozenset[str] = frozenset(),
+) -> tuple[Edit, ...]:
     """Name the changed matrices that neither directions nor a small rank account for.
 
     Args:
         context: the comparison.
         low_rank: what the rank probes said.
         explained: matrices that another edit accounts for.
+        beneath: quantised matrices under which a dense change was found.
     """
 
     def visible(found: tuple[Comparison, ...]) -> list[Comparison]:
         rest = [c for c in found if c.pair.name not in explained]
-        return [c for c in rest if not quantisation_hides_the_rest(context, c)]
+        return [c for c in rest if c.pair.name in beneath or not quantisation_hides_the_rest(context, c)]
 
-    changed, undecided = visible(low_rank.dense), visible(low_rank.undecided)
+    known = {c.pair.name for c in low_rank.dense} | beneath
+    both = visible((*low_rank.dense, *low_rank.undecided))
+    changed = [c for c in both if c.pair.name in known]
+    undecided = [c for c in both if c.pair.name not in known]
     patched = [c for c in (*changed, *undecided) if _is_patch(c)]
     dense = [c for c in changed if not _is_patch(c)]
     unclear = [c for c in undecided if not _is_patch(c)]

@@ -119,7 +119,7 @@ def _probe(context: Context, pair: Pair, directional: DirectionalFinding) -> Ran
     """The rank of one matrix's change; None if its encoding has no known step."""
     estimate = None
     for elements in (PROBE_ELEMENTS, ELEMENTS):
-        sample = context.sample(pair, elements)
+        sample = context.sample(_oriented(pair, directional), elements)
         if sample.half_fork is None:
             return None
         estimate = estimate_rank(_rest(sample, pair, directional), sample.half_fork, sample.half_original)
@@ -127,6 +127,12 @@ def _probe(context: Context, pair: Pair, directional: DirectionalFinding) -> Ran
         if whole or estimate.rank is not None or estimate.residual > NEARLY:
             break
     return estimate
+
+
+def _oriented(pair: Pair, directional: DirectionalFinding) -> Pair:
+    """Outputs first, if a direction has to be taken off."""
+    direction = directional.of(pair)
+    return pair if direction is None else direction.pair
 
 
 def _rest(sample: Sample, pair: Pair, directional: DirectionalFinding) -> torch.Tensor:
@@ -162,6 +168,7 @@ def _verify(
     proved = len(ranks) >= PROVED_SHARE * len(members)
     pairs = [c.pair for c in members]
     left = tuple(c for c in finding.undecided if c not in joined)
+    scale = round(median_low(c.relative_norm for c in members), 6)
     evidence = (
         Evidence(
             "rank-agreement", sum(p.rank == overall for p in probes), f"of {len(probes)} probed matrices"
@@ -174,9 +181,9 @@ def _verify(
         ),
         Evidence("undecided-matrices", len(left), "too few values moved to tell"),
         Evidence("rounding-steps", roundings, "roundings allowed for"),
-        Evidence("relative-norm", round(median_low(c.relative_norm for c in members), 6), "median ‖Δ‖ / ‖W‖"),
+        Evidence("relative-norm", scale, "median ‖Δ‖ / ‖W‖"),
     )
-    detail = EditDetail(rank=overall, modules=module_names(pairs), layers=layer_range(pairs))
+    detail = EditDetail(rank=overall, modules=module_names(pairs), layers=layer_range(pairs), scale=scale)
     certainty = Certainty.PROVED if proved else Certainty.CONSISTENT
     edit = Edit(EditKind.LOW_RANK_MERGE, certainty, detail, evidence)
     return LowRankFinding(edit, ranks, finding.dense, left, finding.rank_floor)
@@ -184,7 +191,7 @@ def _verify(
 
 def _box(context: Context, pair: Pair, directional: DirectionalFinding, roundings: int) -> Box | None:
     """Intervals of a matrix's change; None if its encoding has no known step."""
-    sample = context.sample(pair, PROBE_ELEMENTS)
+    sample = context.sample(_oriented(pair, directional), PROBE_ELEMENTS)
     if sample.half_fork is None:
         return None
     delta = _rest(sample, pair, directional)
