@@ -1,7 +1,7 @@
 """Where two checkpoints differ, as a grid of layers and modules: what the terminal and the SVG draw.
 
-A cell pools every tensor of its layer and module: a projection with its bias, all experts of a layer. It shows
-the largest relative change among them; where none changed, what else there is to say, the gravest first.
+A cell pools every tensor of its layer and module: a projection with its bias, all experts of a layer. It
+shows the largest relative change among them; where none changed, the gravest of what else there is to say.
 """
 
 from __future__ import annotations

@@ -12,14 +12,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from forkwatch.text import plain
 
@@ -27,6 +30,11 @@ from forkwatch.text import plain
 def stderr() -> Console:
     """A console on stderr as it is now (tests and pipes replace it)."""
     return Console(file=sys.stderr, soft_wrap=True, highlight=False, emoji=False)
+
+
+def stdout() -> Console:
+    """A console on stdout as it is now; without colour or bars unless it is a terminal."""
+    return Console(file=sys.stdout, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:
@@ -53,6 +61,21 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         shown.add_row(*(escape(plain(cell)) for cell in row))
     width = None if sys.stdout.isatty() else 160
     Console(file=sys.stdout, highlight=False, width=width, emoji=False).print(shown)
+
+
+class _Amount(ProgressColumn):
+    """`12/40`, and `1.25/16.1 G` for what is counted in elements or bytes."""
+
+    def render(self, task: Task) -> Text:
+        total = task.total or 0
+        for unit, scale in (("G", 1e9), ("M", 1e6)):
+            if max(total, task.completed) >= scale:
+                return Text(
+                    f"{task.completed / scale:.2f}/{total / scale:.2f} {unit}"
+                    if total
+                    else f"{task.completed / scale:.2f} {unit}"
+                )
+        return Text(f"{task.completed:.0f}/{total:.0f}" if total else f"{task.completed:.0f}")
 
 
 @dataclass(slots=True)
@@ -97,8 +120,9 @@ def progress() -> Iterator[Progresses]:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        _Amount(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console, transient=True) as bars:
         yield Progresses(bars)
