@@ -6,6 +6,7 @@ that has none) a ramp of them carries the same scale. Everything here may hold h
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,7 +33,9 @@ _DARK = 4
 """Shades up to this one carry light characters."""
 _LABEL = 22
 _MOST_BLOCKS = 3
-_BAR = 36
+_WRAPPER = Console(file=io.StringIO())
+"""Rich wraps text with a console's options; this one prints nothing."""
+_BAR = 60
 _LARGEST = 8
 
 
@@ -69,16 +72,30 @@ class _Brush:
 def draw(document: DiffDocument, console: Console) -> None:
     """Print the whole picture."""
     brush = _Brush.of(console)
+    width = max(console.width, 40)
     for line in (
         *_heading(document),
         *_edits(document),
-        *_heatmap(document, brush, max(console.width, 40)),
-        *_spectra(document),
+        *_heatmap(document, brush, width),
+        *_spectra(document, width),
         *_largest(document),
         *_gaps(document),
         *_cost(document),
     ):
-        console.print(line, overflow="fold", highlight=False)
+        for part in _hanging(line, width):
+            console.print(part, overflow="ignore", no_wrap=True, crop=False, highlight=False)
+
+
+def _hanging(line: Text, width: int) -> Iterator[Text]:
+    """The line in parts that fit; those that follow are indented below the text of the first."""
+    if line.cell_len <= width:
+        yield line
+        return
+    indent = len(line.plain) - len(line.plain.lstrip(" -"))
+    first, *rest = line.wrap(_WRAPPER, width - indent - 2)
+    yield first
+    for part in rest:
+        yield Text(" " * (indent + 2)).append_text(part)
 
 
 def _heading(document: DiffDocument) -> Iterator[Text]:
@@ -110,7 +127,7 @@ def _edits(document: DiffDocument) -> Iterator[Text]:
             yield _hung(2, plain(words, 600))
         for item in edit.evidence:
             note = f"  ({plain(item.note, 200)})" if item.note else ""
-            yield _hung(4, f"{item.name} {plain(value_words(item.value), 100)}{note}", "dim")
+            yield _hung(4, f"{plain(item.name, 60)} {plain(value_words(item.value), 100)}{note}", "dim")
 
 
 def _heatmap(document: DiffDocument, brush: _Brush, width: int) -> Iterator[Text]:
@@ -136,7 +153,7 @@ def _heatmap(document: DiffDocument, brush: _Brush, width: int) -> Iterator[Text
         yield line.append(f"  {spot.words()}", "dim")
     if seen.rest:
         yield _hung(label + 2, f"{seen.rest:,} further modules are not shown; `--json` has them", "dim")
-    yield from _legend(seen, label, brush)
+    yield from _legend(seen, label, brush, width)
 
 
 def _nothing_drawn(seen: Grid) -> Iterator[Text]:
@@ -182,54 +199,80 @@ def _ruler(block: tuple[Column, ...], cell: int) -> str:
     return line
 
 
-def _legend(seen: Grid, label: int, brush: _Brush) -> Iterator[Text]:
+def _legend(seen: Grid, label: int, brush: _Brush, width: int) -> Iterator[Text]:
     yield Text("")
+    entries = [
+        Text().append(*brush.level(level)).append(f" {words}", "dim")
+        for level, words in enumerate(bounds(), 1)
+    ]
+    entries += [Text(state.mark).append(f" {state.words}", "dim") for state in seen.states()]
     line = Text(" " * (label + 2))
-    for level, words in enumerate(bounds(), 1):
-        line.append(*brush.level(level)).append(f" {words}  ", "dim")
+    for entry in entries:
+        if line.cell_len + entry.cell_len > width:
+            line.rstrip()
+            yield line
+            line = Text(" " * (label + 2))
+        line.append_text(entry).append("  ")
+    line.rstrip()
     yield line
-    states = Text(" " * (label + 2))
-    for state in seen.states():
-        states.append(state.mark).append(f" {state.words}   ", "dim")
-    if seen.states():
-        yield states
 
 
-def _spectra(document: DiffDocument) -> Iterator[Text]:
+def _spectra(document: DiffDocument, width: int) -> Iterator[Text]:
     found = spectra(document, _LARGEST)
     if not found:
         return
     yield Text("")
-    yield Text("most changed matrices", "bold").append(
-        "  share of the change in its strongest directions; │ is where rounding begins", "not bold dim"
+    yield Text("most changed matrices", "bold")
+    yield _hung(
+        2, "share of the change in its strongest directions: █ the first, ▓ up to the rank, ▒ to the", "dim"
     )
-    names = [plain(spectrum.name.removeprefix("model.").removesuffix(".weight"), 44) for spectrum in found]
+    yield _hung(2, "last computed, ░ the rest; │ is where rounding begins", "dim")
+    names = [_tail(spectrum.name.removeprefix("model.").removesuffix(".weight"), 36) for spectrum in found]
     wide = max(map(len, names))
     for name, spectrum in zip(names, found, strict=True):
         rank = "full rank" if spectrum.rank is None else f"rank {spectrum.rank}"
-        line = Text(f"  {name:<{wide}} {significant(spectrum.relative_norm):>9}  {rank:<9}  ")
-        yield line.append(_bar(spectrum))
+        line = Text(f"  {name:<{wide}} {significant(spectrum.relative_norm):>8} {rank:<9}  ")
+        yield line.append(_directions(spectrum), "dim")
+        yield Text("    ").append_text(_bar(spectrum, min(width - 6, _BAR)))
 
 
-def _bar(spectrum: Spectrum) -> Text:
+def _tail(name: str, limit: int) -> str:
+    """The end of a name tells one tensor from another."""
+    shown = plain(name, 600)
+    return shown if len(shown) <= limit else f"…{shown[1 - limit :]}"
+
+
+def _ends(spectrum: Spectrum) -> tuple[int, float, float, float]:
+    """How many directions count, and the shares in the first, in those, and in all that were computed."""
+    last = len(spectrum.left) - 1
+    rank = min(spectrum.rank or last, last)
+    return rank, 1 - spectrum.left[1], 1 - spectrum.left[rank], 1 - spectrum.left[last]
+
+
+def _bar(spectrum: Spectrum, width: int) -> Text:
     """█ the strongest direction, ▓ the next up to the rank, ▒ others that were computed, ░ the rest."""
-    rank = min(spectrum.rank or len(spectrum.left) - 1, len(spectrum.left) - 1)
-    ends = [1 - spectrum.left[min(at, len(spectrum.left) - 1)] for at in (1, rank, len(spectrum.left) - 1)]
     bar, at = "", 0
-    for end, mark in zip((*ends, 1.0), "█▓▒░", strict=True):
-        to = max(at, round(_BAR * end))
+    for end, mark in zip((*_ends(spectrum)[1:], 1.0), "█▓▒░", strict=True):
+        to = max(at, round(width * end))
         bar, at = bar + mark * (to - at), to
     if spectrum.floor is not None:
-        place = min(_BAR - 1, round(_BAR * (1 - spectrum.floor)))
+        place = min(width - 1, round(width * (1 - spectrum.floor)))
         bar = f"{bar[:place]}│{bar[place + 1 :]}"
-    said = f" {_share(ends[0])} in 1"
+    return Text(bar)
+
+
+def _directions(spectrum: Spectrum) -> str:
+    rank, first, counted, _ = _ends(spectrum)
+    said = f"{_share(first)} in 1"
     if rank > 1:
-        said += f", {_share(ends[1])} in {rank}"
-    return Text(bar).append(said, "dim")
+        said += f", {_share(counted)} in {rank}"
+    return said if spectrum.floor is None else f"{said}; rounding {_share(spectrum.floor)}"
 
 
 def _share(value: float) -> str:
-    return f"{value:.1%}" if value < 0.999 else f"{value:.2%}" if value < 0.9999 else ">99.99%"
+    if value < 0.999:
+        return f"{value:.1%}" if value >= 0.001 else "<0.1%"
+    return f"{value:.2%}" if value < 0.9999 else ">99.99%"
 
 
 def _largest(document: DiffDocument) -> Iterator[Text]:

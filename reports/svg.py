@@ -32,7 +32,7 @@ LINE = 19
 TEXT = 124
 """Characters of a line of running text."""
 PANELS = 3
-PANEL_HEIGHT = 150
+PANEL_HEIGHT = 158
 PLOT_HEIGHT = 84
 LEAST = 1e-4
 """Bottom of the spectra's scale, unless rounding lies lower."""
@@ -156,9 +156,8 @@ def _heatmap(seen: Grid, shapes: list[Shape], y: float) -> float:
     pooled = shown[0].last - shown[0].first + 1 if shown else 1
     each = "" if pooled == 1 else f"; a column is {pooled} layers"
     shapes.append(Label(MARGIN, y, "head", "Change by layer and module"))
-    shapes.append(
-        Label(MARGIN + 200, y, "quiet", f"‖fork − original‖ / ‖original‖, the largest of a cell{each}")
-    )
+    y += 18
+    shapes.append(Label(MARGIN, y, "quiet", f"‖fork − original‖ / ‖original‖, the largest of a cell{each}"))
     y += 12
     left = MARGIN + LABEL
     room = WIDTH - MARGIN - left
@@ -199,7 +198,8 @@ def _css(state: State | None) -> str:
 
 
 def _typographic(mark: str) -> str:
-    return {"-": "−", "=": "", ":": "", "?": ""}.get(mark, mark)
+    """States that have a pattern need no character."""
+    return {"-": "−", "+": "+", "/": "/"}.get(mark, "")
 
 
 def _ticks(shown: tuple[Column, ...], left: float, y: float, cell: float) -> Iterator[Label]:
@@ -244,8 +244,9 @@ def _spectra(found: tuple[Spectrum, ...], shapes: list[Shape], y: float) -> floa
     y += 34
     shapes.append(Label(MARGIN, y, "head", "Most changed matrices"))
     words = "share of the change that its r strongest directions leave over; the dashed line is rounding"
-    shapes.append(Label(MARGIN + 200, y, "quiet", words))
-    y += 12
+    y += 18
+    shapes.append(Label(MARGIN, y, "quiet", words))
+    y += 8
     wide = (WIDTH - 2 * MARGIN) / PANELS
     for index, spectrum in enumerate(found):
         _panel(spectrum, shapes, MARGIN + (index % PANELS) * wide, y + (index // PANELS) * PANEL_HEIGHT, wide)
@@ -258,7 +259,7 @@ def _panel(spectrum: Spectrum, shapes: list[Shape], x: float, y: float, wide: fl
     name = _name(spectrum.name.removeprefix("model.").removesuffix(".weight"), 38)
     shapes.append(Label(x, y + 16, "strong", name))
     shapes.append(Label(x, y + 32, "quiet", f"changed by {significant(spectrum.relative_norm)}, {rank}"))
-    left, bottom, right = x + 42, y + 40 + PLOT_HEIGHT, x + wide - 24
+    left, bottom, right = x + 42, y + 46 + PLOT_HEIGHT, x + wide - 24
     least = min(LEAST, (spectrum.floor or 1) / 3)
 
     def level(share: float) -> float:
@@ -276,13 +277,17 @@ def _panel(spectrum: Spectrum, shapes: list[Shape], x: float, y: float, wide: fl
 def _bars(
     spectrum: Spectrum, left: float, bottom: float, right: float, level: Callable[[float], float]
 ) -> Iterator[Shape]:
-    bar = min(12.0, (right - left) / len(spectrum.left))
+    bar = min(16.0, (right - left) / len(spectrum.left))
     for r, share in enumerate(spectrum.left):
         tall = round(max(bottom - level(share), 0.75), 2)
         title = f"{significant(share)} of the change lies outside the {r} strongest directions"
         css = "rank" if r == spectrum.rank else "bar"
         yield Box(round(left + r * bar, 2), round(bottom - tall, 2), round(bar - 1, 2), tall, css, title)
-    for r, words in ((0, "r = 0"), (len(spectrum.left) - 1, str(len(spectrum.left) - 1))):
+    last = len(spectrum.left) - 1
+    named = {0: "r = 0", last: str(last)}
+    if spectrum.rank is not None and spectrum.rank * bar > 24 and (last - spectrum.rank) * bar > 18:
+        named[spectrum.rank] = str(spectrum.rank)
+    for r, words in named.items():
         yield Label(round(left + (r + 0.5) * bar, 2), bottom + 13, "tick", words)
 
 
