@@ -20,6 +20,7 @@ from reports.edit_words import detail_words
 from reports.grid import Column, Grid, Spot, bounds, columns, grid
 from reports.numbers import duration, significant, size
 from reports.render import shown as value_words
+from reports.scan import EvidenceView
 from reports.spectra import Spectrum, spectra
 from reports.words import CERTAINTIES, LINEAGE, edit_title
 
@@ -106,12 +107,16 @@ def _heading(document: DiffDocument) -> Iterator[Text]:
     )
     yield Text(f"lineage: {lineage.status}").append(f"  {LINEAGE[lineage.status]}", "dim")
     for item in lineage.evidence:
-        note = f"  ({plain(item.note, 200)})" if item.note else ""
-        yield _hung(2, f"{item.name} {value_words(item.value)}{note}")
+        yield _hung(2, _fact(item))
+
+
+def _fact(item: EvidenceView) -> str:
+    note = f"  ({plain(item.note, 200)})" if item.note else ""
+    return f"{plain(item.name, 60)} {plain(value_words(item.value), 100)}{note}"
 
 
 def _side(name: str, commit: str | None) -> str:
-    return plain(name, 200) if commit is None else f"{plain(name, 200)} ({commit[:12]})"
+    return plain(name, 200) if commit is None else f"{plain(name, 200)} ({plain(commit[:12])})"
 
 
 def _hung(indent: int, text: str, style: str = "") -> Text:
@@ -121,13 +126,12 @@ def _hung(indent: int, text: str, style: str = "") -> Text:
 def _edits(document: DiffDocument) -> Iterator[Text]:
     for edit in document.edits:
         yield Text("")
-        title, meaning = f"edit: {edit.kind} ({edit.certainty})", edit_title(edit.kind)
+        title, meaning = f"edit: {plain(edit.kind, 60)} ({edit.certainty})", plain(edit_title(edit.kind), 60)
         yield Text(title, "bold").append(f"  {meaning}. {CERTAINTIES[edit.certainty][1]}", "not bold dim")
         if words := detail_words(edit):
             yield _hung(2, plain(words, 600))
         for item in edit.evidence:
-            note = f"  ({plain(item.note, 200)})" if item.note else ""
-            yield _hung(4, f"{plain(item.name, 60)} {plain(value_words(item.value), 100)}{note}", "dim")
+            yield _hung(4, _fact(item), "dim")
 
 
 def _heatmap(document: DiffDocument, brush: _Brush, width: int) -> Iterator[Text]:

@@ -56,7 +56,11 @@ def diff(
 
     if svg is not None:
         _check_target(svg)
-    pair = _compare(parse_side(base), parse_side(fork), depth)
+    try:
+        pair = _compare(parse_side(base), parse_side(fork), depth)
+    except KeyboardInterrupt as error:
+        say("forkwatch: interrupted; the same command goes on with the files that were fetched")
+        raise typer.Exit(130) from error
     document = pair_document(pair)
     if svg is not None:
         from reports.svg import write_svg
