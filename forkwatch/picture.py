@@ -92,11 +92,11 @@ def _hanging(line: Text, width: int) -> Iterator[Text]:
     if line.cell_len <= width:
         yield line
         return
-    indent = len(line.plain) - len(line.plain.lstrip(" -"))
-    first, *rest = line.wrap(_WRAPPER, width - indent - 2)
-    yield first
-    for part in rest:
-        yield Text(" " * (indent + 2)).append_text(part)
+    indent = len(line.plain) - len(line.plain.lstrip(" ")) + 2
+    first, *rest = line.wrap(_WRAPPER, width - indent)
+    for lead, part in ((0, first), *((indent, part) for part in rest)):
+        part.rstrip()
+        yield Text(" " * lead).append_text(part)
 
 
 def _heading(document: DiffDocument) -> Iterator[Text]:
@@ -287,10 +287,12 @@ def _largest(document: DiffDocument) -> Iterator[Text]:
     if sampled:
         yield Text("")
         yield Text("most changed tensors", "bold").append("  on their sampled rows", "not bold dim")
-    for tensor in sorted(sampled, key=lambda tensor: (-tensor.relative_norm, tensor.name))[:_LARGEST]:
+    largest = sorted(sampled, key=lambda tensor: (-tensor.relative_norm, tensor.name))[:_LARGEST]
+    names = [_tail(tensor.name.removeprefix("model.").removesuffix(".weight"), 40) for tensor in largest]
+    wide = max(map(len, names), default=0)
+    for name, tensor in zip(names, largest, strict=True):
         rank = "" if tensor.rank is None else f", rank {tensor.rank} in them"
-        said = f"{significant(tensor.relative_norm):>9}  {tensor.rows} rows{rank}"
-        yield _hung(2, f"{plain(tensor.name, 60):<50} {said}")
+        yield _hung(2, f"{name:<{wide}} {significant(tensor.relative_norm):>9}  {tensor.rows} rows{rank}")
     for region in document.regions[:_LARGEST]:
         span = f"rows {region.first_row} to {region.first_row + region.rows - 1}"
         yield _hung(

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from forkwatch.pipeline.pair import PairDepth, PairDiff
     from forkwatch.pipeline.sides import Checkpoint, Side
 
-_SIDE = "Folder, .safetensors or .gguf file, ORG/NAME[@REVISION], or ORG/NAME[@REVISION]:path/in/repo."
+_SIDE = r"Folder, .safetensors or .gguf file, ORG/NAME\[@REVISION], or ORG/NAME\[@REVISION]:path/in/repo."
+"""Brackets would be markup."""
 
 
 class DiffDepth(StrEnum):
