@@ -22,7 +22,7 @@ from reports.numbers import duration, significant, size
 from reports.render import shown as value_words
 from reports.scan import EvidenceView
 from reports.spectra import Spectrum, spectra
-from reports.words import CERTAINTIES, LINEAGE, edit_title
+from reports.words import CERTAINTIES, PAIR_LINEAGE, edit_title
 
 RAMP = "·▁▂▃▄▅▆▇█"
 DIGITS = "123456789"
@@ -105,7 +105,7 @@ def _heading(document: DiffDocument) -> Iterator[Text]:
         f"{_side(document.fork, document.fork_commit)} against {_side(document.base, document.base_commit)}",
         "bold",
     )
-    yield Text(f"lineage: {lineage.status}").append(f"  {LINEAGE[lineage.status]}", "dim")
+    yield Text(f"lineage: {lineage.status}").append(f"  {PAIR_LINEAGE[lineage.status]}", "dim")
     for item in lineage.evidence:
         yield _hung(2, _fact(item))
 

@@ -20,7 +20,7 @@ from reports.numbers import significant
 from reports.render import environment
 from reports.spectra import Spectrum, spectra
 from reports.text import clean
-from reports.words import LINEAGE, edit_title
+from reports.words import PAIR_LINEAGE, edit_title
 
 WIDTH = 960
 MARGIN = 24
@@ -138,7 +138,7 @@ def _heading(document: DiffDocument, shapes: list[Shape]) -> float:
     )
     shapes.append(Label(MARGIN, y + 40, "quiet", "; ".join([f"depth {document.depth}, {depth}", *commits])))
     y += 64
-    shapes.append(Label(MARGIN, y, "strong", f"{LINEAGE[document.lineage.status]}."))
+    shapes.append(Label(MARGIN, y, "strong", f"{PAIR_LINEAGE[document.lineage.status]}."))
     for edit in document.edits:
         y += LINE + 3
         shapes.append(Label(MARGIN, y, "strong", f"{edit_title(edit.kind)}: {edit.certainty}"))

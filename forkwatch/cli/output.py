@@ -32,9 +32,17 @@ def stderr() -> Console:
     return Console(file=sys.stderr, soft_wrap=True, highlight=False, emoji=False)
 
 
-def stdout() -> Console:
-    """A console on stdout as it is now; without colour or bars unless it is a terminal."""
-    return Console(file=sys.stdout, highlight=False, emoji=False)
+class _Stdout(Console):
+    """Rich would exit with 1 when the reader goes away, which is our code for a finding."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled: `handled` places it."""
+        raise BrokenPipeError
+
+
+def stdout(width: int | None = None) -> Console:
+    """A console on stdout as it is now; without colour unless it is a terminal."""
+    return _Stdout(file=sys.stdout, highlight=False, emoji=False, width=width)
 
 
 def say(text: str) -> None:
@@ -60,7 +68,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         shown.add_row(*(escape(plain(cell)) for cell in row))
     width = None if sys.stdout.isatty() else 160
-    Console(file=sys.stdout, highlight=False, width=width, emoji=False).print(shown)
+    stdout(width).print(shown)
 
 
 class _Amount(ProgressColumn):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from crawler.interface import Cost
 from detector.errors import DetectorError
 from detector.interface import Diff, Sketch, WeightReader
+from forkwatch.errors import SettingsError
 from forkwatch.pipeline.sides import Checkpoint
 from forkwatch.pipeline.stages import SKETCH_BUDGET, SKETCH_FLOOR
 
@@ -128,8 +129,19 @@ def pair_key(base: Checkpoint, fork: Checkpoint) -> str:
 def compare_checkpoints(
     base: Checkpoint, fork: Checkpoint, depth: PairDepth, progress: PairProgress
 ) -> PairDiff:
-    """Open both and compare them at a depth. Raises as the functions above."""
+    """Open both and compare them at a depth.
+
+    Raises:
+        SettingsError: the base is an adapter alone.
+        DetectorError, CrawlerError: as the functions above.
+    """
     began = time.monotonic()
     first, second = open_checkpoint(base), open_checkpoint(fork)
+    if first.reader.format == "peft":
+        # Compared with it, any fork would look as if it did not descend from it.
+        raise SettingsError(
+            f"{base.name} is an adapter without its base model, so nothing can be compared with it",
+            tip="Give the base model as the first side; an adapter can be the second.",
+        )
     found = sketch_pair(first, second) if depth is PairDepth.SKETCH else diff_pair(first, second, progress)
     return PairDiff(first, second, found, time.monotonic() - began)

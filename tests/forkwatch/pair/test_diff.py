@@ -119,6 +119,15 @@ def test_adapter_beside_the_base_is_said(models: Path, tmp_path: Path) -> None:
     assert any("adapter beside" in gap for gap in document["not_measured"])
 
 
+@pytest.mark.parametrize("fork", ["lora", "base"])
+def test_adapter_cannot_be_the_base(models: Path, tmp_path: Path, fork: str) -> None:
+    """An adapter without its model is refused as the first side: every fork would seem unrelated to it."""
+    done = _diff(tmp_path, models / "lora", models / fork)
+
+    assert done.exit_code == 2
+    assert len(_complaints(done)) == 1
+
+
 def test_repositories_are_sketched(hub: LoopbackHub, tmp_path: Path) -> None:
     """Nothing is downloaded unless asked for; the cost is what the Hub saw."""
     done = _diff(tmp_path, BASE, f"{FORK}@main", "--json", endpoint=hub.endpoint)
@@ -269,3 +278,22 @@ def test_interrupt(hub: LoopbackHub, models: Path, tmp_path: Path) -> None:
     assert child.returncode == 130
     assert [line for line in stderr.splitlines() if "interrupted" in line and "same command" in line]
     assert "Traceback" not in stderr
+
+
+def test_reader_who_goes_away(models: Path, tmp_path: Path) -> None:
+    """`| head` is neither a finding nor a bug of ours: 141, and silence."""
+    for command in (["diff", str(models / "base"), str(models / "base")], ["status", "--json"]):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "forkwatch", *command],
+            env={**os.environ, "FORKWATCH_STATE_DIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stdout is not None
+        child.stdout.close()
+        assert child.stderr is not None
+        stderr = child.stderr.read()
+        child.stderr.close()
+
+        assert (child.wait(timeout=60), stderr) == (141, "")
