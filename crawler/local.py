@@ -61,6 +61,15 @@ class LocalFile:
             offset, length = offset + len(piece), length - len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`: memory that is used again needs no new pages. Raises as `read`."""
+        check_range(self._path.name, self._size, offset, len(buffer))
+        while len(buffer) > 0:
+            count = os.preadv(self._descriptor, [buffer[:_AT_ONCE]], offset)
+            if count == 0:
+                raise CorruptDownloadError(f"{self._path.name}: shrank while it was read")
+            offset, buffer = offset + count, buffer[count:]
+
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Each `(offset, length)`, in order. Raises as `read`."""
         return [self.read(offset, length) for offset, length in ranges]

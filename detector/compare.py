@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from detector.errors import UnreadableTensorError
-from detector.grid import LEGACY, half_ulp, is_float, quantise
+from detector.formats.extent import count_read, extent_of
+from detector.grid import LEGACY, is_float, values_as_stored
 from detector.interface import TensorDiff, TensorStatus, WeightReader
+from detector.journal import Journal
 from detector.pairing import Pair, blocks
+from detector.stream import Outcome, Streams
+from detector.tiles import Sums
 
 if TYPE_CHECKING:
     import torch
@@ -40,9 +43,15 @@ class Comparison:
     """Share of rows with a moved value."""
     moved_columns: float
     non_finite: int
-    """Values of the fork that are not numbers."""
+    """Values of the fork that are not numbers, where its bytes are not the original's."""
+    cosine: float | None = None
+    max_change: float = 0.0
+    floor_ratio: float | None = None
+    exponents: tuple[int, ...] = ()
 
-    def as_diff(self, rank: int | None = None, energy: tuple[float, ...] = ()) -> TensorDiff:
+    def as_diff(
+        self, rank: int | None = None, energy: tuple[float, ...] = (), energy_error: float = 0.0
+    ) -> TensorDiff:
         """The public form."""
         return TensorDiff(
             name=self.pair.name,
@@ -53,46 +62,31 @@ class Comparison:
             fraction_changed=self.fraction_changed,
             rank=rank,
             energy=energy,
+            energy_error=energy_error,
+            cosine=self.cosine,
+            max_change=self.max_change,
+            floor_ratio=self.floor_ratio,
+            exponents=self.exponents,
         )
 
+    def as_record(self) -> dict[str, object]:
+        """All but the pair, for a journal."""
+        return {name: getattr(self, name) for name in _RECORDED}
 
-class _Tally:
-    """Sums over the blocks of one tensor."""
 
-    def __init__(self) -> None:
-        self.elements = 0
-        self.unequal = 0
-        self.changed = 0
-        self.delta_square = 0.0
-        self.square = 0.0
-        self.steps = 0.0
-        self.rows = 0
-        self.moved_rows = 0
-        self.non_finite = 0
-        self.columns: torch.Tensor | None = None
+_RECORDED = tuple(field.name for field in fields(Comparison) if field.name != "pair")
 
-    def add(self, original: torch.Tensor, fork: torch.Tensor, expected: torch.Tensor) -> None:
-        """Add a block: original, fork, and the original in the fork's type; all float32."""
-        import torch
 
-        finite = torch.isfinite(fork)
-        self.non_finite += int((~finite).sum().item())
-        fork = torch.where(finite, fork, torch.zeros_like(fork))
-        delta = fork - torch.nan_to_num(original)
-        moved = fork != expected
-        self.elements += fork.numel()
-        self.unequal += int((fork != original).sum().item())
-        self.changed += int(moved.sum().item())
-        self.delta_square += delta.square().sum(dtype=torch.float64).item()
-        self.square += torch.nan_to_num(original).square().sum(dtype=torch.float64).item()
-        self.rows += len(fork) if fork.dim() else 1
-        if moved.any():
-            steps = (fork - expected).abs() / (2 * half_ulp(expected, "BF16"))
-            self.steps = max(self.steps, steps[moved].max().item())
-        if moved.dim() == 2:
-            self.moved_rows += int(moved.any(1).sum().item())
-            columns = moved.any(0)
-            self.columns = columns if self.columns is None else self.columns | columns
+def recalled(pair: Pair, journal: Journal) -> Comparison | None:
+    """The comparison of a pair as a journal has it; None if it has none, or one of another form."""
+    record = journal.recall(pair.key)
+    if record is None or set(record) != set(_RECORDED):
+        return None
+    try:
+        values = {**record, "status": TensorStatus(record["status"]), "exponents": tuple(record["exponents"])}
+        return Comparison(pair=pair, **values)
+    except (TypeError, ValueError):
+        return None
 
 
 def compare_pair(
@@ -100,7 +94,7 @@ def compare_pair(
     original: WeightReader,
     fork: WeightReader,
     via: tuple[str, ...] = VIA,
-    advance: Callable[[int], None] = lambda _: None,
+    streams: Streams | None = None,
 ) -> Comparison:
     """Compare two tensors of the same shape.
 
@@ -109,49 +103,73 @@ def compare_pair(
         original: reader of the original.
         fork: reader of the fork.
         via: intermediate types to try.
-        advance: told the fork's elements as they are done.
+        streams: threads and memory of the whole diff; those of this call alone by default.
     """
-    same_type = pair.original.dtype == pair.fork.dtype
+    if streams is None:
+        with Streams() as own:
+            return compare_pair(pair, original, fork, via, own)
     try:
-        candidates = _plausible(pair, original, fork, via) if is_float(pair.fork.dtype) else ()
-        tally = _Tally()
-        identical = same_type
-        for left, right in blocks(pair, original, fork):
-            identical = identical and _same_bits(left, right)
-            first, second = left.float(), right.float()
-            tally.add(first, second, first if same_type else values_as_stored(first, pair.fork.dtype))
-            candidates = tuple(c for c in candidates if _passed_through(first, right, c))
-            advance(right.numel())
+        outcome = _by_bytes(pair, original, fork, streams) or _by_blocks(pair, original, fork, streams)
+        scheme = _scheme(pair, outcome)
+        if not scheme and via and pair.is_matrix and is_float(pair.fork.dtype):
+            scheme = _passed_via(pair, original, fork, via)
     except UnreadableTensorError:
         return _unreadable(pair)
-    return _conclude(pair, tally, candidates, identical=identical)
+    return _conclude(pair, outcome, scheme)
 
 
-def _conclude(pair: Pair, tally: _Tally, candidates: tuple[str, ...], *, identical: bool) -> Comparison:
-    agreement = 1 - tally.changed / max(tally.elements, 1)
-    scheme = ""
-    if identical or tally.unequal == 0:
-        status = TensorStatus.IDENTICAL if pair.original.dtype == pair.fork.dtype else TensorStatus.CAST
-        scheme = pair.fork.dtype
-    elif agreement >= (1.0 if is_float(pair.fork.dtype) else EXACT):
-        status, scheme = TensorStatus.CAST, pair.fork.dtype
-    elif candidates:
-        status, scheme = TensorStatus.CAST, candidates[0]
-    else:
-        status = TensorStatus.CHANGED
+def _by_bytes(pair: Pair, original: WeightReader, fork: WeightReader, streams: Streams) -> Outcome | None:
+    """Compare stored bytes, and values as they lie there; None where values have to be decoded first."""
+    left, right = extent_of(original, pair.original.name), extent_of(fork, pair.fork.name)
+    if left is None or right is None:
+        return None
+    outcome = None
+    try:
+        if left.plain and right.plain:
+            outcome = streams.measure(left, right, (pair.original.dtype, pair.fork.dtype), pair.fork.shape)
+        elif left.layout == right.layout and streams.equal(left, right):
+            outcome = Outcome(Sums(), identical=True, moved_columns=0.0)
+    finally:
+        for reader, nbytes in zip((original, fork), streams.taken(), strict=True):
+            count_read(reader, nbytes)
+    return outcome
+
+
+def _by_blocks(pair: Pair, original: WeightReader, fork: WeightReader, streams: Streams) -> Outcome:
+    """Compare decoded values, some rows at a time."""
+    return streams.measure_blocks(blocks(pair, original, fork), (pair.original.dtype, pair.fork.dtype))
+
+
+def _scheme(pair: Pair, outcome: Outcome) -> str:
+    """The fork's type if a round trip of the original through it gives the fork's values; else empty."""
+    sums = outcome.sums
+    agreement = 1 - sums.moved / max(sums.elements, 1)
+    exact = agreement >= (1.0 if is_float(pair.fork.dtype) else EXACT)
+    return pair.fork.dtype if outcome.identical or sums.unequal == 0 or exact else ""
+
+
+def _conclude(pair: Pair, outcome: Outcome, scheme: str) -> Comparison:
+    sums = outcome.sums
+    status = TensorStatus.CAST if scheme else TensorStatus.CHANGED
+    if (outcome.identical or sums.unequal == 0) and pair.original.dtype == pair.fork.dtype:
+        status = TensorStatus.IDENTICAL
     changed = status is TensorStatus.CHANGED
-    columns = tally.columns
+    share = sums.moved / max(sums.elements, 1)
     return Comparison(
         pair=pair,
         status=status,
-        relative_norm=math.sqrt(tally.delta_square / max(tally.square, 1e-300)) if changed else 0.0,
-        fraction_changed=tally.changed / max(tally.elements, 1) if changed else 0.0,
+        relative_norm=math.sqrt(sums.delta_square / max(sums.square, 1e-300)) if changed else 0.0,
+        fraction_changed=share if changed else 0.0,
         scheme=scheme,
-        agreement=agreement,
-        within_a_step=tally.steps <= 1.0,
-        moved_rows=tally.moved_rows / max(tally.rows, 1),
-        moved_columns=0.0 if columns is None else columns.float().mean().item(),
-        non_finite=tally.non_finite,
+        agreement=1 - share,
+        within_a_step=sums.within_a_step,
+        moved_rows=sums.moved_rows / max(sums.rows, 1),
+        moved_columns=outcome.moved_columns,
+        non_finite=sums.non_finite,
+        cosine=sums.cosine() if changed else None,
+        max_change=sums.largest if changed else 0.0,
+        floor_ratio=sums.delta_square / sums.floor if changed and sums.floor else None,
+        exponents=sums.exponents() if changed else (),
     )
 
 
@@ -170,48 +188,23 @@ def _unreadable(pair: Pair) -> Comparison:
     )
 
 
-def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
-    import torch
-
-    if left.dtype != right.dtype or left.shape != right.shape:
-        return False
-    width = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}[left.element_size()]
-    return torch.equal(left.contiguous().view(width), right.contiguous().view(width))
-
-
-def values_as_stored(values: torch.Tensor, dtype: str) -> torch.Tensor:
-    """float32 values after rounding to a container's type; unchanged if we cannot write that type."""
-    if is_float(dtype):
-        return _cast(values, dtype)
-    if dtype in LEGACY and values.shape[-1] % LEGACY[dtype] == 0:
-        return quantise(values, dtype)
-    return values
-
-
-def _plausible(
-    pair: Pair, original: WeightReader, fork: WeightReader, via: tuple[str, ...]
-) -> tuple[str, ...]:
-    """Intermediate types that explain the first few rows, and are not the fork's own type."""
-    if not pair.is_matrix:
-        return ()
+def _passed_via(pair: Pair, original: WeightReader, fork: WeightReader, via: tuple[str, ...]) -> str:
+    """First type of `via` that the original's values passed through to become the fork's; else empty."""
     left = original.band(pair.original.name, 0, PREFILTER_ROWS).float()
     right = fork.band(pair.fork.name, 0, PREFILTER_ROWS)
-    return tuple(name for name in via if name != pair.fork.dtype and _passed_through(left, right, name))
+    plausible = tuple(name for name in via if name != pair.fork.dtype and _passed_through(left, right, name))
+    for left, right in blocks(pair, original, fork) if plausible else ():
+        values = left.float()
+        plausible = tuple(name for name in plausible if _passed_through(values, right, name))
+        if not plausible:
+            break
+    return plausible[0] if plausible else ""
 
 
 def _passed_through(values: torch.Tensor, fork: torch.Tensor, via: str) -> bool:
     import torch
 
-    if via in LEGACY:
-        if values.dim() != 2 or values.shape[-1] % LEGACY[via]:
-            return False
-        narrowed = quantise(values, via)
-    else:
-        narrowed = _cast(values, via)
+    if via in LEGACY and (values.dim() != 2 or values.shape[-1] % LEGACY[via]):
+        return False
+    narrowed = values_as_stored(values, via)
     return torch.equal(narrowed.to(fork.dtype).float(), fork.float())
-
-
-def _cast(values: torch.Tensor, dtype: str) -> torch.Tensor:
-    from detector.formats.dtypes import torch_dtype
-
-    return values.to(torch_dtype(dtype)).float()

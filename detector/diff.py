@@ -2,7 +2,8 @@
 
 (1) Sample a few neurons of each layer: lineage, and which layer corresponds to which. (2) Pair the tensors
 and compare every pair, block by block. (3) Let the finders explain what changed, the most specific first:
-each takes what it can reproduce, and what is left goes to the next. Tensors are read one at a time.
+each takes what it can reproduce, and what is left goes to the next. Tensors are read one at a time, in tiles:
+memory does not grow with the model or with its largest tensor.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from detector.compare import VIA, Comparison, compare_pair
+from detector.compare import VIA, Comparison, compare_pair, recalled
 from detector.content import match_by_content
 from detector.edits.adapter import adapter_lineage, find_adapter
 from detector.edits.container import find_container
@@ -36,12 +37,19 @@ from detector.interface import (
     TensorStatus,
     WeightReader,
 )
+from detector.journal import Journal
 from detector.lineage import align_layers, judge_lineage, sample_bands
 from detector.pairing import Pairing, pair_tensors
-from detector.spectrum import leading_vectors
+from detector.spectrum import decompose
+from detector.stream import Streams
 
 ENERGIES = 16
 """Leading singular values that a `TensorDiff` keeps."""
+ENERGY_ELEMENTS = 1 << 18
+"""Elements of a matrix that they are taken of: every changed matrix is decomposed."""
+
+REFUTATIONS = 3
+"""Changed matrices that passed through no intermediate type, after which no more are tried."""
 
 DiffProgress = Callable[[str, int, int], None]
 """Called with the tensor just compared, elements done, elements in all."""
@@ -57,6 +65,7 @@ def diff_weights(
     *,
     progress: DiffProgress = ignore,
     adapter: PeftReader | None = None,
+    journal: Journal | None = None,
 ) -> Diff:
     """Compare two checkpoints and name what was done.
 
@@ -65,6 +74,7 @@ def diff_weights(
         fork: the checkpoint to explain; a `PeftReader` for an adapter shipped alone.
         progress: told about tensors as they are compared.
         adapter: an adapter that lies beside the fork's full weights and is applied on top of them.
+        journal: asked before a tensor is compared and told afterwards, so that a killed diff can go on.
 
     Raises:
         NothingComparedError: the two have no tensor in common.
@@ -86,7 +96,8 @@ def diff_weights(
     pairing = match_by_content(pairing, original, fork)
     if not pairing.pairs and not pairing.reshaped:
         raise NothingComparedError("the two checkpoints share no tensor name")
-    context = Context(original, fork, pairing, _compare(pairing, original, fork, progress))
+    comparisons = _compare(pairing, original, fork, progress, journal)
+    context = Context(original, fork, pairing, comparisons)
     if lineage.status is LineageStatus.UNRELATED and not _shares_bytes(context):
         edits = (unrelated(lineage),)
         return Diff(_tensor_diffs(context, {}, spectra=False), edits, lineage, _spent(context, start))
@@ -133,18 +144,28 @@ def _ranks(directional: DirectionalFinding, low_rank: LowRankFinding) -> dict[st
 
 
 def _compare(
-    pairing: Pairing, original: WeightReader, fork: WeightReader, progress: DiffProgress
+    pairing: Pairing,
+    original: WeightReader,
+    fork: WeightReader,
+    progress: DiffProgress,
+    journal: Journal | None,
 ) -> tuple[Comparison, ...]:
     """Compare every pair; intermediate types that failed on several matrices are not tried again."""
     total = sum(math.prod(pair.fork.shape) for pair in pairing.pairs)
     done, comparisons, refuted = 0, [], 0
-    for pair in pairing.pairs:
-        comparison = compare_pair(pair, original, fork, VIA if refuted < 3 else ())
-        comparisons.append(comparison)
-        if pair.is_matrix and comparison.status is TensorStatus.CHANGED:
-            refuted += 1
-        done += math.prod(pair.fork.shape)
-        progress(pair.name, done, total)
+    with Streams() as streams:
+        for pair in pairing.pairs:
+            via = VIA if refuted < REFUTATIONS else ()
+            comparison = None if journal is None else recalled(pair, journal)
+            if comparison is None:
+                comparison = compare_pair(pair, original, fork, via, streams)
+                if journal is not None:
+                    journal.record(pair.key, comparison.as_record())
+            comparisons.append(comparison)
+            if pair.is_matrix and comparison.status is TensorStatus.CHANGED:
+                refuted += 1
+            done += math.prod(pair.fork.shape)
+            progress(pair.name, done, total)
     return tuple(comparisons)
 
 
@@ -167,7 +188,8 @@ def _with_equal_tensors(lineage: Lineage, context: Context) -> Lineage:
 
 def _tensor_diffs(context: Context, ranks: dict[str, int], *, spectra: bool) -> tuple[TensorDiff, ...]:
     diffs = [
-        c.as_diff(ranks.get(c.pair.name), _energy(context, c) if spectra else ()) for c in context.comparisons
+        c.as_diff(ranks.get(c.pair.name), *(_energy(context, c) if spectra else ((), 0.0)))
+        for c in context.comparisons
     ]
     diffs += [_structural(pair.fork, TensorStatus.RESHAPED) for pair in context.pairing.reshaped]
     diffs += [_structural(info, TensorStatus.ADDED) for info in context.pairing.added]
@@ -175,15 +197,17 @@ def _tensor_diffs(context: Context, ranks: dict[str, int], *, spectra: bool) -> 
     return tuple(sorted(diffs, key=lambda diff: (diff.name, diff.status)))
 
 
-def _energy(context: Context, comparison: Comparison) -> tuple[float, ...]:
+def _energy(context: Context, comparison: Comparison) -> tuple[tuple[float, ...], float]:
+    """Shares of the leading singular values, and what may be missing of each."""
     if comparison.status is not TensorStatus.CHANGED or not comparison.pair.is_matrix:
-        return ()
-    delta = context.sample(comparison.pair).delta
+        return (), 0.0
+    delta = context.sample(comparison.pair, ENERGY_ELEMENTS).delta
     total = delta.square().sum().item()
     if total <= 0:
-        return ()
-    values = leading_vectors(delta, ENERGIES)[1].square() / total
-    return tuple(round(value, 6) for value in values.tolist())
+        return (), 0.0
+    leading = decompose(delta, ENERGIES)
+    shares = tuple(round(value, 6) for value in (leading.values.square() / total).tolist())
+    return shares, round(leading.error**2 / total, 6)
 
 
 def _structural(info: TensorInfo, status: TensorStatus) -> TensorDiff:

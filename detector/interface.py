@@ -287,7 +287,10 @@ class TensorDiff:
     rank: int | None
     """Numerical rank of the delta above the rounding floor; None when full or not a matrix."""
     energy: tuple[float, ...] = ()
-    """Leading squared singular values of the delta over its squared norm, largest first, at most 32."""
+    """Leading squared singular values of the delta over its squared norm, largest first, at most 32; of an
+    evenly spread part of a large matrix."""
+    energy_error: float = 0.0
+    """What randomised sampling may have missed: each true share is larger by this at most."""
     cosine: float | None = None
     """Of original and fork as vectors; None unless changed."""
     max_change: float = 0.0

@@ -48,6 +48,11 @@ class Pair:
     `content` (sampled rows)."""
 
     @property
+    def key(self) -> str:
+        """Both names: what a comparison of these two is remembered under."""
+        return f"{self.original.name} : {self.name} : {self.fork.name}"
+
+    @property
     def layer(self) -> int | None:
         """Layer in the fork."""
         return layer_of(self.name)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detector.grid import effective_dtype, half_step, half_ulp, is_float
-from detector.interface import WeightReader
+from detector.interface import TensorInfo, WeightReader
 from detector.pairing import Pair
 
 if TYPE_CHECKING:
     import torch
 
+READ_ELEMENTS = 1 << 18
+"""Elements decoded at a time."""
 ELEMENTS = 1 << 20
 """Elements a matrix is cut down to: the rank and the output direction of a change survive in a part of it."""
 
@@ -38,36 +40,70 @@ def load_sample(pair: Pair, original: WeightReader, fork: WeightReader, elements
     rows, columns = pair.fork.shape
     embedding = pair.module == "embed_tokens"
     by_columns = pair.writes_residual and not embedding
-    first, count = 0, rows
-    if not by_columns:
+    first, last, step = 0, rows, 1
+    if by_columns:
+        step = -(-rows * columns // elements)
+    else:
         count = min(rows, max(1, elements // columns))
         first = (rows - count) // 2
-    left = original.band(pair.original.name, first, count)
-    right = fork.band(pair.fork.name, first, count)
-    weights, values = _finite(left), _finite(right)
-    half_fork = _half(right, values, pair.fork.dtype)
-    half_original = _half(left, weights, pair.original.dtype)
-    step = -(-rows * columns // elements) if by_columns else 1
+        last = first + count
+    ours = _cut(original, pair.original, first, last, step)
+    theirs = _cut(fork, pair.fork, first, last, step)
+    half_fork = _half(theirs, pair.fork.dtype)
+    half_original = _half(ours, pair.original.dtype)
+    if half_original is None:
+        half_original = half_ulp(ours.values, "BF16")
 
-    def cut(part: torch.Tensor) -> torch.Tensor:
-        part = part[:, ::step]
-        return part.T.contiguous() if embedding else part.contiguous()
+    def turned(part: torch.Tensor) -> torch.Tensor:
+        return part.T.contiguous() if embedding else part
 
     return Sample(
-        weights=cut(weights),
-        delta=cut(values - weights),
-        half_fork=None if half_fork is None else cut(half_fork),
-        half_original=cut(half_ulp(weights, "BF16") if half_original is None else half_original),
+        weights=turned(ours.values),
+        delta=turned(theirs.values - ours.values),
+        half_fork=None if half_fork is None else turned(half_fork),
+        half_original=turned(half_original),
     )
 
 
-def _half(stored: torch.Tensor, values: torch.Tensor, dtype: str) -> torch.Tensor | None:
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """Every so many columns of some rows, float32."""
+
+    values: torch.Tensor
+    half: torch.Tensor | None
+    """Half a step of values whose step follows from their whole row; None for plain and unknown types."""
+
+
+def _cut(reader: WeightReader, info: TensorInfo, first: int, last: int, step: int) -> _Cut:
+    """Read rows `first` to `last`, some at a time, and keep every `step`-th column.
+
+    A down projection of a large model has a gigabyte of values, of which a few megabytes are kept.
+    """
+    import torch
+
+    at_once = (
+        max(1, READ_ELEMENTS // info.shape[1]) if reader.band_bytes(info.name, 1) < info.nbytes else last
+    )
+    values, halves = [], []
+    for row in range(first, last, at_once):
+        stored = reader.band(info.name, row, min(at_once, last - row))
+        if is_float(info.dtype):
+            values.append(_finite(stored[:, ::step]))
+            continue
+        whole = _finite(stored)
+        values.append(whole[:, ::step])
+        half = half_step(whole, info.dtype)
+        if half is not None:
+            halves.append(half[:, ::step])
+    return _Cut(torch.cat(values), torch.cat(halves) if halves else None)
+
+
+def _half(cut: _Cut, dtype: str) -> torch.Tensor | None:
     """Half a step of each value; a wide container of narrow numbers has the step of the numbers."""
-    effective = effective_dtype(stored, dtype) if is_float(dtype) else dtype
-    half = half_step(values, effective)
-    if half is None or effective == dtype:
-        return half
-    return half.maximum(half_ulp(values, dtype))  # subnormals of the container
+    if not is_float(dtype):
+        return cut.half
+    half, effective = half_ulp(cut.values, dtype), effective_dtype(cut.values, dtype)
+    return half if effective == dtype else half_ulp(cut.values, effective).maximum(half)  # its subnormals
 
 
 def _finite(values: torch.Tensor) -> torch.Tensor:

@@ -12,13 +12,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detector.compare import values_as_stored
 from detector.edits.adapter import adapter_lineage, find_adapter_claim
 from detector.edits.context import layer_range, module_names
 from detector.errors import NothingComparedError, UnreadableTensorError
 from detector.formats.names import layer_of
 from detector.formats.peft import PeftReader
-from detector.grid import is_float
+from detector.grid import is_float, values_as_stored
 from detector.interface import (
     Certainty,
     Edit,

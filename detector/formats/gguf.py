@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from crawler.interface import ByteSource
 from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats.dtypes import from_bytes
+from detector.formats.extent import Extent
 from detector.formats.gguf_header import BLOCKS, GgufHeader, GgufTensor, read_gguf_header
 from detector.formats.names import canonical_gguf_name, is_buffer, module_of
 from detector.formats.views import Views
@@ -102,6 +103,19 @@ class GgufReader:
         info = self._infos[name]
         height = info.shape[0] if info.shape else 1
         return info.nbytes * min(rows, height) // max(height, 1)
+
+    def extent(self, name: str) -> Extent | None:
+        """Place of a tensor whose rows are in transformers' order."""
+        place = self._places.get(name)
+        if place is None or self._rotary_head(name, place):
+            return None
+        shifted = self._is_shifted(name)
+        layout = f"{place.dtype} less one" if shifted else place.dtype
+        return Extent(self._source, place.offset, place.nbytes, layout, place.dtype in _PLAIN and not shifted)
+
+    def count(self, nbytes: int) -> None:
+        """Add to `bytes_read`."""
+        self._bytes_read += nbytes
 
     def slab(self, name: str, index: int, first_row: int, rows: int) -> torch.Tensor:
         """`values(name)[index, first_row : first_row + rows]` of a stack of matrices."""

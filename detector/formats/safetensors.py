@@ -12,6 +12,7 @@ from detector.errors import MalformedWeightsError
 from detector.formats.awq import Awq
 from detector.formats.encoded import Encoded
 from detector.formats.encodings import find_encoded
+from detector.formats.extent import Extent
 from detector.formats.gptq import Gptq
 from detector.formats.hints import NO_HINTS, Hints
 from detector.formats.names import canonical_names
@@ -107,6 +108,14 @@ class SafetensorsReader:
         if isinstance(self._encoded.get(name), Gptq | Awq):
             return info.nbytes
         return info.nbytes * min(rows, info.shape[0]) // max(info.shape[0], 1) if info.shape else info.nbytes
+
+    def extent(self, name: str) -> Extent | None:
+        """Place of a tensor that is stored plainly."""
+        return self._files.extent(self._plain[name].name) if name in self._plain else None
+
+    def count(self, nbytes: int) -> None:
+        """Add to `bytes_read`."""
+        self._files.bytes_read += nbytes
 
     def slab(self, name: str, index: int, first_row: int, rows: int) -> torch.Tensor:
         """`values(name)[index, first_row : first_row + rows]` of a stack of matrices."""

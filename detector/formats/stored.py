@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from crawler.interface import ByteSource
 from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats.dtypes import BITS, from_bytes
+from detector.formats.extent import Extent
 from detector.formats.safetensors_header import StoredTensor, read_header
 
 if TYPE_CHECKING:
@@ -66,6 +67,12 @@ class StoredFiles:
         data = self._sources[name].read(place.offset + offset, length)
         self.bytes_read += length
         return data
+
+    def extent(self, name: str) -> Extent:
+        """Where the tensor lies."""
+        place = self.tensors[name]
+        plain = BITS[place.dtype] % 8 == 0
+        return Extent(self._sources[name], place.offset, place.nbytes, place.dtype, plain)
 
     def prefetch(self, names: Sequence[str]) -> None:
         """Read these small tensors at once and keep them; larger ones are left alone.

@@ -1,0 +1,74 @@
+"""Where a tensor's stored bytes lie, for readers of files that store it plainly, row after row.
+
+Two such tensors can be compared byte by byte, in pieces of any size, before anything is decoded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from crawler.interface import ByteSource
+from detector.errors import MalformedWeightsError
+from detector.interface import WeightReader
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The contiguous bytes of one tensor."""
+
+    source: ByteSource
+    offset: int
+    nbytes: int
+    layout: str
+    """What the bytes mean: two extents with equal layouts and equal bytes hold equal values."""
+    plain: bool
+    """Elements of a type that torch has, little-endian, in the order of the shape."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes from `offset` on; safe in several threads if the source is.
+
+        Raises:
+            MalformedWeightsError: the tensor has no such bytes.
+            CrawlerError: the bytes could not be had.
+        """
+        if offset < 0 or offset + len(buffer) > self.nbytes:
+            raise MalformedWeightsError(f"{len(buffer)} bytes at {offset} of {self.nbytes}")
+        if isinstance(self.source, _Filling):
+            self.source.read_into(self.offset + offset, buffer)
+        else:
+            buffer[:] = self.source.read(self.offset + offset, len(buffer))
+
+    @property
+    def shareable(self) -> bool:
+        """Several threads may read at once; only local files are known to allow it."""
+        return isinstance(self.source, _Filling)
+
+
+@runtime_checkable
+class _Filling(Protocol):
+    def read_into(self, offset: int, buffer: memoryview) -> None: ...
+
+
+@runtime_checkable
+class ExtentReader(Protocol):
+    """A `WeightReader` that knows where its tensors lie."""
+
+    def extent(self, name: str) -> Extent | None:
+        """Place of a stored tensor; None if its rows are encoded, reordered or part of another tensor."""
+        ...
+
+    def count(self, nbytes: int) -> None:
+        """Add to `bytes_read` what was read through an extent."""
+        ...
+
+
+def extent_of(reader: WeightReader, name: str) -> Extent | None:
+    """Place of a tensor, if the reader can tell."""
+    return reader.extent(name) if isinstance(reader, ExtentReader) else None
+
+
+def count_read(reader: WeightReader, nbytes: int) -> None:
+    """Tell a reader that so many bytes were read through its extents."""
+    if isinstance(reader, ExtentReader):
+        reader.count(nbytes)
