@@ -16,9 +16,8 @@ from forkwatch.cli.output import data, progress, say, stdout
 from forkwatch.errors import Exit, SettingsError
 
 if TYPE_CHECKING:
-    from forkwatch.pipeline.context import Talk
     from forkwatch.pipeline.pair import PairDepth, PairDiff
-    from forkwatch.pipeline.sides import Checkpoint, Side
+    from forkwatch.pipeline.sides import Side
 
 _SIDE = r"Folder, .safetensors or .gguf file, ORG/NAME\[@REVISION], or ORG/NAME\[@REVISION]:path/in/repo."
 """Brackets would be markup."""
@@ -51,16 +50,21 @@ def diff(
     json_output: JsonOption = False,
 ) -> None:
     """Compare the weights of any two checkpoints, name the edit, and draw where it is."""
+    from forkwatch.pipeline.pair import PairDepth
     from forkwatch.pipeline.pair_document import pair_document
-    from forkwatch.pipeline.sides import parse_side
+    from forkwatch.pipeline.sides import LocalSide, parse_side
     from reports.diff import to_json
 
     if svg is not None:
         _check_target(svg)
+    first, second = parse_side(base), parse_side(fork)
+    local = isinstance(first, LocalSide) and isinstance(second, LocalSide)
+    chosen = PairDepth(depth or (PairDepth.FULL if local else PairDepth.SKETCH))
     try:
-        pair = _compare(parse_side(base), parse_side(fork), depth)
+        pair = _compare(first, second, chosen, said=depth is not None)
     except KeyboardInterrupt as error:
-        say("forkwatch: interrupted; the same command goes on with the files that were fetched")
+        again = "starts again" if chosen is PairDepth.SKETCH else "goes on where it was"
+        say(f"forkwatch: interrupted; the same command {again}")
         raise typer.Exit(130) from error
     document = pair_document(pair)
     if svg is not None:
@@ -81,38 +85,36 @@ def diff(
     raise typer.Exit(_exit(pair, fail_on))
 
 
-def _compare(base: Side, fork: Side, depth: DiffDepth | None) -> PairDiff:
-    """Open both sides and compare them; a session is opened only when one of them is a repository."""
-    from forkwatch.cli.session import session
-    from forkwatch.pipeline.pair import PairDepth
-    from forkwatch.pipeline.sides import LocalSide, open_local, open_repo
+def _compare(base: Side, fork: Side, depth: PairDepth, *, said: bool) -> PairDiff:
+    """Open both sides and compare them; a session is opened only when one of them is a repository.
 
-    local = isinstance(base, LocalSide) and isinstance(fork, LocalSide)
-    chosen = PairDepth(depth or (PairDepth.FULL if local else PairDepth.SKETCH))
+    Args:
+        base: first side.
+        fork: second side.
+        depth: how closely.
+        said: the user named the depth.
+    """
+    from forkwatch.cli.session import session
+    from forkwatch.pipeline.pair import PairDepth, compare_checkpoints
+    from forkwatch.pipeline.sides import LocalSide, open_local, open_repo
+    from forkwatch.state import find_state_dir
+
     with ExitStack() as stack:
         if isinstance(base, LocalSide) and isinstance(fork, LocalSide):
-            talk = stack.enter_context(progress())
-            return _run(open_local(base), open_local(fork), chosen, talk)
+            talk, sides = stack.enter_context(progress()), (open_local(base), open_local(fork))
+            return compare_checkpoints(*sides, depth, find_state_dir(), talk)
         context = stack.enter_context(session())
-        before = context.hub.cost
-        if depth is None:
+        before, download = context.hub.cost, depth is PairDepth.FULL
+        if not said:
             say("a side is on the Hub: sampled rows only; `--depth full` downloads and compares every value")
         first, second = (
             open_local(side)
             if isinstance(side, LocalSide)
-            else open_repo(
-                side, context.hub, download=chosen is PairDepth.FULL, progress=context.talk.progress
-            )
+            else open_repo(side, context.hub, download=download, progress=context.talk.progress)
             for side in (base, fork)
         )
-        pair = _run(first, second, chosen, context.talk)
+        pair = compare_checkpoints(first, second, depth, context.state, context.talk)
         return replace(pair, spent=context.hub.cost - before)
-
-
-def _run(base: Checkpoint, fork: Checkpoint, depth: PairDepth, talk: Talk) -> PairDiff:
-    from forkwatch.pipeline.pair import compare_checkpoints
-
-    return compare_checkpoints(base, fork, depth, talk.progress)
 
 
 def _check_target(svg: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -12,14 +10,16 @@ from typing import TYPE_CHECKING
 from crawler.interface import Cost
 from detector.errors import DetectorError
 from detector.interface import Diff, Sketch, WeightReader
+from detector.journal import Journal
 from forkwatch.errors import SettingsError
+from forkwatch.pipeline.context import Talk
+from forkwatch.pipeline.resume import journal_of
 from forkwatch.pipeline.sides import Checkpoint
 from forkwatch.pipeline.stages import SKETCH_BUDGET, SKETCH_FLOOR
+from forkwatch.state import StateDir
 
 if TYPE_CHECKING:
     from detector.formats.peft import PeftReader
-
-PairProgress = Callable[[str, int, int], None]
 
 
 class PairDepth(StrEnum):
@@ -101,8 +101,8 @@ def sketch_pair(base: Opened, fork: Opened) -> Sketch:
     )
 
 
-def diff_pair(base: Opened, fork: Opened, progress: PairProgress) -> Diff:
-    """Compare every tensor.
+def diff_pair(base: Opened, fork: Opened, talk: Talk, journal: Journal | None) -> Diff:
+    """Compare every tensor that the journal does not know yet.
 
     Raises:
         NothingComparedError: the two have no tensor in common.
@@ -112,24 +112,15 @@ def diff_pair(base: Opened, fork: Opened, progress: PairProgress) -> Diff:
     from detector.diff import diff_weights
 
     def advance(_tensor: str, done: int, total: int) -> None:
-        progress("compared", done, total)
+        talk.progress("compared", done, total)
 
-    return diff_weights(base.reader, fork.reader, progress=advance, adapter=fork.adapter)
-
-
-def pair_key(base: Checkpoint, fork: Checkpoint) -> str:
-    """Names the journal of this comparison.
-
-    Headers would not do: two fine-tunes of one architecture have the same, over other values.
-    """
-    parts = ("forkwatch.diff/1", *base.identity, "\0", *fork.identity)
-    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return diff_weights(base.reader, fork.reader, progress=advance, adapter=fork.adapter, journal=journal)
 
 
 def compare_checkpoints(
-    base: Checkpoint, fork: Checkpoint, depth: PairDepth, progress: PairProgress
+    base: Checkpoint, fork: Checkpoint, depth: PairDepth, state: StateDir, talk: Talk
 ) -> PairDiff:
-    """Open both and compare them at a depth.
+    """Open both and compare them at a depth; a full comparison goes on where an interrupted one was.
 
     Raises:
         SettingsError: the base is an adapter alone.
@@ -143,5 +134,9 @@ def compare_checkpoints(
             f"{base.name} is an adapter without its base model, so nothing can be compared with it",
             tip="Give the base model as the first side; an adapter can be the second.",
         )
-    found = sketch_pair(first, second) if depth is PairDepth.SKETCH else diff_pair(first, second, progress)
+    if depth is PairDepth.SKETCH:
+        found: Diff | Sketch = sketch_pair(first, second)
+    else:
+        with journal_of(state, first, second, talk) as journal:
+            found = diff_pair(first, second, talk, journal)
     return PairDiff(first, second, found, time.monotonic() - began)

@@ -17,6 +17,10 @@ import pytest
 from typer.testing import Result
 
 from forkwatch.demo.hub import Fault, LoopbackHub
+from forkwatch.pipeline.context import Silent
+from forkwatch.pipeline.pair import PairDepth, compare_checkpoints
+from forkwatch.pipeline.sides import LocalSide, open_local
+from forkwatch.state import StateDir
 from reports.diff import from_json, json_schema
 from tests.detector import zoo
 from tests.forkwatch.conftest import invoke
@@ -278,6 +282,48 @@ def test_interrupt(hub: LoopbackHub, models: Path, tmp_path: Path) -> None:
     assert child.returncode == 130
     assert [line for line in stderr.splitlines() if "interrupted" in line and "same command" in line]
     assert "Traceback" not in stderr
+
+
+class _Impatient(Silent):
+    """Somebody who presses Ctrl-C after a few tensors."""
+
+    def __init__(self, patience: int) -> None:
+        self.left = patience
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self.left -= 1
+        if self.left <= 0:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_diff_goes_on(models: Path, tmp_path: Path) -> None:
+    """The same command takes up what an interrupted one had compared, ends with the same document, and leaves
+    no journal behind; another fork under the same headers takes up nothing."""
+    state, base = StateDir(tmp_path / "state"), models / "base"
+    sides = open_local(LocalSide("a", base)), open_local(LocalSide("b", models / "abliterated"))
+    with pytest.raises(KeyboardInterrupt):
+        compare_checkpoints(*sides, PairDepth.FULL, state, _Impatient(12))
+    assert len(list(state.journals.iterdir())) == 1
+
+    other = _diff(state.root, base, models / "tuned", "--json")
+    again = _diff(state.root, base, models / "abliterated", "--json")
+    fresh = _diff(tmp_path / "fresh", base, models / "abliterated", "--json")
+
+    assert "known from an interrupted run" not in other.stderr
+    assert [edit["kind"] for edit in _document(other)["edits"]] == ["full-finetune"]
+    assert "known from an interrupted run" in again.stderr
+    assert _document(again) | {"cost": 0} == _document(fresh) | {"cost": 0}
+    assert not state.journals.exists()
+
+
+def test_state_folder_that_cannot_be_written(models: Path, tmp_path: Path) -> None:
+    """Without a place for a journal the comparison is made all the same, and that is said."""
+    (tmp_path / "file").write_text("")
+
+    done = _diff(tmp_path / "file", models / "base", models / "abliterated", "--json")
+
+    assert done.exit_code == 0
+    assert "could not be resumed" in done.stderr
 
 
 def test_reader_who_goes_away(models: Path, tmp_path: Path) -> None:
