@@ -15,11 +15,16 @@ from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Talk
 from forkwatch.pipeline.resume import journal_of
 from forkwatch.pipeline.sides import Checkpoint
-from forkwatch.pipeline.stages import SKETCH_BUDGET, SKETCH_FLOOR
 from forkwatch.state import StateDir
 
 if TYPE_CHECKING:
     from detector.formats.peft import PeftReader
+
+
+SKETCH_SHARE = 0.002
+"""Share of the fork's bytes that a sketch may read (DESIGN section 3)…"""
+SKETCH_FLOOR = 4 << 20
+"""…and bytes it may read however small the fork is."""
 
 
 class PairDepth(StrEnum):
@@ -91,7 +96,7 @@ def sketch_pair(base: Opened, fork: Opened) -> Sketch:
     """
     from detector.sketch import sketch_weights
 
-    budget = max(SKETCH_FLOOR, int(SKETCH_BUDGET * fork.checkpoint.size))
+    budget = max(SKETCH_FLOOR, int(SKETCH_SHARE * fork.checkpoint.size))
     sketch = sketch_weights(base.reader, fork.reader, budget_bytes=budget)
     if fork.adapter is None:
         return sketch
