@@ -36,7 +36,7 @@ def _parts(edit: EditView) -> Iterator[str]:
 
 
 def source_words(sources: Sequence[int]) -> str:
-    """Layers of the original in the order in which the fork has them, as runs: `layers 0–15, 8–23, 1 new`."""
+    """Layers of the original in the order in which the fork has them, as runs: `the original's layers 0–15, 8–23, 1 new`."""
     runs: list[tuple[int, int]] = []
     for source in sources:
         first, last = runs[-1] if runs else (0, -2)
@@ -49,7 +49,7 @@ def source_words(sources: Sequence[int]) -> str:
         f"{-first} new" if first < 0 else f"{first}" if first == last else f"{first}–{last}"
         for first, last in runs
     ]
-    return f"layers {_listed(words, 16)} of the original"
+    return f"the original's layers {_listed(words, 16)}"
 
 
 def _listed(names: Sequence[str], most: int = _MOST) -> str:

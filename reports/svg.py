@@ -133,9 +133,7 @@ def _heading(document: DiffDocument, shapes: list[Shape]) -> float:
         for side, commit in (("fork", document.fork_commit), ("base", document.base_commit))
         if commit
     ]
-    depth = (
-        "every value compared" if document.depth == "full" else "sampled rows only: nothing here is proved"
-    )
+    depth = "every value compared" if document.depth == "full" else "sampled rows only: no edit is proved"
     shapes.append(Label(MARGIN, y + 40, "quiet", "; ".join([f"depth {document.depth}, {depth}", *commits])))
     y += 64
     shapes.append(Label(MARGIN, y, "strong", f"{PAIR_LINEAGE[document.lineage.status]}."))
@@ -297,5 +295,7 @@ def _list(title: str, items: list[str], shapes: list[Shape], y: float) -> float:
     for item in items:
         for index, line in enumerate(textwrap.wrap(item, TEXT)):
             y += LINE
-            shapes.append(Label(MARGIN, y, "", line if index else f"• {line}"))
+            shapes.append(Label(MARGIN + 12, y, "", line))
+            if not index:
+                shapes.append(Label(MARGIN, y, "", "•"))
     return y

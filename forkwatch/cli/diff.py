@@ -38,7 +38,7 @@ def diff(
         DiffDepth | None,
         typer.Option(
             "--depth",
-            help="sketch: sampled rows, nothing is downloaded, nothing proved; full: every value. "
+            help="sketch: sampled rows, nothing is downloaded, no edit proved; full: every value. "
             "Default: full, and sketch when a side is on the Hub.",
         ),
     ] = None,

@@ -31,7 +31,7 @@ class PairDepth(StrEnum):
     """How closely two checkpoints are compared."""
 
     SKETCH = "sketch"
-    """Headers and sampled rows: nothing is downloaded, nothing proved."""
+    """Headers and sampled rows: nothing is downloaded, no edit proved."""
     FULL = "full"
     """Every tensor, by value."""
 

@@ -127,7 +127,7 @@ def _sketch_gaps(pair: PairDiff, sketch: Sketch, unsampled: tuple[UnsampledTenso
     read, total = pair.fork.reader.bytes_read, sketch.bytes_total
     yield (
         f"All but a sample: {read:,} bytes of the fork were read, of {total:,}. "
-        "A sketch proves nothing; `--depth full` compares every value."
+        "A sketch proves no edit; `--depth full` compares every value."
     )
     unread = sum(tensor.status == "not-read" for tensor in unsampled)
     if unread:

@@ -101,11 +101,11 @@ def test_spectra_show_what_rounding_leaves() -> None:
 @pytest.mark.parametrize(
     ("sources", "words"),
     [
-        ([0, 1, 2, 3], "layers 0–3 of the original"),
-        ([0, 1, 2, 1, 2, 3], "layers 0–2, 1–3 of the original"),
-        ([5, -1, -1, 0], "layers 5, 2 new, 0 of the original"),
-        ([0, 0, 0], "layers 0, 0, 0 of the original"),
-        ([3, 2, 1], "layers 3, 2, 1 of the original"),
+        ([0, 1, 2, 3], "the original's layers 0–3"),
+        ([0, 1, 2, 1, 2, 3], "the original's layers 0–2, 1–3"),
+        ([5, -1, -1, 0], "the original's layers 5, 2 new, 0"),
+        ([0, 0, 0], "the original's layers 0, 0, 0"),
+        ([3, 2, 1], "the original's layers 3, 2, 1"),
     ],
 )
 def test_sources_as_runs(sources: list[int], words: str) -> None:
