@@ -36,7 +36,7 @@ def _parts(edit: EditView) -> Iterator[str]:
 
 
 def source_words(sources: Sequence[int]) -> str:
-    """Layers of the original in the order in which the fork has them, as runs: `the original's layers 0–15, 8–23, 1 new`."""
+    """In the order in which the fork has them, as runs: `the original's layers 0–15, 8–23, 1 new`."""
     runs: list[tuple[int, int]] = []
     for source in sources:
         first, last = runs[-1] if runs else (0, -2)
