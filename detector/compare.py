@@ -112,7 +112,7 @@ def compare_pair(
         outcome = _by_bytes(pair, original, fork, streams) or _by_blocks(pair, original, fork, streams)
         scheme = _scheme(pair, outcome)
         if not scheme and via and pair.is_matrix and is_float(pair.fork.dtype):
-            scheme = _passed_via(pair, original, fork, via)
+            scheme = _passed_via(pair, original, fork, via, outcome.sums.first_moved or 0)
     except UnreadableTensorError:
         return _unreadable(pair)
     return _conclude(pair, outcome, scheme)
@@ -188,10 +188,15 @@ def _unreadable(pair: Pair) -> Comparison:
     )
 
 
-def _passed_via(pair: Pair, original: WeightReader, fork: WeightReader, via: tuple[str, ...]) -> str:
-    """First type of `via` that the original's values passed through to become the fork's; else empty."""
-    left = original.band(pair.original.name, 0, PREFILTER_ROWS).float()
-    right = fork.band(pair.fork.name, 0, PREFILTER_ROWS)
+def _passed_via(
+    pair: Pair, original: WeightReader, fork: WeightReader, via: tuple[str, ...], moved_row: int
+) -> str:
+    """First type of `via` that the original's values passed through to become the fork's; else empty.
+
+    Rows from `moved_row` on are tried first: rows that did not change pass through nearly any type.
+    """
+    left = original.band(pair.original.name, moved_row, PREFILTER_ROWS).float()
+    right = fork.band(pair.fork.name, moved_row, PREFILTER_ROWS)
     plausible = tuple(name for name in via if name != pair.fork.dtype and _passed_through(left, right, name))
     for left, right in blocks(pair, original, fork) if plausible else ():
         values = left.float()

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from detector.formats.extent import count_read, extent_of
 from detector.interface import WeightReader
 
 VERSION = 1
@@ -22,6 +23,9 @@ VERSION = 1
 SCHEMA = "forkwatch.diff-journal/1"
 MAX_BYTES = 256 << 20
 """A journal of a model with a hundred thousand tensors has 60 MB; a larger one is not ours."""
+
+PROBE = 64
+"""Bytes of a tensor that tell it from another under the same header."""
 
 Record = Mapping[str, Any]
 
@@ -73,6 +77,10 @@ class FileJournal:
         """What was recorded for a tensor."""
         return self._known.get(tensor)
 
+    def records(self) -> Mapping[str, Record]:
+        """All outcomes, by tensor."""
+        return dict(self._known)
+
     def record(self, tensor: str, outcome: Record) -> None:
         """Append and sync."""
         self._known[tensor] = outcome
@@ -92,9 +100,9 @@ def open_journal(path: Path, original: WeightReader, fork: WeightReader, identit
         path: where it is kept.
         original: the release.
         fork: the checkpoint it is compared with.
-        identity: what the caller knows of the bytes (commits, sizes and times of files). Headers say which
-            tensors there are, not what is in them: without this, weights that were exchanged under equal
-            headers between two runs go unnoticed.
+        identity: what the caller knows of the bytes (commits, times of files). Headers say which tensors
+            there are, not what is in them; of files on this disk a few bytes of each tensor are looked at
+            besides, which another fork under the same headers does not share.
 
     Raises:
         OSError: the file cannot be read or written.
@@ -102,8 +110,22 @@ def open_journal(path: Path, original: WeightReader, fork: WeightReader, identit
     parts = [str(VERSION), identity]
     for reader in (original, fork):
         size = sum(info.nbytes for info in reader.tensors().values())
-        parts += [reader.format, str(size), *reader.headers]
+        parts += [reader.format, str(size), *reader.headers, _probe(reader)]
     return FileJournal(path, hashlib.sha256(json.dumps(parts).encode()).hexdigest())
+
+
+def _probe(reader: WeightReader) -> str:
+    """Digest of a few bytes from the middle of every tensor that lies in a file on this disk."""
+    digest = hashlib.sha256()
+    for name in reader.tensors():
+        extent = extent_of(reader, name)
+        if extent is None or not extent.shareable:
+            continue
+        buffer = bytearray(min(PROBE, extent.nbytes))
+        extent.read_into((extent.nbytes - len(buffer)) // 2, memoryview(buffer))
+        count_read(reader, len(buffer))
+        digest.update(buffer)
+    return digest.hexdigest()
 
 
 def _line(content: Mapping[str, Any]) -> str:

@@ -130,8 +130,10 @@ class Streams:
         for piece, sums in enumerate(measured):
             if sums is None:
                 equal.append(piece)
-            else:
-                total.add(sums)
+                continue
+            if sums.first_moved is not None and job.columns:
+                sums.first_moved += piece * (job.tile // job.columns)
+            total.add(sums)
         if len(equal) == job.pieces:
             return Outcome(Sums(), identical=True, moved_columns=0.0)
         for sums in self._run(len(equal), lambda lane, at: lane.unchanged(job, equal[at]), threads=threads):
@@ -156,7 +158,10 @@ class Streams:
             identical = identical and same
             for first, second in zip(_tiles(left), _tiles(right), strict=True):
                 meter.reserve(first.numel())
-                total.add(meter.unchanged(first) if same else meter.measure(first, second))
+                sums = meter.unchanged(first) if same else meter.measure(first, second)
+                if sums.first_moved is not None:
+                    sums.first_moved += total.rows
+                total.add(sums)
         return Outcome(Sums() if identical else total, identical, _share([meter]))
 
     def taken(self) -> tuple[int, int]:

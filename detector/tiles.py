@@ -1,9 +1,9 @@
 """Statistics of a change, tile by tile: one pass over two tensors in memory that does not grow with them.
 
 A tile fits the cache of a core, so that each of the dozen operations on it costs cache traffic only; its sums
-are float32 within the tile and float64 between tiles, added in tile order whatever thread was first.
-Exponents are read off the bits: the step of a float is a power of two, and how many steps a value moved is a
-difference of two exponent fields.
+are float32 within the tile (a relative error of 1e-5) and float64 between tiles, added in tile order whatever
+thread was first. Exponents are read off the bits: the step of a float is a power of two, and how many steps a
+value moved is a difference of two exponent fields.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Sums:
     floor: float | None = 0.0
     """Energy that rounding to the fork's type leaves, Σ step² / 12; None when its step is not known."""
     largest: float = 0.0
-    """Largest |change|; of later tiles of one meter only if it beats the earlier ones."""
+    """Largest |fork − original|; of later tiles of one meter only if it beats the earlier ones."""
     unequal: int = 0
     """Values of the fork that differ from the original's."""
     moved: int = 0
@@ -48,6 +48,8 @@ class Sums:
     non_finite: int = 0
     rows: int = 0
     moved_rows: int = 0
+    first_moved: int | None = None
+    """First row with a moved value in the first tile of a meter that has any; a vector has one row."""
     within_a_step: bool = True
     levels: tuple[int, ...] = field(default=(0,) * LEVELS)
 
@@ -64,6 +66,7 @@ class Sums:
         self.non_finite += other.non_finite
         self.rows += other.rows
         self.moved_rows += other.moved_rows
+        self.first_moved = other.first_moved if self.first_moved is None else self.first_moved
         self.within_a_step = self.within_a_step and other.within_a_step
         self.levels = tuple(a + b for a, b in zip(self.levels, other.levels, strict=True))
 
@@ -150,7 +153,14 @@ class Meter:
         if moved is not None:
             code.mul_(moved)
             sums.unequal = sums.unequal or int(torch.count_nonzero(delta).item())
-        self._places(sums, code, delta, columns)
+        by_row = self._places(sums, code, columns)
+        top = int(by_row.amax().item())
+        if top and not self._largest_code:
+            sums.first_moved = int(by_row.ne(0).int().argmax().item()) if columns else 0
+        if moved is not None or 0 < top >= self._largest_code:  # equal codes may stand for unequal changes
+            low, high = torch.aminmax(delta)
+            sums.largest = max(float(high.item()), -float(low.item()))
+        self._largest_code = max(self._largest_code, top)
         if self._within:
             self._within = sums.within_a_step = _within_a_step(y, expected, moved)
         if is_float(self._fork):
@@ -166,24 +176,20 @@ class Meter:
         """The original's values in the fork's type."""
         return values_as_stored(values.view(-1, columns) if columns else values, self._fork).reshape(-1)
 
-    def _places(self, sums: Sums, code: torch.Tensor, delta: torch.Tensor, columns: int) -> None:
-        """Rows and columns in which something moved, and the largest change."""
+    def _places(self, sums: Sums, code: torch.Tensor, columns: int) -> torch.Tensor:
+        """Mark rows and columns in which something moved; the largest code of each row."""
         import torch
 
-        if columns:
-            table = code.view(-1, columns)
-            by_row = table.amax(1)
-            sums.rows, sums.moved_rows = len(table), int(torch.count_nonzero(by_row).item())
-            if not self._all_columns:
-                marks = table.amax(0) > 0
-                self.columns = marks if self.columns is None else self.columns | marks
-                self._all_columns = bool(self.columns.all().item())
-            code = by_row
-        top = int(code.amax().item())
-        if top >= self._largest_code and top:  # a code is rounded: equal ones may stand for unequal changes
-            self._largest_code = top
-            low, high = torch.aminmax(delta)
-            sums.largest = max(float(high.item()), -float(low.item()))
+        if not columns:
+            return code
+        table = code.view(-1, columns)
+        by_row = table.amax(1)
+        sums.rows, sums.moved_rows = len(table), int(torch.count_nonzero(by_row).item())
+        if not self._all_columns:
+            marks = table.amax(0) > 0
+            self.columns = marks if self.columns is None else self.columns | marks
+            self._all_columns = bool(self.columns.all().item())
+        return by_row
 
     def _float_steps(self, sums: Sums, y: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
         """Exponents of the fork's values as bits of a bfloat16; the energy of rounding. Uses up `y`."""
@@ -280,7 +286,7 @@ def _square(values: torch.Tensor) -> float:
     import torch
 
     square = float(torch.dot(values, values).item())
-    if _TINY < square < math.inf:
+    if _TINY < square < math.inf or not (square or values.any()):
         return square
     wide = torch.nan_to_num(values).double()
     return float(torch.dot(wide, wide).item())

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from detector.grid import LEGACY, effective_dtype, half_step, half_ulp, quantise
-from detector.spectrum import Box, estimate_rank, fit_rank, leading_vectors, reproduced
+from detector.spectrum import (
+    Box,
+    decompose,
+    estimate_rank,
+    fit_rank,
+    leading_vectors,
+    noise_edge,
+    reproduced,
+)
 
 
 def change(
@@ -77,6 +85,41 @@ def test_leading_vectors_are_the_singular_ones() -> None:
     exact = torch.linalg.svd(after - before)
     torch.testing.assert_close(values, exact[1][:4], rtol=1e-3, atol=1e-6)
     assert (left.T @ exact[0][:, :4]).abs().diagonal().min() > 0.999
+
+
+@pytest.mark.parametrize("shape", [(96, 64), (40, 200)])
+@pytest.mark.parametrize("decay", [0.0, 0.5, 2.0])
+def test_singular_values_lie_within_the_stated_error(shape: tuple[int, int], decay: float) -> None:
+    """σ̂² ≤ σ² ≤ σ̂² + error², for flat and for steep spectra; the bound is not idle for the steep ones."""
+    generator = torch.Generator().manual_seed(8)
+    left = torch.linalg.qr(torch.randn(shape[0], 32, generator=generator))[0]
+    right = torch.linalg.qr(torch.randn(shape[1], 32, generator=generator))[0]
+    true = torch.arange(1, 33).pow(-decay)
+    found = decompose(left * true @ right.T, 8)
+    excess = true[:8].square() - found.values.square()
+    assert excess.min() > -1e-5
+    assert excess.max() <= found.error**2 + 1e-6
+    assert found.error < 2.5 * true[16], "σ of the first direction that sixteen samples leave out"
+    torch.testing.assert_close(found.values, leading_vectors(left * true @ right.T, 8)[1])
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (64, 1024)])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_rounding_noise_stays_below_its_edge(shape: tuple[int, int], spread: float) -> None:
+    """The bound holds for one variance and for rows of very different size, and is not twice too wide."""
+    generator = torch.Generator().manual_seed(9)
+    rows = torch.exp(spread * torch.randn(shape[0], 1, generator=generator))
+    values = 0.02 * rows * torch.randn(shape, generator=generator)
+    stored = values.to(torch.bfloat16).float()
+    largest = torch.linalg.matrix_norm(stored - values, ord=2).item()
+    edge = noise_edge(half_ulp(stored, "BF16"))
+    assert 0.5 * edge < largest < edge
+
+
+def test_edge_of_one_variance_is_that_of_marchenko_and_pastur() -> None:
+    """σ(√m + √n)."""
+    half = torch.full((100, 400), 0.3)
+    assert noise_edge(half) == pytest.approx(0.3 / 3**0.5 * (10 + 20), rel=1e-5)
 
 
 @pytest.mark.parametrize("scheme", sorted(LEGACY))
