@@ -42,7 +42,11 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 def _exit_codes() -> str:
     rows = [f"| {code.value} | {EXIT_MEANINGS[code]} |" for code in Exit]
-    signals = ["| 130 | Interrupted (SIGINT). |", "| 143 | Terminated (SIGTERM). |"]
+    signals = [
+        "| 130 | Interrupted (SIGINT). |",
+        "| 141 | The reader of the output went away (SIGPIPE), as with `| head`. |",
+        "| 143 | Terminated (SIGTERM). |",
+    ]
     return "\n".join(
         ["# Exit codes of every command", "", "| Code | Meaning |", "|---|---|", *rows, *signals, ""]
     )

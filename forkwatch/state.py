@@ -49,6 +49,11 @@ class StateDir:
         return self.root / "scratch"
 
     @property
+    def journals(self) -> Path:
+        """What comparisons that are not finished have found so far; safe to delete."""
+        return self.root / "journals"
+
+    @property
     def demo(self) -> Path:
         """The demo's model families."""
         return self.root / "demo"

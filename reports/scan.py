@@ -72,13 +72,26 @@ class FilesView:
     missing: int
 
 
+@dataclass(frozen=True, slots=True)
+class ParentView:
+    """Another model that a merge took weights from, and its share by layer of the fork."""
+
+    name: str
+    weights: tuple[float, ...]
+
+
+EditDetailView = dict[str, int | float | str | list[str] | list[int] | list[ParentView]]
+"""What applies to the kind: `rank`, `strength`, `scale`, `modules`, `layers`, `scheme`, `files`, `parents`,
+`sources`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditView:
     """One named edit."""
 
     kind: str
     certainty: CertaintyName
-    detail: dict[str, int | float | str | list[str] | list[int]]
+    detail: EditDetailView
     evidence: tuple[EvidenceView, ...] = ()
 
 

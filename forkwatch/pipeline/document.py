@@ -25,6 +25,7 @@ from forkwatch.text import plain
 from reports.scan import (
     ClaimView,
     CostView,
+    EditDetailView,
     EditView,
     EvidenceView,
     FilesView,
@@ -35,6 +36,7 @@ from reports.scan import (
     OriginalView,
     OutputsView,
     PairView,
+    ParentView,
     RateView,
     SafetyView,
     ScanDocument,
@@ -42,8 +44,6 @@ from reports.scan import (
     UnmeasuredView,
     UtilityView,
 )
-
-Detail = dict[str, int | float | str | list[str] | list[int]]
 
 
 def build_document(
@@ -161,9 +161,9 @@ def _text_edit(kind: EditKind, changes: tuple[TextChange, ...]) -> EditView:
     )
 
 
-def _detail(detail: EditDetail) -> Detail:
+def _detail(detail: EditDetail) -> EditDetailView:
     """Only what applies to the kind."""
-    shown: Detail = {}
+    shown: EditDetailView = {}
     if detail.rank is not None:
         shown["rank"] = detail.rank
     if detail.strength is not None:
@@ -176,6 +176,15 @@ def _detail(detail: EditDetail) -> Detail:
         shown["scheme"] = plain(detail.scheme, 100)
     if detail.files:
         shown["files"] = [plain(file) for file in detail.files]
+    if detail.scale is not None:
+        shown["scale"] = round(detail.scale, 6)
+    if detail.parents:
+        shown["parents"] = [
+            ParentView(plain(parent.name), tuple(round(weight, 4) for weight in parent.weights))
+            for parent in detail.parents
+        ]
+    if detail.sources:
+        shown["sources"] = list(detail.sources)
     return shown
 
 
