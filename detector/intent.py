@@ -53,8 +53,10 @@ class Directions:
     """(prompts, layers, width), centred: activations on harmless prompts."""
     inputs: Mapping[str, torch.Tensor]
     """Residual writer → (inputs): its input on refused prompts less that on answered ones, in the mean."""
+    sources: tuple[int, ...]
+    """By layer: the layer whose direction stands for it; `best` where it has no stable one of its own."""
     best: int
-    """The layer whose direction stands for tensors that are in none."""
+    """The layer that tells best; it stands for tensors that are in none."""
     written: float
     """What all residual writers of the original write along the direction of their layer, on the same inputs."""
 
@@ -109,7 +111,7 @@ class _Change:
     """rᵀΔx."""
 
 
-def load_directions(path: Path, *, best: int, written: float) -> Directions:
+def load_directions(path: Path, *, sources: tuple[int, ...], best: int, written: float) -> Directions:
     """Read the file that `evals.direction` left.
 
     Raises:
@@ -125,10 +127,11 @@ def load_directions(path: Path, *, best: int, written: float) -> Directions:
     except (KeyError, OSError, SafetensorError) as error:
         raise MalformedWeightsError("the refusal direction cannot be read") from error
     finite = all(bool(torch.isfinite(rows).all()) for rows in (direction, harmless, *tensors.values()))
-    if direction.dim() != 2 or harmless.shape[1:] != direction.shape or not finite or best >= len(direction):
+    shaped = direction.dim() == 2 and harmless.dim() == 3 and harmless.shape[1:] == direction.shape
+    if not shaped or not finite or len(sources) != len(direction) or max(best, *sources) >= len(direction):
         raise MalformedWeightsError("the refusal direction is not one")
     inputs = {name.removeprefix("input:"): rows for name, rows in tensors.items()}
-    return Directions(direction, harmless, inputs, best, written)
+    return Directions(direction, harmless, inputs, sources, best, written)
 
 
 def measure_intent(
@@ -247,7 +250,7 @@ def _known_layer(name: str, directions: Directions) -> int | None:
 
 
 def _direction_of(layer: int | None, directions: Directions) -> torch.Tensor:
-    return directions.direction[directions.best if layer is None else layer]
+    return directions.direction[directions.best if layer is None else directions.sources[layer]]
 
 
 def _alignment(changes: list[_Change], directions: Directions) -> tuple[float, torch.Tensor]:
@@ -262,7 +265,9 @@ def _alignment(changes: list[_Change], directions: Directions) -> tuple[float, t
     for own in (True, False):
         squares, nulls = [], []
         for change in changes:
-            layer = directions.best if change.layer is None or not own else change.layer
+            layer = directions.best
+            if own and change.layer is not None:
+                layer = directions.sources[change.layer]
             rows = directions.harmless[:, layer]
             lengths = ((rows @ rows.T @ signs) * signs).sum(0).clamp_min(1e-30)
             squares.append((change.vectors.T @ directions.direction[layer]).square().sum())

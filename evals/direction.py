@@ -39,6 +39,9 @@ MIN_PROMPTS = 8
 """Of either kind; a mean of fewer says more about the prompts than about refusals."""
 HALVINGS = 16
 """Random halvings that stability and separation are the means of."""
+STABLE = 0.5
+"""Cosine between halves from which a layer has a direction of its own. Measured on SmolLM2-135M, 69 + 67 prompts:
+the first 14 of 30 layers have −0.05 to 0.5, the others 0.66 to 0.91."""
 EARLY = 0.8
 """The layer shown as the best is among the first four fifths: later ones decide words (Arditi et al., C.1)."""
 BATCH = 8
@@ -82,7 +85,8 @@ def measure_direction(
     )
     answered = harmless.states[: len(twins)]
     stability, separation = _halves(harmful_acts.states, answered)
-    early = max(1, round(EARLY * len(separation)))
+    best = max(range(max(1, round(EARLY * len(separation)))), key=separation.__getitem__)
+    sources = tuple(layer if cosine >= STABLE else best for layer, cosine in enumerate(stability))
     tensors = {
         "direction": _unit(harmful_acts.states.mean(0) - answered.mean(0)),
         "harmless": _compact(harmless.states),
@@ -98,8 +102,9 @@ def measure_direction(
         twins=len(twins),
         stability=tuple(stability),
         separation=tuple(separation),
-        best=max(range(early), key=separation.__getitem__),
-        written=_written(model, given, tensors["direction"]),
+        sources=sources,
+        best=best,
+        written=_written(model, given, tensors["direction"][list(sources)]),
         isolation=confinement.isolation,
         device=device,
     )

@@ -233,6 +233,9 @@ class RefusalDirection:
     """Answered twins it is the mean over."""
     stability: tuple[float, ...]
     """By layer: mean cosine between the directions of two random halves of the prompts."""
+    sources: tuple[int, ...]
+    """By layer: the layer whose direction stands for it. Itself, or `best` where two halves disagree: early layers
+    do not tell the prompts apart, and their difference of means is noise."""
     separation: tuple[float, ...]
     """By layer: distance of the two kinds along the direction of the other half, in standard deviations."""
     best: int

@@ -54,7 +54,11 @@ def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
     started = time.monotonic()
     request = _absolute(request)
     line = run_child(
-        [*_CHILD, "evaluate"], dump(request), request.scratch, timeout_seconds=request.timeout_seconds, progress=progress
+        [*_CHILD, "evaluate"],
+        dump(request),
+        request.scratch,
+        timeout_seconds=request.timeout_seconds,
+        progress=progress,
     )
     report = load_report(line, suite)
     return EvalResult(
@@ -110,6 +114,7 @@ def refusal_direction(
         twins=report.twins,
         stability=report.stability,
         separation=report.separation,
+        sources=report.sources,
         best=report.best,
         written=report.written,
         isolation=report.isolation,

@@ -56,6 +56,7 @@ class DirectionReport:
     twins: int
     stability: tuple[float, ...] = ()
     separation: tuple[float, ...] = ()
+    sources: tuple[int, ...] = ()
     best: int = 0
     written: float = 0.0
     isolation: Isolation
@@ -97,7 +98,9 @@ def load_direction_report(raw: bytes, suite: PromptSuite) -> DirectionReport:
         raise EvaluationFailedError("the evaluation child reported on other prompts")
     layers = len(report.stability)
     counts = (report.harmful, report.twins)
-    sound = len(report.separation) == layers and 0 <= report.best < max(layers, 1) and min(counts) >= 0
+    named = {report.best, *report.sources}
+    sound = len(report.separation) == len(report.sources) == layers and min(*counts, *named) >= 0
+    sound = sound and max(named) < max(layers, 1)
     numbers = all(map(math.isfinite, (*report.stability, *report.separation, report.written)))
     if not sound or not numbers or any(abs(cosine) > 1.001 for cosine in report.stability):
         raise EvaluationFailedError("the evaluation child reported impossible numbers")
