@@ -1,10 +1,10 @@
 """Does an edit act on the directions that carry the original's refusals? What the weights say, as a number.
 
-Given the original's refusal direction r of each layer (`evals.direction`), for every changed matrix that writes
-the residual stream: (1) the leading output directions of its change, U, and how much of r they hold, ‖Uᵀr‖²;
-(2) the share of the change's energy that lies along r; (3) to first order, what the change does to the writing
-of r when a refused prompt is read: rᵀΔx, with x the original's own input to the matrix on refused prompts less
-that on answered ones.
+Given the original's refusal direction r of each layer (`evals.direction`), for every changed matrix that
+writes the residual stream: (1) the leading output directions of its change, U, and how much of r they hold,
+‖Uᵀr‖²; (2) the share of the change's energy that lies along r; (3) to first order, what the change does to
+the writing of r when a refused prompt is read: rᵀΔx, with x the original's own input to the matrix on
+refused prompts less that on answered ones.
 
 (1) is pooled over the matrices and judged against the same change and other directions. A random direction
 would expect rank/width, but real changes and real activations share a few outlier dimensions, so the null is
@@ -58,7 +58,7 @@ class Directions:
     best: int
     """The layer that tells best; it stands for tensors that are in none."""
     written: float
-    """What all residual writers of the original write along the direction of their layer, on the same inputs."""
+    """What all residual writers of the original write along their layer's direction, on these inputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +77,9 @@ class Intent:
     energy: float
     """Share of the energy of the change that lies along the direction; 1 / width if it ignores it."""
     write_change: float | None
-    """Change of what is written along the direction on refused prompts, as a share of what the original writes:
-    −1 if nothing is left of it. First order, activations as in the original; None where no input is known."""
+    """Change of what is written along the direction on refused prompts, as a share of what the original
+    writes: −1 if nothing is left of it. First order, activations as in the original; None where no input is
+    known."""
     matrices: int
     """Changed residual writers that were looked at."""
     layers: tuple[int, int] | None

@@ -1,4 +1,4 @@
-"""The evaluation child: `python -I -m evals.child TASK ANSWER_FD PROGRESS_FD`, request on stdin, one line back.
+"""The evaluation child: `python -I -m evals.child TASK ANSWER_FD PROGRESS_FD`, request on stdin, a line back.
 
 It confines itself before torch is imported and before any byte of a fork is read. Only `evals.run` starts it.
 """

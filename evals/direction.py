@@ -2,9 +2,9 @@
 
 (1) The original alone is loaded; a request names no fork, so that nothing of one can reach the result. (2) It
 reads the harmful prompts that it refuses and the harmless ones that it answers. (3) At the last prompt token,
-where the answer begins, the mean of the residual stream over the twins is taken from the mean over the harmful
-prompts, layer by layer (Arditi et al., arXiv 2406.11717, section 2.3), and normalised. (4) Directions of
-random halves say how stable that is.
+where the answer begins, the mean of the residual stream over the twins is taken from the mean over the
+harmful prompts, layer by layer (Arditi et al., arXiv 2406.11717, section 2.3), and normalised. (4)
+Directions of random halves say how stable that is.
 
 The direction is never applied to a model, here or anywhere else in forkwatch: it is what the changes of
 others are compared with. It stays in a 0600 file of the local state and is neither published nor exported.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,10 +41,10 @@ MIN_PROMPTS = 8
 HALVINGS = 16
 """Random halvings that stability and separation are the means of."""
 STABLE = 0.5
-"""Cosine between halves from which a layer has a direction of its own. Measured on SmolLM2-135M, 69 + 67 prompts:
-the first 14 of 30 layers have −0.05 to 0.5, the others 0.66 to 0.91."""
+"""Cosine between halves from which a layer has a direction of its own. Measured on SmolLM2-135M, 69 + 67
+prompts: the first 14 of 30 layers have −0.05 to 0.5, the others 0.66 to 0.91."""
 EARLY = 0.8
-"""The layer shown as the best is among the first four fifths: later ones decide words (Arditi et al., C.1)."""
+"""The best layer is sought among the first four fifths: later ones decide words (Arditi et al., C.1)."""
 BATCH = 8
 HARMLESS_BYTES = 160 << 20
 """Largest record of harmless activations in float16; beyond it, fewer prompts are kept."""
@@ -65,7 +66,7 @@ class _Activations:
 def measure_direction(
     request: DirectionRequest, confinement: Confinement, progress: Progress
 ) -> DirectionReport:
-    """Measure it; leaves the 0600 file `DIRECTION` in the scratch folder, unless there are too few prompts."""
+    """Measure it; leaves the 0600 file `DIRECTION` in the scratch folder unless prompts are too few."""
     suite = load_suite(request.suite)
     harmful, twins, plain = (_texts(suite, kind, request) for kind in PromptKind)
     device = pick_device(request.device)
@@ -122,7 +123,7 @@ def _activations(
     chats = [render_chat(tokenizer, text) for text in texts]
     pad = padding_id(tokenizer, stop_ids(model, tokenizer))
     states: list[torch.Tensor] = []
-    with _Inputs(model) as inputs:
+    with closing(_Inputs(model)) as inputs:
         for start in range(0, len(chats), BATCH):
             ids, mask = left_padded(chats[start : start + BATCH], pad)
             positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
@@ -142,7 +143,7 @@ def _activations(
 
 
 class _Inputs:
-    """While open, keeps what the residual writers are given at the last token."""
+    """What the residual writers are given at the last token, kept until `close`."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._kept: dict[str, list[torch.Tensor]] = {}
@@ -152,10 +153,8 @@ class _Inputs:
             if isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] in RESIDUAL_WRITERS
         ]
 
-    def __enter__(self) -> _Inputs:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Leave the model as it was."""
         for hook in self._hooks:
             hook.remove()
 
@@ -212,7 +211,8 @@ def _halving(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torc
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:
-    return rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    unit: torch.Tensor = rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return unit
 
 
 def _compact(states: torch.Tensor) -> torch.Tensor:

@@ -201,7 +201,7 @@ class EvalRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectionRequest:
-    """What to measure a release's refusal direction on. It names no fork: nothing of one can reach the result."""
+    """What to measure a release's refusal direction on. It names no fork, so none can reach the result."""
 
     original: Path
     """Folder of the verified release."""
@@ -226,7 +226,8 @@ class RefusalDirection:
 
     file: Path
     """0600 safetensors: `direction` (layers, width), unit rows; `harmless` (prompts, layers, width), centred
-    activations on harmless prompts; `input:<weight>` (inputs), the same difference before a residual writer."""
+    activations on harmless prompts; `input:<weight>` (inputs), the same difference before a residual
+    writer."""
     harmful: int
     """Refused prompts it is the mean over."""
     twins: int
@@ -234,14 +235,14 @@ class RefusalDirection:
     stability: tuple[float, ...]
     """By layer: mean cosine between the directions of two random halves of the prompts."""
     sources: tuple[int, ...]
-    """By layer: the layer whose direction stands for it. Itself, or `best` where two halves disagree: early layers
-    do not tell the prompts apart, and their difference of means is noise."""
+    """By layer: the layer whose direction stands for it. Itself, or `best` where two halves disagree: early
+    layers do not tell the prompts apart, and their difference of means is noise."""
     separation: tuple[float, ...]
     """By layer: distance of the two kinds along the direction of the other half, in standard deviations."""
     best: int
     """The layer that separates best, among the first four fifths."""
     written: float
-    """What the original writes along its direction on refused prompts, beyond what it does on answered twins."""
+    """What the original writes along it on refused prompts, beyond what it writes on answered twins."""
     isolation: Isolation
     device: str
     seconds: float

@@ -102,8 +102,8 @@ def refusal_direction(
     report = load_direction_report(line, suite)
     if not report.stability:
         return Unmeasured(
-            f"the original refuses {report.harmful} harmful prompts and answers {report.twins} of their twins, "
-            "which is too few to tell a direction from"
+            f"the original refuses {report.harmful} harmful prompts and answers {report.twins} of their "
+            "twins: too few for a direction"
         )
     file = request.scratch / DIRECTION
     if not file.is_file() or file.stat().st_size > MAX_DIRECTION:

@@ -49,7 +49,7 @@ class ChildReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectionReport:
-    """The child's one line about a refusal direction; the layers are missing when there were too few prompts."""
+    """The child's one line about a refusal direction; no layers where there were too few prompts."""
 
     suite_digest: str
     harmful: int

@@ -168,7 +168,7 @@ class IntentView:
     energy: float | None = None
     """Share of the energy of the change that lies along the direction."""
     write_change: float | None = None
-    """To first order, the change of what is written along the direction on refused prompts; −1: nothing left."""
+    """First-order change of what is written along the direction on refused prompts; −1: nothing left."""
     matrices: int = 0
     layers: tuple[int, int] | None = None
     prompts: int = 0
@@ -179,13 +179,13 @@ class IntentView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForecastView:
-    """Refusals that a fork is expected to have lost, from forks of the release that were changed and measured.
+    """Refusals that a fork can be expected to have lost, after forks that were changed alike and measured.
 
     Depends on what else is in the store, so that it is no part of what a verdict says.
     """
 
     loss: NumberView
-    """Share of refusals; `n` distinct changes were observed, the interval is two errors wide to either side."""
+    """Share of refusals. `n` distinct changes were observed; the interval is two errors to either side."""
     error: float | None = None
     """Root mean square error when each observed change is left out in turn."""
     guess: float | None = None

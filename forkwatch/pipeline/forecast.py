@@ -1,12 +1,12 @@
-"""Refusals that a fork is expected to have lost, from its weights alone: who is measured first, and a warning.
+"""Refusals that a fork can be expected to have lost, from its weights: who is measured first, and a warning.
 
 Forks of a release whose refusals *were* measured say how much their changes cost; a ridge regression on what
-the weights show carries that over to forks that were not. Its inputs are the numbers of the published document,
-so a fork's name, card and tags count for nothing.
+the weights show carries that over to forks that were not. Its inputs are the numbers of the published
+document, so that a fork's name, card and tags count for nothing.
 
 It is refitted from the store whenever it is asked, which takes milliseconds: nothing is kept that could go
-stale, and the same store gives the same forecast. It says how wrong it is on each observed change when that one
-is left out, and says nothing unless that beats the mean. No verdict and no finding comes from it.
+stale, and the same store gives the same forecast. It says how wrong it is on each observed change when that
+one is left out, and says nothing unless that beats the mean. No verdict and no finding comes from it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from reports.scan import ForecastView, NumberView, RateView, ScanDocument, Unmea
 MIN_OBSERVED = 8
 """Distinct changes with measured refusals; the error left out from fewer means nothing itself."""
 PENALTY = 3.0
-"""Ridge penalty on standardised inputs. There are more inputs than observations; this is as much weight as three
-further observations that say "no effect"."""
+"""Ridge penalty on standardised inputs. There are more inputs than observations; this is as much weight as
+three further observations that say "no effect"."""
 
 Features = Mapping[str, float]
 
@@ -110,8 +110,8 @@ def observed(document: ScanDocument) -> float | None:
 def fit(documents: Iterable[ScanDocument]) -> Predictor | NoPredictor:
     """Fit the forecast of one release on the forks of it that were measured.
 
-    Forks that hold the same change, as mirrors of one edit do, count once: they would vouch for each other when
-    one of them is left out.
+    Forks that hold the same change, as mirrors of one edit do, count once: they would vouch for each other
+    when one of them is left out.
     """
     groups: dict[tuple[tuple[str, float], ...], tuple[Features, list[float]]] = {}
     for document in documents:
@@ -165,7 +165,7 @@ def _without(rows: list[Features], losses: list[float], index: int) -> tuple[flo
 
 
 def _ridge(rows: list[Features], losses: list[float]) -> tuple[float, dict[str, tuple[float, float, float]]]:
-    """Ridge regression on standardised inputs; one that is constant is left out, one that is absent is average."""
+    """Ridge regression on standardised inputs. A constant one is left out; an absent one is average."""
     import numpy as np
 
     names = sorted({name for row in rows for name in row})

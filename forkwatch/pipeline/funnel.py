@@ -189,7 +189,7 @@ class _Funnel:
         )
 
     def _aim(self, weights: WeightFacts) -> Aim:
-        """How the change lies to the original's refusal direction, once the original's refusals are measured."""
+        """How the change lies to the original's refusal direction, once its refusals are measured."""
         why_not = why_no_aim(weights)
         if why_not or not isinstance(weights, Diff):
             return Aim(NoIntent(why_not))

@@ -4,8 +4,8 @@ The original's direction is measured once per release and prompt suite, after th
 which says which prompts it refuses. It is kept as a 0600 blob of the local state like a transcript, and like
 one it is neither published nor exported: documents carry the numbers of `detector.intent` alone.
 
-What comes out goes into the document and nowhere else. `Facts`, from which findings and verdicts are made, has
-no field for it.
+What comes out goes into the document and nowhere else: `Facts`, from which findings and verdicts are made,
+has no field for it.
 """
 
 from __future__ import annotations
@@ -81,11 +81,12 @@ def direction_of(
             lambda: stages.refusal_direction(context, original, baseline),
         )
     except EvaluationFailedError as error:
-        # The verdict does not need it, so it must not be in its way; nothing is kept, and the next run tries again.
+        # The verdict does not need it, so it must not be in its way. Nothing is kept: the next scan tries
+        # again.
         return Unmeasured(f"the refusal direction could not be measured: {error}")
 
 
-def take_aim(
+def take_aim(  # noqa: PLR0913 - two models, what is known of each, and where to keep what comes of it
     context: Context,
     original: Original,
     direction: RefusalDirection | Unmeasured,
