@@ -193,7 +193,7 @@ def _changes(
             continue
         layer = _known_layer(pair.original.name, directions)
         along, energy, write = _stream(pair, original, fork, directions, turned=turned)
-        yield _Change(layer, leading_vectors(delta, LEADING)[0], along, energy, write)
+        yield _Change(layer, _outputs(delta), along, energy, write)
 
 
 def _stream(
@@ -224,6 +224,8 @@ def _adapter_changes(
     original: WeightReader, adapter: PeftReader, directions: Directions
 ) -> Iterator[_Change]:
     """Of an adapter that is shipped alone: its products are the change."""
+    import torch
+
     infos = original.tensors()
     width = directions.direction.shape[1]
     for name in adapter.targets:
@@ -234,15 +236,22 @@ def _adapter_changes(
         if shape != tuple(infos[name].shape) or shape[turned] != width:
             continue
         delta = adapter.delta(name, original.values(name) if adapter.is_dora(name) else None)
-        delta = delta.T if turned else delta
+        delta = torch.nan_to_num(delta.T if turned else delta, nan=0.0, posinf=0.0, neginf=0.0).double()
         if not delta.any():
             continue
         layer = _known_layer(name, directions)
-        along = _direction_of(layer, directions) @ delta
+        along = _direction_of(layer, directions).double() @ delta
         given = directions.inputs.get(name)
-        write = (along @ given).item() if given is not None and given.shape == along.shape else None
-        vectors = leading_vectors(delta, LEADING)[0]
-        yield _Change(layer, vectors, along.square().sum().item(), delta.square().sum().item(), write)
+        write = (along @ given.double()).item() if given is not None and given.shape == along.shape else None
+        yield _Change(layer, _outputs(delta), along.square().sum().item(), delta.square().sum().item(), write)
+
+
+def _outputs(delta: torch.Tensor) -> torch.Tensor:
+    """Leading output directions; scaled first, since a hostile value may be too large to square."""
+    import torch
+
+    delta = torch.nan_to_num(delta.float(), nan=0.0, posinf=0.0, neginf=0.0)
+    return leading_vectors(delta / delta.abs().max().clamp_min(1e-30), LEADING)[0]
 
 
 def _known_layer(name: str, directions: Directions) -> int | None:

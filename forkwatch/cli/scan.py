@@ -42,7 +42,8 @@ def scan(
         original = open_original(context, release_of(context, repo, release))
         document = examine(context, original, repo, revision=revision, depth=Depth[depth.name])
         log = context.store.verdicts(original.release_id)
-        document = forecast(document, fit({verdict.repo_id: verdict.document for verdict in log}.values()))
+        others = {verdict.repo_id: verdict.document for verdict in log if verdict.repo != document.repo}
+        document = forecast(document, fit(others.values()))
         threshold = fail_on or context.settings.policy.fail_on
     if json_output:
         data(json.dumps(json.loads(to_json(document)), indent=2, ensure_ascii=False))
