@@ -27,7 +27,7 @@ from detector.formats.names import layer_of
 from detector.pairing import RESIDUAL_WRITERS
 from evals.confine import Confinement
 from evals.engine import left_padded, padding_id, render_chat, stop_ids
-from evals.interface import DirectionRequest, PromptKind, PromptSuite
+from evals.interface import MIN_PROMPTS, DirectionRequest, PromptKind, PromptSuite
 from evals.load import load_original
 from evals.measure import pick_device
 from evals.suite import load_suite
@@ -36,8 +36,6 @@ from evals.wire import DIRECTION, DirectionReport
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MIN_PROMPTS = 8
-"""Of either kind; a mean of fewer says more about the prompts than about refusals."""
 HALVINGS = 16
 """Random halvings that stability and separation are the means of."""
 STABLE = 0.5
@@ -66,19 +64,10 @@ class _Activations:
 def measure_direction(
     request: DirectionRequest, confinement: Confinement, progress: Progress
 ) -> DirectionReport:
-    """Measure it; leaves the 0600 file `DIRECTION` in the scratch folder unless prompts are too few."""
+    """Measure it; leaves the 0600 file `DIRECTION` in the scratch folder."""
     suite = load_suite(request.suite)
     harmful, twins, plain = (_texts(suite, kind, request) for kind in PromptKind)
     device = pick_device(request.device)
-    report = DirectionReport(
-        suite_digest=suite.digest,
-        harmful=len(harmful),
-        twins=len(twins),
-        isolation=confinement.isolation,
-        device=device,
-    )
-    if min(len(harmful), len(twins)) < MIN_PROMPTS:
-        return report
     progress("load the original")
     model, tokenizer = load_original(request.original, device)
     harmful_acts, harmless = (

@@ -199,6 +199,10 @@ class EvalRequest:
     """`auto`, `cpu` or `cuda`."""
 
 
+MIN_PROMPTS = 8
+"""Of either kind: a mean of fewer says more about the prompts than about refusals."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectionRequest:
     """What to measure a release's refusal direction on. It names no fork, so none can reach the result."""

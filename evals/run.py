@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from evals.interface import (
+    MIN_PROMPTS,
     DirectionRequest,
     EvalRequest,
     EvalResult,
@@ -87,6 +88,12 @@ def refusal_direction(
         SuiteError: the suite is invalid.
         EvaluationFailedError: the child died, ran too long or broke its contract.
     """
+    refused, answered = len(request.refused), len(request.answered)
+    if min(refused, answered) < MIN_PROMPTS:
+        return Unmeasured(
+            f"the original refuses {refused} harmful prompts and answers {answered} of their twins: too few "
+            f"for a direction, which needs {MIN_PROMPTS} of either"
+        )
     suite = load_suite(request.suite)
     started = time.monotonic()
     request = replace(
@@ -100,11 +107,6 @@ def refusal_direction(
         command, dump(request), request.scratch, timeout_seconds=request.timeout_seconds, progress=progress
     )
     report = load_direction_report(line, suite)
-    if not report.stability:
-        return Unmeasured(
-            f"the original refuses {report.harmful} harmful prompts and answers {report.twins} of their "
-            "twins: too few for a direction"
-        )
     file = request.scratch / DIRECTION
     if not file.is_file() or file.stat().st_size > MAX_DIRECTION:
         raise EvaluationFailedError("the evaluation child left no direction")

@@ -49,16 +49,16 @@ class ChildReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectionReport:
-    """The child's one line about a refusal direction; no layers where there were too few prompts."""
+    """The child's one line about a refusal direction; by layer as in `RefusalDirection`."""
 
     suite_digest: str
     harmful: int
     twins: int
-    stability: tuple[float, ...] = ()
-    separation: tuple[float, ...] = ()
-    sources: tuple[int, ...] = ()
-    best: int = 0
-    written: float = 0.0
+    stability: tuple[float, ...]
+    separation: tuple[float, ...]
+    sources: tuple[int, ...]
+    best: int
+    written: float
     isolation: Isolation
     device: str
 
@@ -100,7 +100,7 @@ def load_direction_report(raw: bytes, suite: PromptSuite) -> DirectionReport:
     counts = (report.harmful, report.twins)
     named = {report.best, *report.sources}
     sound = len(report.separation) == len(report.sources) == layers and min(*counts, *named) >= 0
-    sound = sound and max(named) < max(layers, 1)
+    sound = sound and max(named) < layers
     numbers = all(map(math.isfinite, (*report.stability, *report.separation, report.written)))
     if not sound or not numbers or any(abs(cosine) > 1.001 for cosine in report.stability):
         raise EvaluationFailedError("the evaluation child reported impossible numbers")

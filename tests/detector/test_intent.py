@@ -1,4 +1,5 @@
-"""How a change lies to a direction: found when it acts on it, and not because both share outlier dimensions."""
+"""How a change lies to a direction: found when it acts on it, and not because both share outlier
+dimensions."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def harmless(seed: int, outlier: float = 1.0) -> torch.Tensor:
 def directions(one: torch.Tensor, original: Weights, *, outlier: float = 1.0) -> Directions:
     """The same direction in every layer, with inputs on which the original writes it."""
     inputs = {
-        name: value.float().T @ one for name, value in original.items() if zoo.is_writer(name) and ".layers." in name
+        name: value.float().T @ one
+        for name, value in original.items()
+        if zoo.is_writer(name) and ".layers." in name
     }
     written = sum((one @ (original[name].float() @ given)).item() for name, given in inputs.items())
     layers = tuple(range(SMALL.layers))
@@ -114,7 +117,8 @@ def test_outlier_dimensions_alone_are_no_alignment() -> None:
 
 
 def test_null_p_values_are_not_small_more_often_than_chance_allows() -> None:
-    """Directions drawn like those of the null: of 24, those at or below 0.1 are few (binomial: p < .001 for 9)."""
+    """Directions drawn like those of the null: of 24, those at or below 0.1 are few (binomial: p < .001 for
+    9)."""
     original = zoo.base(SEED)
     fork = zoo.lora(original, 1)
     known = directions(direction(SEED), original, outlier=5.0)
