@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from detector.interface import EditKind
+from detector.interface import VALUE_PRESERVING, EditKind
 from reports.scan import ForecastView, NumberView, RateView, ScanDocument, UnmeasuredView
 
 MIN_OBSERVED = 8
@@ -71,10 +71,12 @@ class NoPredictor:
 def features(document: ScanDocument) -> Features:
     """What the weights of a fork show, as far as it was looked at; empty when nothing was."""
     found: dict[str, float] = {}
-    if document.edits:
-        kinds = {edit.kind for edit in document.edits}
-        found |= {f"kind:{kind}": float(str(kind) in kinds) for kind in _KINDS}
-        ranks = [edit.detail["rank"] for edit in document.edits if "rank" in edit.detail]
+    kinds = {edit.kind for edit in document.edits}
+    named = bool(kinds) and str(EditKind.UNKNOWN) not in kinds
+    ranks = [edit.detail["rank"] for edit in document.edits if "rank" in edit.detail]
+    # What was not named may be any kind: only then is its absence no news.
+    found |= {f"kind:{kind}": float(str(kind) in kinds) for kind in _KINDS if named or str(kind) in kinds}
+    if named or ranks:
         found["rank"] = max((math.log2(1 + rank) for rank in ranks if isinstance(rank, int)), default=0.0)
     if document.heatmap is not None:
         found |= _norms(document.heatmap.modules, document.heatmap.values)
@@ -134,6 +136,12 @@ def fit(documents: Iterable[ScanDocument]) -> Predictor | NoPredictor:
         )
     mean, coefficients = _ridge(rows, losses)
     return Predictor(mean, coefficients, len(rows), error, guess)
+
+
+def expected_loss(document: ScanDocument, predictor: Predictor) -> float:
+    """The forecast, or none to lose where the values are the original's: such forks are not learnt from."""
+    kinds = {edit.kind for edit in document.edits}
+    return 0.0 if kinds and kinds <= VALUE_PRESERVING else predictor.loss(features(document))
 
 
 def forecast(document: ScanDocument, predictor: Predictor | NoPredictor) -> ScanDocument:

@@ -29,7 +29,7 @@ from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.crawl import Crawl, crawl
 from forkwatch.pipeline.document import build_document
-from forkwatch.pipeline.forecast import NoPredictor, features, fit
+from forkwatch.pipeline.forecast import NoPredictor, expected_loss, fit
 from forkwatch.pipeline.funnel import Depth, examine
 from forkwatch.pipeline.originals import Original, find_release, open_original
 from forkwatch.store.models import Release
@@ -192,14 +192,14 @@ def _scan_candidates(
     tally.candidates += len(candidates)
     present = [known for known in candidates if known.gone_at is None]
     tally.gone += len(candidates) - len(present)
-    for number, known in enumerate(_queue(context, original, present, tally)):
+    for number, known in enumerate(queue(context, original, present, tally)):
         context.talk.progress(f"forks of {original.repo}", number, len(present))
         act = partial(scan, context, original, known.repo, tally=tally, known=known)
         _attempt(context, original, known, tally, act)
     context.talk.progress(f"forks of {original.repo}", len(present), len(present))
 
 
-def _queue(context: Context, original: Original, present: list[Known], tally: Tally) -> list[Known]:
+def queue(context: Context, original: Original, present: list[Known], tally: Tally) -> list[Known]:
     """The candidates in the order of their turn: those that may have lost most refusals first.
 
     Only new commits are ranked, by a sketch, which reads little and is kept for their turn; what has been
@@ -217,7 +217,7 @@ def _queue(context: Context, original: Original, present: list[Known], tally: Ta
         channels, claims, _ = _known(context, original, snapshot)
         examination = examine(context, original, snapshot, claims, Depth.SKETCH)
         tally.results_computed += len(examination.ledger.computed)
-        return predictor.loss(features(build_document(original, examination, channels, context.now())))
+        return expected_loss(build_document(original, examination, channels, context.now()), predictor)
 
     ranked = []
     for known in present:

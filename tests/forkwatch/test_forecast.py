@@ -1,4 +1,5 @@
-"""What a fork can be expected to have lost: learnt from measured forks, honest about its error, and no verdict."""
+"""What a fork can be expected to have lost: learnt from measured forks, honest about its error, and no
+verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ PLAIN = next(fork for fork in FORKS if fork.refusal is not None and fork.edits)
 
 
 def document(alignment: float, lost: float | None, *, repo: str = "demo/fork", rank: int = 8) -> ScanDocument:
-    """A fork with a low-rank change of that alignment, whose refusals fell from 1 by `lost`, or are unmeasured."""
+    """A fork with a low-rank change of that alignment, whose refusals fell from 1 by `lost`, or are
+    unmeasured."""
     base = scan(PLAIN)
     fork = UnmeasuredView(unmeasured="too large") if lost is None else rate(1.0 - lost)
     return replace(
@@ -48,7 +50,8 @@ def population(noise: float = 0.0, count: int = 16) -> list[ScanDocument]:
 
 
 def test_it_learns_what_changes_cost() -> None:
-    """On changes that cost what they align, an unmeasured one is expected to cost the same, within the error."""
+    """On changes that cost what they align, an unmeasured one is expected to cost the same, within the
+    error."""
     found = fit(population())
 
     assert isinstance(found, Predictor)
@@ -75,7 +78,8 @@ def test_mirrors_of_one_change_count_once() -> None:
 
 
 def test_noise_is_no_forecast() -> None:
-    """Where what was lost has nothing to do with the weights, the mean is as good, and nothing is forecast."""
+    """Where what was lost has nothing to do with the weights, the mean is as good, and nothing is
+    forecast."""
     found = fit(population(noise=1.0))
 
     assert isinstance(found, NoPredictor)
@@ -116,7 +120,8 @@ def test_measured_and_unexamined_forks_get_no_forecast() -> None:
 
 
 def test_a_forecast_comes_with_its_error_and_changes_nothing_else() -> None:
-    """The number has n and an interval of two errors to either side; verdict and findings stay what they were."""
+    """The number has n and an interval of two errors to either side; verdict and findings stay what they
+    were."""
     predictor = fit(population())
     before = document(0.8, None)
     after = forecast(before, predictor)
@@ -124,7 +129,8 @@ def test_a_forecast_comes_with_its_error_and_changes_nothing_else() -> None:
     assert isinstance(predictor, Predictor)
     assert isinstance(after.forecast.loss, RateView)
     assert after.forecast.loss.n == 16
-    assert after.forecast.loss.ci[0] == pytest.approx(after.forecast.loss.rate - 2 * predictor.error, abs=1e-3)
+    low = after.forecast.loss.rate - 2 * predictor.error
+    assert after.forecast.loss.ci[0] == pytest.approx(low, abs=1e-3)
     assert after.forecast.error == pytest.approx(predictor.error, abs=1e-4)
     assert replace(after, forecast=before.forecast) == before
 
