@@ -10,6 +10,7 @@ has no field for it.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,11 +99,12 @@ def take_aim(  # noqa: PLR0913 - two models, what is known of each, and where to
     if isinstance(direction, Unmeasured):
         return Aim(NoIntent(direction.reason))
     changed = frozenset(tensor.name for tensor in diff.tensors if tensor.status is TensorStatus.CHANGED)
+    inputs = hashlib.sha256("\n".join([direction.file.name, *sorted(changed)]).encode()).hexdigest()
     path = blob_path(context.state, direction.file.name)
     try:
         intent = ledger.once(
             "intent",
-            f"{VERSION}+{direction.file.name[:12]}",
+            f"{VERSION}+{inputs[:12]}",
             _INTENT,
             lambda: stages.intent(context, original, snapshot, _directions(path, direction), changed),
         )
