@@ -127,15 +127,13 @@ def fit(documents: Iterable[ScanDocument]) -> Predictor | NoPredictor:
     if len(rows) < MIN_OBSERVED:
         reason = f"{len(rows)} distinct changes were measured; a forecast needs {MIN_OBSERVED}"
         return NoPredictor(reason)
-    left_out = [_without(rows, losses, index) for index in range(len(rows))]
-    error = _rms(predicted - loss for (predicted, _), loss in zip(left_out, losses, strict=True))
-    guess = _rms(mean - loss for (_, mean), loss in zip(left_out, losses, strict=True))
-    if error >= guess:
+    fitted = _ridge(rows, losses)
+    if fitted.error >= fitted.guess:
         return NoPredictor(
-            f"on {len(rows)} distinct changes it errs by {error:.2f}, no better than their mean ({guess:.2f})"
+            f"on {fitted.n} distinct changes it errs by {fitted.error:.2f}, no better than their mean "
+            f"({fitted.guess:.2f})"
         )
-    mean, coefficients = _ridge(rows, losses)
-    return Predictor(mean, coefficients, len(rows), error, guess)
+    return fitted
 
 
 def expected_loss(document: ScanDocument, predictor: Predictor) -> float:
@@ -166,14 +164,12 @@ def _none(reason: str) -> ForecastView:
     return ForecastView(loss=UnmeasuredView(unmeasured=reason))
 
 
-def _without(rows: list[Features], losses: list[float], index: int) -> tuple[float, float]:
-    """What is predicted for one observation by the others, and the mean of those."""
-    mean, coefficients = _ridge(rows[:index] + rows[index + 1 :], losses[:index] + losses[index + 1 :])
-    return Predictor(mean, coefficients, len(rows) - 1, 0.0, 0.0).loss(rows[index]), mean
+def _ridge(rows: list[Features], losses: list[float]) -> Predictor:
+    """Ridge regression on standardised inputs. A constant one is left out; an absent one is average.
 
-
-def _ridge(rows: list[Features], losses: list[float]) -> tuple[float, dict[str, tuple[float, float, float]]]:
-    """Ridge regression on standardised inputs. A constant one is left out; an absent one is average."""
+    The errors with each observation left out come from the hat matrix, as the penalty amounts to
+    observations that stay: e / (1 − h), exact for inputs that are scaled once.
+    """
     import numpy as np
 
     names = sorted({name for row in rows for name in row})
@@ -181,15 +177,19 @@ def _ridge(rows: list[Features], losses: list[float]) -> tuple[float, dict[str, 
     table = np.array([[row.get(name, centres[name]) - centres[name] for name in names] for row in rows])
     scales = np.sqrt((table**2).mean(axis=0))
     varied = [index for index, scale in enumerate(scales) if scale > 1e-9]
-    mean = fmean(losses)
+    n, mean = len(rows), fmean(losses)
     inputs = table[:, varied] / scales[varied]
-    penalised = inputs.T @ inputs + PENALTY * np.eye(len(varied))
-    solution = np.linalg.solve(penalised, inputs.T @ (np.array(losses) - mean))
-    return mean, {
+    centred = np.array(losses) - mean
+    solved = np.linalg.solve(inputs.T @ inputs + PENALTY * np.eye(len(varied)), inputs.T)
+    solution = solved @ centred
+    leverage = 1 / n + np.einsum("ij,ji->i", inputs, solved)
+    coefficients = {
         names[index]: (float(coefficient), centres[names[index]], float(scales[index]))
         for index, coefficient in zip(varied, solution, strict=True)
     }
+    error = _rms((centred - inputs @ solution) / (1 - leverage))
+    return Predictor(mean, coefficients, n, error, _rms(centred * n / (n - 1)))
 
 
 def _rms(errors: Iterable[float]) -> float:
-    return math.sqrt(fmean(error * error for error in errors))
+    return math.sqrt(fmean(float(error) ** 2 for error in errors))

@@ -6,9 +6,20 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from forkwatch.pipeline.forecast import MIN_OBSERVED, NoPredictor, Predictor, features, fit, forecast
+from forkwatch.pipeline.forecast import (
+    MIN_OBSERVED,
+    PENALTY,
+    NoPredictor,
+    Predictor,
+    expected_loss,
+    features,
+    fit,
+    forecast,
+    observed,
+)
 from reports.scan import EditView, IntentView, PairView, RateView, ScanDocument, UnmeasuredView
 from tests.reports.sample_forks import FORKS
 from tests.reports.sample_scans import rate, scan
@@ -141,3 +152,41 @@ def test_what_was_not_looked_at_counts_as_average() -> None:
 
     assert isinstance(found, Predictor)
     assert found.loss({}) == found.mean
+
+
+def test_the_error_is_that_of_leaving_each_out() -> None:
+    """The formula gives what fitting without each observation gives, with the inputs scaled as for all."""
+    documents = population(noise=0.3)
+    found = fit(documents)
+    assert isinstance(found, Predictor)
+    names = sorted(found.coefficients)
+    scaled = [
+        [
+            1.0,
+            *(
+                (features(one)[name] - found.coefficients[name][1]) / found.coefficients[name][2]
+                for name in names
+            ),
+        ]
+        for one in documents
+    ]
+    table, losses = np.array(scaled), np.array([observed(one) for one in documents])
+    penalty = PENALTY * np.diag([0.0] + [1.0] * len(names))
+    errors = []
+    for index in range(len(documents)):
+        rest = np.arange(len(documents)) != index
+        solution = np.linalg.solve(table[rest].T @ table[rest] + penalty, table[rest].T @ losses[rest])
+        errors.append(losses[index] - table[index] @ solution)
+
+    assert found.error == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=1e-9)
+
+
+def test_what_keeps_the_values_has_nothing_to_lose() -> None:
+    """A conversion is expected to keep its refusals; forks are learnt from only where something was
+    changed."""
+    predictor = fit(population())
+    edits = (EditView(kind="quantized", certainty="proved", detail={}),)
+
+    assert isinstance(predictor, Predictor)
+    assert expected_loss(replace(document(0.9, None), edits=edits), predictor) == 0.0
+    assert expected_loss(document(0.9, None), predictor) > 0.5
