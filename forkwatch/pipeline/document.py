@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from crawler.interface import Channel, Claim, Relation
+from detector.intent import NoIntent
 from detector.interface import (
+    Certainty,
     Diff,
     Edit,
     EditDetail,
@@ -17,6 +19,7 @@ from detector.interface import (
 )
 from evals.interface import EvalResult, Measured, Outcome, Unmeasured
 from forkwatch.pipeline.funnel import Examination
+from forkwatch.pipeline.intent import Aim
 from forkwatch.pipeline.originals import Original
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
 from forkwatch.policy.findings import all_findings, evidence_views
@@ -31,6 +34,7 @@ from reports.scan import (
     FilesView,
     HeatmapView,
     HubView,
+    IntentView,
     LineageView,
     NumberView,
     OriginalView,
@@ -85,6 +89,7 @@ def build_document(
             requests=spent.requests,
             seconds=round(spent.seconds, 2),
         ),
+        intent=_intent(examination.aim),
     )
 
 
@@ -200,6 +205,27 @@ def _heatmap(tensors: tuple[TensorDiff, ...]) -> HeatmapView | None:
     values = tuple(tuple(cells.get((layer, module)) for module in modules) for layer in layers)
     return HeatmapView(
         layers=tuple(layers), modules=tuple(plain(module, 60) for module in modules), values=values
+    )
+
+
+def _intent(aim: Aim) -> IntentView:
+    """The numbers of the comparison; of the direction only how it was measured."""
+    found, direction = aim.intent, aim.direction
+    if isinstance(found, NoIntent):
+        return IntentView(status="not-measured", reason=plain(found.reason))
+    return IntentView(
+        status="aligned" if found.certainty is Certainty.CONSISTENT else "not-aligned",
+        alignment=found.alignment,
+        expected=found.expected,
+        extreme=found.extreme,
+        p_value=found.p_value,
+        directions=found.splits,
+        energy=found.energy,
+        write_change=found.write_change,
+        matrices=found.matrices,
+        layers=found.layers,
+        prompts=0 if direction is None else direction.harmful + direction.twins,
+        stability=None if direction is None else direction.stability[direction.best],
     )
 
 

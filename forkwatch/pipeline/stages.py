@@ -1,4 +1,4 @@
-"""Stages 3 to 7 for one snapshot: match, inspect, sketch, diff, evaluate, compare outputs.
+"""Stages 3 to 7 for one snapshot: match, inspect, sketch, diff, intent, evaluate, compare outputs.
 
 Each function takes plain inputs and returns a plain result; `examine` in `funnel` decides which of them run.
 """
@@ -16,8 +16,17 @@ from crawler.interface import ByteSource, Snapshot
 from crawler.local import LocalFile
 from detector.errors import DetectorError, MalformedWeightsError, NothingComparedError, UnreadableTensorError
 from detector.files import inspect_files
+from detector.intent import Directions, Intent, NoIntent
 from detector.interface import Diff, FileFinding, FileMatch, OutputTest, Sketch
-from evals.interface import EvalRequest, EvalResult
+from evals.interface import (
+    Behaviour,
+    DirectionRequest,
+    EvalRequest,
+    EvalResult,
+    Label,
+    RefusalDirection,
+    Unmeasured,
+)
 from forkwatch.pipeline.blobs import blob_path, keep_blob
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.originals import Original, place_file
@@ -76,16 +85,20 @@ def diff(context: Context, original: Original, snapshot: Snapshot) -> Diff | Unr
     from detector.diff import diff_weights
     from detector.formats import open_weights
 
-    files: dict[str, ByteSource] = {
-        file.path: LocalFile(context.hub.download(snapshot, file.path, context.talk.progress))
-        for file in weight_files(snapshot)
-    }
+    files = _downloaded(context, snapshot)
     try:
         return diff_weights(
             open_weights(original_files(original)), open_weights(files), progress=context.talk.progress
         )
     except _UNREADABLE as error:
         return _unreadable(error)
+
+
+def _downloaded(context: Context, snapshot: Snapshot) -> dict[str, ByteSource]:
+    return {
+        file.path: LocalFile(context.hub.download(snapshot, file.path, context.talk.progress))
+        for file in weight_files(snapshot)
+    }
 
 
 def original_files(original: Original) -> Mapping[str, ByteSource]:
@@ -124,6 +137,49 @@ def evaluate_model(
         )
         result = evaluate(request, progress=lambda line: context.talk.note(f"{who}: {line}"))
         return replace(result, transcript=Path(keep_blob(context.state, result.transcript)))
+
+
+def refusal_direction(
+    context: Context, original: Original, baseline: EvalResult
+) -> RefusalDirection | Unmeasured:
+    """The original's refusal direction, measured on it alone in a confined child process; kept as a blob."""
+    from evals.run import refusal_direction as measure
+
+    options, behaviour = context.settings.evaluation, baseline.behaviour
+    harmful = frozenset(behaviour.harmful)
+    with _scratch(context) as scratch:
+        request = DirectionRequest(
+            original=original.folder,
+            suite=original.suite,
+            refused=_labelled(behaviour, Label.REFUSED, harmful),
+            answered=_labelled(behaviour, Label.COMPLIED, frozenset(dict(behaviour.labels)) - harmful),
+            scratch=scratch,
+            timeout_seconds=options.timeout_seconds,
+            device=options.device,
+        )
+        found = measure(request, progress=lambda line: context.talk.note(f"{original.repo}: {line}"))
+        if isinstance(found, Unmeasured):
+            return found
+        return replace(found, file=Path(keep_blob(context.state, found.file)))
+
+
+def _labelled(behaviour: Behaviour, wanted: Label, among: frozenset[str]) -> tuple[str, ...]:
+    return tuple(name for name, label in behaviour.labels if label is wanted and name in among)
+
+
+def intent(
+    context: Context,
+    original: Original,
+    snapshot: Snapshot,
+    directions: Directions,
+    changed: frozenset[str],
+) -> Intent | NoIntent:
+    """How the changed tensors lie to the original's refusal direction, from downloaded and verified files."""
+    from detector.formats import open_weights
+    from detector.intent import measure_intent
+
+    files = _downloaded(context, snapshot)
+    return measure_intent(open_weights(original_files(original)), open_weights(files), directions, changed)
 
 
 def test_outputs(context: Context, original: EvalResult, fork: EvalResult) -> OutputTest:
