@@ -20,6 +20,7 @@ from detector.edits.directional import DirectionalFinding, find_directional
 from detector.edits.low_rank import LowRankFinding, find_low_rank
 from detector.edits.structure import find_layer_surgery, find_vocabulary_change
 from detector.errors import NothingComparedError
+from detector.folded import unfold
 from detector.formats.names import layer_of, module_of
 from detector.formats.peft import PeftReader
 from detector.interface import (
@@ -86,6 +87,7 @@ def diff_weights(
     pairing = match_by_content(pairing, original, fork)
     if not pairing.pairs and not pairing.reshaped:
         raise NothingComparedError("the two checkpoints share no tensor name")
+    fork, pairing = unfold(pairing, original, fork)
     context = Context(original, fork, pairing, _compare(pairing, original, fork, progress))
     if lineage.status is LineageStatus.UNRELATED and not _shares_bytes(context):
         edits = (unrelated(lineage),)
