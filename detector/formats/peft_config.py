@@ -77,7 +77,9 @@ def read_adapter_config(source: ByteSource, path: str) -> AdapterConfig:
     if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
         raise MalformedWeightsError(f"{path}: not the configuration of an adapter")
     if config["peft_type"] != "LORA":
-        raise UnreadableTensorError(f"{path}: adapters of kind {config['peft_type'][:40]!a} are not decoded")
+        raise UnreadableTensorError(
+            f"{path}: only LoRA adapters are decoded, not {config['peft_type'][:40]!a}"
+        )
     rank = config.get("r")
     if type(rank) is not int or not 0 < rank <= MAX_RANK:
         raise MalformedWeightsError(f"{path}: r is not a small natural number")

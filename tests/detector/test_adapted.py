@@ -114,7 +114,7 @@ def test_an_adapter_of_split_modules_on_a_fused_base() -> None:
     ],
     ids=["lora-bias", "bias-saved", "mixed-orientation", "some-layers", "expressions"],
 )
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set", "ignore:Model with", "ignore:Adapter")
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set", "ignore:Model (with|has)", "ignore:Adapter")
 def test_change_is_what_peft_merges(options: dict[str, Any], tmp_path: Path) -> None:
     """Biases, saved biases, turned and straight modules side by side, layers and patterns."""
     before, after, reader = merged("gpt2", tmp_path, **options)
