@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from detector.formats.peft import PeftReader
-from detector.formats.roles import role_key, slots, split_role, unique_roles
+from detector.formats.names import module_of
+from detector.formats.roles import CONV1D, role_key, slots, split_role, unique_roles
 from detector.formats.views import base_name, view
 from detector.interface import TensorInfo
 from detector.pairing import EMBEDDINGS, HEADS, Pair, pair_tensors
@@ -38,11 +39,14 @@ def pair_adapter(original: Mapping[str, TensorInfo], adapter: PeftReader) -> Ada
     Stacks of experts are paired matrix by matrix, whether the original stacks them or not, and whichever way
     round it stores them.
     """
+    turned = _is_turned(original, adapter)
     targets, adapted = dict[str, TensorInfo](), list[Pair]()
     for target in adapter.targets:
         info = TensorInfo(target, "F32", adapter.shape(target), 0)
         if len(info.shape) == 3 and target in original:
             adapted += _experts(original, info)
+        elif turned and target in original and module_of(target) in CONV1D and len(info.shape) == 2:
+            adapted.append(Pair(target, view(original[target], "T"), info))
         else:
             targets[target] = info
     beside = _beside(original, targets)
@@ -57,6 +61,18 @@ def pair_adapter(original: Mapping[str, TensorInfo], adapter: PeftReader) -> Ada
         resized=_own(whole.reshaped),
         unfitting=tuple(target for target in adapter.targets if target not in used),
         added=tuple(sorted(info.name for info in whole.added)),
+    )
+
+
+def _is_turned(original: Mapping[str, TensorInfo], adapter: PeftReader) -> bool:
+    """The original stores GPT-2's matrices input first, and the configuration does not say so.
+
+    PEFT writes `fan_in_fan_out` for the last module that it wrapped, and corrects it when it loads the adapter.
+    """
+    shapes = {target: adapter.shape(target) for target in adapter.targets if module_of(target) in CONV1D}
+    return any(
+        len(set(shape)) == 2 and target in original and original[target].shape == shape[::-1]
+        for target, shape in shapes.items()
     )
 
 
