@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from detector.formats.peft import PeftReader
 from detector.formats.names import module_of
+from detector.formats.peft import PeftReader
 from detector.formats.roles import CONV1D, role_key, slots, split_role, unique_roles
 from detector.formats.views import base_name, view
 from detector.interface import TensorInfo
@@ -67,7 +67,7 @@ def pair_adapter(original: Mapping[str, TensorInfo], adapter: PeftReader) -> Ada
 def _is_turned(original: Mapping[str, TensorInfo], adapter: PeftReader) -> bool:
     """The original stores GPT-2's matrices input first, and the configuration does not say so.
 
-    PEFT writes `fan_in_fan_out` for the last module that it wrapped, and corrects it when it loads the adapter.
+    PEFT writes `fan_in_fan_out` as the last module that it wrapped needs it, and corrects it when loading.
     """
     shapes = {target: adapter.shape(target) for target in adapter.targets if module_of(target) in CONV1D}
     return any(

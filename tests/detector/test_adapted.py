@@ -64,7 +64,10 @@ def changed(original: WeightReader, reader: PeftReader) -> dict[str, torch.Tenso
     for pair in found.adapted:
         assert pair.original.shape == pair.fork.shape == reader.shape(pair.fork.name)
         before = original.values(pair.original.name).float()
-        values[pair.name] = before + reader.delta(pair.fork.name, before)
+        after = before + reader.delta(pair.fork.name, before)
+        values[pair.name] = (
+            after.T if "experts" not in pair.name and pair.original.name.endswith("@T") else after
+        )
     return values
 
 
