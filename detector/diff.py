@@ -18,6 +18,7 @@ from detector.edits.context import Context, Relatives
 from detector.edits.explain import explain
 from detector.edits.structure import confirm_surgery, find_layer_surgery
 from detector.errors import NothingComparedError
+from detector.folded import unfold
 from detector.formats.names import layer_of, module_of
 from detector.formats.peft import PeftReader
 from detector.interface import (
@@ -97,6 +98,7 @@ def diff_weights(  # noqa: PLR0913  # two checkpoints, and what is at hand besid
     pairing = match_by_content(pairing, original, fork)
     if not pairing.pairs and not pairing.reshaped:
         raise NothingComparedError("the two checkpoints share no tensor name")
+    fork, pairing = unfold(pairing, original, fork)
     comparisons = _compare(pairing, original, fork, progress, journal)
     relatives = Relatives(bands, layers, known, parents)
     context = Context(original, fork, pairing, comparisons, relatives)

@@ -60,7 +60,7 @@ def view(info: TensorInfo, *operations: str) -> TensorInfo:
     name, shape = info.name, info.shape
     for operation in operations:
         name = f"{name}@{operation}"
-        shape = _shape_after(shape, _operation(operation))
+        shape = shape_after(shape, _operation(operation))
     # Groups of a quantisation run along stored rows: of a transposed tensor the step is not known.
     dtype = f"{info.dtype}-T" if "T" in operations and info.dtype not in _PLAIN else info.dtype
     nbytes = info.nbytes * math.prod(shape) // max(math.prod(info.shape), 1)
@@ -83,6 +83,34 @@ def view_cost(reader: _Costed, info: TensorInfo, rows: int) -> int:
         return reader.band_bytes(info.name, rows)
     height = info.shape[0] if info.shape else 1
     return -(-info.nbytes * min(rows, height) // max(height, 1))
+
+
+def operations(name: str) -> tuple[str, tuple[Operation, ...]]:
+    """The tensor that a view is made of, and what is done to it, first things first; of any name."""
+    steps = []
+    while match := _VIEW.fullmatch(name):
+        name = match["inner"]
+        steps.append(_operation(match["kind"]))
+    return name, tuple(reversed(steps))
+
+
+def taken(values: torch.Tensor, operation: Operation) -> torch.Tensor:
+    """What `rows`, `every` or `heads` takes of a tensor at hand.
+
+    Raises:
+        ValueError: another operation, or one that does not fit.
+    """
+    kind, numbers = operation
+    if kind not in {"rows", "every", "heads"}:
+        raise ValueError(kind)
+    shape = shape_after(tuple(values.shape), operation)
+    if kind == "rows":
+        return values[numbers[0] : numbers[1]]
+    if kind == "every":
+        return values[numbers[1] :: numbers[0]]
+    heads, parts, which = numbers
+    size = values.shape[0] // (heads * parts)
+    return values.reshape(heads, parts, size, *values.shape[1:])[:, which].reshape(shape)
 
 
 class Views:
@@ -114,7 +142,7 @@ class Views:
         if match is None:
             raise KeyError(name)
         try:
-            return _shape_after(self.shape(match["inner"]), _operation(match["kind"]))
+            return shape_after(self.shape(match["inner"]), _operation(match["kind"]))
         except ValueError as error:
             raise KeyError(name) from error
 
@@ -156,8 +184,8 @@ def _operation(text: str) -> Operation:
     return kind, tuple(int(number) for number in numbers)
 
 
-def _shape_after(shape: tuple[int, ...], operation: Operation) -> tuple[int, ...]:
-    """Shape after an operation.
+def shape_after(shape: tuple[int, ...], operation: Operation) -> tuple[int, ...]:
+    """Shape of what an operation leaves.
 
     Raises:
         ValueError: it does not fit.
