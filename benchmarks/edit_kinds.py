@@ -1,9 +1,9 @@
 """Confusion of edit kinds on a generated zoo: `python -m benchmarks.edit_kinds --scratch FOLDER`.
 
-Fifteen originals of seven architectures (real transformers classes, drawn or trained), every kind of edit, at
-relative deltas of 1e-4 to 1e-1, in eleven containers: some 1400 pairs a seed. Every pair is diffed in full and
-sketched with the rows that 0.5 % of a 1B-shaped model's bytes buy (`expect.ROWS`; at toy sizes a share of the
-bytes would mean nothing). What is right of a pair is decided by `expect`, from the edit and the stored values.
+Fifteen originals of seven architectures (real transformers classes, drawn or trained), every kind of edit,
+relative deltas of 1e-4 to 1e-1, eleven containers: some 1400 pairs a seed. Every pair is diffed in full, and
+sketched with the rows that 0.5 % of a 1B-shaped model's bytes buy (`expect.ROWS`; at toy sizes a share of
+the bytes would mean nothing). What is right is decided by `expect`, from the edit and the stored values.
 
 Seeds 1–99 are for development and may have been looked at; seeds from 101 are held out: report them, change
 nothing after seeing them. Results go to a file of JSON lines as they come; what is in it is not run again, so
@@ -13,6 +13,7 @@ name a new file for new code.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -27,12 +28,16 @@ from benchmarks.zoo.table import report
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--depth", choices=[*DEPTHS, "both"], default="both")
     parser.add_argument("--seeds", type=int, nargs="+", default=[101], help="from 101: held out")
     parser.add_argument("--only", default="", help="pairs whose name (model/edit/container) holds this")
     parser.add_argument("--architectures", nargs="+", default=[])
-    parser.add_argument("--every", type=int, default=1, help="every so many pairs, evenly over models and edits")
+    parser.add_argument(
+        "--every", type=int, default=1, help="every so many pairs, evenly over models and edits"
+    )
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--scratch", type=Path, required=True, help="models are kept here between runs")
     parser.add_argument("--json", type=Path, help="results, one a line; default is in the scratch folder")
@@ -61,7 +66,10 @@ def main() -> None:
 
 
 def chosen(seeds: Iterable[int], only: str, architectures: list[str], every: int) -> list[Pair]:
-    """The pairs to run: sorted by edit before every so many are taken, so that each edit keeps its share."""
+    """The pairs to run: every so many of those sorted by edit, so that each edit keeps its share.
+
+    They come in a random order that is always the same: a run that was cut short is a fair sample.
+    """
     pairs = [
         pair
         for seed in seeds
@@ -69,7 +77,9 @@ def chosen(seeds: Iterable[int], only: str, architectures: list[str], every: int
         if only in pair.name and (not architectures or pair.spec.architecture in architectures)
     ]
     pairs.sort(key=lambda pair: (pair.seed, pair.recipe.name, pair.container, pair.spec.name))
-    return pairs[::every]
+    return sorted(
+        pairs[::every], key=lambda pair: hashlib.sha256(f"{pair.seed} {pair.name}".encode()).digest()
+    )
 
 
 def run(pairs: list[Pair], depths: Iterable[str], scratch: Path, jobs: int) -> Iterator[Outcome]:

@@ -52,7 +52,9 @@ def dense(weights: Weights, seed: int, size: float, where: Where = everywhere) -
         delta = torch.randn(value.shape, generator=generator)
         if value.dim() == 2:
             rank = min(value.shape)
-            left = torch.randn(value.shape[0], rank, generator=generator) * torch.arange(1, rank + 1).pow(-0.7)
+            left = torch.randn(value.shape[0], rank, generator=generator) * torch.arange(1, rank + 1).pow(
+                -0.7
+            )
             low = left @ torch.randn(rank, value.shape[1], generator=generator)
             delta = delta + 0.7 * low / low.std()
         edited[name] = value + _resized(delta, value, size)
@@ -69,7 +71,7 @@ def decayed(weights: Weights, _: int, size: float) -> Weights:
     return {name: value * (1 - size) if value.dim() > 1 else value for name, value in weights.items()}
 
 
-def directional(
+def directional(  # noqa: PLR0913  # the options that published tools have
     weights: Weights,
     seed: int,
     *,
@@ -143,7 +145,9 @@ def slerp(weights: Weights, others: Sequence[Weights], share: float) -> Weights:
         if torch.sin(angle) < 1e-4:
             edited[name] = (1 - share) * value + share * other
         else:
-            edited[name] = (torch.sin((1 - share) * angle) * value + torch.sin(share * angle) * other) / torch.sin(angle)
+            edited[name] = (
+                torch.sin((1 - share) * angle) * value + torch.sin(share * angle) * other
+            ) / torch.sin(angle)
     return edited
 
 
@@ -171,7 +175,9 @@ def ties(weights: Weights, others: Sequence[Weights], share: float, density: flo
     return edited
 
 
-def dare(weights: Weights, others: Sequence[Weights], share: float, density: float = 0.5, seed: int = 0) -> Weights:
+def dare(
+    weights: Weights, others: Sequence[Weights], share: float, density: float = 0.5, seed: int = 0
+) -> Weights:
     """Drop at random and rescale (arXiv 2311.03099)."""
     edited = {}
     for name, value in weights.items():
@@ -229,7 +235,16 @@ def neurons_permuted(weights: Weights, seed: int) -> Weights:
     edited = dict(weights)
     for name, value in weights.items():
         stem, _, module = name.removesuffix(".weight").removesuffix(".bias").rpartition(".")
-        if module not in {"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "dense_h_to_4h", "dense_4h_to_h"}:
+        if module not in {
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+            "w1",
+            "w2",
+            "w3",
+            "dense_h_to_4h",
+            "dense_4h_to_h",
+        }:
             continue
         width = next(
             len(weights[f"{stem}.{first}.weight"])
@@ -245,7 +260,10 @@ def neurons_permuted(weights: Weights, seed: int) -> Weights:
 
 
 def rotated(weights: Weights, seed: int) -> Weights:
-    """The same function in a rotated residual stream (pre-norm RMS models): gains are folded into what reads them."""
+    """The same function in a rotated residual stream, for pre-norm RMS models.
+
+    Gains are folded into the matrices that read the stream.
+    """
     hidden = next(value.shape[1] for name, value in weights.items() if names.is_embedding(name))
     turn = torch.linalg.qr(torch.randn(hidden, hidden, generator=torch.Generator().manual_seed(seed)))[0]
     edited = dict(weights)
@@ -266,5 +284,3 @@ def _gain(weights: Weights, name: str) -> torch.Tensor | float:
         return 1.0 if names.is_embedding(name) else weights["model.norm.weight"]
     norm = "input_layernorm" if names.is_attention(name) else "post_attention_layernorm"
     return weights[f"model.layers.{layer}.{norm}.weight"]
-
-

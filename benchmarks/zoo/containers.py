@@ -59,7 +59,7 @@ class Stored:
 
 
 def store(model: Model, weights: Weights, container: str) -> Stored:
-    """Store in a container: `own`, `bf16`, `fp16`, `fp32`, `sharded`, `q8_0`, `q5_1`, `q4_0`, `q4_k`, `int8`, `nf4`."""
+    """Store in `own`, `sharded`, `bf16`, `fp16`, `fp32`, `int8`, `nf4`, or in a GGUF type such as `q4_k`."""
     match container:
         case "own" | "sharded":
             return _safetensors(model, weights, model.spec.dtype, 3 if container == "sharded" else 1)
@@ -110,7 +110,7 @@ def _safetensors(model: Model, weights: Weights, dtype: str, shards: int) -> Sto
 
 
 def _int8(model: Model, weights: Weights) -> Stored:
-    """bitsandbytes int8: codes and the largest magnitude of each row; the rest in fp16."""
+    """LLM.int8 of bitsandbytes: codes and the largest magnitude of each row; the rest in fp16."""
     parts: Weights = {}
     values: Weights = {}
     for name, value in weights.items():
@@ -127,7 +127,7 @@ def _int8(model: Model, weights: Weights) -> Stored:
 
 
 def _nf4(model: Model, weights: Weights) -> Stored:
-    """bitsandbytes NF4 without nested scales."""
+    """NF4 of bitsandbytes, without nested scales."""
     parts: Weights = {}
     values: Weights = {}
     for name, value in weights.items():
@@ -172,7 +172,9 @@ def _gguf(model: Model, weights: Weights, scheme: str) -> Stored:
             turned = architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight"))
             if turned:
                 array = _rotary(array, heads if "q_proj" in name else groups)
-            kept = _write(writer, mapping.get_name(name, try_suffixes=(".weight", ".bias")), array, scheme, architecture)
+            kept = _write(
+                writer, mapping.get_name(name, try_suffixes=(".weight", ".bias")), array, scheme, architecture
+            )
             if turned:
                 kept = _unrotary(kept, heads if "q_proj" in name else groups)
             for index, member in enumerate(members):

@@ -1,14 +1,14 @@
 """What an honest detector may say of a pair, from the edit itself and the stored values.
 
-The truth is always right. Where storing has drowned the edit, other answers are right as well; that is decided
-here by an oracle that knows the edit's unrounded change Δ. With S the stored change, c = ⟨S, Δ⟩ / ⟨Δ, Δ⟩ and
-the remainder E = S − cΔ of root mean square σ:
+The truth is always right. Where storing has drowned the edit, other answers are right as well; that is
+decided here by an oracle that knows the edit's unrounded change Δ. With S the stored change,
+c = ⟨S, Δ⟩ / ⟨Δ, Δ⟩ and the remainder E = S − cΔ of root mean square σ:
 
 - singular values of cΔ stand out of the remainder from σ(√m + √n) (Marchenko and Pastur); we ask twice that,
-  because rounding is not white. A low-rank change is visible when 90 % of its energy stands out so, an edit of
-  directions when its first one does. A sketch sees ROWS of the m rows only.
-- a dense change is visible without quantisation when one value in a hundred moved; under it, when its
-  energy reaches the remainder's, for no scheme tells its own noise apart from a smaller change by energy alone.
+  because rounding is not white. A low-rank change is visible when 90 % of its energy stands out so, an edit
+  of directions when its first one does. A sketch sees ROWS of the m rows only.
+- a dense change is visible without quantisation when one value in a hundred moved; under it, when its energy
+  reaches the remainder's: less is told from a scheme's own noise only by who knows its rounding.
 - a merge is visible when half of the stored change's energy follows from Δ.
 
 No threshold here was taken from what a detector says.
@@ -82,7 +82,9 @@ def look(original: Weights, made: Weights, stored: Weights, rows: int | None = N
         relative.append(float((made[name] - original[name]).norm() / original[name].norm().clamp_min(1e-12)))
     matrices = [name for name in touched if original[name].dim() == 2 and not names.has_tokens(name)]
     chosen = matrices[:: max(1, len(matrices) // SAMPLED)]
-    figures = [_figures(original[name], made[name], stored[name], rows) for name in chosen] or [(1.0, 1.0, 1.0, 0.0)]
+    figures = [_figures(original[name], made[name], stored[name], rows) for name in chosen] or [
+        (1.0, 1.0, 1.0, 0.0)
+    ]
     spikes, first, followed, ranks = zip(*figures, strict=True)
     return Seen(
         median(moved), median(relative), median(spikes), median(first), median(followed), median(ranks)

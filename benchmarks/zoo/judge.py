@@ -60,7 +60,8 @@ class Outcome:
         """For the terminal."""
         said = ", ".join(f"{kind} ({certainty})" for kind, certainty in self.certainty.items())
         return (
-            f"{self.depth} {self.seed} {self.pair}: expected {' or '.join(self.right[:3])}; said {said or self.error}; "
+            f"{self.depth} {self.seed} {self.pair}: expected {' or '.join(self.right[:3])}; "
+            f"said {said or self.error}; "
             f"lineage {self.lineage}; relative delta {self.relative:.1e}"
         )
 
@@ -126,7 +127,7 @@ def _diff(original: WeightReader, fork: WeightReader, parents: dict[str, WeightR
 
 
 def budget(fork: WeightReader) -> int:
-    """Bytes of ROWS rows of every matrix: what a sketch of a 1B-shaped fork gets at 0.5 %, see `expect.ROWS`."""
+    """Bytes of ROWS rows of every matrix: what 0.5 % of a 1B-shaped fork are, see `expect.ROWS`."""
     return sum(
         fork.band_bytes(name, min(ROWS, info.shape[0]))
         for name, info in fork.tensors().items()

@@ -36,7 +36,8 @@ class Run:
     @property
     def key(self) -> str:
         """Name of its cache folder."""
-        return f"tune-{self.seed}-{self.dialect}-{self.steps}-{self.rate:g}-{self.decay:g}-{self.only or 'all'}-{self.lora}"
+        what = f"{self.only or 'all'}-{self.lora}"
+        return f"tune-{self.seed}-{self.dialect}-{self.steps}-{self.rate:g}-{self.decay:g}-{what}"
 
 
 def documents(count: int, vocab: int, dialect: int, seed: int, topic: int | None = None) -> torch.Tensor:

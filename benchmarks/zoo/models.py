@@ -1,13 +1,16 @@
 """The zoo's originals: tiny models of real `transformers` classes, drawn at random or trained here.
 
-Drawn weights have what trained ones have and white noise lacks: power-law spectra, outlier dimensions, rows of
-unequal length. Trained ones have seen a few hundred AdamW steps of the toy language in `language`.
+Drawn weights have what trained ones have and white noise lacks: power-law spectra, outlier dimensions, rows
+of unequal length. Trained ones have seen a few hundred AdamW steps of the toy language in `language`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +94,14 @@ class Model:
 
 def load(spec: Spec, seed: int, scratch: Path) -> Model:
     """The model of this seed, from the scratch folder if it is there."""
-    folder = scratch / f"{spec.name}-{seed}"
-    if not (folder / "done").exists():
-        _quiet()
+
+    def make(folder: Path) -> None:
         if spec.trained:
             language.train(_fresh(spec, seed), folder, language.Run(seed=seed, steps=STEPS, rate=3e-3))
         else:
             _draw(spec, seed, folder)
-        (folder / "done").touch()
+
+    folder = _cached(scratch / f"{spec.name}-{seed}", make)
     return Model(
         spec, seed, folder, json.loads((folder / "config.json").read_text()), read(folder, spec.dtype)
     )
@@ -106,14 +109,14 @@ def load(spec: Spec, seed: int, scratch: Path) -> Model:
 
 def tuned(model: Model, scratch: Path, run: language.Run) -> Weights:
     """The model after more training, merged where it was a LoRA; cached like the model itself."""
-    folder = scratch / f"{model.spec.name}-{model.seed}-{run.key}"
-    if not (folder / "done").exists():
+
+    def make(folder: Path) -> None:
         from transformers import AutoModelForCausalLM
 
-        _quiet()
         network = AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32)
         language.train(network, folder, run)
-        (folder / "done").touch()
+
+    folder = _cached(scratch / f"{model.spec.name}-{model.seed}-{run.key}", make)
     return {name: value.float() for name, value in read(folder, "F32").items()}
 
 
@@ -140,7 +143,7 @@ def _fresh(spec: Spec, seed: int) -> Any:
     return AutoModelForCausalLM.from_config(configuration(spec), dtype=torch.float32)
 
 
-def configuration(spec: Spec) -> Any:
+def configuration(spec: Spec) -> Any:  # noqa: PLR0911  # one for each architecture
     """The configuration object of transformers."""
     import transformers as t
 
@@ -214,13 +217,21 @@ def _tensor(
     return (0.6 / spec.hidden**0.5 * value).contiguous()
 
 
+def _cached(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Make the folder under another name and move it: whoever works beside us sees all of it or nothing."""
+    if not folder.exists():
+        _quiet()
+        new = folder.with_name(f"{folder.name}.{os.getpid()}")
+        make(new)
+        try:
+            new.rename(folder)
+        except OSError:  # somebody else was faster, and made the same
+            shutil.rmtree(new)
+    return folder
+
+
 def _quiet() -> None:
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-
-
-def with_dtype(spec: Spec, dtype: str) -> Spec:
-    """The same model, stored otherwise."""
-    return replace(spec, dtype=dtype)

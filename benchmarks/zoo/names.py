@@ -7,7 +7,13 @@ import re
 import torch
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
-_WRITERS = ("o_proj.weight", "down_proj.weight", "w2.weight", "attention.dense.weight", "dense_4h_to_h.weight")
+_WRITERS = (
+    "o_proj.weight",
+    "down_proj.weight",
+    "w2.weight",
+    "attention.dense.weight",
+    "dense_4h_to_h.weight",
+)
 _EMBEDDINGS = ("embed_tokens.weight", "embed_in.weight")
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _ATTENTION = (".self_attn.", ".attention.")

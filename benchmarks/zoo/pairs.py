@@ -10,7 +10,8 @@ from benchmarks.zoo import containers, expect, models
 from benchmarks.zoo.containers import Files
 from benchmarks.zoo.expect import Kinds
 from benchmarks.zoo.models import SPECS, Spec
-from benchmarks.zoo.recipes import Made, Recipe, Scene, recipes
+from benchmarks.zoo.recipe import Made, Recipe, Scene
+from benchmarks.zoo.recipes import recipes
 from detector.interface import EditKind as K
 from detector.interface import LineageStatus
 
@@ -58,7 +59,7 @@ class Built:
     lineage: frozenset[LineageStatus]
     relative: float
     """Median ‖Δ‖ / ‖W‖ of the touched tensors before storing; 0 when none was."""
-    clear: bool
+    clear: bool = True
     """The oracle says that the edit is visible to the full diff."""
 
 
@@ -95,13 +96,23 @@ def build(pair: Pair, scratch: Path) -> Built:
     truth = pair.recipe.truth
     if made.files is not None:
         right = frozenset({truth})
-        return Built(original, made.files, {}, truth, right, right, lineage, 0.0, True)
+        return Built(original, made.files, {}, truth, right, right, lineage, 0.0)
     stored = containers.store(model, made.weights, pair.container)
     parents = {name: containers.store(model, other, "own").files for name, other in made.parents.items()}
     wrapper, optional = _wrapper(pair, stored)
     if truth and expect.unchanged(weights, stored.values) and pair.recipe.related and not wrapper:
         truth = frozenset({K.IDENTICAL})  # the change is smaller than the storage
-        return Built(original, stored.files, {}, truth, frozenset({truth}), _sketched({truth}), lineage, 0.0, False)
+        return Built(
+            original,
+            stored.files,
+            {},
+            truth,
+            frozenset({truth}),
+            _sketched({truth}),
+            lineage,
+            0.0,
+            clear=False,
+        )
     if not truth and not wrapper:
         truth = frozenset({K.REPACKAGED if pair.container == "sharded" else K.IDENTICAL})
     seen = expect.look(weights, made.weights, stored.values)
@@ -118,7 +129,15 @@ def build(pair: Pair, scratch: Path) -> Built:
         # a sketch is given no other models
         right[1] |= {frozenset({K.FULL_FINETUNE}) | wrapper, frozenset({K.UNKNOWN}) | wrapper}
     return Built(
-        original, stored.files, parents, truth | wrapper, right[0], _sketched(right[1]), lineage, seen.relative, clear[0]
+        original,
+        stored.files,
+        parents,
+        truth | wrapper,
+        right[0],
+        _sketched(right[1]),
+        lineage,
+        seen.relative,
+        clear[0],
     )
 
 

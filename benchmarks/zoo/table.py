@@ -1,4 +1,4 @@
-"""Tables of the results: rates with intervals, who was taken for whom, and the errors that must not happen."""
+"""Tables of the results: rates with intervals, who was taken for whom, errors that must not happen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
     share, square = right / n, z * z / n
     centre = share + square / 2
     half = z * math.sqrt(share * (1 - share) / n + square / (4 * n))
-    return (centre - half) / (1 + square), (centre + half) / (1 + square)
+    return max(0.0, (centre - half) / (1 + square)), min(1.0, (centre + half) / (1 + square))
 
 
 def rate(right: int, n: int) -> str:
@@ -101,18 +101,22 @@ def _errors(outcomes: Sequence[Outcome]) -> list[str]:
     derived = [o for o in outcomes if o.related is not False]
     wrong = [o for o in outcomes if o.wrong_proofs]
     crashed = [o for o in outcomes if o.error]
-    lines = [
-        f"directional calls on benign pairs     {rate(sum(o.directional for o in benign), len(benign))}",
-        f"directional calls where none was made {rate(sum(o.directional for o in innocent), len(innocent))}",
-        f"false lineage                         {rate(len(false), len(strangers))}, of these p < 1e-6: {len(sure)}",
-        f"relatives called unrelated            {rate(sum(o.lineage == 'unrelated' for o in derived), len(derived))}",
-        f"lineage right                         {rate(sum(o.lineage_right for o in outcomes), len(outcomes))}",
-        f"wrong proofs                          {rate(len(wrong), len(outcomes))}",
-        f"errors                                {rate(len(crashed), len(outcomes))}",
-        f"seconds a pair                        median {median(o.seconds for o in outcomes):.2f}, "
-        f"in all {sum(o.seconds for o in outcomes):.0f}",
-        f"bytes read over the fork's            median {median(o.share for o in outcomes):.3f} (both sides)",
-    ]
+    total = len(outcomes)
+    lost = sum(o.lineage == "unrelated" for o in derived)
+    counted = (
+        ("directional calls on benign pairs", sum(o.directional for o in benign), len(benign)),
+        ("directional calls where none was made", sum(o.directional for o in innocent), len(innocent)),
+        ("false lineage", len(false), len(strangers)),
+        ("false lineage at p < 1e-6", len(sure), len(strangers)),
+        ("relatives called unrelated", lost, len(derived)),
+        ("lineage right", sum(o.lineage_right for o in outcomes), total),
+        ("wrong proofs", len(wrong), total),
+        ("errors", len(crashed), total),
+    )
+    lines = [f"{what:38}{rate(count, n)}" for what, count, n in counted]
+    seconds = [o.seconds for o in outcomes]
+    lines.append(f"seconds a pair: median {median(seconds):.2f}, in all {sum(seconds):.0f}")
+    lines.append(f"bytes read, both sides, over the fork's: median {median(o.share for o in outcomes):.3f}")
     lines += [f"  directional on benign: {o.line()}" for o in benign if o.directional]
     lines += [f"  false lineage: {o.line()}" for o in false]
     lines += [f"  wrong proof of {', '.join(o.wrong_proofs)}: {o.line()}" for o in wrong]
