@@ -41,7 +41,8 @@ class Deferred:
 
     def __init__(self, source: ByteSource) -> None:
         """Read nothing yet."""
-        self._source = source
+        self.source = source
+        """What it reads from; who reads that directly counts for himself."""
         self._head = b""
         self._held: dict[tuple[int, int], bytes] = {}
         self.bytes_read = 0
@@ -50,7 +51,7 @@ class Deferred:
     @property
     def size(self) -> int:
         """Bytes."""
-        return self._source.size
+        return self.source.size
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`. Raises as the source's `read`."""
@@ -61,14 +62,14 @@ class Deferred:
         if _GATHERING.get() and length:
             raise _MissingError(self, offset, length)
         self.bytes_read += length
-        return self._source.read(offset, length)
+        return self.source.read(offset, length)
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Each `(offset, length)`, in order. Raises as the source's `read_many`."""
         self.bytes_read += sum(length for _, length in ranges)
-        if hasattr(self._source, "read_many"):
-            return list[bytes](self._source.read_many(ranges))
-        return [self._source.read(offset, length) for offset, length in ranges]
+        if hasattr(self.source, "read_many"):
+            return list[bytes](self.source.read_many(ranges))
+        return [self.source.read(offset, length) for offset, length in ranges]
 
     def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Hold these ranges until `release`."""

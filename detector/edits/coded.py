@@ -12,9 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detector.compare import values_as_stored
 from detector.edits.context import Context
-from detector.grid import LEGACY
+from detector.grid import LEGACY, values_as_stored
 from detector.pairing import Pair
 from detector.spectrum import leading_vectors
 

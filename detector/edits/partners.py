@@ -9,12 +9,11 @@ from functools import partial
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from detector.compare import values_as_stored
 from detector.edits.context import Context
 from detector.edits.mixture import Target, solve
 from detector.errors import UnreadableTensorError
 from detector.formats.views import base_name
-from detector.grid import LEGACY, effective_dtype, half_step, is_float
+from detector.grid import LEGACY, effective_dtype, half_step, is_float, values_as_stored
 from detector.interface import WeightReader
 from detector.lineage import Bands
 from detector.pairing import EMBEDDING_MODULES, Pair

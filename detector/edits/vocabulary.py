@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detector.compare import values_as_stored
 from detector.edits.context import Context
 from detector.errors import UnreadableTensorError
+from detector.grid import values_as_stored
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, TensorStatus, WeightReader
 from detector.pairing import EMBEDDINGS, HEADS, Pair
 

@@ -46,6 +46,7 @@ class GgufReader:
         self._source = deferred({path: source})[path]
         self._views = Views(self)
         self.header: GgufHeader = read_gguf_header(self._source, path)
+        self._streamed = 0
         self._places: dict[str, GgufTensor] = {}
         found = self.header.get("general.architecture")
         self._architecture = found if isinstance(found, str) else ""
@@ -69,7 +70,7 @@ class GgufReader:
     @property
     def bytes_read(self) -> int:
         """Bytes read so far."""
-        return self._source.bytes_read
+        return self._streamed + self._source.bytes_read
 
     def tensors(self) -> Mapping[str, TensorInfo]:
         """All tensors, from the header."""
@@ -111,11 +112,13 @@ class GgufReader:
             return None
         shifted = self._is_shifted(name)
         layout = f"{place.dtype} less one" if shifted else place.dtype
-        return Extent(self._source, place.offset, place.nbytes, layout, place.dtype in _PLAIN and not shifted)
+        return Extent(
+            self._source.source, place.offset, place.nbytes, layout, place.dtype in _PLAIN and not shifted
+        )
 
     def count(self, nbytes: int) -> None:
         """Add to `bytes_read`."""
-        self._bytes_read += nbytes
+        self._streamed += nbytes
 
     def slab(self, name: str, index: int, first_row: int, rows: int) -> torch.Tensor:
         """`values(name)[index, first_row : first_row + rows]` of a stack of matrices."""

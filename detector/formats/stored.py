@@ -35,6 +35,8 @@ class StoredFiles:
         self.tensors: dict[str, StoredTensor] = {}
         self._sources: dict[str, Deferred] = {}
         self._kept: tuple[str, torch.Tensor] | None = None
+        self.streamed = 0
+        """Bytes that were read through extents."""
         self._prefetched: dict[str, bytes] = {}
         digests = []
         ordered = sorted(self._files.items())
@@ -52,7 +54,7 @@ class StoredFiles:
     @property
     def bytes_read(self) -> int:
         """Bytes asked of the files so far."""
-        return sum(source.bytes_read for source in self._files.values())
+        return self.streamed + sum(source.bytes_read for source in self._files.values())
 
     def raw(self, name: str) -> bytes:
         """All bytes of one tensor."""
@@ -77,7 +79,7 @@ class StoredFiles:
         """Where the tensor lies."""
         place = self.tensors[name]
         plain = BITS[place.dtype] % 8 == 0
-        return Extent(self._sources[name], place.offset, place.nbytes, place.dtype, plain)
+        return Extent(self._sources[name].source, place.offset, place.nbytes, place.dtype, plain)
 
     def prefetch(self, names: Sequence[str]) -> None:
         """Read these small tensors at once and keep them; larger ones are left alone.

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crawler.interface import ByteSource, Commit, RepoId, parse_repo_id
-from crawler.local import LocalFile
+from crawler.interface import ByteSource, Commit, RepoId
 from detector.errors import DetectorError, FingerprintError, NothingComparedError
 from detector.index.fingerprint import Fingerprint, Identity, ModelKind, Shape, take_fingerprint
 from detector.index.search import FOUND_LOG10_P, relate
@@ -30,6 +29,7 @@ from detector.lineage import Bands
 from forkwatch.errors import SettingsError, SignatureInvalidError, UnknownModelError
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.originals import Original, is_fetched, open_original
+from forkwatch.pipeline.sides import LocalSide, open_local, parse_side
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.store.models import Release
 
@@ -86,26 +86,22 @@ def open_target(context: Context, text: str, *, name: str | None = None) -> Targ
         NoWeightsError: there are no weights in it.
         CrawlerError: the repository could not be had.
     """
-    from forkwatch.pipeline.pair import folder_files
-
-    path = Path(text)
-    if path.is_dir():
-        named = name or path.resolve().name
-        return Target(Identity(name=named, kind=ModelKind.MODEL), folder_files(path))
-    if path.is_file():
-        named = name or path.name
-        return Target(Identity(name=named, kind=ModelKind.MODEL), {path.name: LocalFile(path)})
-    repo, _, revision = text.partition("@")
-    if "/" not in repo:
-        raise SettingsError(f"{text} is neither a folder, a file nor ORG/NAME", tip="Check the path.")
-    snapshot = context.hub.snapshot(parse_repo_id(repo), revision or None)
+    side = parse_side(text)
+    if isinstance(side, LocalSide):
+        named = name or side.path.resolve().name
+        return Target(Identity(name=named, kind=ModelKind.MODEL), open_local(side).files)
+    if side.path is not None:
+        raise SettingsError(f"{text} is one file of a repository", tip="Give ORG/NAME[@REVISION].")
+    snapshot = context.hub.snapshot(side.repo, side.revision)
     identity = Identity(
         name=name or f"{snapshot.repo}@{snapshot.commit}",
         kind=ModelKind.MODEL,
         repo=snapshot.repo,
         commit=snapshot.commit,
     )
-    files = {file.path: context.hub.open(snapshot, file.path) for file in weight_files(snapshot)}
+    files: dict[str, ByteSource] = {
+        file.path: context.hub.open(snapshot, file.path) for file in weight_files(snapshot)
+    }
     bases = dict.fromkeys(str(claim.base) for claim in snapshot.claims if claim.base is not None)
     return Target(identity, files, tuple(bases))
 
