@@ -28,7 +28,7 @@ from detector.interface import WeightReader
 from detector.lineage import Bands
 from forkwatch.errors import SettingsError, SignatureInvalidError, UnknownModelError
 from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.originals import Original, is_fetched, open_original
+from forkwatch.pipeline.originals import Original, is_fetched, open_original, original_files
 from forkwatch.pipeline.sides import LocalSide, open_local, parse_side
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.store.models import Release
@@ -162,7 +162,6 @@ def keep_release(context: Context, original: Original) -> bool:
     An older commit of it that was guarded before is forgotten.
     """
     from detector.formats import open_weights
-    from forkwatch.pipeline.stages import original_files
 
     _forget_older(context, original.repo, original.commit)
     if _is_kept(context, original.name, original.root_digest):
@@ -250,7 +249,6 @@ def _parents(
     context: Context, original: Original, files: Mapping[str, Path], candidate: Fingerprint
 ) -> dict[str, WeightReader]:
     from detector.formats import open_weights
-    from forkwatch.pipeline.stages import original_files
 
     found: dict[str, WeightReader] = {}
     for row in context.store.releases():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,8 @@ from evals.interface import (
 )
 from forkwatch.pipeline.blobs import blob_path, keep_blob
 from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.originals import Original, place_file
+from forkwatch.pipeline.known import merge_partners
+from forkwatch.pipeline.originals import Original, original_files, place_file
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Unreadable
 
@@ -81,14 +82,20 @@ def sketch_budget(total_bytes: int) -> int:
 
 
 def diff(context: Context, original: Original, snapshot: Snapshot) -> Diff | Unreadable:
-    """Every changed tensor, from downloaded and verified files."""
+    """Every changed tensor, from downloaded and verified files; known models may turn out to be parents."""
     from detector.diff import diff_weights
     from detector.formats import open_weights
 
     files = _downloaded(context, snapshot)
     try:
+        fork = open_weights(files)
+        partners = merge_partners(context, original, fork, snapshot.repo, snapshot.commit)
         return diff_weights(
-            open_weights(original_files(original)), open_weights(files), progress=context.talk.progress
+            open_weights(original_files(original)),
+            fork,
+            progress=context.talk.progress,
+            known=partners.known,
+            parents=partners.parents,
         )
     except _UNREADABLE as error:
         return _unreadable(error)
@@ -99,14 +106,6 @@ def _downloaded(context: Context, snapshot: Snapshot) -> dict[str, ByteSource]:
         file.path: LocalFile(context.hub.download(snapshot, file.path, context.talk.progress))
         for file in weight_files(snapshot)
     }
-
-
-def original_files(original: Original) -> Mapping[str, ByteSource]:
-    """The release's weight files, local."""
-    names = sorted(path.name for path in original.folder.iterdir() if path.name.endswith(".safetensors"))
-    index = original.folder / "model.safetensors.index.json"
-    paths = [original.folder / name for name in names] + ([index] if index.is_file() else [])
-    return {path.name: LocalFile(path) for path in paths}
 
 
 def evaluate_model(
