@@ -193,7 +193,11 @@ def _no_edit(seen: Seen) -> bool:
 
 
 def _agreed(findings: Findings) -> bool:
-    """Most probes of low rank find about the same one."""
+    """Most probes of low rank find about the same one, and the norms were not trained along, as adapters do
+    not."""
+    vectors = [seen for seen in findings.seen if not seen.pair.is_matrix and seen.pair.layer is not None]
+    if vectors and 2 * sum(seen.changed and not seen.small for seen in vectors) >= len(vectors):
+        return False
     ranks = sorted(
         shape.rank
         for probes in findings.probes.shapes.values()
@@ -253,10 +257,12 @@ def _finetune(dense: Sequence[Seen], findings: Findings, shapes: Mapping[str, Sh
     readable = [seen for seen in findings.seen if seen.pair.is_matrix and seen.pair.layer is not None]
     touched = sum(pair.layer is not None for pair in pairs)
     share = touched / len(readable) if readable else 1.0
+    above = min((shape.rank for shape in shapes.values() if shape.form is Form.DENSE), default=0)
+    size = round(median(seen.relative_norm for seen in dense), 6)
     evidence = (
         Evidence("changed-layer-matrices", touched, f"of {len(readable)} that were read"),
-        Evidence("rank-above", min(shapes[pair.module].rank for pair in pairs), "of the rows that were read"),
-        Evidence("relative-norm", round(median(s.relative_norm for s in dense), 6), "median of ‖Δ‖ / ‖W‖"),
+        Evidence("rank-above", above, "of the rows that were read"),
+        Evidence("relative-norm", size, "median of ‖Δ‖ / ‖W‖"),
     )
     kind = EditKind.FULL_FINETUNE if share >= FULL else EditKind.PARTIAL_FINETUNE
     detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))

@@ -37,8 +37,11 @@ NOTHING_LEFT = 2.0
 FEWEST_ROWS = 8
 COLUMNS = 2048
 """Columns that the interval test is made on; it takes seconds on more."""
-LEAST_LIMIT = 8
-"""Rank that must have been testable before the interval test may say dense."""
+ADAPTER_RANKS = 32
+"""Ranks that must have been tested before a change counts as dense, unless all of the matrix was read: most
+adapters have no more."""
+LEAST_LIMIT, LEAST_LIMIT_WHOLE = 16, 8
+"""The same for the interval test, which reaches a quarter of the rows only."""
 
 
 class Form(StrEnum):
@@ -75,7 +78,7 @@ def classify(values: Values, rest: torch.Tensor | None = None) -> Shape:
     if rest is not None and total <= NOTHING_LEFT * floor:
         return Shape(Form.NONE)
     if total >= LOUD * floor:
-        loud = _by_floor(energies, floor)
+        loud = _by_floor(energies, floor, whole=len(delta) == values.pair.fork.shape[0])
         if loud is not None:
             return loud
     if rest is not None:
@@ -83,7 +86,7 @@ def classify(values: Values, rest: torch.Tensor | None = None) -> Shape:
     return _by_intervals(values, delta)
 
 
-def _by_floor(energies: torch.Tensor, floor: float) -> Shape | None:
+def _by_floor(energies: torch.Tensor, floor: float, *, whole: bool) -> Shape | None:
     """Judge the energies (largest first) of a loud change; None when they do not settle it."""
     rows = len(energies)
     limit = int(MOST * rows)
@@ -93,6 +96,8 @@ def _by_floor(energies: torch.Tensor, floor: float) -> Shape | None:
         if left <= SLACK * floor * (1 - rank / rows):
             stands_out = float((energies[rank - 1] / energies[rank].clamp_min(1e-30)).item()) >= CLIFF
             return Shape(Form.LOW, rank) if stands_out else None
+    if not whole and limit < ADAPTER_RANKS:
+        return Shape(Form.UNDECIDED)
     if float(tails[limit - 1].item()) >= DENSE * floor * (1 - limit / rows):
         return Shape(Form.DENSE, limit)
     return None
@@ -106,7 +111,8 @@ def _by_intervals(values: Values, delta: torch.Tensor) -> Shape:
     found = estimate_rank(delta[:, :columns], half[:, :columns], values.half_original[:, :columns])
     if found.rank is not None and found.reproduced >= REPRODUCED:
         return Shape(Form.LOW, found.rank)
-    if found.rank is None and found.limit >= LEAST_LIMIT and found.residual > NEARLY:
+    least = LEAST_LIMIT_WHOLE if len(delta) == values.pair.fork.shape[0] else LEAST_LIMIT
+    if found.rank is None and found.limit >= least and found.residual > NEARLY:
         return Shape(Form.DENSE, found.limit)
     return Shape(Form.UNDECIDED)
 
