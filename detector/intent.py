@@ -39,8 +39,9 @@ LEADING = 4
 SPLITS = 9999
 """Random halvings of the harmless prompts; the smallest p-value is 1 / 10 000."""
 ALPHA = 1e-3
-"""Largest p-value that is called alignment: a watch sees thousands of forks, and one in a thousand that says
-so by chance is few enough to look at."""
+"""Largest p-value that is called alignment: a watch sees thousands of forks, and training is no random
+change. Harmless fine-tunes of the tiny families, 36 of them, have .0017 and more, our safety adapter taken
+out .0002 at most; on SmolLM2-135M it is .24 and .0001."""
 
 
 @dataclass(frozen=True, slots=True)
