@@ -15,6 +15,7 @@ from detector.interface import (
     Lineage,
     LineageStatus,
     TensorDiff,
+    TensorStatus,
     TextChange,
 )
 from evals.interface import EvalResult, Measured, Outcome, Unmeasured
@@ -193,11 +194,16 @@ def _detail(detail: EditDetail) -> EditDetailView:
     return shown
 
 
+_COMPARED = frozenset({TensorStatus.IDENTICAL, TensorStatus.CAST, TensorStatus.CHANGED})
+
+
 def _heatmap(tensors: tuple[TensorDiff, ...]) -> HeatmapView | None:
-    """Relative delta norm by layer and module; None when there is nothing per layer to show."""
-    cells = {
-        (tensor.layer, tensor.module): tensor.relative_norm for tensor in tensors if tensor.layer is not None
-    }
+    """Largest relative delta norm by layer and module; None when there is nothing per layer to show."""
+    cells: dict[tuple[int, str], float] = {}
+    for tensor in tensors:
+        if tensor.layer is not None and tensor.status in _COMPARED:
+            key = (tensor.layer, tensor.module)  # several tensors have it: the experts, a weight and its bias
+            cells[key] = max(cells.get(key, 0.0), tensor.relative_norm)
     layers = sorted({layer for layer, _ in cells})
     modules = sorted({module for _, module in cells})
     if not cells or not any(cells.values()):

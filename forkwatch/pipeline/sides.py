@@ -75,12 +75,13 @@ def parse_side(name: str) -> Side:
     Raises:
         SettingsError: it is none of them.
     """
-    path = Path(name).expanduser()
     try:
+        path = Path(name).expanduser()
         if name and path.exists():
             return LocalSide(name, path)
-    except (OSError, ValueError) as error:  # too long for a file name, or a NUL in it
-        raise SettingsError(f"{name!a} cannot be a path", tip=f"Give {_FORMS}.") from error
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, no permission, no such user
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError(f"cannot look at {name:.200}: {reason}", tip=f"Give {_FORMS}.") from error
     if not name or name.startswith((".", "/", "~")) or (path.suffix.lower() in WEIGHTS and ":" not in name):
         raise SettingsError(f"no such file or folder: {name or '(empty)'}", tip=f"Give {_FORMS}.")
     place, colon, inside = name.partition(":")
@@ -103,7 +104,7 @@ def open_local(side: LocalSide) -> Checkpoint:
 
     Raises:
         NoWeightsError: there are none, or they are pointers to files that were not fetched.
-        SettingsError: they cannot be read.
+        SettingsError: they cannot be read, or are no files.
     """
     try:
         paths = _listed(side.path)
@@ -131,6 +132,8 @@ def open_local(side: LocalSide) -> Checkpoint:
 
 def _listed(path: Path) -> list[Path]:
     if not path.is_dir():
+        if not path.is_file():
+            raise SettingsError(f"{path} is neither a file nor a folder", tip=f"Give {_FORMS}.")
         beside = [path.with_name(name) for name in BESIDE]
         # The index names shards that were not asked for.
         return [path, *(file for file in beside if file.is_file() and "index" not in file.name)]

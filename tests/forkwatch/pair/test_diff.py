@@ -196,6 +196,7 @@ BAD = {
     "./missing": 2,
     "missing.safetensors": 2,
     "https://huggingface.co/lab/base": 2,
+    "~no-such-user/model": 2,
     "lab/base@": 2,
     "lab/base:": 2,
     "x" * 5000: 2,
@@ -247,6 +248,13 @@ def test_folders_without_weights(models: Path, tmp_path: Path, kind: str) -> Non
     assert done.exit_code == 3, done.stderr
     assert len(_complaints(done)) == 1
     assert str(tmp_path / "side") in done.stderr
+
+
+def test_side_that_is_no_file(models: Path, tmp_path: Path) -> None:
+    """A pipe with the name of a weight file is refused, not waited for."""
+    os.mkfifo(tmp_path / "pipe.safetensors")
+
+    assert _diff(tmp_path, models / "base", tmp_path / "pipe.safetensors").exit_code == 2
 
 
 def test_picture_that_cannot_be_written(models: Path, tmp_path: Path) -> None:
