@@ -25,7 +25,12 @@ _PLAIN = frozenset({"F64", "F32", "F16", "BF16", "I8", "I16", "I32", "I64"})
 _TYPE_NUMBERS = {name: number for number, (name, _, _) in BLOCKS.items()}
 _BLOCK_SHAPES = {name: (block, nbytes) for name, block, nbytes in BLOCKS.values()}
 
-ROTATED_ARCHITECTURES = frozenset({"llama", "granite", "smollm3", "minicpm", "xverse", "deci", "arcee"})
+ROTATED_ARCHITECTURES = frozenset(
+    {
+        *("llama", "granite", "granitemoe", "smollm3", "minicpm", "xverse", "deci", "arcee"),
+        *("internlm2", "baichuan", "olmo", "chameleon"),
+    }
+)
 """Converters of these reorder the rows of q and k: interleaved instead of half-split rotary pairs."""
 
 SHIFTED_ARCHITECTURES = frozenset({"gemma", "gemma2", "gemma3"})
@@ -37,18 +42,25 @@ class GgufReader:
 
     format = "gguf"
 
-    def __init__(self, path: str, source: ByteSource) -> None:
+    def __init__(self, path: str, source: ByteSource, first: GgufHeader | None = None) -> None:
         """Read and check the header.
+
+        Args:
+            path: name of the file, for messages.
+            source: its bytes.
+            first: header of the first shard, which alone describes the model; None if this file does.
 
         Raises:
             MalformedWeightsError: the header is malformed.
+            UnreadableTensorError: it has tensors of a type that ggml dropped, or that is newer than ours.
         """
         self._source = deferred({path: source})[path]
         self._views = Views(self)
         self.header: GgufHeader = read_gguf_header(self._source, path)
         self._streamed = 0
         self._places: dict[str, GgufTensor] = {}
-        found = self.header.get("general.architecture")
+        self._model = first or self.header
+        found = self._model.get("general.architecture")
         self._architecture = found if isinstance(found, str) else ""
         for tensor in self.header.tensors:
             if is_buffer(tensor.name):
@@ -130,9 +142,9 @@ class GgufReader:
         module = module_of(name)
         if architecture not in ROTATED_ARCHITECTURES or module not in {"q_proj", "k_proj"}:
             return 0
-        heads = self.header.get(f"{architecture}.attention.head_count")
+        heads = self._model.get(f"{architecture}.attention.head_count")
         if module == "k_proj":
-            heads = self.header.get(f"{architecture}.attention.head_count_kv") or heads
+            heads = self._model.get(f"{architecture}.attention.head_count_kv") or heads
         if type(heads) is not int:
             raise UnreadableTensorError(f"{name}: the file does not say how many heads there are")
         if heads <= 0 or place.shape[0] % (2 * heads):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from detector.errors import MalformedWeightsError
 
@@ -61,12 +62,66 @@ _GGUF_BLOCK = {
     "ffn_up_exps": "mlp.experts.up_proj",
     "ffn_down_exps": "mlp.experts.down_proj",
 }
-_GGUF_OWN = {
-    "gemma2": {"ffn_norm": "pre_feedforward_layernorm"},
-    "gemma3": {"ffn_norm": "pre_feedforward_layernorm"},
-    "phi3": {"ffn_up": "mlp.gate_up_proj"},
+_GGUF_OWN: dict[str, tuple[str, dict[str, str]]] = {
+    "gemma2": ("model.layers", {"ffn_norm": "pre_feedforward_layernorm"}),
+    "gemma3": ("model.layers", {"ffn_norm": "pre_feedforward_layernorm"}),
+    "gemma3n": ("model.layers", {"ffn_norm": "pre_feedforward_layernorm"}),
+    "phi3": ("model.layers", {"ffn_up": "mlp.gate_up_proj"}),
+    "phi2": (
+        "model.layers",
+        {
+            "attn_output": "self_attn.dense",
+            "ffn_up": "mlp.fc1",
+            "ffn_down": "mlp.fc2",
+            "output_norm": "model.final_layernorm",
+        },
+    ),
+    "starcoder2": ("model.layers", {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"}),
+    "chatglm": (
+        "transformer.encoder.layers",
+        {
+            "attn_norm": "input_layernorm",
+            "attn_qkv": "self_attention.query_key_value",
+            "attn_output": "self_attention.dense",
+            "ffn_norm": "post_attention_layernorm",
+            "ffn_up": "mlp.dense_h_to_4h",
+            "ffn_down": "mlp.dense_4h_to_h",
+            "token_embd": "transformer.embedding.word_embeddings",
+            "output_norm": "transformer.encoder.final_layernorm",
+            "output": "transformer.output_layer",
+        },
+    ),
+    "gptneox": (
+        "gpt_neox.layers",
+        {
+            "attn_qkv": "attention.qkv_proj",
+            "token_embd": "gpt_neox.embed_in",
+            "output_norm": "gpt_neox.final_layer_norm",
+            "output": "embed_out",
+        },
+    ),
+    **dict.fromkeys(
+        ("falcon", "bloom"),
+        (
+            "transformer.h",
+            {
+                "attn_qkv": "self_attention.qkv_proj",
+                "attn_output": "self_attention.dense",
+                "ffn_up": "mlp.dense_h_to_4h",
+                "ffn_down": "mlp.dense_4h_to_h",
+                "attn_norm": "input_layernorm",
+                "ffn_norm": "post_attention_layernorm",
+                "token_embd": "transformer.word_embeddings",
+                "token_embd_norm": "transformer.word_embeddings_layernorm",
+                "output_norm": "transformer.ln_f",
+            },
+        ),
+    ),
 }
-"""Where an architecture uses one of llama.cpp's names for something else."""
+"""Where an architecture uses one of llama.cpp's names for something else, or transformers another prefix.
+
+`qkv_proj` is what has its rows sorted into all of q, k and v, as the converters of these leave them; in
+transformers `query_key_value` has them by head."""
 _GGUF_GPT2 = {
     "attn_norm": "ln_1",
     "attn_qkv": "attn.c_attn",
@@ -106,13 +161,35 @@ def canonical_gguf_name(name: str, architecture: str = "") -> str:
     """The transformers name of a llama.cpp tensor; unknown names stay as they are."""
     if architecture == "gpt2":
         return _gpt2_gguf_name(name)
+    prefix, own = _GGUF_OWN.get(architecture, ("model.layers", {}))
     if match := _GGUF_NAME.fullmatch(name):
         layer, part, leaf = match.groups()
-        parts = _GGUF_BLOCK | _GGUF_OWN.get(architecture, {})
-        if part in parts:
-            return f"model.layers.{layer}.{parts[part]}.{leaf}"
+        module = own.get(part) or (_GGUF_BLOCK if prefix == "model.layers" else {}).get(part)
+        module = module or _mapped(architecture[:64], prefix).get(part)
+        return f"{prefix}.{layer}.{module}.{leaf}" if module else name
     stem, _, leaf = name.rpartition(".")
-    return f"{_GGUF_TOP[stem]}.{leaf}" if stem in _GGUF_TOP else name
+    if (top := own.get(stem) or _GGUF_TOP.get(stem)) is not None:
+        return f"{top}.{leaf}"
+    return name
+
+
+@functools.lru_cache(maxsize=64)
+def _mapped(architecture: str, prefix: str) -> Mapping[str, str]:
+    """What transformers calls the parts of a layer, by gguf-py's own table: first spellings with the prefix."""
+    from gguf.constants import MODEL_ARCH_NAMES, TENSOR_NAMES
+    from gguf.tensor_mapping import TensorNameMap
+
+    known = [arch for arch, name in MODEL_ARCH_NAMES.items() if name == architecture]
+    tables = [TensorNameMap.arch_block_mappings_cfg.get(arch, {}) for arch in known]
+    start, found = f"{prefix}.{{bid}}.", dict[str, str]()
+    for table in (*tables, TensorNameMap.block_mappings_cfg):
+        for tensor, names in table.items():
+            part = TENSOR_NAMES[tensor].removeprefix("blk.{bid}.")
+            spellings = (name.removeprefix(start) for name in names if name.startswith(start))
+            module = next((name for name in spellings if "{" not in name), None)
+            if module is not None:
+                found.setdefault(part, module)
+    return found
 
 
 def _gpt2_gguf_name(name: str) -> str:

@@ -34,6 +34,9 @@ def role_key(name: str) -> str:
     """A name without the prefixes that wrappers add, and with one spelling for each expert's projections."""
     key = _PREFIX.sub("", name, count=1) if _PREFIX.match(name) else name
     key = key.replace(".block_sparse_moe.", ".mlp.").replace(".switch_mlp.", ".experts.")
+    key = key.replace(".shared_experts.", ".shared_expert.").replace(
+        ".e_score_correction.bias", ".e_score_correction_bias"
+    )
     if (match := _EXPERT.fullmatch(key)) and match[3] in _MIXTRAL:
         key = f"{match[1]}.{match[2]}.{_MIXTRAL[match[3]]}.weight"
     return key
