@@ -15,7 +15,6 @@ import argparse
 import json
 import multiprocessing as mp
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -240,7 +239,8 @@ def files_of(shape: Llama, change: Change, shard: int = SHARD) -> dict[str, Synt
 def _header(
     group: list[tuple[str, tuple[int, ...]]], seeds: Mapping[str, int]
 ) -> tuple[bytes, list[Tensor], int]:
-    entries, at = {}, 0
+    entries: dict[str, dict[str, Any]] = {}
+    at = 0
     for name, dims in group:
         end = at + 2 * int(np.prod(dims))
         entries[name] = {"dtype": "BF16", "shape": list(dims), "data_offsets": [at, end]}
@@ -376,4 +376,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -193,9 +193,7 @@ def _no_edit(seen: Seen) -> bool:
 
 
 def _agreed(findings: Findings) -> bool:
-    """Most probes of low rank find about the same one, and the norms were not trained along, as adapters do
-    not.
-    """
+    """Most probes of low rank find about the same one, and norms were not trained along with them."""
     vectors = [seen for seen in findings.seen if not seen.pair.is_matrix and seen.pair.layer is not None]
     if vectors and 2 * sum(seen.changed and not seen.small for seen in vectors) >= len(vectors):
         return False
