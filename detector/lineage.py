@@ -49,9 +49,10 @@ ENOUGH_NEURONS = 64
 """Neurons below which a missing match says nothing: 64 of 32 a layer leave a chance hit rate of 2 ± 1.4."""
 SAME_LAYER = 0.5
 """Correlation of two layers' bands above which one derives from the other; others stay under 0.1."""
-SAME_ANGLES = 0.8
-"""Correlation of the angles between token rows from which no descent is not said any more. Tokens mean the same
-to any model, so that independent ones correlate too; a rotated copy has 1, and 0.98 in four bits."""
+SAME_ANGLES = 0.9
+"""Correlation of what is accidental in the angles between token rows from which 'unrelated' is not said.
+Measured on byte-level models of 0.9M parameters: rotated copies 0.99 and more, in four bits or fine-tuned
+too; two seeds trained on the same text 0.49 to 0.84, on other text 0.14 to 0.65."""
 SEARCHED_LAYERS = 2
 """Layers of the original that are searched whole for a neuron of the fork."""
 

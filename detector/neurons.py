@@ -14,8 +14,8 @@ Pairs = Sequence[tuple["torch.Tensor", "torch.Tensor"]]
 Gains = Sequence[tuple["torch.Tensor | None", "torch.Tensor | None"]]
 
 READINGS = (None, 0.0, 1.0)
-"""How the gain before the neurons may be folded into them: not at all, as it is, and one above what is stored,
-as Gemma has it."""
+"""How the gain before the neurons may be folded into them: not at all, as it is, and one above what is
+stored, as Gemma has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Matches:
 
 
 def match_neurons(pairs: Pairs, gains: Gains) -> tuple[Matches, Matches]:
-    """The best match of the neurons themselves, and of the angles between them, over all readings of the gain.
+    """The best match of the neurons, and of the angles between them, over all readings of the gain.
 
     Both p-values are multiplied by the number of readings that were tried (Bonferroni).
 
@@ -106,7 +106,8 @@ def _folded(pairs: Pairs, gains: Gains, reading: float | None) -> list[tuple[tor
 def _profiles(left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines of the even neurons with the odd ones, of both sides: what a rotation leaves as it was.
 
-    Under independence the even neurons are exchangeable given the odd ones, so the null is that of the neurons.
+    Under independence the even neurons are exchangeable given the odd ones, so the null is that of the
+    neurons.
     """
     rows = min(len(left), len(right)) // 2 * 2
     return _angles(left[:rows]), _angles(right[:rows])

@@ -1,10 +1,10 @@
 """Many small reads of a checkpoint in few requests, whatever its format.
 
-A reader knows which bytes it needs only while it decodes: the codes of a band, then their scales, then a table
-that the scales point into. So nobody plans ranges. `read_together` runs the reads; each stops at its first byte
-that is not here; what all of them miss is fetched at once (`RangeSource.read_many`, the files in parallel), and
-the reads are run again. As many rounds are needed as an encoding has parts that depend on each other: one for
-plain tensors and GGUF, two to four for packed ones.
+A reader knows which bytes it needs only while it decodes: the codes of a band, then their scales, then a
+table that the scales point into. So nobody plans ranges. `read_together` runs the reads; each stops at its
+first byte that is not here; what all of them miss is fetched at once (`RangeSource.read_many`, the files in
+parallel), and the reads are run again. As many rounds are needed as an encoding has parts that depend on
+each other: one for plain tensors and GGUF, two to four for packed ones.
 """
 
 from __future__ import annotations

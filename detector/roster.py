@@ -23,7 +23,8 @@ NEURON_MODULES = {
     "wi_0": UP,
     "lin1": UP,
 }
-"""Modules whose rows are the neurons of a feed-forward block; experts and shared experts have the same names."""
+"""Modules whose rows are the neurons of a feed-forward block; experts and shared experts have the same
+names."""
 KINDS = (GATE, UP)
 GAIN_MODULES = (
     "pre_feedforward_layernorm",

@@ -1,9 +1,9 @@
 """Directional edits from bands: one output direction, or a few, removed from what writes the residual stream.
 
-The same rows of several residual writers are read. An edit −α·u·(uᵀW) leaves on them the rows of u, times an
-input vector v = Wᵀu. Two things must hold, and neither does for an adapter or a fine-tune: the writers agree on u
-(all of them, or the two of each layer), and v follows from u. The rest of u is not known, so v is solved for it,
-`Wᵀx = v`, with the original at hand: x must have the rows that were read.
+The same rows of several residual writers are read. An edit −α·u·(uᵀW) leaves on them the rows of u, times
+an input vector v = Wᵀu. Two things must hold, and neither does for an adapter or a fine-tune: the writers
+agree on u (all of them, or the two of each layer), and v follows from u. The rest of u is not known, so v
+is solved for it, `Wᵀx = v`, with the original at hand: x must have the rows that were read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ SOLVED_WRITERS = 4
 SOLVER_STEPS = 30
 ROWS_AT_A_TIME = 1024
 SPIKE = 0.7
-"""Share of a direction that may lie in one row: a channel that is trained more than others is no direction."""
+"""Share of a direction that may lie in one row: a channel that is trained more than others is no
+direction."""
 MOST_DIRECTIONS = 4
 NEARLY_ALL = 0.9
 """Share of the change that the fewest directions must have, over what any number of them has."""
@@ -186,7 +187,7 @@ def _spiked(bases: list[torch.Tensor]) -> bool:
 
 
 def _scaling(writers: list[_Writer]) -> float:
-    """Median share of the change that scaling each row accounts for; weight decay and folded gains do that."""
+    """Median share of the change that scales rows, as weight decay and folded gains do."""
     shares = []
     for writer in writers:
         delta, rows = writer.values.delta, writer.values.original

@@ -1,14 +1,15 @@
 """Which rows are read: pseudo-random, the same every time, and within the budget.
 
-A matrix is cut into as many strata as it gets bands, and each band lies at a pseudo-random place of its stratum
-(seeded by name and shape). Let a change touch a share s of the rows, wherever they are. A band of b rows in a
-stratum of h touches none of them with probability at most 1 − s'·h / (h − b + 1) ≤ 1 − s', where s' is the share
-of the stratum that is touched, and the product over k strata is largest when all shares are equal. So
+A matrix is cut into as many strata as it gets bands, and each band lies at a pseudo-random place of its
+stratum (seeded by name and shape). Let a change touch a share s of the rows, wherever they are. A band of b
+rows in a stratum of h touches none of them with probability at most 1 − s'·h / (h − b + 1) ≤ 1 − s', where
+s' is the share of the stratum that is touched, and the product over k strata is largest when all shares are
+equal. So
 
     P(miss) ≤ (1 − s)^k,
 
-and 0 when fewer than b rows of every stratum are untouched. The bound is for whoever does not know the seed: the
-plan is public, and a patch that was made to hide from it will.
+and 0 when fewer than b rows of every stratum are untouched. The bound is for whoever does not know the
+seed: the plan is public, and a patch that was made to hide from it will.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from detector.interface import WeightReader
 from detector.pairing import Pair
 
 VISIBLE_SHARE = 0.9
-"""Share of a tensor's rows that miss probabilities are stated for: merges and fine-tunes touch all of them."""
+"""Share of a tensor's rows that miss probabilities are stated for: merges and fine-tunes touch all of
+them."""
 BANDS = 2
 SURVEY_ROWS = (16, 8, 4, 2)
 """Rows a matrix in the survey, over all its bands; the first that fits is taken."""
@@ -71,7 +73,7 @@ def cost(plans: Iterable[Bands], fork: WeightReader) -> int:
 
 
 def spread(height: int, rows: int, bands: int, seed: str) -> Places:
-    """Bands at pseudo-random places of as many strata of a matrix; fewer and larger ones where that is all."""
+    """Bands at pseudo-random places of as many strata of a matrix; one, where they would be most of it."""
     rows = min(rows, height)
     bands = max(1, min(bands, rows))
     if 2 * rows > height:

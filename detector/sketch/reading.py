@@ -20,12 +20,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CORNER, CORNER_WIDTH = 2, 256
+"""Rows and columns on which most types are refuted."""
+BY_ROW = frozenset(name for name, block in LEGACY.items() if block == 1)
+"""Types whose scale is that of a whole row."""
 AT_ONCE = 64 << 20
 """Bytes of the fork that are held at a time."""
 RECREATED = 0.995
 """Share of codes that must follow from the original; ties may break otherwise in another quantiser."""
 INSIDE = 0.999
 """Share of the original's values that must lie in the fork's rounding intervals."""
+SCALED = 0.9
+"""Share of a change that factors must account for; of an independent one it is one over the rows read."""
+FEWEST_TO_SCALE = 4
 NOISE_RATIO = 1.5
 """Squared error over what a scheme's steps predict, up to which quantisation alone may explain it."""
 
@@ -67,6 +74,8 @@ class Seen:
     moved: float
     """Share of the values that differ."""
     moved_rows: float
+    rescaled: bool
+    """The change multiplies columns, or rows, by factors of their own, and does little else."""
     small: bool
     """No value moved by more than one bf16 step."""
     broken: int
@@ -118,6 +127,7 @@ def look(bands: Bands, values: Values) -> Seen:
         relative_norm=energy**0.5,
         moved=unequal.float().mean().item(),
         moved_rows=unequal.any(1).float().mean().item(),
+        rescaled=pair.is_matrix and _rescaled(left, delta),
         small=bool(steps.all()),
         broken=values.broken,
     )
@@ -224,19 +234,47 @@ def error_over_model(
     return delta.reshape(-1, group)[known].square().mean().item() / predicted
 
 
-def _via(values: Values) -> str:
-    """A type that reproduces the fork's values from the original's."""
-    import torch
+def _rescaled(original: torch.Tensor, delta: torch.Tensor) -> bool:
+    """Best factors of rows or columns account for most of the change, and are not one factor for all."""
+    if min(delta.shape) < FEWEST_TO_SCALE:
+        return False
+    for axis in (0, 1):
+        squares = original.square().sum(axis).clamp_min(1e-30)
+        factors = (original * delta).sum(axis) / squares
+        explained = (factors.square() * squares).sum() / delta.square().sum().clamp_min(1e-30)
+        if explained >= SCALED and factors.std() > 0.1 * factors.mean().abs():
+            return True
+    return False
 
+
+def _via(values: Values) -> str:
+    """A type that reproduces the fork's values from the original's; tried on a corner first."""
     pair = values.pair
     if not pair.is_matrix or not is_float(pair.fork.dtype):
         return ""
-    for name in VIA:
-        if name in {pair.fork.dtype, pair.original.dtype}:
-            continue
-        if name in LEGACY and values.original.shape[-1] % LEGACY[name]:
-            continue
-        narrowed = values_as_stored(values_as_stored(values.original, name), pair.fork.dtype)
-        if torch.equal(narrowed, values.fork):
-            return name
-    return ""
+    return next(
+        (
+            name
+            for name in VIA
+            if name not in {pair.fork.dtype, pair.original.dtype}
+            and _passed_through(values, name, CORNER)
+            and _passed_through(values, name, len(values.fork))
+        ),
+        "",
+    )
+
+
+def _passed_through(values: Values, name: str, rows: int) -> bool:
+    """The first rows, of the corner only its width, follow from the original's through this type."""
+    import torch
+
+    width = (
+        values.original.shape[-1]
+        if rows > CORNER or name in BY_ROW
+        else min(CORNER_WIDTH, values.original.shape[-1])
+    )
+    if name in LEGACY and width % LEGACY[name]:
+        return False
+    left, right = values.original[:rows, :width], values.fork[:rows, :width]
+    narrowed = values_as_stored(values_as_stored(left, name), values.pair.fork.dtype)
+    return torch.equal(narrowed, right)

@@ -14,8 +14,10 @@ ROWS = 256
 
 
 def next_regions(findings: Findings) -> tuple[Region, ...]:
-    """Rows worth a read after the sketch: matrices no edit accounts for, then the changed ones, by layers
-    evenly apart; last what has changed so far only in part.
+    """Rows worth a read after the sketch.
+
+    The strongest change of each module, those first that were surveyed only; then rows that the original does
+    not have; then what did not fit the budget.
     """
     changed = findings.matrices
     regions: list[Region] = []

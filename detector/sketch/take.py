@@ -41,8 +41,8 @@ SURVEY_SHARE = 0.5
 def sketch_weights(original: WeightReader, fork: WeightReader, *, budget_bytes: int) -> Sketch:
     """Sample a fork.
 
-    (1) Neurons of every layer: descent, and which layer is which. (2) A few rows of every tensor: what changed.
-    (3) More rows of some changed matrices: what the change looks like.
+    (1) Neurons of every layer: descent, and which layer is which. (2) A few rows of every tensor: what
+    changed. (3) More rows of some changed matrices: what the change looks like.
 
     Args:
         original: the release, which is local.

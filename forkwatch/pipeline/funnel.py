@@ -35,7 +35,7 @@ from forkwatch.pipeline.texts import compare_texts
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Facts, NotReached, Unreadable, WeightFacts
 
-VERSION = "2"
+VERSION = "3"
 """Of the stages below; raised when a stage would give another result for the same input."""
 
 

@@ -24,10 +24,11 @@ from forkwatch.pipeline.originals import Original, place_file
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Unreadable
 
-SKETCH_BUDGET = 0.002
-"""Share of a fork's bytes that a sketch may read (DESIGN section 3)."""
-SKETCH_FLOOR = 4 << 20
-"""Bytes a sketch may read however small the fork is: headers and a few bands do not shrink with the model."""
+SKETCH_SHARE, SMALL_SHARE = 0.002, 0.005
+"""Share of a fork's bytes that a sketch may read (DESIGN section 3), and of a small one's."""
+SKETCH_FLOOR, SMALL_MOST = 4 << 20, 16 << 20
+"""Bytes a sketch may read however small the fork is, as headers and a few bands do not shrink with the model;
+and bytes up to which the share of a small one holds."""
 
 
 _UNREADABLE = (MalformedWeightsError, UnreadableTensorError, NothingComparedError)
@@ -55,13 +56,19 @@ def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch |
     from detector.sketch import sketch_weights
 
     files = {file.path: context.hub.open(snapshot, file.path) for file in weight_files(snapshot)}
-    budget = max(SKETCH_FLOOR, int(SKETCH_BUDGET * snapshot.total_bytes))
+    budget = sketch_budget(snapshot.total_bytes)
     try:
         return sketch_weights(
             open_weights(original_files(original)), open_weights(files), budget_bytes=budget
         )
     except _UNREADABLE as error:
         return _unreadable(error)
+
+
+def sketch_budget(total_bytes: int) -> int:
+    """Bytes that a sketch of a repository may read: 0.2 %, and up to 0.5 % of those of a gigabyte or two."""
+    small = min(int(SMALL_SHARE * total_bytes), SMALL_MOST)
+    return max(SKETCH_FLOOR, small, int(SKETCH_SHARE * total_bytes))
 
 
 def diff(context: Context, original: Original, snapshot: Snapshot) -> Diff | Unreadable:
