@@ -48,10 +48,10 @@ JUDGED = 8
 """Models that are judged however unlike the candidate they are."""
 MAX_JUDGED = 256
 LIKELY = 0.45
-"""Signature cosine from which a model is judged too. The best of 20,000 unrelated models has 0.31
-(benchmarks/bench_index.py); a relative has more than half of its layers above 0.7."""
-LIKELY_GAINS = 0.4
-"""The same for the gains, whose noise is 1/16 a model."""
+"""Signature cosine from which a model is judged too. The largest of 400,000 unrelated pairs of width 128 was
+0.42 (benchmarks/bench_index.py), and is smaller at larger widths; relatives have 0.7 and more."""
+LIKELY_GAINS = 0.45
+"""The same for the gains, whose noise is 1/16 a model; the largest is 0.43 at that width."""
 GAINS_CORRELATION = 0.5
 """Least rank correlation of gains that counts: padding that two models share could give a small one."""
 
