@@ -2,9 +2,9 @@
 
 (1) Floors: what a copy in memory reaches, and `cmp` of files as large. (2) forkwatch's comparison and its
 whole diff of each pair, in a child of its own, so that the peak of resident memory is its own. (3) The other
-tools that compare weights, if they are there, on the same pairs: seconds, peak memory, bytes of the files, and
-what they say of the edit. Everything is run `--rounds` times in turns and the best of each is printed; files
-are in the page cache. Processor seconds are printed besides, because they mean something on a busy machine too.
+tools that compare weights, if they are there, on the same pairs: seconds, peak memory, bytes of the files,
+and what they say of the edit. Everything is run `--rounds` times in turns and the best of each is printed;
+files are in the page cache. Processor seconds are printed besides: they mean something on a busy machine too.
 Peers live in environments of their own, outside of the repository:
 
     modeldiffr, modeldna, diffai-python    --peers  or FORKWATCH_BENCH_PEERS: a Python that has them
