@@ -54,7 +54,7 @@ if sys.argv[1] == "compare":
     with Streams() as streams:
         for pair in pair_tensors(sides[0].tensors(), sides[1].tensors()).pairs:
             compare_pair(pair, *sides, (), streams)
-    said = ""
+    said = "-"
 else:
     said = ", ".join(f"{edit.kind} ({edit.certainty})" for edit in diff_weights(*sides).edits)
 print(time.perf_counter() - start, time.process_time() - spent, said, sep="\\t")
