@@ -1,0 +1,258 @@
+"""Throughput of the full diff: `python -m benchmarks.bench_diff --folder /tmp/pairs`.
+
+(1) Floors: what a copy in memory reaches, and `cmp` of files as large. (2) forkwatch's comparison and its
+whole diff of each pair, in a child of its own, so that the peak of resident memory is its own. (3) The other
+tools that compare weights, if they are there, on the same pairs: seconds, peak memory, bytes of the files,
+and what they say of the edit. Everything is run `--rounds` times in turns and the best of each is printed;
+files are in the page cache. Processor seconds are printed besides: they mean something on a busy machine too.
+Peers live in environments of their own, outside of the repository:
+
+    modeldiffr, modeldna, diffai-python    --peers  or FORKWATCH_BENCH_PEERS: a Python that has them
+    cisco-ai-provenance-kit                --cisco  or FORKWATCH_BENCH_CISCO: a Python ≥ 3.12 that has it
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.llama_pairs import G1, M250, Shape, dense, directional, lora, write_model
+
+SHAPES = {"m250": M250, "g1": G1}
+EXPECTED = {
+    "copy": "identical",
+    "same": "repackaged",
+    "lora": "low-rank-merge",
+    "directional": "directional-edit",
+    "dense": "full-finetune",
+    "unrelated": "unrelated",
+}
+
+FORKWATCH = """
+import sys, time
+from pathlib import Path
+import torch
+from crawler.local import LocalFile
+from detector.compare import compare_pair
+from detector.diff import diff_weights
+from detector.formats import open_weights
+from detector.pairing import pair_tensors
+from detector.stream import Streams
+sides = [open_weights({f.name: LocalFile(f) for f in sorted(Path(p).iterdir())}) for p in sys.argv[2:4]]
+start, spent = time.perf_counter(), time.process_time()
+if sys.argv[1] == "compare":
+    with Streams() as streams:
+        for pair in pair_tensors(sides[0].tensors(), sides[1].tensors()).pairs:
+            compare_pair(pair, *sides, (), streams)
+    said = "-"
+else:
+    said = ", ".join(f"{edit.kind} ({edit.certainty})" for edit in diff_weights(*sides).edits)
+print(time.perf_counter() - start, time.process_time() - spent, said, sep="\\t")
+"""
+MODELDIFFR = """
+import sys
+from modeldiffr.fingerprint.weights import diff_weights, weights_fingerprint
+left, right = (weights_fingerprint(path) for path in sys.argv[1:3])
+found = diff_weights(left.leaves, right.leaves)
+print(found["changed_count"], "of", found["shared"], "tensors changed")
+"""
+MODELDNA = """
+import sys
+from modeldna.cli import app
+sys.argv = ["modeldna", "compare", *sys.argv[1:3], "--json", *sys.argv[3:]]
+app()
+"""
+DIFFAI = """
+import sys
+from pathlib import Path
+import diffai
+pairs = zip(*(sorted(Path(path).glob("*.safetensors")) for path in sys.argv[1:3]))
+print(sum(len(diffai.diff_paths(str(left), str(right))) for left, right in pairs), "differences")
+"""
+CISCO = """
+import sys
+from provenancekit.cli import main
+sys.argv = ["provenancekit", "compare", *sys.argv[1:3], "--json", "--no-cache"]
+main()
+"""
+
+
+@dataclass
+class Timed:
+    """Best of several runs."""
+
+    seconds: float = float("inf")
+    processor: float = float("inf")
+    """User and system time, starting Python included."""
+    inner: float = float("inf")
+    """Without starting Python and importing, where the child tells."""
+    inner_processor: float = float("inf")
+    peak: int = 0
+    """Bytes resident."""
+    said: str = ""
+
+    def update(self, other: Timed) -> None:
+        self.seconds, self.inner = min(self.seconds, other.seconds), min(self.inner, other.inner)
+        self.processor = min(self.processor, other.processor)
+        self.inner_processor = min(self.inner_processor, other.inner_processor)
+        self.peak, self.said = max(self.peak, other.peak), other.said
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="where the pairs are, or are to be made")
+    parser.add_argument("--shape", choices=SHAPES, default="m250")
+    parser.add_argument("--pairs", nargs="+", choices=EXPECTED, default=list(EXPECTED))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", default=os.environ.get("FORKWATCH_BENCH_PEERS", ""))
+    parser.add_argument("--cisco", default=os.environ.get("FORKWATCH_BENCH_CISCO", ""))
+    arguments = parser.parse_args()
+    folder = arguments.folder / arguments.shape
+    make_pairs(folder, SHAPES[arguments.shape], arguments.pairs)
+    tools = all_tools(arguments.peers, arguments.cisco)
+    bandwidth = copy_bandwidth()
+    print(f"copy in memory: {bandwidth / 1e9:.1f} GB/s read and written, {torch.get_num_threads()} threads")
+    for pair in arguments.pairs:
+        nbytes = sum(file.stat().st_size for side in ("base", pair) for file in shards(folder / side))
+        results = {name: Timed() for name in tools}
+        for _ in range(arguments.rounds):
+            for name, run in tools.items():
+                results[name].update(run(folder / "base", folder / pair))
+        report(pair, nbytes, bandwidth, results)
+
+
+def make_pairs(folder: Path, shape: Shape, pairs: list[str]) -> None:
+    """Write the checkpoints that are not there yet."""
+    if not (folder / "copy").exists():
+        write_model(folder / "base", shape, 1)
+        shutil.copytree(folder / "base", folder / "copy")
+    edits = {"lora": lora(), "directional": directional(shape.hidden), "dense": dense()}
+    for name in pairs:
+        if not (folder / name / "config.json").exists():
+            seed, parts = (2, 3) if name == "unrelated" else (1, 2 if name == "same" else 3)
+            write_model(folder / name, shape, seed, edits.get(name), parts)
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def copy_bandwidth() -> float:
+    """Bytes a second, read and written, of a copy that no cache holds."""
+    source = torch.zeros(1 << 28, dtype=torch.uint8)
+    target = torch.ones_like(source)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        target.copy_(source)
+        best = min(best, time.perf_counter() - start)
+    return 2 * source.numel() / best
+
+
+def all_tools(peers: str, cisco: str) -> dict[str, Callable[[Path, Path], Timed]]:
+    """Every tool by name; those that are not there are named on stderr."""
+    tools: dict[str, Callable[[Path, Path], Timed]] = {
+        "cmp": compare_files,
+        "forkwatch, comparison": child(sys.executable, FORKWATCH, "compare"),
+        "forkwatch, full diff": child(sys.executable, FORKWATCH, "diff"),
+    }
+    others = (
+        ("modeldiffr", "modeldiffr", peers, MODELDIFFR, ()),
+        ("modeldna", "modeldna", peers, MODELDNA, ()),
+        ("modeldna --full", "modeldna", peers, MODELDNA, ("--full",)),
+        ("diffai", "diffai-python", peers, DIFFAI, ()),
+        ("cisco-ai-provenance-kit", "cisco-ai-provenance-kit", cisco, CISCO, ()),
+    )
+    for name, package, python, program, options in others:
+        probe = [python, "-c", f"import importlib.metadata as m; m.version({package!r})"]
+        if python and subprocess.run(probe, check=False, capture_output=True).returncode == 0:
+            tools[name] = child(python, program, after=options)
+        else:
+            print(f"{name}: not installed: pip install {package}", file=sys.stderr)
+    return tools
+
+
+def child(
+    python: str, program: str, *before: str, after: tuple[str, ...] = ()
+) -> Callable[[Path, Path], Timed]:
+    """A tool that runs in a Python of its own."""
+
+    def run(base: Path, fork: Path) -> Timed:
+        sides = (str(fork), str(base)) if program is MODELDNA else (str(base), str(fork))
+        done = measured([python, "-c", program, *before, *sides, *after])
+        inner, *more = done.said.split("\t")
+        if more:
+            done.inner, done.inner_processor, done.said = float(inner), float(more[0]), more[1]
+        return done
+
+    return run
+
+
+def compare_files(base: Path, _: Path) -> Timed:
+    """`cmp` of the base and its copy, file by file: of files that differ it would read one page only."""
+    commands = [f"cmp {path} {base.with_name('copy') / path.name}" for path in shards(base)]
+    return measured(["sh", "-c", " && ".join(commands)])
+
+
+def measured(command: list[str]) -> Timed:
+    """Wall time and peak resident memory of a command; what it says last."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, _, usage = os.wait4(process.pid, 0)
+    process.returncode = 0
+    seconds, processor = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
+    return Timed(seconds, processor, peak=usage.ru_maxrss << 10, said=verdict(output))
+
+
+def verdict(output: str) -> str:
+    """The part of a tool's output that names something."""
+    try:
+        found = json.loads(output)
+    except ValueError:
+        return output.strip().rpartition("\n")[2][:160]
+    while isinstance(found, dict) and isinstance(found.get("verdict"), dict):
+        found = found["verdict"]
+    keys = ("verdict", "interpretation", "label", "probability", "pipeline_score", "identity_score")
+    flat = found if isinstance(found, dict) else {}
+    picked = {key: flat[key] for key in keys if key in flat}
+    return str(picked or list(flat))[:160]
+
+
+def report(pair: str, nbytes: int, bandwidth: float, results: dict[str, Timed]) -> None:
+    """One table a pair."""
+    floor = nbytes / bandwidth
+    reference = results["cmp"]
+    print(f"\n{pair}: {nbytes / 1e6:.0f} MB on both sides, expected {EXPECTED[pair]}")
+    heads = ("s", "CPU s", "peak MB", "inside: s", "CPU s", "of cmp", "its CPU", "of copy")
+    print(f"  {'tool':<26}" + "".join(f"{head:>10}" for head in heads) + "  says")
+    for name, timed in results.items():
+        seconds, processor = min(timed.seconds, timed.inner), min(timed.processor, timed.inner_processor)
+        columns = (
+            f"{timed.seconds:.2f}",
+            f"{timed.processor:.2f}",
+            f"{timed.peak / 1e6:.0f}",
+            f"{timed.inner:.2f}",
+            f"{timed.inner_processor:.2f}",
+            f"{reference.seconds / seconds:.2f}",
+            f"{reference.processor / processor:.2f}",
+            f"{floor / seconds:.1%}",
+        )
+        print(f"  {name:<26}" + "".join(f"{column:>10}" for column in columns) + f"  {timed.said}")
+
+
+if __name__ == "__main__":
+    main()
