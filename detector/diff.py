@@ -40,6 +40,9 @@ from detector.spectrum import leading_vectors
 ENERGIES = 16
 """Leading singular values that a `TensorDiff` keeps."""
 
+SAME_VALUES = {EditKind.IDENTICAL, EditKind.REPACKAGED}
+"""Edits that layers in another order rule out, even if every layer is its source's."""
+
 DiffProgress = Callable[[str, int, int], None]
 """Called with the tensor just compared, elements done, elements in all."""
 
@@ -99,7 +102,7 @@ def diff_weights(  # noqa: PLR0913  # two checkpoints, and what is at hand besid
     if surgery:
         edits = (
             *confirm_surgery(surgery, context, edits),
-            *(edit for edit in edits if edit.kind is not EditKind.REPACKAGED),
+            *(edit for edit in edits if edit.kind not in SAME_VALUES),
         )
     if not edits:
         edits = (_no_explanation(context),)

@@ -30,6 +30,9 @@ ABOVE_NOISE = 3.0
 MAX_DIRECTIONS = 8
 REPRODUCED = 0.9
 """Share of moved values that must follow from W and the directions for a matrix to count as reproduced."""
+SCALING = 0.95
+"""Share of the direction's energy from which scaling the rows accounts for it as well: directions of the
+residual stream have many dimensions, even where a few of them are outliers."""
 FITTING = 0.99
 """Share of a quantised matrix's values that must lie in their intervals for it to be explained."""
 REFINEMENTS = 30
@@ -183,7 +186,7 @@ def _aligned_bases(sample: Sample, edge: float | None = None) -> list[tuple[torc
             change = basis @ (mixing @ (basis.T @ sample.weights))
             shares.append(change.square().sum().item())
             bases.append((basis, alignments.min().item()))
-    if not bases or _explained_by_scaling(sample) >= max(shares):
+    if not bases or _explained_by_scaling(sample) >= SCALING * max(shares):
         return []
     return [base for base, share in zip(bases, shares, strict=True) if share >= 0.9 * max(shares)]
 
