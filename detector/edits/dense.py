@@ -44,7 +44,7 @@ def find_dense(
     undecided = [c for c in both if c.pair.name not in known]
     replaced = [c for c in both if c.relative_norm >= REPLACED]
     everywhere = _is_everywhere(context, both)
-    patched = [c for c in both if _is_patch(c, everywhere=everywhere) and c not in replaced]
+    patched = [c for c in both if not everywhere and _is_patch(c) and c not in replaced]
     dense = [c for c in changed if c not in patched and c not in replaced]
     unclear = [c for c in undecided if c not in patched and c not in replaced]
     edits = [_replaced(context, replaced)] if replaced else []
@@ -154,11 +154,11 @@ def _has_same_lengths(context: Context, pair: Pair) -> bool:
     )
 
 
-def _is_patch(comparison: Comparison, *, everywhere: bool) -> bool:
-    """Confined to some rows or columns, or to scattered values in a fork that is otherwise unchanged."""
+def _is_patch(comparison: Comparison) -> bool:
+    """Confined to some rows or columns, or to scattered values."""
     if comparison.pair.fork.dtype != comparison.pair.original.dtype:
         return False
-    return is_confined(comparison) or (not everywhere and comparison.fraction_changed <= SCATTERED)
+    return is_confined(comparison) or comparison.fraction_changed <= SCATTERED
 
 
 def _patch(patched: list[Comparison]) -> Edit:
