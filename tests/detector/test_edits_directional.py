@@ -18,11 +18,14 @@ Matrix = torch.Tensor
 
 
 def _directions(count: int) -> Matrix:
-    return torch.linalg.qr(torch.randn(HIDDEN, count, generator=torch.Generator().manual_seed(5)))[0]
+    drawn = torch.randn(HIDDEN, count, generator=torch.Generator().manual_seed(5))
+    basis: Matrix = torch.linalg.qr(drawn)[0]
+    return basis
 
 
 def _lengths(matrix: Matrix) -> Matrix:
-    return matrix.norm(dim=1, keepdim=True)
+    lengths: Matrix = matrix.norm(dim=1, keepdim=True)
+    return lengths
 
 
 def _unit_rows(matrix: Matrix) -> Matrix:
@@ -39,7 +42,8 @@ def _unit_rows_kept(matrix: Matrix) -> Matrix:
 def _ridge(matrix: Matrix) -> Matrix:
     """Several unequal directions, projected with a ridge."""
     a = _directions(3) * torch.tensor([1.0, 0.8, 0.6])
-    return matrix - 0.9 * a @ torch.linalg.solve(a.T @ a + 0.3 * torch.eye(3), a.T @ matrix)
+    kept: Matrix = a @ torch.linalg.solve(a.T @ a + 0.3 * torch.eye(3), a.T @ matrix)
+    return matrix - 0.9 * kept
 
 
 def _reflected(matrix: Matrix) -> Matrix:

@@ -1,4 +1,4 @@
-"""What is said of edits under quantisation: named where they show, excluded down to a size where they do not."""
+"""Edits under quantisation: named where they show, excluded down to a size where they do not."""
 
 from __future__ import annotations
 
