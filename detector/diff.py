@@ -49,6 +49,9 @@ ENERGY_ELEMENTS = 1 << 18
 REFUTATIONS = 3
 """Changed matrices that passed through no intermediate type, after which no more are tried."""
 
+SAME_VALUES = {EditKind.IDENTICAL, EditKind.REPACKAGED}
+"""Edits that layers in another order rule out, even if every layer is its source's."""
+
 DiffProgress = Callable[[str, int, int], None]
 """Called with the tensor just compared, elements done, elements in all."""
 
@@ -112,7 +115,7 @@ def diff_weights(  # noqa: PLR0913  # two checkpoints, and what is at hand besid
     if surgery:
         edits = (
             *confirm_surgery(surgery, context, edits),
-            *(edit for edit in edits if edit.kind is not EditKind.REPACKAGED),
+            *(edit for edit in edits if edit.kind not in SAME_VALUES),
         )
     if not edits:
         edits = (_no_explanation(context),)

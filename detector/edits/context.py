@@ -12,6 +12,8 @@ from detector.lineage import Bands
 from detector.pairing import EMBEDDINGS, RESIDUAL_WRITERS, Pair, Pairing
 from detector.sample import ELEMENTS, Sample, load_sample
 
+PATCH_SHARE = 0.1
+"""Share of a matrix's rows, or of its columns, that a patch stays within."""
 EXPERTS = 32
 """Experts of a stack that are looked at."""
 
@@ -84,6 +86,12 @@ def _expert(comparison: Comparison, number: int, hidden: int) -> Comparison:
     name = f"{stem}.{number}.{module}.weight"
     views = (view(pair.original, *operations), view(pair.fork, *operations))
     return replace(comparison, pair=Pair(name, *views, pair.by))
+
+
+def is_confined(comparison: Comparison) -> bool:
+    """The change stays within a few rows or columns, and the rest is stored alike."""
+    same_type = comparison.pair.fork.dtype == comparison.pair.original.dtype
+    return same_type and min(comparison.moved_rows, comparison.moved_columns) <= PATCH_SHARE
 
 
 def module_names(pairs: list[Pair]) -> tuple[str, ...]:

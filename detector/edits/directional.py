@@ -30,6 +30,9 @@ ABOVE_NOISE = 3.0
 MAX_DIRECTIONS = 8
 REPRODUCED = 0.9
 """Share of moved values that must follow from W and the directions for a matrix to count as reproduced."""
+SCALING = 0.95
+"""Share of the direction's energy from which scaling the rows accounts for it as well: directions of the
+residual stream have many dimensions, even where a few of them are outliers."""
 FITTING = 0.99
 """Share of a quantised matrix's values that must lie in their intervals for it to be explained."""
 REFINEMENTS = 30
@@ -56,7 +59,8 @@ class Direction:
     """1 when the values follow after one rounding, 2 when a second had to be allowed, 0 when the encoding has
     no known step, so that nothing can be reproduced."""
     fits: bool = False
-    """Quantised, and nearly all values lie within the steps: nothing is left to explain."""
+    """Nothing is left to explain: nearly all values lie within the steps of a quantised matrix, or the rest is
+    no more than the arithmetic of whoever made the edit, in a matrix stored more finely than that."""
     normalised: bool = False
     """The directions are removed from the rows at unit length, which then get their old lengths back."""
 
@@ -183,7 +187,7 @@ def _aligned_bases(sample: Sample, edge: float | None = None) -> list[tuple[torc
             change = basis @ (mixing @ (basis.T @ sample.weights))
             shares.append(change.square().sum().item())
             bases.append((basis, alignments.min().item()))
-    if not bases or _explained_by_scaling(sample) >= max(shares):
+    if not bases or _explained_by_scaling(sample) >= SCALING * max(shares):
         return []
     return [base for base, share in zip(bases, shares, strict=True) if share >= 0.9 * max(shares)]
 
@@ -216,8 +220,14 @@ def _refined(
         mixing, _ = _mixing(basis, target, weights)
         direction = Direction(pair, basis, mixing, keeps_norms, alignment, 0.0, roundings)
         change = direction.change(weights)
-    fits = not is_float(pair.fork.dtype) and _inside(box, change) >= FITTING
+    fits = _leaves_nothing(box, change) if is_float(pair.fork.dtype) else _inside(box, change) >= FITTING
     return Direction(pair, basis, mixing, keeps_norms, alignment, reproduced(box, change), roundings, fits)
+
+
+def _leaves_nothing(box: Box, change: torch.Tensor) -> bool:
+    """A millionth of the energy: float32 storage is finer than float32 arithmetic over long rows."""
+    rest = (box.delta - change).square().sum().item()
+    return rest <= 1e-6 * box.delta.square().sum().item()
 
 
 def _inside(box: Box, change: torch.Tensor) -> float:

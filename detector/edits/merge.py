@@ -23,6 +23,8 @@ PROVED_SHARE = 0.9
 """Share of the changed matrices that must follow from the parents for the merge to account for the fork."""
 MIN_SHARE = 0.5
 """Share from which the merge is named, and something else besides."""
+NEARLY = 0.6
+"""Share of moved values that must follow in a matrix too small or too coarse, if all others follow."""
 SAME = 0.02
 """A parent's share this near to 1 (0) in every layer is the parent itself (is none)."""
 
@@ -86,9 +88,13 @@ def _judge(context: Context, case: Case, best: Certainty) -> MergeFinding:
         note = "correlated beyond chance; the values do not follow, so that no merge is claimed"
         return MergeFinding(hints=tuple(Evidence("shares-change-with", name, note) for name in names))
     certainty = best if share >= PROVED_SHARE else Certainty.CONSISTENT
-    explained = (
-        {one.name for one, _ in holding} if whole else {c.pair.name for c in context.changed_matrices()}
-    )
+    refuted = {
+        one.name
+        for one, fit in decided
+        if not fit.holds and (share < PROVED_SHARE or fit.reproduced < NEARLY)
+    }
+    changed = {c.pair.name for c in context.changed_matrices()}
+    explained = changed - refuted if share >= PROVED_SHARE or not whole else {one.name for one, _ in holding}
     pairs = [c.pair for c in context.changed_matrices() if c.pair.name in explained]
     detail = EditDetail(
         modules=module_names(pairs), layers=layer_range(pairs), parents=_parents(names, fitted)
