@@ -88,7 +88,8 @@ def reader_files(weights: Mapping[str, torch.Tensor], shards: int = 1) -> Files:
     """Safetensors files as `save_pretrained` names them."""
     if shards == 1:
         return {"model.safetensors": MemoryFile(save({n: v.contiguous() for n, v in weights.items()}))}
-    ordered, files, index = sorted(weights), Files(), {}
+    ordered, files = sorted(weights), Files()
+    index: dict[str, str] = {}
     for shard in range(shards):
         path = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
         part = {name: weights[name].contiguous() for name in ordered[shard::shards]}

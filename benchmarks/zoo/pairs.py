@@ -99,7 +99,7 @@ def build(pair: Pair, scratch: Path) -> Built:
         return Built(original, made.files, {}, truth, right, right, lineage, 0.0)
     stored = containers.store(model, made.weights, pair.container)
     parents = {name: containers.store(model, other, "own").files for name, other in made.parents.items()}
-    wrapper, optional = _wrapper(pair, stored)
+    wrapper, optional = _wrapper(pair)
     if truth and expect.unchanged(weights, stored.values) and pair.recipe.related and not wrapper:
         truth = frozenset({K.IDENTICAL})  # the change is smaller than the storage
         return Built(
@@ -118,23 +118,23 @@ def build(pair: Pair, scratch: Path) -> Built:
     seen = expect.look(weights, made.weights, stored.values)
     near = expect.look(weights, made.weights, stored.values, expect.ROWS)
     quantised = pair.container in QUANTISED
-    right, clear = [], []
+    answers, clear = [], []
     for figures in (seen, near):
         clear.append(expect.is_clear(pair.recipe.sight, figures, quantised=quantised))
         found = expect.acceptable(truth, wrapper, pair.recipe.dense, clear=clear[-1], optional=optional)
-        right.append(found | {other | wrapper for other in pair.recipe.also})
+        answers.append(found | {other | wrapper for other in pair.recipe.also})
     if truth == {K.UNRELATED}:
-        right = [frozenset({truth}) for _ in right]  # a container of a stranger is not the original's
+        answers = [frozenset({truth})] * 2  # a container of a stranger is not the original's
     if K.MERGE in truth:
         # a sketch is given no other models
-        right[1] |= {frozenset({K.FULL_FINETUNE}) | wrapper, frozenset({K.UNKNOWN}) | wrapper}
+        answers[1] |= {frozenset({K.FULL_FINETUNE}) | wrapper, frozenset({K.UNKNOWN}) | wrapper}
     return Built(
         original,
         stored.files,
         parents,
         truth | wrapper,
-        right[0],
-        _sketched(right[1]),
+        answers[0],
+        _sketched(answers[1]),
         lineage,
         seen.relative,
         clear[0],
@@ -147,12 +147,11 @@ def _lineage(pair: Pair) -> frozenset[LineageStatus]:
     return DERIVED if pair.recipe.related else frozenset({LineageStatus.UNRELATED})
 
 
-def _wrapper(pair: Pair, stored: containers.Stored) -> tuple[Kinds, Kinds]:
+def _wrapper(pair: Pair) -> tuple[Kinds, Kinds]:
     """Kinds that the container adds, and kinds that may stand beside them.
 
     int8 and NF4 leave embeddings and gains in half precision, which is a cast where the original had another.
     """
-    del stored
     if pair.container in QUANTISED:
         beside = {K.DTYPE_CAST} if pair.container in {"int8", "nf4"} else set()
         return frozenset({K.QUANTIZED}), frozenset(beside)

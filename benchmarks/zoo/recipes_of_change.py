@@ -97,7 +97,7 @@ def directional() -> Iterator[Recipe]:
         ("topic-norms-kept", {"keep_norms": True, "strength": changes.triangle}),
     ):
 
-        def topic(scene: Scene, options: dict[str, object] = options) -> Weights:  # type: ignore[assignment]
+        def topic(scene: Scene, options: dict[str, object] = options) -> Weights:
             vector = topic_direction(scene.model.folder, max(1, scene.model.layers // 2))
             return changes.directional(scene.weights, scene.seed, basis=vector[:, None], **options)  # type: ignore[arg-type]
 

@@ -139,7 +139,7 @@ def test_what_can_be_seen_must_be_named(scratch: Path) -> None:
 
 
 def test_what_four_bits_drown_need_not_be_named(scratch: Path) -> None:
-    """A 1 % LoRA is a ninth of what rounding to four bits does: `quantized` alone is honest, identity is not."""
+    """A 1 % LoRA is a ninth of what rounding to four bits does: `quantized` alone is honest, identity no."""
     built = build(pair_named(TINY, "lora-r8-0.01", "q4_0"), scratch)
     assert {frozenset({K.QUANTIZED}), frozenset({K.QUANTIZED, K.LOW_RANK_MERGE})} <= built.full
     assert frozenset({K.IDENTICAL}) not in built.full
