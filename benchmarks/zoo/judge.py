@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.zoo.expect import ROWS
+from benchmarks.zoo.expect import sketched_rows
 from benchmarks.zoo.pairs import Built, Pair, build
 from detector.diff import diff_weights
 from detector.errors import DetectorError
@@ -84,7 +84,7 @@ def _run(pair: Pair, built: Built, depth: str) -> Outcome:
             diff = _diff(original, fork, parents)
             edits, lineage, read = diff.edits, diff.lineage, diff.bytes_read
         else:
-            sketch = sketch_weights(original, fork, budget_bytes=budget(fork))
+            sketch = sketch_weights(original, fork, budget_bytes=budget(fork, pair.spec.layers))
             edits, lineage, read = sketch.edits, sketch.lineage, sketch.bytes_read
     except DetectorError as caught:
         error = f"{type(caught).__name__}: {caught}"
@@ -126,10 +126,10 @@ def _diff(original: WeightReader, fork: WeightReader, parents: dict[str, WeightR
     return diff_weights(original, fork)
 
 
-def budget(fork: WeightReader) -> int:
-    """Bytes of ROWS rows of every matrix: what 0.5 % of a 1B-shaped fork are, see `expect.ROWS`."""
+def budget(fork: WeightReader, layers: int) -> int:
+    """Bytes of the rows that 0.5 % of a 1B-shaped fork buy, see `expect.ROWS`."""
     return sum(
-        fork.band_bytes(name, min(ROWS, info.shape[0]))
+        fork.band_bytes(name, sketched_rows(info.shape[0], layers))
         for name, info in fork.tensors().items()
         if len(info.shape) > 1
     )

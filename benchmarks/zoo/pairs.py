@@ -116,7 +116,7 @@ def build(pair: Pair, scratch: Path) -> Built:
     if not truth and not wrapper:
         truth = frozenset({K.REPACKAGED if pair.container == "sharded" else K.IDENTICAL})
     seen = expect.look(weights, made.weights, stored.values)
-    near = expect.look(weights, made.weights, stored.values, expect.ROWS)
+    near = expect.look(weights, made.weights, stored.values, model.layers)
     quantised = pair.container in QUANTISED
     answers, clear = [], []
     for figures in (seen, near):
@@ -161,10 +161,10 @@ def _wrapper(pair: Pair) -> tuple[Kinds, Kinds]:
 
 
 def _sketched(right: frozenset[Kinds] | set[Kinds]) -> frozenset[Kinds]:
-    """Sampled rows cannot tell equal bytes from equal values, and can miss a patch of two rows."""
+    """Sampled rows show neither equal bytes nor equal values, and can miss a patch of two rows."""
     found = set(right)
     if any(K.IDENTICAL in said or K.REPACKAGED in said for said in right):
-        found |= {frozenset({K.IDENTICAL}), frozenset({K.REPACKAGED})}
+        found |= {frozenset({kind}) for kind in (K.IDENTICAL, K.REPACKAGED, K.UNKNOWN)}
     if frozenset({K.SPARSE_PATCH}) in right:
         found |= {frozenset({kind}) for kind in (K.IDENTICAL, K.REPACKAGED, K.UNKNOWN)}
     return frozenset(found)
