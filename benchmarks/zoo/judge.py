@@ -14,6 +14,7 @@ from detector.diff import diff_weights
 from detector.errors import DetectorError
 from detector.formats import open_weights
 from detector.interface import Certainty, Edit, Lineage, WeightReader
+from detector.lineage import sample_bands
 from detector.sketch import sketch_weights
 
 DEPTHS = ("full", "sketch")
@@ -81,7 +82,10 @@ def _run(pair: Pair, built: Built, depth: str) -> Outcome:
     try:
         if depth == "full":
             parents = {name: open_weights(files) for name, files in built.parents.items()}
-            diff = _diff(original, fork, parents)
+            known = {
+                name: sample_bands(original, open_weights(files))[1] for name, files in built.known.items()
+            }
+            diff = diff_weights(original, fork, parents=parents, known=known)
             edits, lineage, read = diff.edits, diff.lineage, diff.bytes_read
         else:
             sketch = sketch_weights(original, fork, budget_bytes=budget(fork, pair.spec.layers))
@@ -115,15 +119,6 @@ def _run(pair: Pair, built: Built, depth: str) -> Outcome:
         error=error,
         evidence=[f"{e.name}={e.value}" for edit in edits for e in edit.evidence][:12],
     )
-
-
-def _diff(original: WeightReader, fork: WeightReader, parents: dict[str, WeightReader]) -> Any:
-    """With the parents, where this detector takes them."""
-    import inspect
-
-    if "parents" in inspect.signature(diff_weights).parameters:
-        return diff_weights(original, fork, parents=parents)
-    return diff_weights(original, fork)
 
 
 def budget(fork: WeightReader, layers: int) -> int:

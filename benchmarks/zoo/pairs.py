@@ -51,6 +51,7 @@ class Built:
     original: Files
     fork: Files
     parents: Mapping[str, Files]
+    known: Mapping[str, Files]
     truth: Kinds
     full: frozenset[Kinds]
     """Right answers of the full diff."""
@@ -96,15 +97,19 @@ def build(pair: Pair, scratch: Path) -> Built:
     truth = pair.recipe.truth
     if made.files is not None:
         right = frozenset({truth})
-        return Built(original, made.files, {}, truth, right, right, lineage, 0.0)
+        return Built(original, made.files, {}, {}, truth, right, right, lineage, 0.0)
     stored = containers.store(model, made.weights, pair.container)
-    parents = {name: containers.store(model, other, "own").files for name, other in made.parents.items()}
+    parents, known = (
+        {name: containers.store(model, other, "own").files for name, other in others.items()}
+        for others in (made.parents, made.known)
+    )
     wrapper, optional = _wrapper(pair)
     if truth and expect.unchanged(weights, stored.values) and pair.recipe.related and not wrapper:
         truth = frozenset({K.IDENTICAL})  # the change is smaller than the storage
         return Built(
             original,
             stored.files,
+            {},
             {},
             truth,
             frozenset({truth}),
@@ -132,6 +137,7 @@ def build(pair: Pair, scratch: Path) -> Built:
         original,
         stored.files,
         parents,
+        known,
         truth | wrapper,
         answers[0],
         _sketched(answers[1]),
