@@ -2,9 +2,9 @@
 
 Fifteen originals of seven architectures (real transformers classes, drawn or trained), every kind of edit,
 relative deltas of 1e-4 to 1e-1, eleven containers: some 1400 pairs a seed. Every pair is diffed in full, and
-sketched with the rows that 0.5 % of a 1B-shaped model's bytes buy: 300 of each module over all layers, at most
-half of a matrix, see `expect.ROWS`; at toy sizes a share of the bytes would mean nothing. What is right is
-decided by `expect`, from the edit and the stored values.
+sketched with the rows that 0.5 % of a 1B-shaped model's bytes buy: 300 of each module over all layers, half
+of a matrix at most, see `expect.ROWS`; at toy sizes a share of the bytes would mean nothing. What is right
+is decided by `expect`, from the edit and the stored values.
 
 Seeds 1–99 are for development and may have been looked at; seeds from 101 are held out: report them, change
 nothing after seeing them. Results go to a file of JSON lines as they come; what is in it is not run again, so

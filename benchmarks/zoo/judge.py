@@ -131,8 +131,9 @@ def budget(fork: WeightReader, layers: int) -> int:
 
 
 def _p_value(lineage: Lineage | None) -> float | None:
+    """The smallest of the lineage's evidence, which may state its logarithm."""
     found = [
-        float(evidence.value)
+        10.0 ** float(evidence.value) if evidence.name.startswith("log10-") else float(evidence.value)
         for evidence in (lineage.evidence if lineage else ())
         if "p-value" in evidence.name and isinstance(evidence.value, int | float)
     ]
