@@ -72,7 +72,7 @@ def _depth(depth: str, outcomes: Sequence[Outcome]) -> str:
         "",
         *_confusion(outcomes),
         "",
-        *_proofs(outcomes),
+        *(_proofs(outcomes) if depth == "full" else ()),
         "",
         *_lineages(outcomes),
         "",
@@ -113,7 +113,7 @@ def _confusion(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _proofs(outcomes: Sequence[Outcome]) -> list[str]:
-    """How often what can be reproduced was: visible edits in float containers, and the containers themselves."""
+    """How often what can be reproduced was: visible edits in float containers, and containers themselves."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for outcome in outcomes:
         lossless = outcome.pair.rsplit("/", 1)[1] in LOSSLESS
