@@ -2,8 +2,9 @@
 
 Fifteen originals of seven architectures (real transformers classes, drawn or trained), every kind of edit,
 relative deltas of 1e-4 to 1e-1, eleven containers: some 1400 pairs a seed. Every pair is diffed in full, and
-sketched with the rows that 0.5 % of a 1B-shaped model's bytes buy (`expect.ROWS`; at toy sizes a share of
-the bytes would mean nothing). What is right is decided by `expect`, from the edit and the stored values.
+sketched with the rows that 0.5 % of a 1B-shaped model's bytes buy: 300 of each module over all layers, half
+of a matrix at most, see `expect.ROWS`; at toy sizes a share of the bytes would mean nothing. What is right
+is decided by `expect`, from the edit and the stored values.
 
 Seeds 1–99 are for development and may have been looked at; seeds from 101 are held out: report them, change
 nothing after seeing them. Results go to a file of JSON lines as they come; what is in it is not run again, so
@@ -84,23 +85,26 @@ def chosen(seeds: Iterable[int], only: str, architectures: list[str], every: int
 
 def run(pairs: list[Pair], depths: Iterable[str], scratch: Path, jobs: int) -> Iterator[Outcome]:
     """Outcomes as they come."""
-    work = partial(judge, depths=tuple(depths), scratch=scratch)
     if jobs == 1:
         for pair in pairs:
-            yield from work(pair)
+            yield from judge(pair, depths, scratch)
         return
-    # a model is made once: whoever needs it first writes it, so models go to the workers whole
+    # all pairs of a model go to one worker: the others would make the same model and throw it away
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        groups: dict[tuple[str, int], list[Pair]] = {}
+        groups: dict[tuple[str, int], list[str]] = {}
         for pair in pairs:
-            groups.setdefault((pair.spec.name, pair.seed), []).append(pair)
-        for outcomes in pool.imap_unordered(partial(_group, work=work), groups.values()):
+            groups.setdefault((pair.spec.name, pair.seed), []).append(pair.name)
+        tasks = [(seed, names) for (_, seed), names in groups.items()]
+        for outcomes in pool.imap_unordered(partial(_group, depths=tuple(depths), scratch=scratch), tasks):
             yield from outcomes
 
 
-def _group(pairs: list[Pair], work: partial[list[Outcome]]) -> list[Outcome]:
-    return [outcome for pair in pairs for outcome in work(pair)]
+def _group(task: tuple[int, list[str]], depths: Iterable[str], scratch: Path) -> list[Outcome]:
+    """Pairs by name, for what they are made of cannot be sent to another process."""
+    seed, names = task
+    named = {pair.name: pair for pair in all_pairs(seed)}
+    return [outcome for name in names for outcome in judge(named[name], depths, scratch)]
 
 
 def read(path: Path) -> list[Outcome]:

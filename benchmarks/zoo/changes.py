@@ -26,7 +26,8 @@ def _generator(seed: int, name: str) -> torch.Generator:
 
 
 def _resized(delta: torch.Tensor, value: torch.Tensor, size: float) -> torch.Tensor:
-    return delta * (size * value.norm() / delta.norm().clamp_min(1e-20))
+    resized: torch.Tensor = delta * (size * value.norm() / delta.norm().clamp_min(1e-20))
+    return resized
 
 
 def low_rank(weights: Weights, seed: int, rank: int, size: float, where: Where = names.is_linear) -> Weights:
@@ -222,11 +223,15 @@ def tokens(weights: Weights, seed: int, how: str) -> Weights:
 
 
 def patched(weights: Weights, seed: int, rows: int = 2) -> Weights:
-    """A few whole rows of one matrix."""
+    """A few rows of one matrix are replaced.
+
+    They are not scaled: that is what a directional edit along two axes does to that matrix, to the bit.
+    """
     name = sorted(name for name in weights if names.is_writer(name))[1]
     value = weights[name].clone()
     first = seed % (len(value) - rows)
-    value[first : first + rows] *= 1.2
+    noise = torch.randn(rows, value.shape[1], generator=_generator(seed, name))
+    value[first : first + rows] += 0.3 * noise * value.std()
     return {**weights, name: value}
 
 

@@ -85,13 +85,21 @@ def fits(model: Model, container: str) -> bool:
 
 
 def reader_files(weights: Mapping[str, torch.Tensor], shards: int = 1) -> Files:
-    """Safetensors files as `save_pretrained` names them."""
+    """Safetensors files as `save_pretrained` names them; copies, for a repeated layer shares its memory."""
     if shards == 1:
-        return {"model.safetensors": MemoryFile(save({n: v.contiguous() for n, v in weights.items()}))}
-    ordered, files, index = sorted(weights), Files(), {}
+        return {
+            "model.safetensors": MemoryFile(
+                save({n: v.clone(memory_format=torch.contiguous_format) for n, v in weights.items()})
+            )
+        }
+    ordered, files = sorted(weights), Files()
+    index: dict[str, str] = {}
     for shard in range(shards):
         path = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
-        part = {name: weights[name].contiguous() for name in ordered[shard::shards]}
+        part = {
+            name: weights[name].clone(memory_format=torch.contiguous_format)
+            for name in ordered[shard::shards]
+        }
         index |= dict.fromkeys(part, path)
         files[path] = MemoryFile(save(part))
     files["model.safetensors.index.json"] = MemoryFile(json.dumps({"weight_map": index}).encode())

@@ -6,7 +6,7 @@ c = ⟨S, Δ⟩ / ⟨Δ, Δ⟩ and the remainder E = S − cΔ of root mean squa
 
 - singular values of cΔ stand out of the remainder from σ(√m + √n) (Marchenko and Pastur); we ask twice that,
   because rounding is not white. A low-rank change is visible when 90 % of its energy stands out so, an edit
-  of directions when its first one does. A sketch sees ROWS of the m rows only.
+  of directions when its first one does. A sketch sees `sketched_rows` only.
 - a dense change is visible without quantisation when one value in a hundred moved; under it, when its energy
   reaches the remainder's: less is told from a scheme's own noise only by who knows its rounding.
 - a merge is visible when half of the stored change's energy follows from Δ.
@@ -28,10 +28,14 @@ from benchmarks.zoo.models import Weights
 from detector.interface import EditKind as K
 
 Kinds = frozenset[K]
-ROWS = 18
-"""Rows of each matrix that 0.5 % of the bytes of a 1B-shaped model buy: hidden 2048, feed-forward 8192, 16
-layers, bf16, tied embeddings of 128 256 tokens: 2.47 GB, of which 12.4 MB; a row of each of a layer's seven
-matrices takes 2·(6·2048 + 8192) = 40 960 bytes, so 12.4 MB / (16·40 960 + 4 096) = 18.8 rows."""
+ROWS = 300
+"""Rows of each module, over all layers, that 0.5 % of the bytes of a 1B-shaped model buy: hidden 2048,
+feed-forward 8192, 16 layers, bf16, tied embeddings of 128 256 tokens are 2.47 GB, of which 12.4 MB; a row of
+each of a layer's seven matrices takes 2·(6·2048 + 8192) = 40 960 bytes, so 12.4 MB / (16·40 960 + 4 096) =
+18.8 rows of each matrix, 16·18.8 = 300 of each module. The zoo's rows are 4 to 32 times shorter and say less.
+"""
+CAP = 0.5
+"""Share of a matrix's rows that a sketch gets at most, however small the matrix is."""
 SAMPLED = 12
 """Matrices that the oracle looks at, evenly spread."""
 
@@ -64,8 +68,13 @@ class Seen:
     """Median of the rank that holds 99 % of Δ's energy, over the smaller dimension."""
 
 
-def look(original: Weights, made: Weights, stored: Weights, rows: int | None = None) -> Seen:
-    """The oracle; `rows` as far as a sketch sees."""
+def sketched_rows(height: int, layers: int) -> int:
+    """Rows of one matrix that a sketch of one of the zoo's models can pay for, of so many layers."""
+    return max(1, min(ROWS // layers, int(CAP * height)))
+
+
+def look(original: Weights, made: Weights, stored: Weights, layers: int | None = None) -> Seen:
+    """The oracle; given the number of layers, as far as a sketch sees."""
     touched = [
         name
         for name, value in made.items()
@@ -82,7 +91,7 @@ def look(original: Weights, made: Weights, stored: Weights, rows: int | None = N
         relative.append(float((made[name] - original[name]).norm() / original[name].norm().clamp_min(1e-12)))
     matrices = [name for name in touched if original[name].dim() == 2 and not names.has_tokens(name)]
     chosen = matrices[:: max(1, len(matrices) // SAMPLED)]
-    figures = [_figures(original[name], made[name], stored[name], rows) for name in chosen] or [
+    figures = [_figures(original[name], made[name], stored[name], layers) for name in chosen] or [
         (1.0, 1.0, 1.0, 0.0)
     ]
     spikes, first, followed, ranks = zip(*figures, strict=True)
@@ -92,7 +101,7 @@ def look(original: Weights, made: Weights, stored: Weights, rows: int | None = N
 
 
 def _figures(
-    original: torch.Tensor, made: torch.Tensor, stored: torch.Tensor, rows: int | None
+    original: torch.Tensor, made: torch.Tensor, stored: torch.Tensor, layers: int | None
 ) -> tuple[float, float, float, float]:
     delta, change = made - original, stored - original
     energy = float((delta * delta).sum())
@@ -100,7 +109,7 @@ def _figures(
     rest = change - factor * delta
     sigma = float(rest.square().mean().sqrt())
     height, width = delta.shape
-    seen = min(rows or height, height)
+    seen = sketched_rows(height, layers) if layers else height
     edge = 2 * sigma * (seen**0.5 + width**0.5)
     values = factor * torch.linalg.svdvals(delta) * (seen / height) ** 0.5
     total = float(values.square().sum())

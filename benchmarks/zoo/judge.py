@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.zoo.expect import ROWS
+from benchmarks.zoo.expect import sketched_rows
 from benchmarks.zoo.pairs import Built, Pair, build
 from detector.diff import diff_weights
 from detector.errors import DetectorError
 from detector.formats import open_weights
 from detector.interface import Certainty, Edit, Lineage, WeightReader
+from detector.lineage import sample_bands
 from detector.sketch import sketch_weights
 
 DEPTHS = ("full", "sketch")
@@ -81,10 +82,13 @@ def _run(pair: Pair, built: Built, depth: str) -> Outcome:
     try:
         if depth == "full":
             parents = {name: open_weights(files) for name, files in built.parents.items()}
-            diff = _diff(original, fork, parents)
+            known = {
+                name: sample_bands(original, open_weights(files))[1] for name, files in built.known.items()
+            }
+            diff = diff_weights(original, fork, parents=parents, known=known)
             edits, lineage, read = diff.edits, diff.lineage, diff.bytes_read
         else:
-            sketch = sketch_weights(original, fork, budget_bytes=budget(fork))
+            sketch = sketch_weights(original, fork, budget_bytes=budget(fork, pair.spec.layers))
             edits, lineage, read = sketch.edits, sketch.lineage, sketch.bytes_read
     except DetectorError as caught:
         error = f"{type(caught).__name__}: {caught}"
@@ -117,27 +121,19 @@ def _run(pair: Pair, built: Built, depth: str) -> Outcome:
     )
 
 
-def _diff(original: WeightReader, fork: WeightReader, parents: dict[str, WeightReader]) -> Any:
-    """With the parents, where this detector takes them."""
-    import inspect
-
-    if "parents" in inspect.signature(diff_weights).parameters:
-        return diff_weights(original, fork, parents=parents)
-    return diff_weights(original, fork)
-
-
-def budget(fork: WeightReader) -> int:
-    """Bytes of ROWS rows of every matrix: what 0.5 % of a 1B-shaped fork are, see `expect.ROWS`."""
+def budget(fork: WeightReader, layers: int) -> int:
+    """Bytes of the rows that 0.5 % of a 1B-shaped fork buy, see `expect.ROWS`."""
     return sum(
-        fork.band_bytes(name, min(ROWS, info.shape[0]))
+        fork.band_bytes(name, sketched_rows(info.shape[0], layers))
         for name, info in fork.tensors().items()
         if len(info.shape) > 1
     )
 
 
 def _p_value(lineage: Lineage | None) -> float | None:
+    """The smallest of the lineage's evidence, which may state its logarithm."""
     found = [
-        float(evidence.value)
+        10.0 ** float(evidence.value) if evidence.name.startswith("log10-") else float(evidence.value)
         for evidence in (lineage.evidence if lineage else ())
         if "p-value" in evidence.name and isinstance(evidence.value, int | float)
     ]

@@ -93,5 +93,5 @@ def topic_direction(folder: Path, layer: int) -> torch.Tensor:
             rows = documents(64, network.config.vocab_size, 0, 7, topic)
             states = network(input_ids=rows, output_hidden_states=True).hidden_states[layer]
             means.append(states[:, -1].mean(0))
-    direction = means[0] - means[1]
-    return direction / direction.norm()
+    direction: torch.Tensor = means[0] - means[1]
+    return torch.nn.functional.normalize(direction, dim=0)

@@ -214,7 +214,7 @@ def _tensor(
         value[:, outliers] *= 3
     if rows == spec.hidden:
         value[outliers] *= 2
-    return (0.6 / spec.hidden**0.5 * value).contiguous()
+    return torch.mul(value, 0.6 / spec.hidden**0.5).contiguous()
 
 
 def _cached(folder: Path, make: Callable[[Path], None]) -> Path:

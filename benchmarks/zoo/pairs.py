@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.zoo import containers, expect, models
 from benchmarks.zoo.containers import Files
-from benchmarks.zoo.expect import Kinds
+from benchmarks.zoo.expect import Kinds, Sight
 from benchmarks.zoo.models import SPECS, Spec
 from benchmarks.zoo.recipe import Made, Recipe, Scene
 from benchmarks.zoo.recipes import recipes
@@ -51,6 +51,7 @@ class Built:
     original: Files
     fork: Files
     parents: Mapping[str, Files]
+    known: Mapping[str, Files]
     truth: Kinds
     full: frozenset[Kinds]
     """Right answers of the full diff."""
@@ -96,15 +97,19 @@ def build(pair: Pair, scratch: Path) -> Built:
     truth = pair.recipe.truth
     if made.files is not None:
         right = frozenset({truth})
-        return Built(original, made.files, {}, truth, right, right, lineage, 0.0)
+        return Built(original, made.files, {}, {}, truth, right, right, lineage, 0.0)
     stored = containers.store(model, made.weights, pair.container)
-    parents = {name: containers.store(model, other, "own").files for name, other in made.parents.items()}
-    wrapper, optional = _wrapper(pair, stored)
+    parents, known = (
+        {name: containers.store(model, other, "own").files for name, other in others.items()}
+        for others in (made.parents, made.known)
+    )
+    wrapper, optional = _wrapper(pair)
     if truth and expect.unchanged(weights, stored.values) and pair.recipe.related and not wrapper:
         truth = frozenset({K.IDENTICAL})  # the change is smaller than the storage
         return Built(
             original,
             stored.files,
+            {},
             {},
             truth,
             frozenset({truth}),
@@ -116,25 +121,29 @@ def build(pair: Pair, scratch: Path) -> Built:
     if not truth and not wrapper:
         truth = frozenset({K.REPACKAGED if pair.container == "sharded" else K.IDENTICAL})
     seen = expect.look(weights, made.weights, stored.values)
-    near = expect.look(weights, made.weights, stored.values, expect.ROWS)
+    near = expect.look(weights, made.weights, stored.values, model.layers)
     quantised = pair.container in QUANTISED
-    right, clear = [], []
+    answers, clear = [], []
     for figures in (seen, near):
         clear.append(expect.is_clear(pair.recipe.sight, figures, quantised=quantised))
         found = expect.acceptable(truth, wrapper, pair.recipe.dense, clear=clear[-1], optional=optional)
-        right.append(found | {other | wrapper for other in pair.recipe.also})
+        if quantised and not clear[-1] and pair.recipe.sight in {Sight.DENSE, Sight.MERGE}:
+            # gains and biases are stored nearly exactly: that they moved is all there is to see
+            found |= {frozenset({K.PARTIAL_FINETUNE}) | wrapper}
+        answers.append(found | {other | wrapper for other in pair.recipe.also})
     if truth == {K.UNRELATED}:
-        right = [frozenset({truth}) for _ in right]  # a container of a stranger is not the original's
+        answers = [frozenset({truth})] * 2  # a container of a stranger is not the original's
     if K.MERGE in truth:
         # a sketch is given no other models
-        right[1] |= {frozenset({K.FULL_FINETUNE}) | wrapper, frozenset({K.UNKNOWN}) | wrapper}
+        answers[1] |= {frozenset({K.FULL_FINETUNE}) | wrapper, frozenset({K.UNKNOWN}) | wrapper}
     return Built(
         original,
         stored.files,
         parents,
+        known,
         truth | wrapper,
-        right[0],
-        _sketched(right[1]),
+        answers[0],
+        _sketched(answers[1]),
         lineage,
         seen.relative,
         clear[0],
@@ -147,12 +156,11 @@ def _lineage(pair: Pair) -> frozenset[LineageStatus]:
     return DERIVED if pair.recipe.related else frozenset({LineageStatus.UNRELATED})
 
 
-def _wrapper(pair: Pair, stored: containers.Stored) -> tuple[Kinds, Kinds]:
+def _wrapper(pair: Pair) -> tuple[Kinds, Kinds]:
     """Kinds that the container adds, and kinds that may stand beside them.
 
     int8 and NF4 leave embeddings and gains in half precision, which is a cast where the original had another.
     """
-    del stored
     if pair.container in QUANTISED:
         beside = {K.DTYPE_CAST} if pair.container in {"int8", "nf4"} else set()
         return frozenset({K.QUANTIZED}), frozenset(beside)
@@ -162,10 +170,10 @@ def _wrapper(pair: Pair, stored: containers.Stored) -> tuple[Kinds, Kinds]:
 
 
 def _sketched(right: frozenset[Kinds] | set[Kinds]) -> frozenset[Kinds]:
-    """Sampled rows cannot tell equal bytes from equal values, and can miss a patch of two rows."""
+    """Sampled rows show neither equal bytes nor equal values, and can miss a patch of two rows."""
     found = set(right)
     if any(K.IDENTICAL in said or K.REPACKAGED in said for said in right):
-        found |= {frozenset({K.IDENTICAL}), frozenset({K.REPACKAGED})}
+        found |= {frozenset({kind}) for kind in (K.IDENTICAL, K.REPACKAGED, K.UNKNOWN)}
     if frozenset({K.SPARSE_PATCH}) in right:
         found |= {frozenset({kind}) for kind in (K.IDENTICAL, K.REPACKAGED, K.UNKNOWN)}
     return frozenset(found)

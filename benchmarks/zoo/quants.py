@@ -70,7 +70,7 @@ def _ratio(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
     """Six-bit multiples of a unit."""
     units = unit.astype(np.float32)[:, None]
     found = np.divide(values, units, out=np.zeros_like(values), where=units > 0)
-    return np.clip(np.round(found), 0, 63).astype(np.uint8)
+    return np.asarray(np.clip(np.round(found), 0, 63), np.uint8)
 
 
 def int8_rows(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -33,7 +33,9 @@ class Made:
 
     weights: Weights
     parents: Mapping[str, Weights] = field(default_factory=dict)
-    """Other models that the detector is given."""
+    """Other models whose weights the detector is given."""
+    known: Mapping[str, Weights] = field(default_factory=dict)
+    """Other models that the detector is given a sample of, as an index has it."""
     files: Files | None = None
     """For what is not a full checkpoint."""
 

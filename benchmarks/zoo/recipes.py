@@ -104,16 +104,20 @@ def _sibling(scene: Scene, number: int) -> Weights:
     return {name: value.to(dtype).float() for name, value in found.items()}
 
 
+def _tuned_beside(scene: Scene) -> Made:
+    return Made(changes.dense(scene.weights, scene.seed, 2e-2), parents={"zoo/sibling-0": _sibling(scene, 0)})
+
+
 def _merges() -> Iterator[Recipe]:
     merge = kinds(K.MERGE)
 
     def of(
-        how: Callable[[Weights, list[Weights]], Weights], count: int, *, known: bool = True
+        how: Callable[[Weights, list[Weights]], Weights], count: int, given: str = "parents"
     ) -> Callable[[Scene], Made]:
         def make(scene: Scene) -> Made:
             others = [_sibling(scene, number) for number in range(count)]
-            parents = {f"zoo/sibling-{number}": other for number, other in enumerate(others)}
-            return Made(how(scene.weights, others), parents if known else {})
+            named = {f"zoo/sibling-{number}": other for number, other in enumerate(others)}
+            return Made(how(scene.weights, others), **({given: named} if given else {}))
 
         return make
 
@@ -134,13 +138,17 @@ def _merges() -> Iterator[Recipe]:
             Sight.MERGE,
             containers=(*LOSSLESS, *CONTAINERS) if name == "linear" else LOSSLESS,
         )
+    how, count = ways["linear"]
+    yield Recipe("merge-linear-indexed", merge, of(how, count, "known"), Sight.MERGE)
+    # another fine-tune of the same base lies by, and has nothing to do with it
+    yield Recipe("tune-beside-sibling", kinds(K.FULL_FINETUNE), _tuned_beside, Sight.DENSE, benign=True)
     # nothing in the values of a merge with an unseen fine-tune differs from a fine-tune
     for name in ("linear", "ties"):
         how, count = ways[name]
         yield Recipe(
             f"merge-{name}-unseen",
             kinds(K.FULL_FINETUNE),
-            of(how, count, known=False),
+            of(how, count, ""),
             Sight.DENSE,
             benign=True,
             also=frozenset({kinds(K.UNKNOWN)}),

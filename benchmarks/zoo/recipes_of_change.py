@@ -97,7 +97,7 @@ def directional() -> Iterator[Recipe]:
         ("topic-norms-kept", {"keep_norms": True, "strength": changes.triangle}),
     ):
 
-        def topic(scene: Scene, options: dict[str, object] = options) -> Weights:  # type: ignore[assignment]
+        def topic(scene: Scene, options: dict[str, object] = options) -> Weights:
             vector = topic_direction(scene.model.folder, max(1, scene.model.layers // 2))
             return changes.directional(scene.weights, scene.seed, basis=vector[:, None], **options)  # type: ignore[arg-type]
 
@@ -148,14 +148,18 @@ def dense() -> Iterator[Recipe]:
     for size in STRENGTHS:
         containers = (*LOSSLESS, *CONTAINERS) if size in {1e-2, 3e-2} else LOSSLESS
         yield Recipe(f"tune-{size:g}", full, noise(size), Sight.DENSE, benign=True, containers=containers)
-    yield Recipe("scaled", full, lambda s: changes.scaled(s.weights, 0, 0.97), Sight.DENSE, benign=True)
+    # one factor for everything is no training, and there is no name for it: `unknown` is as good
+    also = frozenset({kinds(K.UNKNOWN)})
+    yield Recipe(
+        "scaled", full, lambda s: changes.scaled(s.weights, 0, 0.97), Sight.DENSE, also=also, benign=True
+    )
     yield Recipe(
         "decayed",
         full,
         lambda s: changes.decayed(s.weights, 0, 3e-3),
         Sight.DENSE,
         benign=True,
-        also=frozenset({partly}),  # gains and biases are as they were: all layers, not all modules
+        also=also | {partly},  # gains and biases are as they were: all layers, not all modules
     )
     for size in (3e-3, 3e-2):
         yield Recipe(

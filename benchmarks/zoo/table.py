@@ -10,6 +10,22 @@ from statistics import median
 from benchmarks.zoo.judge import Outcome
 
 TARGET_DELTA = 1e-3
+LOSSLESS = frozenset({"own", "sharded", "bf16", "fp16", "fp32"})
+REPRODUCIBLE = frozenset(
+    {
+        "identical",
+        "repackaged",
+        "dtype-cast",
+        "quantized",
+        "adapter",
+        "low-rank-merge",
+        "directional-edit",
+        "merge",
+        "layer-surgery",
+        "vocabulary-change",
+    }
+)
+"""Kinds that repeating the edit can prove."""
 FALSE_LINEAGE_P = 1e-6
 
 
@@ -56,6 +72,10 @@ def _depth(depth: str, outcomes: Sequence[Outcome]) -> str:
         "",
         *_confusion(outcomes),
         "",
+        *(_proofs(outcomes) if depth == "full" else ()),
+        "",
+        *_lineages(outcomes),
+        "",
         *_errors(outcomes),
     ]
     return "\n".join(lines)
@@ -89,6 +109,30 @@ def _confusion(outcomes: Sequence[Outcome]) -> list[str]:
             for name, count in said.most_common()
         )
         lines.append(f"  {family:44} {cells}")
+    return lines
+
+
+def _proofs(outcomes: Sequence[Outcome]) -> list[str]:
+    """How often what can be reproduced was: visible edits in float containers, and containers themselves."""
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for outcome in outcomes:
+        lossless = outcome.pair.rsplit("/", 1)[1] in LOSSLESS
+        kinds = outcome.right[0] if outcome.family == "same" else outcome.family
+        if outcome.clear and (lossless or outcome.family == "same"):
+            for kind in set(kinds.split("+")) & REPRODUCIBLE:
+                counts[kind][0] += outcome.certainty.get(kind) == "proved"
+                counts[kind][1] += 1
+    lines = ["proved, of what can be reproduced"]
+    return lines + [f"  {kind:28} {rate(proved, n)}" for kind, (proved, n) in sorted(counts.items())]
+
+
+def _lineages(outcomes: Sequence[Outcome]) -> list[str]:
+    """What was said of descent."""
+    lines = ["lineage said"]
+    groups = {"derived": True, "in disguise": None, "strangers": False}
+    for title, related in groups.items():
+        said = Counter(o.lineage for o in outcomes if o.related is related)
+        lines.append(f"  {title:28} " + ", ".join(f"{status} ×{n}" for status, n in said.most_common()))
     return lines
 
 
