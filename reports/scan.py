@@ -269,7 +269,7 @@ class HubView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeatmapView:
-    """Relative delta norm per layer (rows) and module (columns); None where there is no such tensor."""
+    """Relative delta norm per layer (rows) and module (columns); None where no tensor was compared."""
 
     layers: tuple[int, ...]
     modules: tuple[str, ...]

@@ -19,7 +19,7 @@ def _tensor(name: str, status: TensorStatus, norm: float = 0.0) -> TensorDiff:
 
 
 def test_experts_share_a_cell_and_the_unread_have_none() -> None:
-    """A cell shows the largest change of its tensors, whatever their order; what was not compared is no zero."""
+    """A cell shows the largest change of its tensors, in any order; what was not compared is no zero."""
     found = _heatmap(
         (
             _tensor("model.layers.0.mlp.experts.0.down_proj.weight", TensorStatus.CHANGED, 0.1),
