@@ -175,7 +175,7 @@ def canonical_gguf_name(name: str, architecture: str = "") -> str:
 
 @functools.lru_cache(maxsize=64)
 def _mapped(architecture: str, prefix: str) -> Mapping[str, str]:
-    """What transformers calls the parts of a layer, by gguf-py's own table: first spellings with the prefix."""
+    """What transformers calls the parts of a layer, by gguf-py's table: first spellings with the prefix."""
     from gguf.constants import MODEL_ARCH_NAMES, TENSOR_NAMES
     from gguf.tensor_mapping import TensorNameMap
 
