@@ -44,8 +44,8 @@ def open_weights(files: Mapping[str, ByteSource]) -> WeightReader:
     """Open the checkpoint that transformers would load from these files.
 
     Full weights win over an adapter in the same folder; `open_adapter` finds that one. Safetensors win over
-    GGUF, and the largest GGUF checkpoint over smaller ones, as it keeps most of the values; its shards are read
-    together. Only the shallowest folder with weights is looked at.
+    GGUF, and the largest GGUF checkpoint over smaller ones, because it keeps most of the values; shards are
+    read together. Only the shallowest folder with weights is looked at.
 
     Args:
         files: repository path → bytes; files that are not weights may be among them.

@@ -5,6 +5,7 @@ Only bytes are handed to gguf-py, and only to be dequantised; its file reader is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _PLAIN = frozenset({"F64", "F32", "F16", "BF16", "I8", "I16", "I32", "I64"})
 _TYPE_NUMBERS = {name: number for number, (name, _, _) in BLOCKS.items()}
 _BLOCK_SHAPES = {name: (block, nbytes) for name, block, nbytes in BLOCKS.values()}
+
+_LATER = re.compile(r"blk\.(\d{1,5})\.nextn\.")
+"""Layers that predict later tokens."""
 
 ROTATED_ARCHITECTURES = frozenset(
     {
@@ -62,10 +66,13 @@ class GgufReader:
         self._model = first or self.header
         found = self._model.get("general.architecture")
         self._architecture = found if isinstance(found, str) else ""
+        later = {match[1] for tensor in self.header.tensors if (match := _LATER.match(tensor.name))}
         for tensor in self.header.tensors:
             if is_buffer(tensor.name):
                 continue
             name = canonical_gguf_name(tensor.name, self._architecture)
+            if tensor.name.startswith("blk.") and tensor.name.split(".")[1] in later:
+                name = f"mtp.{name.removeprefix('model.layers.').removeprefix('blk.')}"
             if name in self._places:
                 raise MalformedWeightsError(f"{path}: two tensors are {name[:120]}")
             self._places[name] = tensor

@@ -18,7 +18,11 @@ _PEFT_WRAPPED = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer)(?=\.
 """What PEFT puts into the names of modules that it trains whole, or has added factors to."""
 
 _INNER = (
+    ("model.language_model.lm_head.", "lm_head."),
     ("model.language_model.", "model."),
+    ("language.model.", "model."),
+    ("language.lm_head.", "lm_head."),
+    ("thinker.lm_head.", "lm_head."),
     ("model.text_model.", "model."),
     ("language_model.model.", "model."),
     ("language_model.", ""),
@@ -31,10 +35,14 @@ _INNER = (
 _TOWER = re.compile(
     r"(?:^|\.)(?:vision_tower|vision_model|vision_encoder|visual|image_encoder|image_newline|audio_tower|"
     r"audio_model|audio_encoder|speech_encoder|embed_vision|embed_audio|multi_modal_projector|mm_projector|"
-    r"connector|talker|token2wav|code2wav|mtp)\."
+    r"connector|talker|token2wav|code2wav|mtp|nextn|vision|audio|vpm|apm|tts|img_processor|image_embed|"
+    r"embed_tokens_extend|image_vit|vision_backbone|visual_tokenizer|vision_tokenizer|gen_vision_model|"
+    r"sam_model|qformer|resampler|perceiver|speech_generator|code_predictor)\."
 )
 """Other modalities' encoders, and heads that predict later tokens: not the text model's layers."""
 
+_LATER = re.compile(r"\.(?:eh_proj|enorm|hnorm|shared_head|nextn)\.")
+"""Modules of layers that predict later tokens."""
 _BARE = re.compile(r"(layers\.\d+\.|embed_tokens\.|norm\.)")
 _BARE_GPT2 = re.compile(r"(h\.\d+\.|wte\.|wpe\.|ln_f\.)")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|blk)\.(\d{1,5})\.")
@@ -144,10 +152,24 @@ def canonical_names(names: Iterable[str]) -> dict[str, str]:
         MalformedWeightsError: a name is too long or holds control characters.
     """
     kept = [name for name in names if not _BUFFER.search(check_name(name))]
-    mapping = {name: _strip(name) for name in kept}
+    mapping = _apart({name: _strip(name) for name in kept})
     if len(set(mapping.values())) < len(mapping):
         return {name: name for name in kept}
     return mapping
+
+
+def _apart(mapping: dict[str, str]) -> dict[str, str]:
+    """Layers that predict later tokens (DeepSeek, GLM) apart: exports drop them, and no layer is gone."""
+    marked = (_LAYER.search(name) for name in mapping.values() if _LATER.search(name))
+    later = {match.group(1) for match in marked if match is not None}
+    if not later:
+        return mapping
+    renamed = {}
+    for stored, name in mapping.items():
+        match = None if _TOWER.search(name) else _LAYER.search(name)
+        found = match is not None and match.group(1) in later
+        renamed[stored] = f"mtp.{name[match.start(1) :]}" if match is not None and found else name
+    return renamed
 
 
 def check_name(name: str) -> str:
@@ -175,7 +197,7 @@ def canonical_gguf_name(name: str, architecture: str = "") -> str:
 
 @functools.lru_cache(maxsize=64)
 def _mapped(architecture: str, prefix: str) -> Mapping[str, str]:
-    """What transformers calls the parts of a layer, by gguf-py's own table: first spellings with the prefix."""
+    """What transformers calls the parts of a layer, by gguf-py's table: first spellings with the prefix."""
     from gguf.constants import MODEL_ARCH_NAMES, TENSOR_NAMES
     from gguf.tensor_mapping import TensorNameMap
 

@@ -5,6 +5,7 @@ A view is named `source@operation`, and may be the source of another:
     rows:a:b       rows a to b
     every:n:k      rows k, k+n, k+2n…
     heads:h:n:k    of rows laid out as (h, n, d), the k-th of n in each head: GPT-NeoX's query_key_value
+    groups:g:n:a:b of rows laid out as (g, n, d), a to b of n in each group: the same with grouped queries
     index:e        slice e of a stored stack, such as one expert of many
     T              transposed
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 _VIEW = re.compile(
-    r"(?P<inner>.+)@(?P<kind>rows:\d{1,12}:\d{1,12}|every:\d{1,3}:\d{1,3}|heads:\d{1,6}:\d{1,3}:\d{1,3}|index:\d{1,6}|T)"
+    r"(?P<inner>.+)@(?P<kind>rows:\d{1,12}:\d{1,12}|every:\d{1,3}:\d{1,3}|heads:\d{1,6}:\d{1,3}:\d{1,3}|groups:\d{1,6}:\d{1,4}:\d{1,4}:\d{1,4}|index:\d{1,6}|T)"
 )
 _PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 
@@ -101,16 +102,16 @@ def taken(values: torch.Tensor, operation: Operation) -> torch.Tensor:
         ValueError: another operation, or one that does not fit.
     """
     kind, numbers = operation
-    if kind not in {"rows", "every", "heads"}:
+    if kind not in {"rows", "every", "heads", "groups"}:
         raise ValueError(kind)
     shape = shape_after(tuple(values.shape), operation)
     if kind == "rows":
         return values[numbers[0] : numbers[1]]
     if kind == "every":
         return values[numbers[1] :: numbers[0]]
-    heads, parts, which = numbers
+    heads, parts, start, end = _slots(numbers)
     size = values.shape[0] // (heads * parts)
-    return values.reshape(heads, parts, size, *values.shape[1:])[:, which].reshape(shape)
+    return values.reshape(heads, parts, size, *values.shape[1:])[:, start:end].reshape(shape)
 
 
 class Views:
@@ -159,24 +160,31 @@ class Views:
             step, offset = numbers
             end = offset + step * last if last == first else offset + step * (last - 1) + 1
             return self._rows(inner, offset + step * first, end)[::step]
-        if kind == "heads":
-            return self._heads(inner, numbers, first, last)
+        if kind in {"heads", "groups"}:
+            return self._heads(inner, _slots(numbers), first, last)
         return self._transposed(inner)[first:last]
 
     def _heads(self, inner: str, numbers: tuple[int, ...], first: int, last: int) -> torch.Tensor:
-        heads, parts, which = numbers
+        heads, parts, start, end = numbers
         height, *rest = self.shape(inner)
         size = height // (heads * parts)
-        low, high = first // size, -(-last // size)
+        own_size = (end - start) * size
+        low, high = first // own_size, -(-last // own_size)
         rows = self._rows(inner, low * parts * size, high * parts * size)
-        own = rows.reshape(high - low, parts, size, *rest)[:, which].reshape((high - low) * size, *rest)
-        return own[first - low * size : last - low * size]
+        own = rows.reshape(high - low, parts, size, *rest)[:, start:end].reshape(-1, *rest)
+        return own[first - low * own_size : last - low * own_size]
 
     def _transposed(self, inner: str) -> torch.Tensor:
         if self._kept is None or self._kept[0] != inner:
             self._kept = None  # the old one is freed before the new one is read
             self._kept = (inner, self._rows(inner, 0, self.shape(inner)[0]).T.contiguous())
         return self._kept[1]
+
+
+def _slots(numbers: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Heads, parts, first and last part of `heads` or `groups`."""
+    heads, parts, start, *end = numbers
+    return heads, parts, start, end[0] if end else start + 1
 
 
 def _operation(text: str) -> Operation:
@@ -198,14 +206,10 @@ def shape_after(shape: tuple[int, ...], operation: Operation) -> tuple[int, ...]
         return rest
     if kind == "every" and numbers[0] > numbers[1] and height and height % numbers[0] == 0:
         return (height // numbers[0], *rest)
-    if (
-        kind == "heads"
-        and numbers[2] < numbers[1]
-        and numbers[0]
-        and height
-        and height % (numbers[0] * numbers[1]) == 0
-    ):
-        return (height // numbers[1], *rest)
+    if kind in {"heads", "groups"}:
+        heads, parts, start, end = _slots(numbers)
+        if start < end <= parts and heads and height and height % (heads * parts) == 0:
+            return (height // parts * (end - start), *rest)
     if kind == "T" and len(shape) == 2:
         return (shape[1], shape[0])
     raise ValueError(f"{kind} does not fit {shape}")
