@@ -284,7 +284,7 @@ def sketch(shape: str, endpoint: str, pipe: Connection) -> None:
     from crawler.interface import RepoId
     from detector.formats import open_weights
     from detector.sketch import sketch_weights
-    from forkwatch.pipeline.stages import sketch_budget
+    from forkwatch.pipeline.budget import sketch_budget
 
     files: Any = files_of(SHAPES[shape], Change("none", SHAPES[shape].hidden))
     local: Any = {path: Bytes(file) if isinstance(file, bytes) else file for path, file in files.items()}

@@ -12,6 +12,7 @@ from detector.errors import DetectorError
 from detector.interface import Diff, Sketch, WeightReader
 from detector.journal import Journal
 from forkwatch.errors import SettingsError
+from forkwatch.pipeline.budget import sketch_budget
 from forkwatch.pipeline.context import Talk
 from forkwatch.pipeline.resume import journal_of
 from forkwatch.pipeline.sides import Checkpoint
@@ -19,12 +20,6 @@ from forkwatch.state import StateDir
 
 if TYPE_CHECKING:
     from detector.formats.peft import PeftReader
-
-
-SKETCH_SHARE = 0.002
-"""Share of the fork's bytes that a sketch may read (DESIGN section 3)…"""
-SKETCH_FLOOR = 4 << 20
-"""…and bytes it may read however small the fork is."""
 
 
 class PairDepth(StrEnum):
@@ -96,7 +91,7 @@ def sketch_pair(base: Opened, fork: Opened) -> Sketch:
     """
     from detector.sketch import sketch_weights
 
-    budget = max(SKETCH_FLOOR, int(SKETCH_SHARE * fork.checkpoint.size))
+    budget = sketch_budget(fork.checkpoint.size)
     sketch = sketch_weights(base.reader, fork.reader, budget_bytes=budget)
     if fork.adapter is None:
         return sketch

@@ -28,18 +28,15 @@ from evals.interface import (
     Unmeasured,
 )
 from forkwatch.pipeline.blobs import blob_path, keep_blob
+from forkwatch.pipeline.budget import sketch_budget
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.known import merge_partners
 from forkwatch.pipeline.originals import Original, original_files, place_file
+from forkwatch.pipeline.pair import Opened
+from forkwatch.pipeline.resume import journal_of
+from forkwatch.pipeline.sides import Checkpoint
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Unreadable
-
-SKETCH_SHARE, SMALL_SHARE = 0.002, 0.005
-"""Share of a fork's bytes that a sketch may read (DESIGN section 3), and of a small one's."""
-SKETCH_FLOOR, SMALL_MOST = 4 << 20, 16 << 20
-"""Bytes a sketch may read however small the fork is, as headers and a few bands do not shrink with the model;
-and bytes up to which the share of a small one holds."""
-
 
 _UNREADABLE = (MalformedWeightsError, UnreadableTensorError, NothingComparedError)
 
@@ -75,30 +72,40 @@ def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch |
         return _unreadable(error)
 
 
-def sketch_budget(total_bytes: int) -> int:
-    """Bytes that a sketch of a repository may read: 0.2 %, and up to 0.5 % of those of a gigabyte or two."""
-    small = min(int(SMALL_SHARE * total_bytes), SMALL_MOST)
-    return max(SKETCH_FLOOR, small, int(SKETCH_SHARE * total_bytes))
-
-
 def diff(context: Context, original: Original, snapshot: Snapshot) -> Diff | Unreadable:
     """Every changed tensor, from downloaded and verified files; known models may turn out to be parents."""
     from detector.diff import diff_weights
     from detector.formats import open_weights
 
+    def advance(_tensor: str, done: int, total: int) -> None:
+        context.talk.progress(f"{snapshot.repo}: compared", done, total)
+
     files = _downloaded(context, snapshot)
     try:
-        fork = open_weights(files)
-        partners = merge_partners(context, original, fork, snapshot.repo, snapshot.commit)
-        return diff_weights(
-            open_weights(original_files(original)),
-            fork,
-            progress=context.talk.progress,
-            known=partners.known,
-            parents=partners.parents,
-        )
+        ours = _checkpoint(original)
+        base = Opened(ours, open_weights(ours.files), None)
+        identity = (f"{snapshot.repo}@{snapshot.commit}",)
+        size = sum(file.size for file in files.values())
+        checkpoint = Checkpoint(str(snapshot.repo), snapshot.commit, files, identity, size)
+        fork = Opened(checkpoint, open_weights(files), None)
+        partners = merge_partners(context, original, fork.reader, snapshot.repo, snapshot.commit)
+        with journal_of(context.state, base, fork, context.talk) as journal:
+            return diff_weights(
+                base.reader,
+                fork.reader,
+                progress=advance,
+                known=partners.known,
+                parents=partners.parents,
+                journal=journal,
+            )
     except _UNREADABLE as error:
         return _unreadable(error)
+
+
+def _checkpoint(original: Original) -> Checkpoint:
+    files = original_files(original)
+    size = sum(file.size for file in files.values())
+    return Checkpoint(original.name, original.commit, files, (original.root_digest,), size)
 
 
 def _downloaded(context: Context, snapshot: Snapshot) -> dict[str, ByteSource]:
