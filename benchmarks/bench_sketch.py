@@ -5,7 +5,7 @@
 Headers, shards and ranged reads are real; tensors are a function of their place (bf16, normal, a
 pseudo-random table lookup), so that nothing lies on disk. The original is the same function, read locally;
 a fork adds its change to the rows it is asked for: a merged LoRA of rank 16 on all linear layers, a
-direction projected out of the outputs of a quarter of the layers, or nothing in other shards. One process
+direction projected out of the outputs of a few layers, or nothing in other shards. One process
 is the Hub, one sketches.
 """
 
@@ -256,7 +256,7 @@ def _header(
 
 def changes(shape: Llama) -> dict[str, tuple[Change, int]]:
     """The forks: kind → change and bytes a shard."""
-    middle = (shape.layers // 2, shape.layers // 2 + max(4, shape.layers // 4))
+    middle = (shape.layers // 2, shape.layers // 2 + max(4, shape.layers // 10))
     return {
         "resharded": (Change("none", shape.hidden), SHARD // 4),
         "lora": (Change("lora", shape.hidden), SHARD),

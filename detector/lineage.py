@@ -83,7 +83,8 @@ def sample_bands(
         layers: layers to sample, all by default.
     """
     kind = shared_kind(original, fork)
-    return _sample(original, kind, rows, layers), _sample(fork, kind, rows, layers)
+    theirs = _targets(fork, kind, _widths(original, kind))
+    return _sample(_targets(original, kind), rows, layers), _sample(theirs, rows, layers)
 
 
 def sample_model(reader: WeightReader, rows: int = BAND, layers: Collection[int] | None = None) -> Bands:
@@ -93,11 +94,45 @@ def sample_model(reader: WeightReader, rows: int = BAND, layers: Collection[int]
 
 def sample_cost(original: WeightReader, fork: WeightReader, rows: int) -> int:
     """Bytes of the fork that `sample_bands` reads for so many rows of every layer."""
-    infos = neuron_matrices(fork).get(shared_kind(original, fork), {})
-    names = [(info, rows) for info in infos.values()]
-    names += [(info, 2 * rows) for name, info in fork.tensors().items() if name in EMBEDDINGS]
-    gains = sum(info.nbytes for layer in _spread(list(infos)) if (info := gain_of(fork, layer)) is not None)
-    return gains + sum(view_cost(fork, info, count) for info, count in names)
+    kind = shared_kind(original, fork)
+    targets = _targets(fork, kind, _widths(original, kind))
+    infos = [(info, rows) for info in targets.matrices.values()]
+    infos += [(targets.gains[layer], targets.gains[layer].shape[0]) for layer in _spread(list(targets.gains))]
+    infos += [(targets.tokens, 2 * rows)] if targets.tokens is not None else []
+    return sum(view_cost(fork, info, count) for info, count in infos)
+
+
+@dataclass(frozen=True, slots=True)
+class _Targets:
+    """The tensors of one checkpoint that are sampled."""
+
+    reader: WeightReader
+    kind: str
+    matrices: Mapping[int, TensorInfo]
+    gains: Mapping[int, TensorInfo]
+    tokens: TensorInfo | None
+
+
+def _widths(original: WeightReader, kind: str) -> frozenset[int]:
+    """Widths of the original's rows: others are not compared, and a hostile header may claim any."""
+    widths = {info.shape[1] for info in neuron_matrices(original).get(kind, {}).values()}
+    tokens = (info.shape for name, info in original.tensors().items() if name in EMBEDDINGS)
+    widths |= {shape[-1] for shape in tokens if shape}
+    return frozenset(widths)
+
+
+def _targets(reader: WeightReader, kind: str, widths: frozenset[int] | None = None) -> _Targets:
+    def fits(info: TensorInfo) -> bool:
+        return widths is None or info.shape[-1] in widths
+
+    matrices = {layer: info for layer, info in neuron_matrices(reader).get(kind, {}).items() if fits(info)}
+    gains = {layer: info for layer in matrices if (info := gain_of(reader, layer)) is not None and fits(info)}
+    tokens = [
+        info
+        for name, info in reader.tensors().items()
+        if name in EMBEDDINGS and len(info.shape) == 2 and fits(info)
+    ]
+    return _Targets(reader, kind, matrices, gains, tokens[0] if tokens else None)
 
 
 def align_layers(original: Bands, fork: Bands) -> dict[int, int]:
@@ -205,25 +240,20 @@ def _status(values: tuple[float, ...], compared: int, *, alike: bool) -> Lineage
     return LineageStatus.UNRELATED
 
 
-def _sample(reader: WeightReader, kind: str, rows: int, wanted: Collection[int] | None) -> Bands:
-    matrices = {
-        layer: info
-        for layer, info in neuron_matrices(reader).get(kind, {}).items()
-        if wanted is None or layer in wanted
-    }
-    gains = {layer: info for layer in _spread(list(matrices)) if (info := gain_of(reader, layer)) is not None}
-    tokens = next((info for name, info in reader.tensors().items() if name in EMBEDDINGS), None)
-    reads = [partial(_band, reader, info, rows) for info in matrices.values()]
-    reads += [partial(_band, reader, info, info.shape[0]) for info in gains.values()]
-    reads += [] if tokens is None else [partial(_band, reader, tokens, 2 * rows)]
+def _sample(targets: _Targets, rows: int, wanted: Collection[int] | None) -> Bands:
+    matrices = {layer: info for layer, info in targets.matrices.items() if wanted is None or layer in wanted}
+    gains = {layer: targets.gains[layer] for layer in _spread([n for n in matrices if n in targets.gains])}
+    tokens = targets.tokens
+    reads = [partial(_band, targets.reader, info, rows) for info in matrices.values()]
+    reads += [partial(_band, targets.reader, info, info.shape[0]) for info in gains.values()]
+    reads += [] if tokens is None else [partial(_band, targets.reader, tokens, 2 * rows)]
     found = read_together(reads)
-    layers = dict(zip(matrices, found, strict=False))
     vectors = dict(zip(gains, found[len(matrices) :], strict=False))
     return Bands(
-        {layer: band for layer, band in layers.items() if band is not None and band.dim() == 2},
-        found[-1] if tokens is not None and len(tokens.shape) == 2 else None,
+        {layer: band for layer, band in zip(matrices, found, strict=False) if band is not None},
+        found[-1] if tokens is not None else None,
         {layer: gain for layer, gain in vectors.items() if gain is not None},
-        kind,
+        targets.kind,
     )
 
 

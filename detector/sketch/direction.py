@@ -41,6 +41,8 @@ SPIKE = 0.7
 """Share of a direction that may lie in one row: a channel that is trained more than others is no
 direction."""
 MOST_DIRECTIONS = 4
+LOUD = 1.2
+"""Energy of a change over that of rounding from which rounding can be left out of it."""
 NEARLY_ALL = 0.9
 """Share of the change that the fewest directions must have, over what any number of them has."""
 FITS = 6
@@ -68,7 +70,7 @@ class _Writer:
     left: torch.Tensor
     """(rows, k) leading output directions."""
     shares: tuple[float, ...]
-    """Share of the energy in the first 1, 2… of them."""
+    """Share of the energy in the first 1, 2… of them, that of rounding left out."""
 
     @property
     def layer(self) -> int | None:
@@ -164,8 +166,17 @@ def _writer(values: Values) -> _Writer:
     delta = values.delta.double()
     energies, vectors = torch.linalg.eigh(delta @ delta.T)
     energies, vectors = energies.flip(0).clamp_min(0), vectors.flip(1)
-    shares = (energies.cumsum(0) / energies.sum().clamp_min(1e-300))[:MOST_DIRECTIONS]
+    rounding = _rounding(values)
+    signal = energies - rounding / len(energies)
+    if float(energies.sum().item()) < LOUD * rounding:  # what is left of so little is accident
+        signal = energies
+    shares = (signal.cumsum(0) / signal.sum().clamp_min(1e-300))[:MOST_DIRECTIONS]
     return _Writer(values, vectors[:, :MOST_DIRECTIONS].float(), tuple(shares.tolist()))
+
+
+def _rounding(values: Values) -> float:
+    """Energy of rounding alone; it is spread over all directions. 0 where the encoding has no known step."""
+    return 0.0 if values.half_fork is None else values.half_fork.double().square().sum().item() / 3
 
 
 def _agreement(

@@ -287,6 +287,11 @@ def _vectors(findings: Findings) -> list[Edit]:
     vectors = findings.changed
     if not vectors:
         return []
+    hidden = sum(seen.explained for seen in findings.seen)
+    if hidden and not all(seen.small for seen in vectors):
+        note = "norms and biases; a change of the matrices may be hidden by their rounding"
+        evidence = Evidence("changed-vectors", len(vectors), note)
+        return [Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), (evidence,))]
     if all(seen.small for seen in vectors):
         evidence = Evidence("rounding-only-tensors", len(vectors), "no value moved by more than one step")
         return [Edit(EditKind.REPACKAGED, Certainty.CONSISTENT, EditDetail(), (evidence,))]

@@ -102,7 +102,9 @@ def measure(
     found: list[T] = []
     for group in _groups(plans, fork):
         read = read_together([partial(_load, plan, original, fork) for plan in group])
-        found += [work(plan, values) for plan, values in zip(group, read, strict=True) if values is not None]
+        for plan, rows in zip(group, read, strict=True):
+            if rows is not None:
+                found.append(work(plan, _values(plan, *rows)))
     return found
 
 
@@ -133,16 +135,24 @@ def look(bands: Bands, values: Values) -> Seen:
     )
 
 
-def _load(bands: Bands, original: WeightReader, fork: WeightReader) -> Values | None:
+def _load(
+    bands: Bands, original: WeightReader, fork: WeightReader
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Rows of both sides as they are stored: those of a whole group are held, and float32 is larger."""
+    import torch
+
+    try:
+        theirs = [fork.band(bands.pair.fork.name, first, rows) for first, rows in bands.places]
+        ours = [original.band(bands.pair.original.name, first, rows) for first, rows in bands.places]
+    except UnreadableTensorError:
+        return None
+    return _flat(torch.cat(ours)), _flat(torch.cat(theirs))
+
+
+def _values(bands: Bands, left: torch.Tensor, right: torch.Tensor) -> Values:
     import torch
 
     pair = bands.pair
-    try:
-        theirs = [fork.band(pair.fork.name, first, rows) for first, rows in bands.places]
-        ours = [original.band(pair.original.name, first, rows) for first, rows in bands.places]
-    except UnreadableTensorError:
-        return None
-    left, right = _flat(torch.cat(ours)), _flat(torch.cat(theirs))
     half_original = _half(left, pair.original.dtype)
     return Values(
         pair=pair,

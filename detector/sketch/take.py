@@ -9,7 +9,7 @@ from detector.content import match_by_content
 from detector.edits.adapter import adapter_lineage, find_adapter_claim
 from detector.errors import NothingComparedError
 from detector.formats.peft import PeftReader
-from detector.formats.views import view
+from detector.formats.views import view, view_cost
 from detector.interface import (
     Certainty,
     Edit,
@@ -34,6 +34,8 @@ from detector.sketch.shape import Form
 LINEAGE_SHARE = 0.35
 """Share of the budget for the lineage bands."""
 LINEAGE_ROWS = (32, 16, 8)
+CONTENT_SHARE, CONTENT_ROWS, MOST_BY_CONTENT = 0.1, 32, 64
+"""Share of the budget for pairing by content, rows that it may read of a tensor, and tensors at most."""
 SURVEY_SHARE = 0.5
 """Share of what is left for the survey; the probes have the rest, and what the survey did not need."""
 
@@ -66,7 +68,7 @@ def sketch_weights(original: WeightReader, fork: WeightReader, *, budget_bytes: 
     empty = Findings(original, fork, pairing, layers, (), Probes(None, {}, ()))
     if layers and layer_surgery(empty):
         pairing = pair_tensors(original.tensors(), fork.tensors(), layers)
-    if pairing.added or pairing.missing:
+    if _cheap_to_match(pairing, fork, int(budget_bytes * CONTENT_SHARE)):
         pairing = match_by_content(pairing, original, fork)
     plans = survey(
         [*pairing.pairs, *_common_tokens(pairing)], fork, int((end - fork.bytes_read) * SURVEY_SHARE)
@@ -76,6 +78,14 @@ def sketch_weights(original: WeightReader, fork: WeightReader, *, budget_bytes: 
     probes = probe(changed, original, fork, max(0, end - fork.bytes_read))
     findings = Findings(original, fork, pairing, layers, seen, probes)
     return _sketch(findings, lineage)
+
+
+def _cheap_to_match(pairing: Pairing, fork: WeightReader, budget: int) -> bool:
+    """Pairing by content reads rows of every tensor without a counterpart, one after the other."""
+    added = [info for info in pairing.added if len(info.shape) == 2]
+    if not added or not pairing.missing or len(added) > MOST_BY_CONTENT:
+        return False
+    return sum(view_cost(fork, info, CONTENT_ROWS) for info in added) <= budget
 
 
 def _sketch(findings: Findings, lineage: Lineage) -> Sketch:
