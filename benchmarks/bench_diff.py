@@ -94,7 +94,7 @@ usage = os.wait4(process.pid, 0)[2]
 spent = usage.ru_utime + usage.ru_stime
 print(json.dumps([time.perf_counter() - start, spent, usage.ru_maxrss << 10, output]))
 """
-"""A small process between this one and a tool: Linux counts a parent's memory as its child's until it execs."""
+"""A small process between this one and a tool: Linux takes a parent's memory for its child's."""
 
 
 @dataclass
