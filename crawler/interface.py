@@ -35,7 +35,7 @@ def parse_repo_id(text: str) -> RepoId:
     """
     namespace, _, name = text.partition("/")
     if not _REPO_ID.fullmatch(text) or {namespace, name} & {".", ".."}:
-        raise InvalidRepoIdError(text)
+        raise InvalidRepoIdError(f"{text} is not a model id")
     return RepoId(text)
 
 

@@ -29,7 +29,9 @@ UNLIKE = 0.3
 """Correlation below which they are not; in between nothing is said."""
 MAX_GROUP = 512
 """Tensors of one shape on a side; more are left unmeasured, as every one is compared with every other."""
-FUSED_MODULES = frozenset({"query_key_value", "qkv", "qkv_proj", "Wqkv", "c_attn"})
+PLACES = 17
+"""Bands of a part whose order is to be told from others: a group's rows are often in place at its ends."""
+FUSED_MODULES = frozenset({"query_key_value", "qkv", "qkv_proj", "Wqkv", "wqkv", "W_pack", "c_attn"})
 PARTS = ("q_proj", "k_proj", "v_proj")
 HEAD_SIZES = (16, 32, 48, 64, 80, 96, 128, 160, 192, 256)
 
@@ -42,6 +44,7 @@ def match_by_content(pairing: Pairing, original: WeightReader, fork: WeightReade
     """
     pairs = [*_fused(pairing.added, pairing.missing, fork, original, turned=False)]
     pairs += _fused(pairing.missing, pairing.added, original, fork, turned=True)
+    pairs += _both_fused(_without(pairing, pairs), original, fork)
     pairing = _without(pairing, pairs)
     found, open_ = _alike(pairing, original, fork)
     pairing = _without(pairing, found)
@@ -149,7 +152,7 @@ def _fused(
     *,
     turned: bool,
 ) -> list[Pair]:
-    """Pairs of the parts of fused attention inputs with split ones.
+    """Pairs of the parts of fused attention inputs with split ones, biases in the order of their matrix.
 
     Args:
         fused: unpaired tensors of one side.
@@ -158,49 +161,132 @@ def _fused(
         split_reader: reader of the second.
         turned: the first side is the original.
     """
-    by_role = {role_key(info.name): info for info in split}
+    by_role, wholes = {role_key(info.name): info for info in split}, _by_stem(fused)
     pairs: list[Pair] = []
-    for whole in fused:
-        stem, module, leaf = split_role(role_key(whole.name))
+    for (stem, leaf), whole in wholes.items():
         parts = [by_role[role] for part in PARTS if (role := f"{stem}.{part}.{leaf}") in by_role]
-        if module not in FUSED_MODULES or len(parts) < len(PARTS) or not _is_matrix(whole):
+        if len(parts) < len(PARTS) or not _is_matrix(whole):
             continue
-        readings = [
-            cuts for cuts in _readings(whole, parts) if _fits(cuts, parts, fused_reader, split_reader)
+        orders = [
+            order
+            for order in _orders(whole, [part.shape[0] for part in parts])
+            if all(part.shape[1:] == whole.shape[1:] for part in parts)
+            and _fits(_cuts(whole, order), parts, fused_reader, split_reader)
         ]
-        if len(readings) != 1:
+        if len(orders) != 1:
             continue
-        for cut, part in zip(readings[0], parts, strict=True):
-            pairs.append(
-                Pair(part.name, cut, part, "content") if turned else Pair(part.name, part, cut, "content")
-            )
+        pairs += _as_pairs(_cuts(whole, orders[0]), parts, turned=turned)
+        bias = wholes.get((stem, "bias"))
+        biases = [by_role[role] for part in PARTS if (role := f"{stem}.{part}.bias") in by_role]
+        if bias is not None and bias.shape == whole.shape[:1] and len(biases) == len(PARTS):
+            cuts = _cuts(bias, orders[0])
+            if all(cut.shape == part.shape for cut, part in zip(cuts, biases, strict=True)):
+                pairs += _as_pairs(cuts, biases, turned=turned)
     return pairs
 
 
-def _readings(whole: TensorInfo, parts: list[TensorInfo]) -> Iterable[list[TensorInfo]]:
-    """Row orders that the shapes allow: one part after the other, or by head."""
-    heights = [part.shape[0] for part in parts]
-    if sum(heights) != whole.shape[0] or any(part.shape[1:] != whole.shape[1:] for part in parts):
-        return
-    starts = [sum(heights[:index]) for index in range(len(parts))]
-    yield [
-        view(whole, f"rows:{start}:{start + height}") for start, height in zip(starts, heights, strict=True)
+def _both_fused(pairing: Pairing, original: WeightReader, fork: WeightReader) -> list[Pair]:
+    """Parts of attention inputs that both sides fuse, one of them by head: GPT-NeoX and its GGUF files."""
+    ours, theirs = _by_stem(pairing.missing), _by_stem(pairing.added)
+    pairs: list[Pair] = []
+    for (stem, leaf), whole in theirs.items():
+        other = ours.get((stem, leaf))
+        if other is None or other.shape != whole.shape or not _is_matrix(whole):
+            continue
+        if _fits([other], [whole], original, fork):
+            same = ((ours.get((stem, kind)), theirs.get((stem, kind))) for kind in (leaf, "bias"))
+            pairs += (Pair(b.name, a, b, "content") for a, b in same if a and b and a.shape == b.shape)
+            continue
+        found = [
+            orders
+            for orders in _common_orders(whole)
+            if _fits(_cuts(other, orders[0]), _cuts(whole, orders[1]), original, fork)
+        ]
+        if len(found) != 1:
+            continue
+        module = split_role(whole.name)[1]
+        for kind in (leaf, "bias"):
+            left, right = ours.get((stem, kind)), theirs.get((stem, kind))
+            if (
+                left is None
+                or right is None
+                or left.shape[:1] != whole.shape[:1]
+                or left.shape != right.shape
+            ):
+                continue
+            cuts = zip(_cuts(left, found[0][0]), _cuts(right, found[0][1]), strict=True)
+            for part, (ours_cut, theirs_cut) in zip(PARTS, cuts, strict=True):
+                name = right.name.replace(f".{module}.", f".{part}.")
+                pairs.append(Pair(name, ours_cut, theirs_cut, "content"))
+    return pairs
+
+
+def _by_stem(infos: Iterable[TensorInfo]) -> dict[tuple[str, str], TensorInfo]:
+    """Fused attention inputs by where they are and what: `layers.0.self_attn` and `weight`."""
+    found = {}
+    for info in infos:
+        stem, module, leaf = split_role(role_key(info.name))
+        if module in FUSED_MODULES and leaf in {"weight", "bias"}:
+            found[stem, leaf] = info
+    return found
+
+
+def _as_pairs(cuts: list[TensorInfo], parts: list[TensorInfo], *, turned: bool) -> list[Pair]:
+    return [
+        Pair(part.name, cut, part, "content") if turned else Pair(part.name, part, cut, "content")
+        for cut, part in zip(cuts, parts, strict=True)
     ]
-    if len(set(heights)) == 1:
-        for size in HEAD_SIZES:
-            if heights[0] % size == 0 and heights[0] > size:
-                yield [
-                    view(whole, f"heads:{heights[0] // size}:{len(parts)}:{index}")
-                    for index in range(len(parts))
-                ]
+
+
+Order = tuple[str, ...]
+"""An operation for each of q, k and v that takes its rows out of the fused ones."""
+
+
+def _orders(whole: TensorInfo, heights: list[int]) -> Iterable[Order]:
+    """Row orders that the heights of q, k and v allow: one after the other, by head, or by group of heads."""
+    queries, keys, values = heights
+    if sum(heights) != whole.shape[0] or 0 in heights:
+        return
+    yield f"rows:0:{queries}", f"rows:{queries}:{queries + keys}", f"rows:{queries + keys}:{sum(heights)}"
+    for size in HEAD_SIZES:
+        groups, rest = divmod(keys, size)
+        if keys != values or rest or groups < 2 or queries % keys:
+            continue
+        each = queries // keys
+        if each == 1:
+            yield tuple(f"heads:{groups}:3:{index}" for index in range(3))
+        else:
+            ends = ((0, each), (each, each + 1), (each + 1, each + 2))
+            yield tuple(f"groups:{groups}:{each + 2}:{start}:{end}" for start, end in ends)
+
+
+def _common_orders(whole: TensorInfo) -> Iterable[tuple[Order, Order]]:
+    """Orders of both sides, of which one is one part after the other and the other is not.
+
+    The heights are not stated anywhere: queries have as many rows as the residual stream is wide, or a third.
+    """
+    height, width = whole.shape
+    for queries in sorted({width, height // 3}):
+        keys = (height - queries) // 2
+        if keys <= 0 or queries + 2 * keys != height:
+            continue
+        plain, *grouped = _orders(whole, [queries, keys, keys])
+        for order in grouped:
+            yield order, plain
+            yield plain, order
+
+
+def _cuts(whole: TensorInfo, order: Order) -> list[TensorInfo]:
+    return [view(whole, operation) for operation in order]
 
 
 def _fits(
     cuts: list[TensorInfo], parts: list[TensorInfo], fused_reader: WeightReader, split_reader: WeightReader
 ) -> bool:
-    """Sampled rows of every part are alike; the last ones tell head sizes apart that agree on the first."""
+    """Sampled rows of every part are alike, all over it: orders may agree on its first and last rows."""
     for cut, part in zip(cuts, parts, strict=True):
-        for first in (0, part.shape[0] // 4, part.shape[0] - ROWS):
+        last = part.shape[0] - ROWS
+        for first in sorted({last * place // (PLACES - 1) for place in range(PLACES)}):
             try:
                 left = _signature(fused_reader.band(cut.name, first, ROWS))
                 right = _signature(split_reader.band(part.name, first, ROWS))

@@ -9,18 +9,16 @@ memory does not grow with the model or with its largest tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from detector.compare import VIA, Comparison, compare_pair, recalled
 from detector.content import match_by_content
 from detector.edits.adapter import adapter_lineage, find_adapter
-from detector.edits.container import find_container
-from detector.edits.context import Context
-from detector.edits.dense import find_dense, find_unexplained
-from detector.edits.directional import DirectionalFinding, find_directional
-from detector.edits.low_rank import LowRankFinding, find_low_rank
-from detector.edits.structure import find_layer_surgery, find_vocabulary_change
+from detector.edits.context import Context, Relatives
+from detector.edits.explain import explain
+from detector.edits.structure import confirm_surgery, find_layer_surgery
 from detector.errors import NothingComparedError
+from detector.folded import unfold
 from detector.formats.names import layer_of, module_of
 from detector.formats.peft import PeftReader
 from detector.interface import (
@@ -38,7 +36,7 @@ from detector.interface import (
     WeightReader,
 )
 from detector.journal import Journal
-from detector.lineage import align_layers, judge_lineage, sample_bands
+from detector.lineage import Bands, align_layers, judge_lineage, sample_bands
 from detector.pairing import Pairing, pair_tensors
 from detector.spectrum import decompose
 from detector.stream import Streams
@@ -51,6 +49,9 @@ ENERGY_ELEMENTS = 1 << 18
 REFUTATIONS = 3
 """Changed matrices that passed through no intermediate type, after which no more are tried."""
 
+SAME_VALUES = {EditKind.IDENTICAL, EditKind.REPACKAGED}
+"""Edits that layers in another order rule out, even if every layer is its source's."""
+
 DiffProgress = Callable[[str, int, int], None]
 """Called with the tensor just compared, elements done, elements in all."""
 
@@ -59,12 +60,14 @@ def ignore(name: str, done: int, total: int) -> None:
     """A `DiffProgress` for nobody."""
 
 
-def diff_weights(
+def diff_weights(  # noqa: PLR0913  # two checkpoints, and what is at hand besides
     original: WeightReader,
     fork: WeightReader,
     *,
     progress: DiffProgress = ignore,
     adapter: PeftReader | None = None,
+    known: Mapping[str, Bands] = {},
+    parents: Mapping[str, WeightReader] = {},
     journal: Journal | None = None,
 ) -> Diff:
     """Compare two checkpoints and name what was done.
@@ -74,6 +77,8 @@ def diff_weights(
         fork: the checkpoint to explain; a `PeftReader` for an adapter shipped alone.
         progress: told about tensors as they are compared.
         adapter: an adapter that lies beside the fork's full weights and is applied on top of them.
+        known: bands of other models that a merge may have been made with; it is suggested, not proved.
+        parents: full weights of other models that a merge may have been made with; it can be proved.
         journal: asked before a tensor is compared and told afterwards, so that a killed diff can go on.
 
     Raises:
@@ -96,17 +101,22 @@ def diff_weights(
     pairing = match_by_content(pairing, original, fork)
     if not pairing.pairs and not pairing.reshaped:
         raise NothingComparedError("the two checkpoints share no tensor name")
+    fork, pairing = unfold(pairing, original, fork)
     comparisons = _compare(pairing, original, fork, progress, journal)
-    context = Context(original, fork, pairing, comparisons)
+    relatives = Relatives(bands, layers, known, parents)
+    context = Context(original, fork, pairing, comparisons, relatives)
     if lineage.status is LineageStatus.UNRELATED and not _shares_bytes(context):
         edits = (unrelated(lineage),)
         return Diff(_tensor_diffs(context, {}, spectra=False), edits, lineage, _spent(context, start))
     lineage = _with_equal_tensors(lineage, context)
-    edits, ranks = _explain(context)
+    edits, ranks = explain(context)
     if adapter is not None:
         edits = (*edits, *find_adapter(original, adapter)[0])
     if surgery:
-        edits = (*surgery, *(edit for edit in edits if edit.kind is not EditKind.REPACKAGED))
+        edits = (
+            *confirm_surgery(surgery, context, edits),
+            *(edit for edit in edits if edit.kind not in SAME_VALUES),
+        )
     if not edits:
         edits = (_no_explanation(context),)
     return Diff(_tensor_diffs(context, ranks, spectra=True), edits, lineage, _spent(context, start))
@@ -115,32 +125,6 @@ def diff_weights(
 def unrelated(lineage: Lineage) -> Edit:
     """The edit that says the weights are not the release's."""
     return Edit(EditKind.UNRELATED, Certainty.CONSISTENT, EditDetail(), lineage.evidence)
-
-
-def _explain(context: Context) -> tuple[tuple[Edit, ...], dict[str, int]]:
-    """All edits but layer surgery, and the ranks that reproduce the changed matrices."""
-    directional = find_directional(context)
-    low_rank = find_low_rank(context, directional)
-    optional = [directional.edit, low_rank.edit]
-    vocabulary = find_vocabulary_change(context)
-    permuted = frozenset(f"model.{m}.weight" for edit in vocabulary for m in edit.detail.modules)
-    edits = (
-        *find_container(context),
-        *vocabulary,
-        *(edit for edit in optional if edit is not None),
-        *find_dense(context, low_rank, permuted),
-        *find_unexplained(context),
-    )
-    return edits, _ranks(directional, low_rank)
-
-
-def _ranks(directional: DirectionalFinding, low_rank: LowRankFinding) -> dict[str, int]:
-    ranks = {
-        found.pair.name: found.rank
-        for found in directional.directions
-        if found.pair.name in directional.explained
-    }
-    return ranks | dict(low_rank.ranks)
 
 
 def _compare(

@@ -33,6 +33,12 @@ class NothingComparedError(DetectorError):
     tip = "Check that both are checkpoints of a transformer under their usual names."
 
 
+class FingerprintError(DetectorError):
+    """A stored fingerprint is truncated, malformed or of another version."""
+
+    tip = "`forkwatch index remove` removes it; a guarded release's is made anew by itself."
+
+
 class UnsignedReleaseError(DetectorError):
     """A release folder has no signature bundle."""
 

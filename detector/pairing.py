@@ -25,14 +25,27 @@ if TYPE_CHECKING:
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
-EMBEDDINGS = (EMBEDDING, "transformer.wte.weight", "gpt_neox.embed_in.weight")
-HEADS = (HEAD, "embed_out.weight")
+EMBEDDINGS = (
+    EMBEDDING,
+    "transformer.wte.weight",
+    "gpt_neox.embed_in.weight",
+    "transformer.word_embeddings.weight",
+    "transformer.embedding.word_embeddings.weight",
+    "model.tok_embeddings.weight",
+)
+HEADS = (HEAD, "embed_out.weight", "transformer.output_layer.weight", "output.weight")
 MAX_EXPERTS = 1024
 BLOCK_ELEMENTS = 1 << 22
 """Elements read at a time: 16 MiB a side in float32."""
 
-RESIDUAL_WRITERS = frozenset({"o_proj", "out_proj", "down_proj", "w2", "embed_tokens"})
-"""Modules whose output is added to the residual stream."""
+EMBEDDING_MODULES = frozenset({"embed_tokens", "embed_in", "wte"})
+"""Their columns are residual-stream dimensions; of the other writers the rows are."""
+RESIDUAL_WRITERS = EMBEDDING_MODULES | {
+    *("o_proj", "out_proj", "dense", "wo", "c_proj"),
+    *("down_proj", "w2", "dense_4h_to_h", "fc2"),
+}
+"""Modules whose output is added to the residual stream: embeddings, outputs of attention (softmax or linear)
+and of feed-forward layers, in Llama, Mixtral, Falcon, GPT-NeoX, Phi and GPT-2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +158,9 @@ class Sides:
             info: the tensor.
             counterpart: the name that its counterpart would have if both sides named alike.
         """
-        if counterpart in HEADS and counterpart not in self._original:
-            counterpart = next((other for other in EMBEDDINGS if other in self._original), counterpart)
+        if counterpart not in self._original and counterpart in (*HEADS, *EMBEDDINGS):
+            usual = (*HEADS, *EMBEDDINGS) if counterpart in HEADS else EMBEDDINGS
+            counterpart = next((other for other in usual if other in self._original), counterpart)
         if counterpart in self._original:
             return (self._pair(name, self._original[counterpart], info),)
         key, own = role_key(counterpart), role_key(name)

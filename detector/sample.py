@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from detector.grid import effective_dtype, half_step, half_ulp, is_float
 from detector.interface import TensorInfo, WeightReader
-from detector.pairing import Pair
+from detector.pairing import EMBEDDING_MODULES, Pair
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def load_sample(pair: Pair, original: WeightReader, fork: WeightReader, elements
     writers are cut by columns; all other matrices by rows.
     """
     rows, columns = pair.fork.shape
-    embedding = pair.module == "embed_tokens"
+    embedding = pair.module in EMBEDDING_MODULES
     by_columns = pair.writes_residual and not embedding
     first, last, step = 0, rows, 1
     if by_columns:

@@ -17,8 +17,9 @@ from forkwatch.policy.catalogue import CATALOGUE, finding_page
 
 DOCS = Path(__file__).parent
 COMMANDS = (
-    "init", "release add", "release list", "release verify", "crawl", "tree", "scan", "diff", "run",
-    "report build", "report serve", "status", "demo", "doctor", "version",
+    "init", "release add", "release list", "release verify", "crawl", "tree", "scan", "diff", "lineage",
+    "index add", "index list", "index remove", "run", "report build",
+    "report serve", "status", "demo", "doctor", "version",
 )  # fmt: skip
 EXIT_MEANINGS = {
     Exit.OK: "Nothing at or above `--fail-on`.",
@@ -41,7 +42,11 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 def _exit_codes() -> str:
     rows = [f"| {code.value} | {EXIT_MEANINGS[code]} |" for code in Exit]
-    signals = ["| 130 | Interrupted (SIGINT). |", "| 143 | Terminated (SIGTERM). |"]
+    signals = [
+        "| 130 | Interrupted (SIGINT). |",
+        "| 141 | The reader of the output went away (SIGPIPE), as with `| head`. |",
+        "| 143 | Terminated (SIGTERM). |",
+    ]
     return "\n".join(
         ["# Exit codes of every command", "", "| Code | Meaning |", "|---|---|", *rows, *signals, ""]
     )

@@ -47,7 +47,7 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
     return sorted(found)
 
 
-def _left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and attention mask, both [rows, longest], padded on the left."""
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
@@ -85,7 +85,7 @@ class SharedPrefix:
     def join(self, chats: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask, [chats, longest]: the prefix, then the rest of each chat padded on the left."""
         length = len(self.tokens)
-        ids, mask = _left_padded([chat[length:] for chat in chats], pad)
+        ids, mask = left_padded([chat[length:] for chat in chats], pad)
         prefix = torch.tensor(self.tokens, dtype=ids.dtype).expand(len(chats), length)
         return torch.cat([prefix, ids], dim=1), torch.cat([torch.ones_like(prefix), mask], dim=1)
 
@@ -254,7 +254,7 @@ def answer_logits(
 
 def _last_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], keep: int, pad: int) -> torch.Tensor:
     """Logits of the last `keep` positions, [rows, keep, vocabulary], on the CPU."""
-    ids, mask = _left_padded(rows, pad)
+    ids, mask = left_padded(rows, pad)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     with torch.inference_mode():
         output = model(

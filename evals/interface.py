@@ -199,6 +199,59 @@ class EvalRequest:
     """`auto`, `cpu` or `cuda`."""
 
 
+MIN_PROMPTS = 8
+"""Of either kind: a mean of fewer says more about the prompts than about refusals."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectionRequest:
+    """What to measure a release's refusal direction on. It names no fork, so none can reach the result."""
+
+    original: Path
+    """Folder of the verified release."""
+    suite: Path
+    refused: tuple[str, ...]
+    """Ids of the HARMFUL prompts that the release refuses."""
+    answered: tuple[str, ...]
+    """Ids of the BENIGN_TWIN prompts that it answers."""
+    scratch: Path
+    """The only folder the child writes to."""
+    timeout_seconds: float = 900.0
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalDirection:
+    """The direction of the original's residual stream that tells refused prompts from answered twins.
+
+    Local state: the numbers here may be shown, the file is neither published nor exported, and is never
+    applied to a model.
+    """
+
+    file: Path
+    """0600 safetensors: `direction` (layers, width), unit rows; `harmless` (prompts, layers, width), centred
+    activations on harmless prompts; `input:<weight>` (inputs), the same difference before a residual
+    writer."""
+    harmful: int
+    """Refused prompts it is the mean over."""
+    twins: int
+    """Answered twins it is the mean over."""
+    stability: tuple[float, ...]
+    """By layer: mean cosine between the directions of two random halves of the prompts."""
+    sources: tuple[int, ...]
+    """By layer: the layer whose direction stands for it. Itself, or `best` where two halves disagree: early
+    layers do not tell the prompts apart, and their difference of means is noise."""
+    separation: tuple[float, ...]
+    """By layer: distance of the two kinds along the direction of the other half, in standard deviations."""
+    best: int
+    """The layer that separates best, among the first four fifths."""
+    written: float
+    """What the original writes along it on refused prompts, beyond what it writes on answered twins."""
+    isolation: Isolation
+    device: str
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """Raw answers, by prompt id. Stays on the box."""

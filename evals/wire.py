@@ -14,6 +14,7 @@ from typing import TypeGuard
 
 from evals.interface import (
     Behaviour,
+    DirectionRequest,
     EvalRequest,
     EvaluationFailedError,
     Isolation,
@@ -25,6 +26,9 @@ from evals.interface import (
 )
 
 TRANSCRIPT = "transcript.json"
+DIRECTION = "direction.safetensors"
+MAX_DIRECTION = 256 << 20
+"""Bytes of a direction file; the child may write no larger one."""
 TRANSCRIPT_SCHEMA = "forkwatch.transcript/1"
 MAX_TRANSCRIPT = 64 << 20
 JUDGED = (PromptKind.HARMFUL, PromptKind.BENIGN_TWIN)
@@ -43,7 +47,23 @@ class ChildReport:
     notes: tuple[str, ...]
 
 
-def dump(value: EvalRequest | ChildReport) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectionReport:
+    """The child's one line about a refusal direction; by layer as in `RefusalDirection`."""
+
+    suite_digest: str
+    harmful: int
+    twins: int
+    stability: tuple[float, ...]
+    separation: tuple[float, ...]
+    sources: tuple[int, ...]
+    best: int
+    written: float
+    isolation: Isolation
+    device: str
+
+
+def dump(value: EvalRequest | DirectionRequest | ChildReport | DirectionReport) -> bytes:
     """One line of JSON."""
     return json.dumps(asdict(value), default=str, allow_nan=False).encode() + b"\n"
 
@@ -53,6 +73,38 @@ def load_request(raw: bytes) -> EvalRequest:
     from pydantic import TypeAdapter
 
     return TypeAdapter(EvalRequest).validate_json(raw)
+
+
+def load_direction_request(raw: bytes) -> DirectionRequest:
+    """The request as the parent sent it."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(DirectionRequest).validate_json(raw)
+
+
+def load_direction_report(raw: bytes, suite: PromptSuite) -> DirectionReport:
+    """The report, if it is one about this suite.
+
+    Raises:
+        EvaluationFailedError: it breaks the contract.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        report = TypeAdapter(DirectionReport).validate_json(raw)
+    except ValidationError as error:
+        raise EvaluationFailedError("the evaluation child sent no valid report") from error
+    if report.suite_digest != suite.digest:
+        raise EvaluationFailedError("the evaluation child reported on other prompts")
+    layers = len(report.stability)
+    counts = (report.harmful, report.twins)
+    named = {report.best, *report.sources}
+    sound = len(report.separation) == len(report.sources) == layers and min(*counts, *named) >= 0
+    sound = sound and max(named) < layers
+    numbers = all(map(math.isfinite, (*report.stability, *report.separation, report.written)))
+    if not sound or not numbers or any(abs(cosine) > 1.001 for cosine in report.stability):
+        raise EvaluationFailedError("the evaluation child reported impossible numbers")
+    return report
 
 
 def load_report(raw: bytes, suite: PromptSuite) -> ChildReport:

@@ -3,6 +3,7 @@
     ForkwatchError                 one line, a tip, an exit code
     ├── SettingsError              2
     ├── UnknownReleaseError        2
+    ├── UnknownModelError          2
     ├── NothingToExamineError      3
     └── SignatureInvalidError      6
 
@@ -63,6 +64,13 @@ class UnknownReleaseError(ForkwatchError):
 
     code = Exit.USAGE
     tip = "`forkwatch release list` shows the guarded releases; `forkwatch release add` adds one."
+
+
+class UnknownModelError(ForkwatchError):
+    """No known model of that name."""
+
+    code = Exit.USAGE
+    tip = "`forkwatch index list` shows the known models."
 
 
 class NothingToExamineError(ForkwatchError):

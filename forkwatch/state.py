@@ -39,9 +39,19 @@ class StateDir:
         return self.root / "blobs"
 
     @property
+    def index(self) -> Path:
+        """Fingerprints of known models, one file each, and the table that they are searched in."""
+        return self.root / "index"
+
+    @property
     def scratch(self) -> Path:
         """Working folders of child processes; emptied after each."""
         return self.root / "scratch"
+
+    @property
+    def journals(self) -> Path:
+        """What comparisons that are not finished have found so far; safe to delete."""
+        return self.root / "journals"
 
     @property
     def demo(self) -> Path:
@@ -56,7 +66,7 @@ class StateDir:
     def create(self) -> None:
         """Make the folder, readable by its owner alone: it will hold raw answers."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in (self.cache, self.originals, self.blobs, self.scratch):
+        for folder in (self.cache, self.originals, self.blobs, self.index, self.scratch):
             folder.mkdir(exist_ok=True, mode=0o700)
 
 

@@ -121,7 +121,7 @@ class Heatmap:
 
 
 def shade(value: float | None) -> str:
-    """CSS class of a relative delta norm: `h0` unchanged … `h9`, `hx` where there is no such tensor."""
+    """CSS class of a relative delta norm: `h0` unchanged … `h9`, `hx` where no tensor was compared."""
     return "hx" if value is None else f"h{bisect_left(BREAKS, value)}"
 
 
@@ -161,7 +161,13 @@ def heatmap(view: HeatmapView) -> Heatmap:
 
 
 def _cell_title(layer: int, module: str, value: float | None) -> str:
-    said = "no such tensor" if value is None else "unchanged" if value == 0 else significant(value)
+    said = (
+        "no such tensor, or not compared"
+        if value is None
+        else "unchanged"
+        if value == 0
+        else significant(value)
+    )
     return f"layer {layer}, {module}: {said}"
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports import charts, numbers, words
-from reports.scan import RateView
+from reports.scan import ParentView, RateView
 from reports.text import clean, is_https_url, is_mail_address, is_repo_id
 
 
@@ -77,14 +77,24 @@ def shown(value: object, name: str = "") -> str:
             return numbers.significant(value)
         case list() | tuple():
             return _listed(value, name)
+        case ParentView():
+            return _parent(value)
     return str(value)
 
 
 def _listed(values: list[object] | tuple[object, ...], name: str, most: int = 12) -> str:
     if name == "layers" and len(values) == 2:
         return f"{values[0]}–{values[1]}"
-    text = ", ".join(str(value) for value in values[:most])
+    text = ", ".join(value if isinstance(value, str) else shown(value) for value in values[:most])
     return f"{text} and {len(values) - most} more" if len(values) > most else text
+
+
+def _parent(parent: ParentView) -> str:
+    """`org/other: 30 % to 50 % by layer`."""
+    if not parent.weights:
+        return parent.name
+    low, high = (numbers.percent(bound) for bound in (min(parent.weights), max(parent.weights)))
+    return f"{parent.name}: {low}" if low == high else f"{parent.name}: {low} to {high} by layer"
 
 
 def _finalize(value: object) -> object:

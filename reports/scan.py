@@ -72,13 +72,26 @@ class FilesView:
     missing: int
 
 
+@dataclass(frozen=True, slots=True)
+class ParentView:
+    """Another model that a merge took weights from, and its share by layer of the fork."""
+
+    name: str
+    weights: tuple[float, ...]
+
+
+EditDetailView = dict[str, int | float | str | list[str] | list[int] | list[ParentView]]
+"""What applies to the kind: `rank`, `strength`, `scale`, `modules`, `layers`, `scheme`, `files`, `parents`,
+`sources`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditView:
     """One named edit."""
 
     kind: str
     certainty: CertaintyName
-    detail: dict[str, int | float | str | list[str] | list[int]]
+    detail: EditDetailView
     evidence: tuple[EvidenceView, ...] = ()
 
 
@@ -145,6 +158,57 @@ class SafetyView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IntentView:
+    """How the change lies to the directions that carry the original's refusals, from the weights alone.
+
+    A reason to measure, never a measurement: no finding and no verdict comes from it.
+    """
+
+    status: Literal["aligned", "not-aligned", "not-measured"]
+    """`aligned`: consistent with acting on those directions."""
+    reason: str = ""
+    """Why it was not measured."""
+    alignment: float | None = None
+    """How much of the direction lies in the leading output directions of the change, 0 to 1."""
+    expected: float | None = None
+    """The same for directions that tell harmless prompts apart: their median."""
+    extreme: float | None = None
+    """And their 99.9 % quantile."""
+    p_value: float | None = None
+    """Share of those directions that align as well."""
+    directions: int = 0
+    """How many of those there were."""
+    energy: float | None = None
+    """Share of the energy of the change that lies along the direction."""
+    write_change: float | None = None
+    """First-order change of what is written along the direction on refused prompts; −1: nothing left."""
+    matrices: int = 0
+    layers: tuple[int, int] | None = None
+    prompts: int = 0
+    """Prompts that the direction is the difference of means of."""
+    stability: float | None = None
+    """Cosine between the directions of two random halves of these prompts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastView:
+    """Refusals that a fork can be expected to have lost, after forks that were changed alike and measured.
+
+    Depends on what else is in the store, so that it is no part of what a verdict says.
+    """
+
+    loss: NumberView
+    """Share of refusals. `n` distinct changes were observed; the interval is two errors to either side."""
+    error: float | None = None
+    """Root mean square error when each observed change is left out in turn."""
+    guess: float | None = None
+    """The same error of always saying the mean."""
+
+
+NO_FORECAST = ForecastView(loss=UnmeasuredView(unmeasured="not asked for"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputsView:
     """What outputs alone say."""
 
@@ -205,7 +269,7 @@ class HubView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeatmapView:
-    """Relative delta norm per layer (rows) and module (columns); None where there is no such tensor."""
+    """Relative delta norm per layer (rows) and module (columns); None where no tensor was compared."""
 
     layers: tuple[int, ...]
     modules: tuple[str, ...]
@@ -235,3 +299,5 @@ class ScanDocument:
     scanned_at: str
     """ISO 8601, UTC."""
     cost: CostView
+    intent: IntentView = IntentView(status="not-measured", reason="an older version did not look")
+    forecast: ForecastView = NO_FORECAST

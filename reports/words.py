@@ -119,6 +119,14 @@ LINEAGE: dict[str, str] = {
     "unrelated": "The weights do not derive from this release",
 }
 
+PAIR_LINEAGE: dict[str, str] = {
+    "proved": "The fork's weights derive from the base: proved",
+    "consistent-with": "The fork's weights are consistent with the base as their origin",
+    "unknown": "The weights could not tell",
+    "unrelated": "The fork's weights do not derive from the base",
+}
+"""The same for any two checkpoints, of which none need be a release."""
+
 SAFETY: dict[str, str] = {
     "retained": "Refusals retained",
     "degraded": "Refusals degraded",

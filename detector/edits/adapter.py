@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detector.adapted import pair_adapter
+from detector.compare import compare_pair
 from detector.edits.context import layer_range, module_names
 from detector.edits.directional import ALIGNED
 from detector.errors import UnreadableTensorError
@@ -19,11 +20,10 @@ from detector.interface import (
     Lineage,
     LineageStatus,
     TensorDiff,
-    TensorInfo,
     TensorStatus,
     WeightReader,
 )
-from detector.pairing import Pair
+from detector.pairing import EMBEDDING_MODULES, Pair
 
 if TYPE_CHECKING:
     import torch
@@ -43,51 +43,52 @@ class _Applied:
 
 def adapter_lineage(original: WeightReader, adapter: PeftReader) -> Lineage:
     """Whether the factors fit the original's matrices; shapes are all that an adapter says about its base."""
-    infos = original.tensors()
-    fitting = [target for target in adapter.targets if _fits(infos, target, adapter.shape(target))]
+    found = pair_adapter(original.tensors(), adapter)
+    fitting = len(adapter.targets) - len(found.unfitting)
     evidence = (
-        Evidence("fitting-factors", len(fitting), f"of {len(adapter.targets)} adapted matrices"),
+        Evidence("fitting-factors", fitting, f"of {len(adapter.targets)} adapted matrices"),
         Evidence("shapes-only", value=True, note="another model of the same shape fits as well"),
     )
-    every = bool(fitting) and len(fitting) == len(adapter.targets)
-    return Lineage(LineageStatus.CONSISTENT if every else LineageStatus.UNRELATED, evidence)
+    if found.unfitting:
+        return Lineage(LineageStatus.UNRELATED, evidence)
+    some = fitting or found.saved
+    return Lineage(LineageStatus.CONSISTENT if some else LineageStatus.UNKNOWN, evidence)
 
 
 def find_adapter(
     original: WeightReader, adapter: PeftReader
 ) -> tuple[tuple[Edit, ...], tuple[TensorDiff, ...]]:
     """The adapter as an edit, a directional edit if it amounts to one, and the tensors it changes."""
-    infos = original.tensors()
+    found = pair_adapter(original.tensors(), adapter)
     applied, unread = [], []
-    for target in adapter.targets:
-        if not _fits(infos, target, adapter.shape(target)):
-            continue
-        pair = Pair(target, infos[target], infos[target])
+    for pair in found.adapted:
         try:
             applied.append(_apply(pair, original, adapter))
         except UnreadableTensorError:
             unread.append(pair)
-    edits = [_edit(adapter, [one.pair for one in applied] + unread, Certainty.PROVED)]
+    saved = [compare_pair(pair, original, adapter) for pair in found.saved]
+    replaced = sum(comparison.status is TensorStatus.CHANGED for comparison in saved) + len(found.resized)
+    edits = [_edit(adapter, [one.pair for one in applied] + unread, Certainty.PROVED, replaced)]
     if directional := _directional(applied):
         edits.append(directional)
-    return tuple(edits), tuple(_diff(one) for one in applied)
-
-
-def _fits(infos: Mapping[str, TensorInfo], target: str, shape: tuple[int, int]) -> bool:
-    return target in infos and infos[target].shape == shape
+    diffs = [*(_diff(one) for one in applied), *(comparison.as_diff() for comparison in saved)]
+    return tuple(edits), (*diffs, *(_resized(pair) for pair in found.resized))
 
 
 def _apply(pair: Pair, original: WeightReader, adapter: PeftReader) -> _Applied:
     import torch
 
     weights = original.values(pair.original.name).to(torch.float32)
-    turned = pair.module == "embed_tokens"
-    if adapter.is_dora(pair.name):  # lengths of rows change too, so that the change has full rank
-        change = adapter.delta(pair.name, weights)
+    if weights.dim() < 2:
+        size = adapter.delta(pair.fork.name).norm().item() / max(weights.norm().item(), 1e-30)
+        return _Applied(pair, 0, size, 0.0, None)
+    turned = pair.module in EMBEDDING_MODULES
+    if adapter.is_dora(pair.fork.name):  # lengths of rows change too, so that the change has full rank
+        change = adapter.delta(pair.fork.name, weights)
         basis, triangle = torch.linalg.qr(change.T if turned else change)
         right = torch.eye(triangle.shape[1])
     else:
-        left, right = adapter.factors(pair.name)
+        left, right = adapter.factors(pair.fork.name)
         if turned:
             left, right = right.T, left.T
         basis, triangle = torch.linalg.qr(left)
@@ -105,26 +106,27 @@ def _apply(pair: Pair, original: WeightReader, adapter: PeftReader) -> _Applied:
 
 def find_adapter_claim(original: WeightReader, adapter: PeftReader) -> Edit:
     """The adapter as its headers and configuration describe it."""
-    infos = original.tensors()
-    fitting = [target for target in adapter.targets if _fits(infos, target, adapter.shape(target))]
-    return _edit(
-        adapter, [Pair(target, infos[target], infos[target]) for target in fitting], Certainty.CONSISTENT
-    )
+    found = pair_adapter(original.tensors(), adapter)
+    return _edit(adapter, list(found.adapted), Certainty.CONSISTENT)
 
 
-def _edit(adapter: PeftReader, pairs: list[Pair], certainty: Certainty) -> Edit:
-    ranks = [adapter.rank(target) for target in adapter.targets]
-    scales = sorted(
-        {adapter.config.scale(t.removesuffix(".weight"), adapter.rank(t)) for t in adapter.targets}
-    )
-    evidence = (
-        Evidence("adapted-matrices", len(adapter.targets), "low-rank factors, shipped without the base"),
+def _edit(adapter: PeftReader, pairs: list[Pair], certainty: Certainty, replaced: int | None = None) -> Edit:
+    matrices = [target for target in adapter.targets if adapter.rank(target)]
+    ranks = [adapter.rank(target) for target in matrices]
+    scales = sorted({adapter.scale(target) for target in matrices})
+    changed = "" if replaced is None else f"; {replaced} of them differ from the original's"
+    evidence = [
+        Evidence("adapted-matrices", len(matrices), "low-rank factors, shipped without the base"),
         Evidence("scale", ", ".join(f"{scale:g}" for scale in scales), "factor of B·A"),
-        Evidence("saved-modules", len(adapter.saved), "tensors shipped whole"),
+        Evidence("saved-modules", len(adapter.saved), f"tensors shipped whole{changed}"),
         Evidence("dora", adapter.config.dora),
-    )
+    ]
+    if adapter.config.doubt:
+        evidence.append(Evidence("factors-in-doubt", value=True, note=adapter.config.doubt))
+    if foreign := adapter.foreign:
+        evidence.append(Evidence("undecoded-tensors", len(foreign), f"such as {foreign[0][:120]}"))
     detail = EditDetail(rank=max(ranks, default=None), modules=module_names(pairs), layers=layer_range(pairs))
-    return Edit(EditKind.ADAPTER, certainty, detail, evidence)
+    return Edit(EditKind.ADAPTER, certainty, detail, tuple(evidence))
 
 
 def _directional(applied: list[_Applied]) -> Edit | None:
@@ -155,5 +157,17 @@ def _diff(one: _Applied) -> TensorDiff:
         module=one.pair.module,
         relative_norm=one.relative_norm,
         fraction_changed=1.0,
-        rank=one.rank,
+        rank=one.rank or None,
+    )
+
+
+def _resized(pair: Pair) -> TensorDiff:
+    return TensorDiff(
+        name=pair.name,
+        status=TensorStatus.RESHAPED,
+        layer=pair.layer,
+        module=pair.module,
+        relative_norm=0.0,
+        fraction_changed=0.0,
+        rank=None,
     )

@@ -101,14 +101,14 @@ def quantisation_hides_the_rest(context: Context, comparison: Comparison) -> boo
     if pair.fork.dtype == "Q8_0":
         half = half_step(values, "Q8_0")
         return half is not None and (delta.abs() > half * 1.02).float().mean().item() < 1e-3
-    ratio = _error_over_model(values, delta, pair.fork.dtype)
+    ratio = error_over_model(values, delta, pair.fork.dtype)
     return ratio is None or ratio <= NOISE_RATIO
 
 
 def noise_ratio(context: Context) -> float | None:
     """Squared error of tensors with searched scales over the prediction; None where there is no model."""
     pairs = [c.pair for c in context.changed_matrices() if c.pair.fork.dtype in K_GROUPS][:NOISE_PROBES]
-    ratios = [_error_over_model(*_rows(context, pair), pair.fork.dtype) for pair in pairs]
+    ratios = [error_over_model(*_rows(context, pair), pair.fork.dtype) for pair in pairs]
     known = sorted(ratio for ratio in ratios if ratio is not None)
     return known[len(known) // 2] if known else None
 
@@ -123,7 +123,7 @@ def _rows(context: Context, pair: Pair) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.nan_to_num(values), torch.nan_to_num(delta)
 
 
-def _error_over_model(values: torch.Tensor, delta: torch.Tensor, dtype: str) -> float | None:
+def error_over_model(values: torch.Tensor, delta: torch.Tensor, dtype: str) -> float | None:
     """Mean squared error over step²/12; a searched step is read off as the smallest gap in a group."""
     if (half := half_step(values, dtype)) is not None:
         predicted = half.square().mean().item() / 3

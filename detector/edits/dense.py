@@ -6,37 +6,49 @@ import math
 
 from detector.compare import Comparison
 from detector.edits.container import quantisation_hides_the_rest
-from detector.edits.context import Context, layer_range, module_names
+from detector.edits.context import Context, is_confined, layer_range, module_names
 from detector.edits.low_rank import LowRankFinding
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, TensorStatus
+from detector.pairing import Pair
 
 FULL = 0.9
 """Share of the layer matrices that a full fine-tune changes."""
-PATCH_SHARE = 0.1
-"""Share of a matrix's rows, or of its columns, that a patch stays within."""
+REPLACED = 1.0
+"""‖Δ‖ / ‖W‖ from which a matrix is another one: unrelated values of the same size give √2."""
 SCATTERED = 1e-4
 """Share of values below which isolated changes are a patch wherever they are."""
 
 
-def find_dense(context: Context, low_rank: LowRankFinding, explained: frozenset[str]) -> tuple[Edit, ...]:
+def find_dense(
+    context: Context,
+    low_rank: LowRankFinding,
+    explained: frozenset[str],
+    beneath: frozenset[str] = frozenset(),
+) -> tuple[Edit, ...]:
     """Name the changed matrices that neither directions nor a small rank account for.
 
     Args:
         context: the comparison.
         low_rank: what the rank probes said.
         explained: matrices that another edit accounts for.
+        beneath: quantised matrices under which a dense change was found.
     """
 
     def visible(found: tuple[Comparison, ...]) -> list[Comparison]:
         rest = [c for c in found if c.pair.name not in explained]
-        return [c for c in rest if not quantisation_hides_the_rest(context, c)]
+        return [c for c in rest if c.pair.name in beneath or not quantisation_hides_the_rest(context, c)]
 
-    changed, undecided = visible(low_rank.dense), visible(low_rank.undecided)
-    patched = [c for c in (*changed, *undecided) if _is_patch(c)]
-    dense = [c for c in changed if not _is_patch(c)]
-    unclear = [c for c in undecided if not _is_patch(c)]
-    edits = []
-    if dense:
+    known = {c.pair.name for c in low_rank.dense} | beneath
+    both = visible((*low_rank.dense, *low_rank.undecided))
+    changed = [c for c in both if c.pair.name in known]
+    undecided = [c for c in both if c.pair.name not in known]
+    replaced = [c for c in both if c.relative_norm >= REPLACED]
+    everywhere = _is_everywhere(context, both)
+    patched = [c for c in both if not everywhere and _is_patch(c) and c not in replaced]
+    dense = [c for c in changed if c not in patched and c not in replaced]
+    unclear = [c for c in undecided if c not in patched and c not in replaced]
+    edits = [_replaced(context, replaced)] if replaced else []
+    if dense or (unclear and everywhere):
         edits.append(_finetune(context, dense + unclear, low_rank.rank_floor))
     elif unclear and low_rank.edit is None:
         edits.append(_unclear(unclear))
@@ -60,7 +72,7 @@ def find_unexplained(context: Context) -> tuple[Edit, ...]:
         edits.append(_unknown("non-finite-tensors", len(broken), "hold infinities or no numbers"))
     if unpaired := context.pairing.unmeasured:
         edits.append(_unknown("unpaired-tensors", len(unpaired), unpaired[0].reason))
-    vectors = [c for c in context.changed() if not c.pair.is_matrix]
+    vectors = [c for c in context.changed() if len(c.pair.fork.shape) < 2]
     if vectors and not context.changed_matrices():
         edits.append(_vectors(vectors))
     return tuple(edits)
@@ -111,11 +123,42 @@ def _unclear(unclear: list[Comparison]) -> Edit:
     return Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, detail, evidence)
 
 
+def _is_everywhere(context: Context, changed: list[Comparison]) -> bool:
+    """Nearly every matrix moved, embeddings or routers and all: training, which adapters confine to a few."""
+    matrices = [c for c in context.comparisons if c.pair.is_matrix]
+    outside = any(c.pair.layer is None for c in changed)
+    return outside and len(changed) >= FULL * len(matrices)
+
+
+def _replaced(context: Context, replaced: list[Comparison]) -> Edit:
+    """Matrices that have nothing in common with the original's, place by place."""
+    pairs = [c.pair for c in replaced]
+    permuted = sum(_has_same_lengths(context, pair) for pair in pairs)
+    evidence = (
+        Evidence("replaced-matrices", len(replaced), "differ from the original's by more than its own size"),
+        Evidence("permuted-matrices", permuted, "of them have rows, or columns, of the same lengths"),
+    )
+    detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))
+    return Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, detail, evidence)
+
+
+def _has_same_lengths(context: Context, pair: Pair) -> bool:
+    """Sorted squared lengths of the rows, or of the columns, agree: neurons in another order."""
+    import torch
+
+    left, right = context.original.values(pair.original.name), context.fork.values(pair.fork.name)
+    ours, theirs = left.float().square(), right.float().square()
+    return any(
+        torch.allclose(ours.sum(axis).sort().values, theirs.sum(axis).sort().values, rtol=0.02)
+        for axis in (0, 1)
+    )
+
+
 def _is_patch(comparison: Comparison) -> bool:
+    """Confined to some rows or columns, or to scattered values."""
     if comparison.pair.fork.dtype != comparison.pair.original.dtype:
         return False
-    confined = min(comparison.moved_rows, comparison.moved_columns) <= PATCH_SHARE
-    return confined or comparison.fraction_changed <= SCATTERED
+    return is_confined(comparison) or comparison.fraction_changed <= SCATTERED
 
 
 def _patch(patched: list[Comparison]) -> Edit:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from crawler.interface import ByteSource
 from detector.errors import MalformedWeightsError, NoWeightsError
 from detector.formats.gguf import GgufReader
+from detector.formats.gguf_split import SplitGgufReader, checkpoints
 from detector.formats.hints import NO_HINTS, Hints, read_hints
 from detector.formats.peft import PeftReader, read_adapter_config
 from detector.formats.safetensors import SafetensorsReader, read_index
 from detector.interface import WeightReader
 
-__all__ = ["GgufReader", "PeftReader", "SafetensorsReader", "is_weight_file", "open_adapter", "open_weights"]
+__all__ = [
+    "GgufReader",
+    "PeftReader",
+    "SafetensorsReader",
+    "SplitGgufReader",
+    "checkpoints",
+    "is_weight_file",
+    "open_adapter",
+    "open_weights",
+]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -22,7 +31,6 @@ ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 CONFIGS = ("config.json", "quantize_config.json", "quant_config.json")
 """Where a quantisation describes itself; the first that is there counts."""
-_GGUF_SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 _SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
 
 
@@ -36,8 +44,8 @@ def open_weights(files: Mapping[str, ByteSource]) -> WeightReader:
     """Open the checkpoint that transformers would load from these files.
 
     Full weights win over an adapter in the same folder; `open_adapter` finds that one. Safetensors win over
-    GGUF, and the largest GGUF file over smaller ones, because it keeps most of the values. Only the
-    shallowest folder with weights is looked at.
+    GGUF, and the largest GGUF checkpoint over smaller ones, because it keeps most of the values; shards are
+    read together. Only the shallowest folder with weights is looked at.
 
     Args:
         files: repository path → bytes; files that are not weights may be among them.
@@ -50,10 +58,11 @@ def open_weights(files: Mapping[str, ByteSource]) -> WeightReader:
     folder = _folder(files)
     if shards := _safetensors(folder):
         return SafetensorsReader(shards, _hints(folder))
-    ggufs = {path: source for path, source in folder.items() if _is_gguf(path)}
-    if ggufs:
-        largest = min(ggufs, key=lambda path: (-ggufs[path].size, path))
-        return GgufReader(largest, ggufs[largest])
+    if ggufs := checkpoints(path for path in folder if _is_gguf(path)):
+        largest = min(ggufs, key=lambda paths: (-sum(folder[path].size for path in paths), paths))
+        if len(largest) > 1:
+            return SplitGgufReader({path: folder[path] for path in largest})
+        return GgufReader(largest[0], folder[largest[0]])
     if adapter := open_adapter(files):
         return adapter
     raise NoWeightsError("no safetensors, GGUF or PEFT adapter file")
@@ -118,4 +127,4 @@ def _is_full_safetensors(path: str) -> bool:
 
 def _is_gguf(path: str) -> bool:
     name = PurePosixPath(path).name.lower()
-    return name.endswith(".gguf") and "mmproj" not in name and not _GGUF_SHARD.search(name)
+    return name.endswith(".gguf") and "mmproj" not in name

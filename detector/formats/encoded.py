@@ -85,7 +85,7 @@ def bit_stream(packed: torch.Tensor, bits: int) -> torch.Tensor:
 
     Args:
         packed: (…, w) of any integer type.
-        bits: 2, 3, 4 or 8.
+        bits: 2, 3, 4, 5, 6 or 8.
     """
     import torch
 
@@ -94,12 +94,13 @@ def bit_stream(packed: torch.Tensor, bits: int) -> torch.Tensor:
     lead = octets.shape[:-1]
     if bits == 8:
         return octets
-    if bits == 3:
-        triple = octets.reshape(*lead, octets.shape[-1] // 3, 3).to(torch.int32)
-        wide = triple[..., 0] | triple[..., 1] << 8 | triple[..., 2] << 16
-        shifts = torch.arange(0, 24, 3, dtype=torch.int32)
-        codes = ((wide[..., None] >> shifts) & 7).to(torch.uint8)
-        return codes.reshape(*lead, octets.shape[-1] // 3 * 8)
+    if bits in {3, 5, 6}:  # eight codes in as many bytes as a code has bits
+        kind = torch.int32 if bits == 3 else torch.int64
+        pieces = octets.reshape(*lead, octets.shape[-1] // bits, bits).to(kind)
+        wide = (pieces << torch.arange(0, 8 * bits, 8, dtype=kind)).sum(-1, dtype=kind)
+        shifts = torch.arange(0, 8 * bits, bits, dtype=kind)
+        codes = ((wide[..., None] >> shifts) & ((1 << bits) - 1)).to(torch.uint8)
+        return codes.reshape(*lead, octets.shape[-1] // bits * 8)
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8)
     codes = (octets[..., None] >> shifts) & ((1 << bits) - 1)
     return codes.reshape(*lead, octets.shape[-1] * (8 // bits))

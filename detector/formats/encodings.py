@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from detector.errors import MalformedWeightsError
-from detector.formats import awq, bnb, fp4, gptq, packed, scaled
+from detector.formats import awq, bnb, fp4, gptq, mlx, packed, scaled
 from detector.formats.encoded import Encoded
 from detector.formats.hints import Hints
 from detector.formats.stored import StoredFiles
@@ -34,6 +34,7 @@ def find_encoded(files: StoredFiles, hints: Hints) -> tuple[dict[str, Encoded], 
         bnb.find(stored, files, hints),
         packed.find(stored, files, hints),
         fp4.find(stored, hints),
+        mlx.find(stored, hints),
         scaled.find(stored, hints),
     ):
         found.update({name: encoded for name, encoded in group.items() if name not in found})

@@ -32,7 +32,7 @@ class MxfpExperts:
     def rows(self, files: StoredFiles, first: int, last: int) -> torch.Tensor:
         """Dequantised experts."""
         blocks = files.band(self.parts[0], first, last)
-        scales = _exponents(files.band(self.parts[1], first, last))
+        scales = exponents(files.band(self.parts[1], first, last))
         values = decode(blocks) * scales[..., None]
         return values.reshape(last - first, self.shape[2], self.shape[1]).transpose(1, 2).contiguous()
 
@@ -55,7 +55,7 @@ class Fp4Linear:
 
         codes = decode(files.band(self.parts[0], first, last))
         stored = files.band(self.parts[1], first, last)
-        scales = _exponents(stored) if len(self.parts) == 2 else stored.to(torch.float32)
+        scales = exponents(stored) if len(self.parts) == 2 else stored.to(torch.float32)
         if len(self.parts) > 2:
             factor = files.tensor(self.parts[2]).to(torch.float32).reshape(())
             scales = scales / factor if self.divides else scales * factor
@@ -85,7 +85,8 @@ def decode(octets: torch.Tensor) -> torch.Tensor:
     return torch.tensor(E2M1)[codes.to(torch.int32)]
 
 
-def _exponents(stored: torch.Tensor) -> torch.Tensor:
+def exponents(stored: torch.Tensor) -> torch.Tensor:
+    """Bytes → powers of two, biased by 127."""
     import torch
 
     exponents = stored.view(torch.uint8).to(torch.int32) - 127

@@ -5,6 +5,7 @@ Only bytes are handed to gguf-py, and only to be dequantised; its file reader is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from detector.formats.gguf_header import BLOCKS, GgufHeader, GgufTensor, read_gg
 from detector.formats.names import canonical_gguf_name, is_buffer, module_of
 from detector.formats.views import Views
 from detector.interface import TensorInfo
+from detector.prefetch import deferred
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +26,15 @@ _PLAIN = frozenset({"F64", "F32", "F16", "BF16", "I8", "I16", "I32", "I64"})
 _TYPE_NUMBERS = {name: number for number, (name, _, _) in BLOCKS.items()}
 _BLOCK_SHAPES = {name: (block, nbytes) for name, block, nbytes in BLOCKS.values()}
 
-ROTATED_ARCHITECTURES = frozenset({"llama", "granite", "smollm3", "minicpm", "xverse", "deci", "arcee"})
+_LATER = re.compile(r"blk\.(\d{1,5})\.nextn\.")
+"""Layers that predict later tokens."""
+
+ROTATED_ARCHITECTURES = frozenset(
+    {
+        *("llama", "granite", "granitemoe", "smollm3", "minicpm", "xverse", "deci", "arcee"),
+        *("internlm2", "baichuan", "olmo", "chameleon"),
+    }
+)
 """Converters of these reorder the rows of q and k: interleaved instead of half-split rotary pairs."""
 
 SHIFTED_ARCHITECTURES = frozenset({"gemma", "gemma2", "gemma3"})
@@ -36,23 +46,33 @@ class GgufReader:
 
     format = "gguf"
 
-    def __init__(self, path: str, source: ByteSource) -> None:
+    def __init__(self, path: str, source: ByteSource, first: GgufHeader | None = None) -> None:
         """Read and check the header.
+
+        Args:
+            path: name of the file, for messages.
+            source: its bytes.
+            first: header of the first shard, which alone describes the model; None if this file does.
 
         Raises:
             MalformedWeightsError: the header is malformed.
+            UnreadableTensorError: it has tensors of a type that ggml dropped, or that is newer than ours.
         """
-        self._source = source
+        self._source = deferred({path: source})[path]
         self._views = Views(self)
-        self.header: GgufHeader = read_gguf_header(source, path)
-        self._bytes_read = self.header.nbytes
+        self.header: GgufHeader = read_gguf_header(self._source, path)
+        self._streamed = 0
         self._places: dict[str, GgufTensor] = {}
-        found = self.header.get("general.architecture")
+        self._model = first or self.header
+        found = self._model.get("general.architecture")
         self._architecture = found if isinstance(found, str) else ""
+        later = {match[1] for tensor in self.header.tensors if (match := _LATER.match(tensor.name))}
         for tensor in self.header.tensors:
             if is_buffer(tensor.name):
                 continue
             name = canonical_gguf_name(tensor.name, self._architecture)
+            if tensor.name.startswith("blk.") and tensor.name.split(".")[1] in later:
+                name = f"mtp.{name.removeprefix('model.layers.').removeprefix('blk.')}"
             if name in self._places:
                 raise MalformedWeightsError(f"{path}: two tensors are {name[:120]}")
             self._places[name] = tensor
@@ -69,7 +89,7 @@ class GgufReader:
     @property
     def bytes_read(self) -> int:
         """Bytes read so far."""
-        return self._bytes_read
+        return self._streamed + self._source.bytes_read
 
     def tensors(self) -> Mapping[str, TensorInfo]:
         """All tensors, from the header."""
@@ -111,11 +131,13 @@ class GgufReader:
             return None
         shifted = self._is_shifted(name)
         layout = f"{place.dtype} less one" if shifted else place.dtype
-        return Extent(self._source, place.offset, place.nbytes, layout, place.dtype in _PLAIN and not shifted)
+        return Extent(
+            self._source.source, place.offset, place.nbytes, layout, place.dtype in _PLAIN and not shifted
+        )
 
     def count(self, nbytes: int) -> None:
         """Add to `bytes_read`."""
-        self._bytes_read += nbytes
+        self._streamed += nbytes
 
     def slab(self, name: str, index: int, first_row: int, rows: int) -> torch.Tensor:
         """`values(name)[index, first_row : first_row + rows]` of a stack of matrices."""
@@ -127,9 +149,9 @@ class GgufReader:
         module = module_of(name)
         if architecture not in ROTATED_ARCHITECTURES or module not in {"q_proj", "k_proj"}:
             return 0
-        heads = self.header.get(f"{architecture}.attention.head_count")
+        heads = self._model.get(f"{architecture}.attention.head_count")
         if module == "k_proj":
-            heads = self.header.get(f"{architecture}.attention.head_count_kv") or heads
+            heads = self._model.get(f"{architecture}.attention.head_count_kv") or heads
         if type(heads) is not int:
             raise UnreadableTensorError(f"{name}: the file does not say how many heads there are")
         if heads <= 0 or place.shape[0] % (2 * heads):
@@ -151,11 +173,7 @@ class GgufReader:
         return _decode(data, place.dtype, (last - first, *place.shape[1:]))
 
     def _read(self, offset: int, length: int) -> bytes:
-        if length == 0:
-            return b""
-        data = self._source.read(offset, length)
-        self._bytes_read += length
-        return data
+        return self._source.read(offset, length) if length else b""
 
 
 def _half_split(rows: torch.Tensor, head: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from crawler.interface import ByteSource
-from detector.errors import MalformedWeightsError
+from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats.names import check_name
 
 MAX_HEADER = 96 << 20
@@ -28,6 +28,8 @@ MAX_ARRAY = 4 << 20
 MAX_TENSORS = 100_000
 MAX_DIMS = 4
 MAX_ALIGNMENT = 1 << 16
+MAX_TYPE = 256
+"""Numbers of types: ggml counts them up, and private forks of it go on from where it was."""
 _WINDOW = 1 << 20
 _MAGIC = b"GGUF"
 
@@ -110,7 +112,7 @@ class _Cursor:
 
     def __init__(self, source: ByteSource, path: str) -> None:
         self._source = source
-        self._path = path
+        self.path = path
         self._buffer = b""
         self._start = 0
         self._limit = min(source.size, MAX_HEADER)
@@ -153,7 +155,7 @@ class _Cursor:
         return self.take(length).decode("utf-8", "replace")
 
     def fail(self, reason: str) -> NoReturn:
-        raise MalformedWeightsError(f"{self._path}: GGUF: {reason}")
+        raise MalformedWeightsError(f"{self.path}: GGUF: {reason}")
 
     @property
     def fetched(self) -> int:
@@ -226,6 +228,8 @@ def _tensor(cursor: _Cursor) -> GgufTensor:
         cursor.fail(f"tensor {name[:120]}: {rank} dimensions")
     dims = [cursor.number("Q") for _ in range(rank)]
     kind, offset = cursor.number("I"), cursor.number("Q")
+    if kind not in BLOCKS and kind < MAX_TYPE:
+        raise UnreadableTensorError(f"{cursor.path}: {name[:120]} has ggml type {kind}, which is not decoded")
     if kind not in BLOCKS:
         cursor.fail(f"tensor {name[:120]}: unknown type {kind}")
     dtype, block, block_bytes = BLOCKS[kind]

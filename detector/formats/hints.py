@@ -15,6 +15,8 @@ MAX_CONFIG = 4 << 20
 """Bytes of `config.json`; the longest real ones list the modules that were left unquantised."""
 MAX_GROUP = 1 << 20
 BITS = frozenset({2, 3, 4, 8})
+MAX_MODULES = 1 << 16
+"""Modules with bits of their own; MLX lists each one that differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Hints:
     act_order: bool | None = None
     block: tuple[int, int] | None = None
     """`weight_block_size` of FP8."""
+    modules: tuple[tuple[str, int, int], ...] = ()
+    """MLX: module, bits and group of those that have their own."""
 
 
 NO_HINTS = Hints()
@@ -49,7 +53,8 @@ def read_hints(source: ByteSource) -> Hints:
         return NO_HINTS
     if not isinstance(config, dict):
         return NO_HINTS
-    inner = config.get("quantization_config", config.get("compression_config"))
+    keys = ("quantization_config", "compression_config", "quantization")
+    inner = next((config[key] for key in keys if isinstance(config.get(key), dict)), None)
     return _hints(inner if isinstance(inner, dict) else config)
 
 
@@ -62,11 +67,22 @@ def _hints(config: dict[str, object]) -> Hints:
     return Hints(
         method=_word(config.get("quant_method")),
         layout=_word(config.get("checkpoint_format") or config.get("version") or config.get("format")),
-        bits=bits if type(bits) is int and bits in BITS else None,
+        bits=bits if type(bits) is int and 0 < bits <= 8 else None,
         group=group if type(group) is int and 0 < group <= MAX_GROUP else None,
         act_order=order if isinstance(order, bool) else None,
         block=_block(config.get("weight_block_size")),
+        modules=_modules(config),
     )
+
+
+def _modules(config: dict[str, object]) -> tuple[tuple[str, int, int], ...]:
+    found = list[tuple[str, int, int]]()
+    for module, scheme in config.items():
+        if isinstance(scheme, dict) and "." in module and len(found) < MAX_MODULES:
+            bits, group = scheme.get("bits"), scheme.get("group_size")
+            if type(bits) is int and type(group) is int and 0 < bits <= 8 and 0 < group <= MAX_GROUP:
+                found.append((module, bits, group))
+    return tuple(found)
 
 
 def _compressed_weights(config: dict[str, object]) -> dict[str, object] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from detector.errors import MalformedWeightsError
 
@@ -17,7 +18,11 @@ _PEFT_WRAPPED = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer)(?=\.
 """What PEFT puts into the names of modules that it trains whole, or has added factors to."""
 
 _INNER = (
+    ("model.language_model.lm_head.", "lm_head."),
     ("model.language_model.", "model."),
+    ("language.model.", "model."),
+    ("language.lm_head.", "lm_head."),
+    ("thinker.lm_head.", "lm_head."),
     ("model.text_model.", "model."),
     ("language_model.model.", "model."),
     ("language_model.", ""),
@@ -30,10 +35,14 @@ _INNER = (
 _TOWER = re.compile(
     r"(?:^|\.)(?:vision_tower|vision_model|vision_encoder|visual|image_encoder|image_newline|audio_tower|"
     r"audio_model|audio_encoder|speech_encoder|embed_vision|embed_audio|multi_modal_projector|mm_projector|"
-    r"connector|talker|token2wav|code2wav|mtp)\."
+    r"connector|talker|token2wav|code2wav|mtp|nextn|vision|audio|vpm|apm|tts|img_processor|image_embed|"
+    r"embed_tokens_extend|image_vit|vision_backbone|visual_tokenizer|vision_tokenizer|gen_vision_model|"
+    r"sam_model|qformer|resampler|perceiver|speech_generator|code_predictor)\."
 )
 """Other modalities' encoders, and heads that predict later tokens: not the text model's layers."""
 
+_LATER = re.compile(r"\.(?:eh_proj|enorm|hnorm|shared_head|nextn)\.")
+"""Modules of layers that predict later tokens."""
 _BARE = re.compile(r"(layers\.\d+\.|embed_tokens\.|norm\.)")
 _BARE_GPT2 = re.compile(r"(h\.\d+\.|wte\.|wpe\.|ln_f\.)")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|blk)\.(\d{1,5})\.")
@@ -61,12 +70,66 @@ _GGUF_BLOCK = {
     "ffn_up_exps": "mlp.experts.up_proj",
     "ffn_down_exps": "mlp.experts.down_proj",
 }
-_GGUF_OWN = {
-    "gemma2": {"ffn_norm": "pre_feedforward_layernorm"},
-    "gemma3": {"ffn_norm": "pre_feedforward_layernorm"},
-    "phi3": {"ffn_up": "mlp.gate_up_proj"},
+_GGUF_OWN: dict[str, tuple[str, dict[str, str]]] = {
+    "gemma2": ("model.layers", {"ffn_norm": "pre_feedforward_layernorm"}),
+    "gemma3": ("model.layers", {"ffn_norm": "pre_feedforward_layernorm"}),
+    "gemma3n": ("model.layers", {"ffn_norm": "pre_feedforward_layernorm"}),
+    "phi3": ("model.layers", {"ffn_up": "mlp.gate_up_proj"}),
+    "phi2": (
+        "model.layers",
+        {
+            "attn_output": "self_attn.dense",
+            "ffn_up": "mlp.fc1",
+            "ffn_down": "mlp.fc2",
+            "output_norm": "model.final_layernorm",
+        },
+    ),
+    "starcoder2": ("model.layers", {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"}),
+    "chatglm": (
+        "transformer.encoder.layers",
+        {
+            "attn_norm": "input_layernorm",
+            "attn_qkv": "self_attention.query_key_value",
+            "attn_output": "self_attention.dense",
+            "ffn_norm": "post_attention_layernorm",
+            "ffn_up": "mlp.dense_h_to_4h",
+            "ffn_down": "mlp.dense_4h_to_h",
+            "token_embd": "transformer.embedding.word_embeddings",
+            "output_norm": "transformer.encoder.final_layernorm",
+            "output": "transformer.output_layer",
+        },
+    ),
+    "gptneox": (
+        "gpt_neox.layers",
+        {
+            "attn_qkv": "attention.qkv_proj",
+            "token_embd": "gpt_neox.embed_in",
+            "output_norm": "gpt_neox.final_layer_norm",
+            "output": "embed_out",
+        },
+    ),
+    **dict.fromkeys(
+        ("falcon", "bloom"),
+        (
+            "transformer.h",
+            {
+                "attn_qkv": "self_attention.qkv_proj",
+                "attn_output": "self_attention.dense",
+                "ffn_up": "mlp.dense_h_to_4h",
+                "ffn_down": "mlp.dense_4h_to_h",
+                "attn_norm": "input_layernorm",
+                "ffn_norm": "post_attention_layernorm",
+                "token_embd": "transformer.word_embeddings",
+                "token_embd_norm": "transformer.word_embeddings_layernorm",
+                "output_norm": "transformer.ln_f",
+            },
+        ),
+    ),
 }
-"""Where an architecture uses one of llama.cpp's names for something else."""
+"""Where an architecture uses one of llama.cpp's names for something else, or transformers another prefix.
+
+`qkv_proj` is what has its rows sorted into all of q, k and v, as the converters of these leave them; in
+transformers `query_key_value` has them by head."""
 _GGUF_GPT2 = {
     "attn_norm": "ln_1",
     "attn_qkv": "attn.c_attn",
@@ -89,10 +152,24 @@ def canonical_names(names: Iterable[str]) -> dict[str, str]:
         MalformedWeightsError: a name is too long or holds control characters.
     """
     kept = [name for name in names if not _BUFFER.search(check_name(name))]
-    mapping = {name: _strip(name) for name in kept}
+    mapping = _apart({name: _strip(name) for name in kept})
     if len(set(mapping.values())) < len(mapping):
         return {name: name for name in kept}
     return mapping
+
+
+def _apart(mapping: dict[str, str]) -> dict[str, str]:
+    """Layers that predict later tokens (DeepSeek, GLM) apart: exports drop them, and no layer is gone."""
+    marked = (_LAYER.search(name) for name in mapping.values() if _LATER.search(name))
+    later = {match.group(1) for match in marked if match is not None}
+    if not later:
+        return mapping
+    renamed = {}
+    for stored, name in mapping.items():
+        match = None if _TOWER.search(name) else _LAYER.search(name)
+        found = match is not None and match.group(1) in later
+        renamed[stored] = f"mtp.{name[match.start(1) :]}" if match is not None and found else name
+    return renamed
 
 
 def check_name(name: str) -> str:
@@ -106,13 +183,35 @@ def canonical_gguf_name(name: str, architecture: str = "") -> str:
     """The transformers name of a llama.cpp tensor; unknown names stay as they are."""
     if architecture == "gpt2":
         return _gpt2_gguf_name(name)
+    prefix, own = _GGUF_OWN.get(architecture, ("model.layers", {}))
     if match := _GGUF_NAME.fullmatch(name):
         layer, part, leaf = match.groups()
-        parts = _GGUF_BLOCK | _GGUF_OWN.get(architecture, {})
-        if part in parts:
-            return f"model.layers.{layer}.{parts[part]}.{leaf}"
+        module = own.get(part) or (_GGUF_BLOCK if prefix == "model.layers" else {}).get(part)
+        module = module or _mapped(architecture[:64], prefix).get(part)
+        return f"{prefix}.{layer}.{module}.{leaf}" if module else name
     stem, _, leaf = name.rpartition(".")
-    return f"{_GGUF_TOP[stem]}.{leaf}" if stem in _GGUF_TOP else name
+    if (top := own.get(stem) or _GGUF_TOP.get(stem)) is not None:
+        return f"{top}.{leaf}"
+    return name
+
+
+@functools.lru_cache(maxsize=64)
+def _mapped(architecture: str, prefix: str) -> Mapping[str, str]:
+    """What transformers calls the parts of a layer, by gguf-py's table: first spellings with the prefix."""
+    from gguf.constants import MODEL_ARCH_NAMES, TENSOR_NAMES
+    from gguf.tensor_mapping import TensorNameMap
+
+    known = [arch for arch, name in MODEL_ARCH_NAMES.items() if name == architecture]
+    tables = [TensorNameMap.arch_block_mappings_cfg.get(arch, {}) for arch in known]
+    start, found = f"{prefix}.{{bid}}.", dict[str, str]()
+    for table in (*tables, TensorNameMap.block_mappings_cfg):
+        for tensor, names in table.items():
+            part = TENSOR_NAMES[tensor].removeprefix("blk.{bid}.")
+            spellings = (name.removeprefix(start) for name in names if name.startswith(start))
+            module = next((name for name in spellings if "{" not in name), None)
+            if module is not None:
+                found.setdefault(part, module)
+    return found
 
 
 def _gpt2_gguf_name(name: str) -> str:

@@ -1,85 +1,34 @@
 """A PEFT adapter shipped alone: LoRA factors and the weight change they stand for.
 
-Nothing of the adapter's configuration is executed: its patterns are matched as literal suffixes, never as
-regular expressions.
+Targets are named like the tensors of the base that they change, and may be asked for in parts: a view of a
+target (`detector.formats.views`) has the factors that make this part of the change.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crawler.interface import ByteSource
 from detector.errors import MalformedWeightsError, UnreadableTensorError
+from detector.formats.names import module_of
+from detector.formats.peft_config import AdapterConfig, read_adapter_config
+from detector.formats.roles import CONV1D
 from detector.formats.safetensors import SafetensorsReader
+from detector.formats.views import Operation, operations, shape_after, taken
 from detector.interface import TensorInfo
 
 if TYPE_CHECKING:
     import torch
 
-MAX_CONFIG = 1 << 20
-MAX_RANK = 1 << 16
+__all__ = ["AdapterConfig", "PeftReader", "is_adapter_tensor", "read_adapter_config"]
+
 _FACTOR = re.compile(r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)")
-_LITERAL = re.compile(r"[A-Za-z0-9_.]+")
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterConfig:
-    """The part of `adapter_config.json` that the arithmetic needs."""
-
-    rank: int
-    alpha: float
-    rslora: bool
-    dora: bool
-    transposed: bool
-    """`fan_in_fan_out`: the base stores its matrices input first."""
-    alphas: tuple[tuple[str, float], ...]
-    """`alpha_pattern`: module suffix → alpha."""
-    initialised_from_base: str = ""
-    """`pissa`, `olora`, `corda`…: the base was changed before training; the files do not say how."""
-    stacks: tuple[str, ...] = ()
-    """`target_parameters`: names of stacked tensors (experts) that have factors of their own kind."""
-
-    def scale(self, target: str, rank: int) -> float:
-        """Factor of B·A for one target module: alpha / r, or alpha / √r with rsLoRA (arXiv 2312.03732)."""
-        alpha = next(
-            (value for suffix, value in self.alphas if target == suffix or target.endswith(f".{suffix}")),
-            self.alpha,
-        )
-        return alpha / (math.sqrt(rank) if self.rslora else rank)
-
-
-def read_adapter_config(source: ByteSource, path: str) -> AdapterConfig:
-    """Read and check `adapter_config.json`.
-
-    Raises:
-        MalformedWeightsError: not a LoRA configuration we understand.
-    """
-    if source.size > MAX_CONFIG:
-        raise MalformedWeightsError(f"{path}: {source.size} bytes")
-    try:
-        config = json.loads(source.read(0, source.size))
-    except (ValueError, RecursionError) as error:
-        raise MalformedWeightsError(f"{path}: {error}") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise MalformedWeightsError(f"{path}: not a LoRA adapter")
-    rank = config.get("r")
-    if type(rank) is not int or not 0 < rank <= MAX_RANK:
-        raise MalformedWeightsError(f"{path}: r is not a small natural number")
-    return AdapterConfig(
-        rank=rank,
-        alpha=_finite(config.get("lora_alpha", 8), path),
-        rslora=config.get("use_rslora") is True,
-        dora=config.get("use_dora") is True,
-        transposed=config.get("fan_in_fan_out") is True,
-        alphas=_alphas(config.get("alpha_pattern") or {}, path),
-        initialised_from_base=_changes_base(config.get("init_lora_weights")),
-        stacks=_names(config.get("target_parameters")),
-    )
+_BIAS = re.compile(r"(.+)\.lora_B(?:\.default)?\.bias")
+_FOREIGN = re.compile(r"(?:^|\.)(?:lora_\w+|token_adapter)\.")
+"""Tensors of an adapter that belong to options we do not decode; they are no modules saved whole."""
 
 
 class PeftReader(SafetensorsReader):
@@ -95,52 +44,99 @@ class PeftReader(SafetensorsReader):
         """
         super().__init__(files)
         self.config = config
+        self._biases: dict[str, str] = {}
+        self._stacks: dict[str, dict[str, str]] = {}
         groups: dict[str, dict[str, str]] = {}
         for name in self.tensors():
             stem = name.removesuffix(".weight").removesuffix(".default")
             if match := _FACTOR.fullmatch(stem):
                 groups.setdefault(match.group(1), {})[match.group(2)] = name
-        stacks = {stem for stem in groups if _is_stack(stem, config.stacks)}
-        self._undecoded = tuple(sorted(stacks))
-        self._of_stacks = frozenset(name for stem in stacks for name in groups[stem].values())
+            elif match := _BIAS.fullmatch(name):
+                self._biases[f"{match.group(1)}.bias"] = name
+        stacks = {stem: groups[stem] for stem in groups if _parameters(stem, config.stacks)}
         self._factors = {
             f"{target}.weight": group for target, group in sorted(groups.items()) if target not in stacks
         }
-        for target, group in self._factors.items():
+        for target, group in (*self._factors.items(), *stacks.items()):
             self._check(target, group)
+        self._stacks = self._placed(stacks)
+        placed = {id(group) for group in self._stacks.values()}
+        self._undecoded = tuple(sorted(stem for stem in stacks if id(stacks[stem]) not in placed))
 
     @property
     def targets(self) -> tuple[str, ...]:
         """Canonical names of the base's tensors that the adapter changes, sorted."""
-        return tuple(self._factors)
+        return tuple(sorted({*self._factors, *self._biases, *self._stacks}))
 
     @property
     def undecoded(self) -> tuple[str, ...]:
-        """Modules whose factors belong to stacks of experts, and are not decoded."""
+        """Modules whose factors belong to stacks of experts of which the adapter does not tell enough."""
         return self._undecoded
 
     @property
     def saved(self) -> tuple[str, ...]:
         """Tensors shipped whole (`modules_to_save`), sorted."""
-        used = {name for group in self._factors.values() for name in group.values()}
-        return tuple(name for name in self.tensors() if name not in used and name not in self._of_stacks)
+        return tuple(name for name in self.tensors() if not _FOREIGN.search(name) and ".lora_" not in name)
 
-    def shape(self, target: str) -> tuple[int, int]:
-        """Shape of the base tensor that `target`'s delta is added to."""
-        first, second = self._pair(target)
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """Stored tensors that are neither factors that we understand nor modules saved whole, sorted."""
+        known = {
+            name for group in (*self._factors.values(), *self._stacks.values()) for name in group.values()
+        }
+        known |= {*self.saved, *self._biases.values()}
+        return tuple(name for name in self.tensors() if name not in known)
+
+    def shape(self, target: str) -> tuple[int, ...]:
+        """Shape of the base tensor, or of the part of it, that `target`'s delta is added to.
+
+        A stack is (experts, out, in), whichever way the base stores it.
+
+        Raises:
+            KeyError: no such target.
+        """
+        base, steps = self._steps(target)
         infos = self.tensors()
-        rows, columns = infos[second].shape[0], infos[first].shape[1]
-        return (columns, rows) if self._is_turned(target) else (rows, columns)
+        if base in self._biases:
+            shape = infos[self._biases[base]].shape
+        else:
+            first, second = self._pair(base)
+            rows, columns = infos[second].shape[0], infos[first].shape[1]
+            shape = (columns, rows) if self._is_turned(base) else (rows, columns)
+            if base in self._stacks:
+                shape = (infos[first].shape[0] // self.config.rank, rows, columns)
+        try:
+            for step in steps:
+                shape = shape_after(shape, step)
+        except ValueError as error:
+            raise KeyError(target) from error
+        return shape
 
     def rank(self, target: str) -> int:
-        """Rank of the factors of `target`."""
-        return self.tensors()[self._pair(target)[0]].shape[0]
+        """Rank of the factors of `target`; of a stack, of each expert's; 0 of a bias, which has none."""
+        base, _ = self._steps(target)
+        if base in self._biases:
+            return 0
+        if base in self._stacks:
+            return self.config.rank
+        return self.tensors()[self._pair(base)[0]].shape[0]
+
+    def scale(self, target: str) -> float:
+        """Factor of the product of the factors of `target`."""
+        base, _ = self._steps(target)
+        module = base.removesuffix(".weight")
+        if base in self._biases:
+            module = base.removesuffix(".bias")
+            return self.scale(f"{module}.weight") if f"{module}.weight" in self._factors else math.nan
+        return self.config.scale(module, self.rank(base))
 
     def factors(self, target: str) -> tuple[torch.Tensor, torch.Tensor]:
         """`(left, right)` in float32 with `delta = left @ right`: (rows, r) and (r, columns), scale included.
 
         Raises:
-            UnreadableTensorError: the change is no product of two factors (DoRA), or not one of the original.
+            KeyError: no such target.
+            UnreadableTensorError: the change is no product of two factors (DoRA, a bias, all experts at
+                once), or not one of the original.
         """
         if self.is_dora(target):
             raise UnreadableTensorError(f"{target[:120]}: the change of a DoRA adapter depends on the base")
@@ -148,50 +144,96 @@ class PeftReader(SafetensorsReader):
 
     def is_dora(self, target: str) -> bool:
         """The rows of the changed matrix are given lengths of their own (arXiv 2402.09353)."""
-        return self.config.dora or "lora_magnitude_vector" in self._factors[target]
+        base, _ = self._steps(target)
+        return base in self._factors and (self.config.dora or "lora_magnitude_vector" in self._factors[base])
 
     def delta(self, target: str, base: torch.Tensor | None = None) -> torch.Tensor:
-        """The change of one base tensor, float32: scale · B · A, or what DoRA makes of it.
+        """The change of one base tensor, or of a part, float32: scale · B · A, or what DoRA makes of it.
 
         Args:
             target: canonical name of the base's tensor.
-            base: its values, (rows, columns); needed for DoRA alone.
+            base: its values, in the shape of `target`; needed for DoRA alone.
 
         Raises:
+            KeyError: no such target.
             UnreadableTensorError: a DoRA adapter without `base`, or a change that is not one of the original.
         """
         import torch
 
+        if target in self._biases:
+            self._certain(target)
+            return self.values(self._biases[target]).to(torch.float32) * self.scale(target)
+        if target in self._stacks:
+            parts = [self.factors(f"{target}@index:{index}") for index in range(self.shape(target)[0])]
+            return torch.stack([left @ right for left, right in parts])
         if not self.is_dora(target):
             left, right = self.factors(target)
             return left @ right
         if base is None or tuple(base.shape) != self.shape(target):
             raise UnreadableTensorError(f"{target[:120]}: the change of a DoRA adapter depends on the base")
+        return self._with_lengths(target, base.to(torch.float32))
+
+    def _with_lengths(self, target: str, before: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        name, steps = self._steps(target)
+        if steps and (self._is_turned(name) or any(kind not in {"rows", "every"} for kind, _ in steps)):
+            raise UnreadableTensorError(f"{target[:120]}: a part of a DoRA change has no lengths of its own")
         left, right = self._product(target)
-        before = base.to(torch.float32)
         changed = before + left @ right
         # Lengths are those of output features: of rows, or of columns where the base is stored input first.
-        across = 0 if self._is_turned(target) else 1
-        lengths = self.values(self._magnitude(target)).to(torch.float32).flatten()
+        across = 0 if self._is_turned(name) else 1
+        lengths = self.values(self._magnitude(name)).to(torch.float32).flatten()
+        for step in steps:
+            lengths = taken(lengths, step)
         factor = lengths / changed.norm(dim=across).clamp_min(1e-30)
         change: torch.Tensor = changed * factor.unsqueeze(across) - before
         return change
 
+    def _certain(self, target: str) -> None:
+        if self.config.doubt:
+            raise UnreadableTensorError(f"{target[:120]}: {self.config.doubt}")
+
     def _product(self, target: str) -> tuple[torch.Tensor, torch.Tensor]:
+        base, steps = self._steps(target)
+        self._certain(target)
+        if base in self._biases or len(self.shape(target)) != 2:
+            raise UnreadableTensorError(f"{target[:120]}: not one matrix")
+        left, right = self._whole(base, steps)
+        for kind, numbers in steps:
+            if kind == "T":
+                left, right = right.T, left.T
+            elif kind != "index":
+                left = taken(left, (kind, numbers))
+        return left, right
+
+    def _whole(self, base: str, steps: tuple[Operation, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Factors of a whole matrix, which in a stack is the one that the first step names."""
         import torch
 
-        if self.config.initialised_from_base:
-            name = self.config.initialised_from_base
-            raise UnreadableTensorError(f"{target[:120]}: {name} changed the base before training")
-        first, second = (self.values(name).to(torch.float32) for name in self._pair(target))
-        scale = self.config.scale(target.removesuffix(".weight"), first.shape[0])
-        if self._is_turned(target):
+        first, second = (self.values(name).to(torch.float32) for name in self._pair(base))
+        scale = self.scale(base)
+        if base in self._stacks:
+            # Expert e owns rows e·r to (e+1)·r of A, and every E-th column of B (PEFT's ParamWrapper).
+            rank, count, index = self.config.rank, self.shape(base)[0], steps[0][1][0]
+            return second[:, index::count] * scale, first[index * rank : (index + 1) * rank]
+        if self._is_turned(base):
             return first.T * scale, second.T.contiguous()
         return second * scale, first
 
+    def _steps(self, target: str) -> tuple[str, tuple[Operation, ...]]:
+        if target in self._factors or target in self._biases or target in self._stacks:
+            return target, ()
+        base, steps = operations(target)
+        if base not in self._factors and base not in self._stacks:
+            raise KeyError(target)
+        return base, steps
+
     def _is_turned(self, target: str) -> bool:
-        """The base stores this matrix input first."""
-        return self.config.transposed or self._is_embedding(target)
+        """The base stores this matrix input first; PEFT itself ignores `fan_in_fan_out` on other modules."""
+        if target not in self._factors:
+            return False
+        return (self.config.transposed and module_of(target) in CONV1D) or self._is_embedding(target)
 
     def _magnitude(self, target: str) -> str:
         name = self._factors[target].get("lora_magnitude_vector")
@@ -203,16 +245,45 @@ class PeftReader(SafetensorsReader):
         return "lora_embedding_A" in self._factors[target]
 
     def _pair(self, target: str) -> tuple[str, str]:
-        group = self._factors[target]
-        prefix = "lora_embedding" if self._is_embedding(target) else "lora"
-        return group[f"{prefix}_A"], group[f"{prefix}_B"]
+        return _pair_of(self._stacks[target] if target in self._stacks else self._factors[target])
+
+    def _placed(self, stacks: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        """Factors of expert stacks by the parameter they belong to.
+
+        PEFT nests the factors of several parameters of one module; which is which their sizes tell: what
+        one puts out the other takes in.
+        """
+        modules: dict[str, list[dict[str, str]]] = {}
+        for stem, group in stacks.items():
+            modules.setdefault(_bare(stem), []).append(group)
+        placed = {}
+        for module, groups in modules.items():
+            names = _parameters(module, self.config.stacks)
+            if len(groups) == 2 and set(names) == {"gate_up_proj", "down_proj"}:
+                sizes = [self._sizes(group) for group in groups]
+                into = [k for k in (0, 1) if sizes[k][0] == sizes[1 - k][1]]
+                names = ("gate_up_proj", "down_proj") if into == [0] else ("down_proj", "gate_up_proj")
+                if len(into) != 1:
+                    continue
+            if len(names) == len(groups) <= 2 and all(self._is_whole_stack(group) for group in groups):
+                placed.update({f"{module}.{name}": group for name, group in zip(names, groups, strict=True)})
+        return placed
+
+    def _sizes(self, group: Mapping[str, str]) -> tuple[int, int]:
+        """Inputs and outputs of a pair of factors."""
+        infos = self.tensors()
+        return infos[group["lora_A"]].shape[1], infos[group["lora_B"]].shape[0]
+
+    def _is_whole_stack(self, group: Mapping[str, str]) -> bool:
+        rows = self.tensors()[group["lora_A"]].shape[0]
+        return set(group) == {"lora_A", "lora_B"} and rows % self.config.rank == 0
 
     def _check(self, target: str, group: Mapping[str, str]) -> None:
         pairs = ({"lora_A", "lora_B"}, {"lora_embedding_A", "lora_embedding_B"})
         if group.keys() - {"lora_magnitude_vector"} not in pairs:
             raise MalformedWeightsError(f"{target[:120]}: the adapter lacks one of its two factors")
         infos = self.tensors()
-        first, second = (infos[name] for name in self._pair(target))
+        first, second = (infos[name] for name in _pair_of(group))
         shapes = (first.shape, second.shape)
         if any(len(shape) != 2 or 0 in shape for shape in shapes) or first.shape[0] != second.shape[1]:
             raise MalformedWeightsError(f"{target[:120]}: factors of shapes {shapes} do not multiply")
@@ -229,39 +300,22 @@ def is_adapter_tensor(info: TensorInfo) -> bool:
     return ".lora_" in info.name
 
 
-def _is_stack(stem: str, parameters: tuple[str, ...]) -> bool:
-    """The module of one of these parameters, on which PEFT hangs the factors, nested if there are several."""
-    bare = stem.removesuffix(".base_layer")
-    while bare.endswith(".base_layer"):
-        bare = bare.removesuffix(".base_layer")
-    parents = {parameter.rpartition(".")[0] for parameter in parameters}
-    return any(parent and (bare == parent or bare.endswith(f".{parent}")) for parent in parents)
+def _pair_of(group: Mapping[str, str]) -> tuple[str, str]:
+    prefix = "lora_embedding" if "lora_embedding_A" in group else "lora"
+    return group[f"{prefix}_A"], group[f"{prefix}_B"]
 
 
-def _changes_base(value: object) -> str:
-    """Initialisations after which PEFT subtracts the initial factors from the base."""
-    if not isinstance(value, str):
-        return ""
-    found = (name for name in ("pissa", "olora", "corda", "loftq", "lora_ga") if value.startswith(name))
-    return next(found, "")
+def _bare(stem: str) -> str:
+    """A module without PEFT's nesting."""
+    while stem.endswith(".base_layer"):
+        stem = stem.removesuffix(".base_layer")
+    return stem
 
 
-def _names(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        return ()
-    return tuple(name for name in value if isinstance(name, str) and _LITERAL.fullmatch(name))
-
-
-def _finite(value: object, path: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise MalformedWeightsError(f"{path}: an alpha is not a finite number")
-    return float(value)
-
-
-def _alphas(value: object, path: str) -> tuple[tuple[str, float], ...]:
-    if not isinstance(value, dict):
-        raise MalformedWeightsError(f"{path}: alpha_pattern is not an object")
-    for key in value:
-        if not isinstance(key, str) or not _LITERAL.fullmatch(key):
-            raise MalformedWeightsError(f"{path}: alpha_pattern is a regular expression")
-    return tuple((key, _finite(number, path)) for key, number in value.items())
+def _parameters(stem: str, parameters: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of `target_parameters` belong to this module, by their own name."""
+    bare = _bare(stem)
+    split = (parameter.rpartition(".") for parameter in parameters)
+    return tuple(
+        name for parent, _, name in split if parent and (bare == parent or bare.endswith(f".{parent}"))
+    )

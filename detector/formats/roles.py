@@ -9,11 +9,24 @@ from dataclasses import dataclass
 from detector.interface import TensorInfo
 
 _PREFIX = re.compile(
-    r"(?:(?:base_model|language_model|text_model|transformer|gpt_neox|backbone|decoder|model|thinker|llm)\.)+"
+    r"(?:(?:transformer\.encoder|base_model|language_model|text_model|transformer|gpt_neox|backbone|decoder|model|thinker|llm)\.)+"
     r"(?=\w+\.)"
 )
 _EXPERT = re.compile(r"(.+\.experts)\.(\d{1,5})\.(\w+)\.weight")
 _MIXTRAL = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
+_ATTENTION = re.compile(r"\.(?:self_attention|attention)\.")
+_SPELLINGS = (
+    (".self_attn.wo.", ".self_attn.o_proj."),
+    (".self_attn.dense.", ".self_attn.o_proj."),
+    (".feed_forward.w1.", ".mlp.gate_proj."),
+    (".feed_forward.w3.", ".mlp.up_proj."),
+    (".feed_forward.w2.", ".mlp.down_proj."),
+    (".mlp.dense_4h_to_h.", ".mlp.down_proj."),
+    (".attention_norm.", ".input_layernorm."),
+    (".ffn_norm.", ".post_attention_layernorm."),
+)
+"""What InternLM2, ChatGLM and Falcon call what others call otherwise. `wq` and `wk` are not among them: the
+files of Meta and Mistral have their rows in another order."""
 _STACKS = ("gate_up_proj", "down_proj", "gate_proj", "up_proj")
 
 FUSED: Mapping[str, tuple[tuple[str, ...], ...]] = {
@@ -22,6 +35,7 @@ FUSED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "W_pack": (("q_proj", "k_proj", "v_proj"),),
     "kv_proj": (("k_proj", "v_proj"),),
     "gate_up_proj": (("gate_proj", "up_proj"),),
+    "dense_h_to_4h": (("gate_proj", "up_proj"),),
 }
 """Projections whose rows are those of others, one after the other. `query_key_value` is not among them: its
 rows are laid out in as many ways as there are architectures, and only its content tells which."""
@@ -33,7 +47,13 @@ CONV1D = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
 def role_key(name: str) -> str:
     """A name without the prefixes that wrappers add, and with one spelling for each expert's projections."""
     key = _PREFIX.sub("", name, count=1) if _PREFIX.match(name) else name
-    key = key.replace(".block_sparse_moe.", ".mlp.")
+    key = _ATTENTION.sub(".self_attn.", key)
+    for spelling, usual in _SPELLINGS:
+        key = key.replace(spelling, usual)
+    key = key.replace(".block_sparse_moe.", ".mlp.").replace(".switch_mlp.", ".experts.")
+    key = key.replace(".shared_experts.", ".shared_expert.").replace(
+        ".e_score_correction.bias", ".e_score_correction_bias"
+    )
     if (match := _EXPERT.fullmatch(key)) and match[3] in _MIXTRAL:
         key = f"{match[1]}.{match[2]}.{_MIXTRAL[match[3]]}.weight"
     return key

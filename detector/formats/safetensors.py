@@ -115,7 +115,7 @@ class SafetensorsReader:
 
     def count(self, nbytes: int) -> None:
         """Add to `bytes_read`."""
-        self._files.bytes_read += nbytes
+        self._files.streamed += nbytes
 
     def slab(self, name: str, index: int, first_row: int, rows: int) -> torch.Tensor:
         """`values(name)[index, first_row : first_row + rows]` of a stack of matrices."""

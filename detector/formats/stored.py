@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from crawler.interface import ByteSource
@@ -10,6 +11,7 @@ from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats.dtypes import BITS, from_bytes
 from detector.formats.extent import Extent
 from detector.formats.safetensors_header import StoredTensor, read_header
+from detector.prefetch import Deferred, deferred, read_together
 
 if TYPE_CHECKING:
     import torch
@@ -29,15 +31,17 @@ class StoredFiles:
         Raises:
             MalformedWeightsError: a header is malformed, or two files hold the same tensor.
         """
-        self.bytes_read = 0
+        self._files = deferred(files)
         self.tensors: dict[str, StoredTensor] = {}
-        self._sources: dict[str, ByteSource] = {}
+        self._sources: dict[str, Deferred] = {}
         self._kept: tuple[str, torch.Tensor] | None = None
+        self.streamed = 0
+        """Bytes that were read through extents."""
         self._prefetched: dict[str, bytes] = {}
         digests = []
-        for path, source in sorted(files.items()):
-            header = read_header(source, path)
-            self.bytes_read += header.nbytes
+        ordered = sorted(self._files.items())
+        headers = read_together([partial(read_header, source, path) for path, source in ordered])
+        for (path, source), header in zip(ordered, headers, strict=True):
             digests.append(header.digest)
             for tensor in header.tensors:
                 if tensor.name in self.tensors:
@@ -46,6 +50,11 @@ class StoredFiles:
                 self._sources[tensor.name] = source
         self.headers = tuple(sorted(digests))
         """SHA-256 of each file's header, sorted."""
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes asked of the files so far."""
+        return self.streamed + sum(source.bytes_read for source in self._files.values())
 
     def raw(self, name: str) -> bytes:
         """All bytes of one tensor."""
@@ -64,15 +73,13 @@ class StoredFiles:
             return b""
         if name in self._prefetched:
             return self._prefetched[name][offset : offset + length]
-        data = self._sources[name].read(place.offset + offset, length)
-        self.bytes_read += length
-        return data
+        return self._sources[name].read(place.offset + offset, length)
 
     def extent(self, name: str) -> Extent:
         """Where the tensor lies."""
         place = self.tensors[name]
         plain = BITS[place.dtype] % 8 == 0
-        return Extent(self._sources[name], place.offset, place.nbytes, place.dtype, plain)
+        return Extent(self._sources[name].source, place.offset, place.nbytes, place.dtype, plain)
 
     def prefetch(self, names: Sequence[str]) -> None:
         """Read these small tensors at once and keep them; larger ones are left alone.
@@ -85,9 +92,8 @@ class StoredFiles:
             by_source.setdefault(id(self._sources[name]), []).append(name)
         for group in by_source.values():
             places = [(self.tensors[name].offset, self.tensors[name].nbytes) for name in group]
-            found = _read_many(self._sources[group[0]], places)
+            found = self._sources[group[0]].read_many(places)
             self._prefetched.update(zip(group, found, strict=True))
-            self.bytes_read += sum(length for _, length in places)
 
     def tensor(self, name: str) -> torch.Tensor:
         """All values of one tensor, in its stored dtype."""
@@ -135,10 +141,3 @@ class StoredFiles:
             raise UnreadableTensorError(f"{name[:120]}: rows do not end on a byte")
         data = self.piece(name, (index * height + first) * width, (last - first) * width)
         return from_bytes(data, place.dtype, (last - first, *rest))
-
-
-def _read_many(source: ByteSource, places: Sequence[tuple[int, int]]) -> list[bytes]:
-    """Many small ranges; sources other than the crawler's need not have a way to join them."""
-    if hasattr(source, "read_many"):
-        return list[bytes](source.read_many(places))
-    return [source.read(offset, length) for offset, length in places]

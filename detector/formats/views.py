@@ -5,6 +5,7 @@ A view is named `source@operation`, and may be the source of another:
     rows:a:b       rows a to b
     every:n:k      rows k, k+n, k+2n…
     heads:h:n:k    of rows laid out as (h, n, d), the k-th of n in each head: GPT-NeoX's query_key_value
+    groups:g:n:a:b of rows laid out as (g, n, d), a to b of n in each group: the same with grouped queries
     index:e        slice e of a stored stack, such as one expert of many
     T              transposed
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 _VIEW = re.compile(
-    r"(?P<inner>.+)@(?P<kind>rows:\d{1,12}:\d{1,12}|every:\d{1,3}:\d{1,3}|heads:\d{1,6}:\d{1,3}:\d{1,3}|index:\d{1,6}|T)"
+    r"(?P<inner>.+)@(?P<kind>rows:\d{1,12}:\d{1,12}|every:\d{1,3}:\d{1,3}|heads:\d{1,6}:\d{1,3}:\d{1,3}|groups:\d{1,6}:\d{1,4}:\d{1,4}:\d{1,4}|index:\d{1,6}|T)"
 )
 _PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 
@@ -43,6 +44,14 @@ class _Source(Protocol):
         ...
 
 
+class _Costed(Protocol):
+    """The part of a reader that knows what a read costs."""
+
+    def tensors(self) -> Mapping[str, TensorInfo]: ...
+
+    def band_bytes(self, name: str, rows: int) -> int: ...
+
+
 def view(info: TensorInfo, *operations: str) -> TensorInfo:
     """The tensor that these operations make of `info`, such as `rows:0:64`.
 
@@ -52,7 +61,7 @@ def view(info: TensorInfo, *operations: str) -> TensorInfo:
     name, shape = info.name, info.shape
     for operation in operations:
         name = f"{name}@{operation}"
-        shape = _shape_after(shape, _operation(operation))
+        shape = shape_after(shape, _operation(operation))
     # Groups of a quantisation run along stored rows: of a transposed tensor the step is not known.
     dtype = f"{info.dtype}-T" if "T" in operations and info.dtype not in _PLAIN else info.dtype
     nbytes = info.nbytes * math.prod(shape) // max(math.prod(info.shape), 1)
@@ -64,6 +73,45 @@ def base_name(name: str) -> str:
     while match := _VIEW.fullmatch(name):
         name = match["inner"]
     return name
+
+
+def view_cost(reader: _Costed, info: TensorInfo, rows: int) -> int:
+    """Bytes of so many rows of a tensor or of a view of one."""
+    stored = reader.tensors()[base_name(info.name)]
+    if "@T" in info.name or reader.band_bytes(stored.name, 1) >= stored.nbytes:
+        return stored.nbytes
+    if info.name == stored.name:
+        return reader.band_bytes(info.name, rows)
+    height = info.shape[0] if info.shape else 1
+    return -(-info.nbytes * min(rows, height) // max(height, 1))
+
+
+def operations(name: str) -> tuple[str, tuple[Operation, ...]]:
+    """The tensor that a view is made of, and what is done to it, first things first; of any name."""
+    steps = []
+    while match := _VIEW.fullmatch(name):
+        name = match["inner"]
+        steps.append(_operation(match["kind"]))
+    return name, tuple(reversed(steps))
+
+
+def taken(values: torch.Tensor, operation: Operation) -> torch.Tensor:
+    """What `rows`, `every` or `heads` takes of a tensor at hand.
+
+    Raises:
+        ValueError: another operation, or one that does not fit.
+    """
+    kind, numbers = operation
+    if kind not in {"rows", "every", "heads", "groups"}:
+        raise ValueError(kind)
+    shape = shape_after(tuple(values.shape), operation)
+    if kind == "rows":
+        return values[numbers[0] : numbers[1]]
+    if kind == "every":
+        return values[numbers[1] :: numbers[0]]
+    heads, parts, start, end = _slots(numbers)
+    size = values.shape[0] // (heads * parts)
+    return values.reshape(heads, parts, size, *values.shape[1:])[:, start:end].reshape(shape)
 
 
 class Views:
@@ -95,7 +143,7 @@ class Views:
         if match is None:
             raise KeyError(name)
         try:
-            return _shape_after(self.shape(match["inner"]), _operation(match["kind"]))
+            return shape_after(self.shape(match["inner"]), _operation(match["kind"]))
         except ValueError as error:
             raise KeyError(name) from error
 
@@ -112,18 +160,19 @@ class Views:
             step, offset = numbers
             end = offset + step * last if last == first else offset + step * (last - 1) + 1
             return self._rows(inner, offset + step * first, end)[::step]
-        if kind == "heads":
-            return self._heads(inner, numbers, first, last)
+        if kind in {"heads", "groups"}:
+            return self._heads(inner, _slots(numbers), first, last)
         return self._transposed(inner)[first:last]
 
     def _heads(self, inner: str, numbers: tuple[int, ...], first: int, last: int) -> torch.Tensor:
-        heads, parts, which = numbers
+        heads, parts, start, end = numbers
         height, *rest = self.shape(inner)
         size = height // (heads * parts)
-        low, high = first // size, -(-last // size)
+        own_size = (end - start) * size
+        low, high = first // own_size, -(-last // own_size)
         rows = self._rows(inner, low * parts * size, high * parts * size)
-        own = rows.reshape(high - low, parts, size, *rest)[:, which].reshape((high - low) * size, *rest)
-        return own[first - low * size : last - low * size]
+        own = rows.reshape(high - low, parts, size, *rest)[:, start:end].reshape(-1, *rest)
+        return own[first - low * own_size : last - low * own_size]
 
     def _transposed(self, inner: str) -> torch.Tensor:
         if self._kept is None or self._kept[0] != inner:
@@ -132,13 +181,19 @@ class Views:
         return self._kept[1]
 
 
+def _slots(numbers: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Heads, parts, first and last part of `heads` or `groups`."""
+    heads, parts, start, *end = numbers
+    return heads, parts, start, end[0] if end else start + 1
+
+
 def _operation(text: str) -> Operation:
     kind, *numbers = text.split(":")
     return kind, tuple(int(number) for number in numbers)
 
 
-def _shape_after(shape: tuple[int, ...], operation: Operation) -> tuple[int, ...]:
-    """Shape after an operation.
+def shape_after(shape: tuple[int, ...], operation: Operation) -> tuple[int, ...]:
+    """Shape of what an operation leaves.
 
     Raises:
         ValueError: it does not fit.
@@ -151,14 +206,10 @@ def _shape_after(shape: tuple[int, ...], operation: Operation) -> tuple[int, ...
         return rest
     if kind == "every" and numbers[0] > numbers[1] and height and height % numbers[0] == 0:
         return (height // numbers[0], *rest)
-    if (
-        kind == "heads"
-        and numbers[2] < numbers[1]
-        and numbers[0]
-        and height
-        and height % (numbers[0] * numbers[1]) == 0
-    ):
-        return (height // numbers[1], *rest)
+    if kind in {"heads", "groups"}:
+        heads, parts, start, end = _slots(numbers)
+        if start < end <= parts and heads and height and height % (heads * parts) == 0:
+            return (height // parts * (end - start), *rest)
     if kind == "T" and len(shape) == 2:
         return (shape[1], shape[0])
     raise ValueError(f"{kind} does not fit {shape}")

@@ -11,7 +11,22 @@ from typing import Annotated, NoReturn
 import typer
 
 import forkwatch
-from forkwatch.cli import crawl, demo, diff, doctor, init, release, report, run, scan, status, tree, version
+from forkwatch.cli import (
+    crawl,
+    demo,
+    diff,
+    doctor,
+    index,
+    init,
+    lineage,
+    release,
+    report,
+    run,
+    scan,
+    status,
+    tree,
+    version,
+)
 
 app = typer.Typer(
     name="forkwatch",
@@ -27,6 +42,8 @@ app.command("crawl")(crawl.crawl)
 app.command("tree")(tree.tree)
 app.command("scan")(scan.scan)
 app.command("diff")(diff.diff)
+app.command("lineage")(lineage.lineage)
+app.add_typer(index.app, name="index")
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
 app.command("status")(status.status)

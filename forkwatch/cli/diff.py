@@ -3,67 +3,136 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from forkwatch.cli.handled import handled
-from forkwatch.cli.options import JsonOption
-from forkwatch.cli.output import data, data_json, progress
-from forkwatch.text import plain
+from forkwatch.cli.options import JsonOption, SeverityChoice
+from forkwatch.cli.output import data, progress, say, stdout
+from forkwatch.errors import Exit, SettingsError
 
 if TYPE_CHECKING:
-    from crawler.interface import ByteSource
-    from forkwatch.pipeline.pair import PairDiff
+    from forkwatch.pipeline.pair import PairDepth, PairDiff
+    from forkwatch.pipeline.sides import Side
+
+_SIDE = r"Folder, .safetensors or .gguf file, ORG/NAME\[@REVISION], or ORG/NAME\[@REVISION]:path/in/repo."
+"""Brackets would be markup."""
+
+
+class DiffDepth(StrEnum):
+    """How closely to compare."""
+
+    SKETCH = "sketch"
+    FULL = "full"
 
 
 @handled
 def diff(
-    base: Annotated[str, typer.Argument(help="Folder or ORG/NAME[@REVISION].")],
-    fork: Annotated[str, typer.Argument(help="Folder or ORG/NAME[@REVISION].")],
+    base: Annotated[str, typer.Argument(help=_SIDE)],
+    fork: Annotated[str, typer.Argument(help=_SIDE)],
+    depth: Annotated[
+        DiffDepth | None,
+        typer.Option(
+            "--depth",
+            help="sketch: sampled rows, nothing is downloaded, no edit proved; full: every value. "
+            "Default: full, and sketch when a side is on the Hub.",
+        ),
+    ] = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Write the picture to a file, too.")] = None,
+    fail_on: Annotated[
+        SeverityChoice | None,
+        typer.Option("--fail-on", help="Exit with 1 when an edit's finding has this severity."),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Compare the weights of any two checkpoints, and name the edit."""
-    from forkwatch.pipeline.pair import compare_pair
+    """Compare the weights of any two checkpoints, name the edit, and draw where it is."""
+    from forkwatch.pipeline.pair import PairDepth
+    from forkwatch.pipeline.pair_document import pair_document
+    from forkwatch.pipeline.sides import LocalSide, parse_side
+    from reports.diff import to_json
+
+    if svg is not None:
+        _check_target(svg)
+    first, second = parse_side(base), parse_side(fork)
+    local = isinstance(first, LocalSide) and isinstance(second, LocalSide)
+    chosen = PairDepth(depth or (PairDepth.FULL if local else PairDepth.SKETCH))
+    try:
+        pair = _compare(first, second, chosen, said=depth is not None)
+    except KeyboardInterrupt as error:
+        again = "starts again" if chosen is PairDepth.SKETCH else "goes on where it was"
+        say(f"forkwatch: interrupted; the same command {again}")
+        raise typer.Exit(130) from error
+    document = pair_document(pair)
+    if svg is not None:
+        from reports.svg import write_svg
+
+        try:
+            write_svg(document, svg)
+        except OSError as error:
+            raise SettingsError(
+                f"cannot write {svg}: {error.strerror}", tip="Choose another file."
+            ) from error
+    if json_output:
+        data(to_json(document).removesuffix("\n"))
+    else:
+        from forkwatch.picture import draw
+
+        draw(document, stdout())
+    raise typer.Exit(_exit(pair, fail_on))
+
+
+def _compare(base: Side, fork: Side, depth: PairDepth, *, said: bool) -> PairDiff:
+    """Open both sides and compare them; a session is opened only when one of them is a repository.
+
+    Args:
+        base: first side.
+        fork: second side.
+        depth: how closely.
+        said: the user named the depth.
+    """
+    from forkwatch.cli.session import session
+    from forkwatch.pipeline.pair import PairDepth, compare_checkpoints
+    from forkwatch.pipeline.sides import LocalSide, open_local, open_repo
+    from forkwatch.state import find_state_dir
 
     with ExitStack() as stack:
-        first, second = _sides(stack, base, fork)
-        result = compare_pair(base, first, fork, second, stack.enter_context(progress()).progress)
-    if json_output:
-        data_json(result.as_json())
-        return
-    data("\n".join(plain(line, 400) for line in _lines(result)))
+        if isinstance(base, LocalSide) and isinstance(fork, LocalSide):
+            talk, sides = stack.enter_context(progress()), (open_local(base), open_local(fork))
+            return compare_checkpoints(*sides, depth, find_state_dir(), talk)
+        context = stack.enter_context(session())
+        before, download = context.hub.cost, depth is PairDepth.FULL
+        if not said:
+            say("a side is on the Hub: sampled rows only; `--depth full` downloads and compares every value")
+        first, second = (
+            open_local(side)
+            if isinstance(side, LocalSide)
+            else open_repo(side, context.hub, download=download, progress=context.talk.progress)
+            for side in (base, fork)
+        )
+        pair = compare_checkpoints(first, second, depth, context.state, context.talk)
+        return replace(pair, spent=context.hub.cost - before)
 
 
-def _sides(stack: ExitStack, base: str, fork: str) -> tuple[dict[str, ByteSource], dict[str, ByteSource]]:
-    """Both sides; a session is opened only when one of them is a repository."""
-    from forkwatch.cli.session import session
-    from forkwatch.pipeline.pair import folder_files, repo_files
-
-    if Path(base).is_dir() and Path(fork).is_dir():
-        return folder_files(Path(base)), folder_files(Path(fork))
-    context = stack.enter_context(session())
-    first, second = (
-        folder_files(Path(side)) if Path(side).is_dir() else repo_files(context, side)
-        for side in (base, fork)
-    )
-    return first, second
+def _check_target(svg: Path) -> None:
+    """A place that cannot be written to is said before the work, not after."""
+    if svg.is_dir() or not svg.absolute().parent.is_dir():
+        what = "is a folder" if svg.is_dir() else "lies in a folder that does not exist"
+        raise SettingsError(f"--svg: {svg} {what}", tip="Name a file in an existing folder.")
 
 
-def _lines(result: PairDiff) -> list[str]:
-    from forkwatch.policy.findings import describe_edit
+def _exit(pair: PairDiff, fail_on: SeverityChoice | None) -> Exit:
+    """1 for an edit whose finding reaches `--fail-on`; 3 when no edit could be named."""
+    from detector.interface import EditKind
+    from forkwatch.policy.catalogue import SEVERITIES
+    from forkwatch.policy.findings import edit_severity
 
-    diff = result.diff
-    changed = [tensor for tensor in diff.tensors if tensor.status != "identical"]
-    lines = [
-        f"{result.fork} against {result.base}",
-        f"  lineage: {diff.lineage.status}",
-        *(f"  edit: {edit.kind} ({edit.certainty}): {describe_edit(edit)}" for edit in diff.edits),
-        f"  {len(changed)} of {len(diff.tensors)} tensors differ; {diff.bytes_read:,} bytes read",
-    ]
-    largest = sorted(changed, key=lambda tensor: -tensor.relative_norm)[:10]
-    for tensor in largest:
-        rank = "full rank" if tensor.rank is None else f"rank {tensor.rank}"
-        lines.append(f"    {tensor.name}: {tensor.status}, {tensor.relative_norm:.2%} of the norm, {rank}")
-    return lines
+    edits = pair.found.edits
+    if fail_on is not None:
+        floor = SEVERITIES.index(fail_on.value)
+        if any(SEVERITIES.index(severity) >= floor for edit in edits if (severity := edit_severity(edit))):
+            return Exit.FINDING
+    return Exit.INCONCLUSIVE if all(edit.kind is EditKind.UNKNOWN for edit in edits) else Exit.OK

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -18,13 +20,25 @@ P = ParamSpec("P")
 _log = logging.getLogger("forkwatch")
 
 
+def _to_the_end(command: Callable[[], None]) -> None:
+    """Run it and write out its output, so that a reader who went away is noticed here."""
+    try:
+        command()
+    finally:
+        sys.stdout.flush()
+
+
 def handled(command: Callable[P, None]) -> Callable[P, None]:
     """Wrap a command: errors of ours become one clear line, anything else is an internal error (5)."""
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            _to_the_end(lambda: command(*args, **kwargs))
+        except BrokenPipeError as error:
+            # What is left in the buffer is for nobody, and must not complain when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(141) from error
         except USER_FACING as error:
             _log.debug("traceback", exc_info=True)
             tip = getattr(error, "tip", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,14 +13,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from forkwatch.text import plain
 
@@ -27,6 +31,19 @@ from forkwatch.text import plain
 def stderr() -> Console:
     """A console on stderr as it is now (tests and pipes replace it)."""
     return Console(file=sys.stderr, soft_wrap=True, highlight=False, emoji=False)
+
+
+class _Stdout(Console):
+    """Rich would exit with 1 when the reader goes away, which is our code for a finding."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled: `handled` places it."""
+        raise BrokenPipeError
+
+
+def stdout(width: int | None = None) -> Console:
+    """A console on stdout as it is now; without colour unless it is a terminal."""
+    return _Stdout(file=sys.stdout, highlight=False, emoji=False, width=width)
 
 
 def say(text: str) -> None:
@@ -52,7 +69,20 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         shown.add_row(*(escape(plain(cell)) for cell in row))
     width = None if sys.stdout.isatty() else 160
-    Console(file=sys.stdout, highlight=False, width=width, emoji=False).print(shown)
+    stdout(width).print(shown)
+
+
+def amount(done: float, total: float) -> str:
+    """`12/40`, and `1.25/16.10 G` for what is counted in elements or bytes."""
+    unit, scale = next(((u, s) for u, s in (("G", 1e9), ("M", 1e6)) if max(total, done) >= s), ("", 1.0))
+    digits = 2 if unit else 0
+    shown = f"{done / scale:.{digits}f}" + (f"/{total / scale:.{digits}f}" if total else "")
+    return f"{shown} {unit}".rstrip()
+
+
+class _Amount(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(amount(task.completed, task.total or 0))
 
 
 @dataclass(slots=True)
@@ -60,7 +90,11 @@ class Progresses:
     """Progress bars on stderr; lines instead of bars when it is not a terminal."""
 
     bars: Progress | None
+    every: float = 30.0
+    """Seconds between two lines about something long, where there are no bars."""
     _tasks: dict[str, TaskID] = field(default_factory=dict)
+    _began: dict[str, float] = field(default_factory=dict)
+    _said: float = field(default_factory=time.monotonic)
 
     def stage(self, repo: str, stage: str) -> None:
         """A stage begins."""
@@ -69,6 +103,7 @@ class Progresses:
     def progress(self, what: str, done: int, total: int) -> None:
         """Move the bar of `what`, and drop it when it is full."""
         if self.bars is None:
+            self._line(what, done, total)
             return
         name = plain(what, 60)
         task = self._tasks.get(name)
@@ -77,6 +112,16 @@ class Progresses:
         self.bars.update(task, completed=done, total=total or None)
         if total and done >= total:
             self.bars.remove_task(self._tasks.pop(name))
+
+    def _line(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        began = self._began.setdefault(what, now)
+        if now - self._said < self.every:
+            return
+        self._said = now
+        left = (now - began) * (total - done) / done if done and total else 0.0
+        eta = f", about {left / 60:.0f} min left" if left >= 60 else ""
+        say(f"{plain(what, 60)}: {amount(done, total)}{eta}")
 
     def note(self, text: str) -> None:
         """A line above the bars."""
@@ -97,8 +142,9 @@ def progress() -> Iterator[Progresses]:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        _Amount(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console, transient=True) as bars:
         yield Progresses(bars)

@@ -32,6 +32,7 @@ def add(
     """Fetch a release, verify its signature, and guard it."""
     from evals.suite import load_suite
     from forkwatch.cli.session import session
+    from forkwatch.pipeline.known import keep_release
     from forkwatch.pipeline.originals import add_release
 
     prompts = suite or Path(str(files("evals") / "prompts" / "core.json"))
@@ -48,6 +49,7 @@ def add(
             revision=revision,
             signature=signature,
         )
+        keep_release(context, original)
     say(f"Guarding {original.name}: signature verified, {len(original.manifest.files)} files covered.")
 
 
@@ -80,6 +82,7 @@ def verify(
 ) -> None:
     """Verify the signature of one guarded release, or of all."""
     from forkwatch.cli.session import session
+    from forkwatch.pipeline.known import keep_release
     from forkwatch.pipeline.originals import find_release, open_original
 
     with session() as context:
@@ -87,6 +90,8 @@ def verify(
         if not rows:
             raise NothingToExamineError("no release is guarded")
         originals = [open_original(context, row) for row in rows]
+        for original in originals:
+            keep_release(context, original)
     if json_output:
         shown = [
             {

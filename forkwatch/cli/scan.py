@@ -30,6 +30,7 @@ def scan(
     """Examine one repository: what was changed, and what it did to safety."""
     from crawler.interface import parse_repo_id
     from forkwatch.cli.session import session
+    from forkwatch.pipeline.forecast import fit, forecast
     from forkwatch.pipeline.funnel import Depth
     from forkwatch.pipeline.originals import open_original
     from forkwatch.pipeline.run import release_of
@@ -40,6 +41,9 @@ def scan(
     with session() as context:
         original = open_original(context, release_of(context, repo, release))
         document = examine(context, original, repo, revision=revision, depth=Depth[depth.name])
+        log = context.store.verdicts(original.release_id)
+        others = {verdict.repo_id: verdict.document for verdict in log if verdict.repo != document.repo}
+        document = forecast(document, fit(others.values()))
         threshold = fail_on or context.settings.policy.fail_on
     if json_output:
         data(json.dumps(json.loads(to_json(document)), indent=2, ensure_ascii=False))
@@ -59,6 +63,7 @@ def _lines(document: ScanDocument) -> list[str]:
         f"  lineage: {document.lineage.status} from the weights; the card claims {claimed}",
         f"  edits:   {', '.join(edit.kind for edit in document.edits) or 'none'}",
         f"  refusal: original {_rate(refusal.original)}, fork {_rate(refusal.fork)}",
+        f"  intent:  {_intent(document)}",
         "  findings:",
     ]
     for finding in document.findings:
@@ -68,6 +73,20 @@ def _lines(document: ScanDocument) -> list[str]:
     read = f"{cost.bytes_downloaded:,} of {cost.bytes_total:,} bytes"
     lines.append(f"  cost: {read}, {cost.requests} requests, {cost.seconds:.1f} s")
     return [plain(line, 1000) for line in lines]
+
+
+def _intent(document: ScanDocument) -> str:
+    intent, loss = document.intent, document.forecast.loss
+    if intent.status == "not-measured":
+        return f"not measured ({intent.reason})"
+    acts = "consistent with acting" if intent.status == "aligned" else "no sign of acting"
+    text = (
+        f"{acts} on the directions that carry refusals (alignment {intent.alignment}, harmless directions "
+        f"{intent.expected}, p = {intent.p_value}, {intent.matrices} matrices); no measurement of behaviour"
+    )
+    if isinstance(loss, RateView):
+        text += f"; expected loss of refusals {_rate(loss)}"
+    return text
 
 
 def _rate(number: NumberView) -> str:

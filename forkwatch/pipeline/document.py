@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from crawler.interface import Channel, Claim, Relation
+from detector.intent import NoIntent
 from detector.interface import (
+    Certainty,
     Diff,
     Edit,
     EditDetail,
@@ -13,10 +15,12 @@ from detector.interface import (
     Lineage,
     LineageStatus,
     TensorDiff,
+    TensorStatus,
     TextChange,
 )
 from evals.interface import EvalResult, Measured, Outcome, Unmeasured
 from forkwatch.pipeline.funnel import Examination
+from forkwatch.pipeline.intent import Aim
 from forkwatch.pipeline.originals import Original
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
 from forkwatch.policy.findings import all_findings, evidence_views
@@ -25,16 +29,19 @@ from forkwatch.text import plain
 from reports.scan import (
     ClaimView,
     CostView,
+    EditDetailView,
     EditView,
     EvidenceView,
     FilesView,
     HeatmapView,
     HubView,
+    IntentView,
     LineageView,
     NumberView,
     OriginalView,
     OutputsView,
     PairView,
+    ParentView,
     RateView,
     SafetyView,
     ScanDocument,
@@ -42,8 +49,6 @@ from reports.scan import (
     UnmeasuredView,
     UtilityView,
 )
-
-Detail = dict[str, int | float | str | list[str] | list[int]]
 
 
 def build_document(
@@ -85,6 +90,7 @@ def build_document(
             requests=spent.requests,
             seconds=round(spent.seconds, 2),
         ),
+        intent=_intent(examination.aim),
     )
 
 
@@ -161,9 +167,9 @@ def _text_edit(kind: EditKind, changes: tuple[TextChange, ...]) -> EditView:
     )
 
 
-def _detail(detail: EditDetail) -> Detail:
+def _detail(detail: EditDetail) -> EditDetailView:
     """Only what applies to the kind."""
-    shown: Detail = {}
+    shown: EditDetailView = {}
     if detail.rank is not None:
         shown["rank"] = detail.rank
     if detail.strength is not None:
@@ -176,14 +182,28 @@ def _detail(detail: EditDetail) -> Detail:
         shown["scheme"] = plain(detail.scheme, 100)
     if detail.files:
         shown["files"] = [plain(file) for file in detail.files]
+    if detail.scale is not None:
+        shown["scale"] = round(detail.scale, 6)
+    if detail.parents:
+        shown["parents"] = [
+            ParentView(plain(parent.name), tuple(round(weight, 4) for weight in parent.weights))
+            for parent in detail.parents
+        ]
+    if detail.sources:
+        shown["sources"] = list(detail.sources)
     return shown
 
 
+_COMPARED = frozenset({TensorStatus.IDENTICAL, TensorStatus.CAST, TensorStatus.CHANGED})
+
+
 def _heatmap(tensors: tuple[TensorDiff, ...]) -> HeatmapView | None:
-    """Relative delta norm by layer and module; None when there is nothing per layer to show."""
-    cells = {
-        (tensor.layer, tensor.module): tensor.relative_norm for tensor in tensors if tensor.layer is not None
-    }
+    """Largest relative delta norm by layer and module; None when there is nothing per layer to show."""
+    cells: dict[tuple[int, str], float] = {}
+    for tensor in tensors:
+        if tensor.layer is not None and tensor.status in _COMPARED:
+            key = (tensor.layer, tensor.module)  # several tensors have it: the experts, a weight and its bias
+            cells[key] = max(cells.get(key, 0.0), tensor.relative_norm)
     layers = sorted({layer for layer, _ in cells})
     modules = sorted({module for _, module in cells})
     if not cells or not any(cells.values()):
@@ -191,6 +211,27 @@ def _heatmap(tensors: tuple[TensorDiff, ...]) -> HeatmapView | None:
     values = tuple(tuple(cells.get((layer, module)) for module in modules) for layer in layers)
     return HeatmapView(
         layers=tuple(layers), modules=tuple(plain(module, 60) for module in modules), values=values
+    )
+
+
+def _intent(aim: Aim) -> IntentView:
+    """The numbers of the comparison; of the direction only how it was measured."""
+    found, direction = aim.intent, aim.direction
+    if isinstance(found, NoIntent):
+        return IntentView(status="not-measured", reason=plain(found.reason))
+    return IntentView(
+        status="aligned" if found.certainty is Certainty.CONSISTENT else "not-aligned",
+        alignment=found.alignment,
+        expected=found.expected,
+        extreme=found.extreme,
+        p_value=found.p_value,
+        directions=found.splits,
+        energy=found.energy,
+        write_change=found.write_change,
+        matrices=found.matrices,
+        layers=found.layers,
+        prompts=0 if direction is None else direction.harmful + direction.twins,
+        stability=None if direction is None else direction.stability[direction.best],
     )
 
 

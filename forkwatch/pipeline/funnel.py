@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from crawler.interface import Access, AccessDeniedError, Claim, Snapshot
 from detector.errors import NoWeightsError
+from detector.intent import NoIntent
 from detector.interface import (
     Certainty,
     Diff,
@@ -29,13 +30,14 @@ from detector.match import match_files
 from evals.interface import Comparison, EvalResult, Measured, SafetyStatus, Unmeasured
 from forkwatch.pipeline import shared, stages
 from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.intent import NOT_LOOKED, Aim, direction_of, take_aim, why_no_aim
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.originals import Original, release_snapshot
 from forkwatch.pipeline.texts import compare_texts
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Facts, NotReached, Unreadable, WeightFacts
 
-VERSION = "2"
+VERSION = "3"
 """Of the stages below; raised when a stage would give another result for the same input."""
 
 
@@ -65,18 +67,23 @@ class Examination:
     facts: Facts
     ledger: Ledger
     baseline: EvalResult | None
+    aim: Aim = NOT_LOOKED
+    """For the reader. Not among the facts, so that no finding and no verdict can come from it."""
 
 
 def baseline_of(context: Context, original: Original) -> EvalResult:
     """The original's own behaviour, measured once per release and set of parameters."""
-    snapshot = release_snapshot(context, original)
-    ledger = Ledger(context, original.repo, context.store.pin(snapshot), original.root_digest)
-    return ledger.once(
+    return _release_ledger(context, original).once(
         "evaluate",
         _eval_version(context, original),
         _EVAL,
         lambda: stages.evaluate_model(context, original, None, None),
     )
+
+
+def _release_ledger(context: Context, original: Original) -> Ledger:
+    snapshot = release_snapshot(context, original)
+    return Ledger(context, original.repo, context.store.pin(snapshot), original.root_digest)
 
 
 def examine(
@@ -102,6 +109,7 @@ class _Funnel:
         stored = self._shared(match)
         files, texts = self._small_files(match)
         weights = self._weights(match)
+        aim = self._aim(weights)
         baseline, fork, why_not = self._behaviour(weights)
         facts = Facts(
             release=self.original.repo,
@@ -117,7 +125,7 @@ class _Funnel:
             outputs=self._outputs(baseline, fork, why_not),
             shared=stored,
         )
-        return Examination(facts, self.ledger, baseline)
+        return Examination(facts, self.ledger, baseline, aim)
 
     def _shared(self, match: FileMatch) -> tuple[Evidence, ...]:
         """What the Hub's storage proves, when the settings ask for it."""
@@ -179,6 +187,24 @@ class _Funnel:
             _DIFF,
             lambda: stages.diff(self.context, self.original, self.snapshot),
         )
+
+    def _aim(self, weights: WeightFacts) -> Aim:
+        """How the change lies to the original's refusal direction, once its refusals are measured."""
+        why_not = why_no_aim(weights)
+        if why_not or not isinstance(weights, Diff):
+            return Aim(NoIntent(why_not))
+        release, version = (
+            _release_ledger(self.context, self.original),
+            _eval_version(self.context, self.original),
+        )
+        if self.depth >= Depth.EVAL:
+            baseline: EvalResult | None = baseline_of(self.context, self.original)
+        else:
+            baseline = release.stored("evaluate", version, _EVAL)
+        if baseline is None:
+            return Aim(NoIntent("the original's own refusals have not been measured yet"))
+        direction = direction_of(self.context, self.original, release, baseline, version)
+        return take_aim(self.context, self.original, direction, self.snapshot, weights, self.ledger)
 
     def _behaviour(self, weights: WeightFacts) -> tuple[EvalResult | None, EvalResult | None, str]:
         """Stage 6: measurements of original and fork, or why there are none."""

@@ -48,6 +48,12 @@ class Ledger:
         self._saw(self._context.store.put_result(key, kind, value, spent))
         return value
 
+    def stored(self, stage: str, version: str, kind: TypeAdapter[T]) -> T | None:
+        """The result of a stage if there is one; nothing is computed."""
+        key = StageKey(self._snapshot_id, self._root_digest, stage, version)
+        found = self._context.store.result(key, kind)
+        return None if found is None else found[0]
+
     def spent(self) -> Spent:
         """What all results of this snapshot cost, whenever they were made."""
         return self._context.store.spent(self._snapshot_id, self._root_digest)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from crawler.interface import Commit, RepoId, Snapshot, parse_repo_id
+from crawler.interface import ByteSource, Commit, RepoId, Snapshot, parse_repo_id
+from crawler.local import LocalFile
 from detector.interface import Manifest, SignatureCheck, SignatureStatus
 from detector.provenance import verify_release
 from forkwatch.errors import SignatureInvalidError, UnknownReleaseError
@@ -102,6 +104,11 @@ def open_original(context: Context, row: Release) -> Original:
     return _original(context, row, folder)
 
 
+def is_fetched(context: Context, row: Release) -> bool:
+    """Whether its files are on this machine, verified or not."""
+    return _folder(context, RepoId(row.repo), row.commit).is_dir()
+
+
 def release_snapshot(context: Context, original: Original) -> Snapshot:
     """The release as it was pinned; one call when the store does not have it.
 
@@ -182,3 +189,11 @@ def _original(context: Context, row: Release, folder: Path) -> Original:
         suite=blob_path(context.state, row.suite),
         suite_digest=row.suite,
     )
+
+
+def original_files(original: Original) -> Mapping[str, ByteSource]:
+    """The release's weight files, local."""
+    names = sorted(path.name for path in original.folder.iterdir() if path.name.endswith(".safetensors"))
+    index = original.folder / "model.safetensors.index.json"
+    paths = [original.folder / name for name in names] + ([index] if index.is_file() else [])
+    return {path.name: LocalFile(path) for path in paths}

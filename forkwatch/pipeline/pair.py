@@ -1,100 +1,142 @@
-"""`forkwatch.diff/1`: two checkpoints compared, whatever holds them."""
+"""Any two checkpoints compared: `forkwatch.diff/1` out of a sketch or a full diff."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
-
-from crawler.interface import ByteSource, parse_repo_id
-from crawler.local import LocalFile
-from detector.errors import NoWeightsError
-from detector.interface import Diff
+from crawler.interface import Cost
+from detector.errors import DetectorError
+from detector.interface import Diff, Sketch, WeightReader
+from detector.journal import Journal
 from forkwatch.errors import SettingsError
-from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.document import edit_view
-from forkwatch.pipeline.weight_files import weight_files
-from reports.scan import EditView
+from forkwatch.pipeline.budget import sketch_budget
+from forkwatch.pipeline.context import Talk
+from forkwatch.pipeline.resume import journal_of
+from forkwatch.pipeline.sides import Checkpoint
+from forkwatch.state import StateDir
 
-_EDITS = TypeAdapter(tuple[EditView, ...])
-_DIFF = TypeAdapter(Diff)
+if TYPE_CHECKING:
+    from detector.formats.peft import PeftReader
+
+
+class PairDepth(StrEnum):
+    """How closely two checkpoints are compared."""
+
+    SKETCH = "sketch"
+    """Headers and sampled rows: nothing is downloaded, no edit proved."""
+    FULL = "full"
+    """Every tensor, by value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A checkpoint whose headers were read."""
+
+    checkpoint: Checkpoint
+    reader: WeightReader
+    adapter: PeftReader | None
+    """Lies beside full weights, and is applied on top of them when they are loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairDiff:
-    """Two names and what differs."""
+    """Two checkpoints and what differs."""
 
-    base: str
-    fork: str
-    diff: Diff
-    bytes_total: int
+    base: Opened
+    fork: Opened
+    found: Diff | Sketch
     seconds: float
+    spent: Cost = field(default_factory=Cost)
+    """On the Hub."""
 
-    def as_json(self) -> dict[str, Any]:
-        """The `forkwatch.diff/1` document; `edits`, `lineage` and `cost` as in `forkwatch.scan/1`."""
-        whole = _DIFF.dump_python(self.diff, mode="json")
-        edits = tuple(edit_view(edit) for edit in self.diff.edits)
-        return {
-            "schema": "forkwatch.diff/1",
-            "base": self.base,
-            "fork": self.fork,
-            "lineage": {"claimed": None, "relation": None, **whole["lineage"]},
-            "edits": _EDITS.dump_python(edits, mode="json"),
-            "tensors": whole["tensors"],
-            "cost": {
-                "bytes_downloaded": self.diff.bytes_read,
-                "bytes_total": self.bytes_total,
-                "requests": 0,
-                "seconds": round(self.seconds, 2),
-            },
-        }
+    @property
+    def depth(self) -> PairDepth:
+        """How closely they were compared."""
+        return PairDepth.FULL if isinstance(self.found, Diff) else PairDepth.SKETCH
+
+    @property
+    def bytes_read(self) -> int:
+        """Of both sides, headers included."""
+        readers = (self.base.reader, self.fork.reader, self.fork.adapter)
+        return sum(reader.bytes_read for reader in readers if reader is not None)
 
 
-def compare_pair(
-    base: str,
-    base_files: dict[str, ByteSource],
-    fork: str,
-    fork_files: dict[str, ByteSource],
-    progress: Callable[[str, int, int], None],
-) -> PairDiff:
-    """Full diff of two sets of weight files.
+def open_checkpoint(checkpoint: Checkpoint) -> Opened:
+    """Read its headers.
 
     Raises:
-        MalformedWeightsError: a file breaks its format.
+        DetectorError: they are not weights that forkwatch reads; the message names the side.
+        CrawlerError: bytes could not be had.
+    """
+    from detector.formats import open_adapter, open_weights
+    from detector.formats.peft import PeftReader
+
+    try:
+        reader = open_weights(checkpoint.files)
+        adapter = None if isinstance(reader, PeftReader) else open_adapter(checkpoint.files)
+    except DetectorError as error:
+        raise type(error)(f"{checkpoint.name}: {error}") from error
+    return Opened(checkpoint, reader, adapter)
+
+
+def sketch_pair(base: Opened, fork: Opened) -> Sketch:
+    """Compare sampled rows; an adapter beside the fork's weights as its headers describe it.
+
+    Raises:
+        NothingComparedError: the two have no tensor in common.
+        CrawlerError: bytes could not be had.
+    """
+    from detector.sketch import sketch_weights
+
+    budget = sketch_budget(fork.checkpoint.size)
+    sketch = sketch_weights(base.reader, fork.reader, budget_bytes=budget)
+    if fork.adapter is None:
+        return sketch
+    beside = sketch_weights(base.reader, fork.adapter, budget_bytes=budget)
+    return replace(
+        sketch, edits=(*sketch.edits, *beside.edits), bytes_read=sketch.bytes_read + beside.bytes_read
+    )
+
+
+def diff_pair(base: Opened, fork: Opened, talk: Talk, journal: Journal | None) -> Diff:
+    """Compare every tensor that the journal does not know yet.
+
+    Raises:
+        NothingComparedError: the two have no tensor in common.
+        MalformedWeightsError: a file turns out malformed while it is read.
+        CrawlerError: bytes could not be had.
     """
     from detector.diff import diff_weights
-    from detector.formats import open_weights
 
-    began = time.monotonic()
-    diff = diff_weights(open_weights(base_files), open_weights(fork_files), progress=progress)
-    total = sum(file.size for file in fork_files.values())
-    return PairDiff(base, fork, diff, total, time.monotonic() - began)
+    def advance(_tensor: str, done: int, total: int) -> None:
+        talk.progress("compared", done, total)
+
+    return diff_weights(base.reader, fork.reader, progress=advance, adapter=fork.adapter, journal=journal)
 
 
-def folder_files(folder: Path) -> dict[str, ByteSource]:
-    """Weight files of a local folder.
+def compare_checkpoints(
+    base: Checkpoint, fork: Checkpoint, depth: PairDepth, state: StateDir, talk: Talk
+) -> PairDiff:
+    """Open both and compare them at a depth; a full comparison goes on where an interrupted one was.
 
     Raises:
-        NoWeightsError: there are none.
+        SettingsError: the base is an adapter alone.
+        DetectorError, CrawlerError: as the functions above.
     """
-    wanted = ("*.safetensors", "*.gguf", "adapter_config.json", "config.json", "model.safetensors.index.json")
-    paths = sorted({path for pattern in wanted for path in folder.glob(pattern)})
-    if not any(path.suffix in (".safetensors", ".gguf") for path in paths):
-        raise NoWeightsError(f"{folder} holds no safetensors or GGUF file")
-    return {path.name: LocalFile(path) for path in paths}
-
-
-def repo_files(context: Context, name: str) -> dict[str, ByteSource]:
-    """Weight files of a repository, downloaded and verified. `name` may end in `@REVISION`."""
-    repo, _, revision = name.partition("@")
-    if "/" not in repo:
-        raise SettingsError(f"{name} is neither a folder nor ORG/NAME", tip="Check the path.")
-    snapshot = context.hub.snapshot(parse_repo_id(repo), revision or None)
-    return {
-        file.path: LocalFile(context.hub.download(snapshot, file.path, context.talk.progress))
-        for file in weight_files(snapshot)
-    }
+    began = time.monotonic()
+    first, second = open_checkpoint(base), open_checkpoint(fork)
+    if first.reader.format == "peft":
+        # Compared with it, any fork would look as if it did not descend from it.
+        raise SettingsError(
+            f"{base.name} is an adapter without its base model, so nothing can be compared with it",
+            tip="Give the base model as the first side; an adapter can be the second.",
+        )
+    if depth is PairDepth.SKETCH:
+        found: Diff | Sketch = sketch_pair(first, second)
+    else:
+        with journal_of(state, first, second, talk) as journal:
+            found = diff_pair(first, second, talk, journal)
+    return PairDiff(first, second, found, time.monotonic() - began)

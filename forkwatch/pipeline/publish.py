@@ -11,6 +11,7 @@ from crawler.history import EventKind
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.forecast import fit, forecast
 from forkwatch.pipeline.tree import FormerName, Member, OwnVerdict, build_tree
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
 from forkwatch.store.models import Release
@@ -96,12 +97,15 @@ def _release(context: Context, row: Release) -> ReleaseView:
     holders = _holders(histories.values())
     judged = sorted(newest, key=lambda repo_id: (histories[repo_id].repo, repo_id))
     current = [repo_id for repo_id in judged if repo_id in holders]
+    predictor = fit(newest.values())
     return ReleaseView(
         repo=row.repo,
         commit=row.commit,
         original=OriginalView(signature="verified", signer=row.signer, root_digest=row.root_digest),
         license=row.license,
-        scans=tuple(_current(histories[repo_id], newest[repo_id]) for repo_id in current),
+        scans=tuple(
+            forecast(_current(histories[repo_id], newest[repo_id]), predictor) for repo_id in current
+        ),
         changes=tuple(_change(v, histories[v.repo_id].repo) for v in log if v.repo_id in holders),
         gaps=tuple(
             _gap(fork)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 from crawler.interface import (
     Access,
@@ -25,11 +29,14 @@ from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.crawl import Crawl, crawl
 from forkwatch.pipeline.document import build_document
+from forkwatch.pipeline.forecast import NoPredictor, expected_loss, fit
 from forkwatch.pipeline.funnel import Depth, examine
 from forkwatch.pipeline.originals import Original, find_release, open_original
 from forkwatch.store.models import Release
 from forkwatch.store.values import Known
 from reports.scan import ScanDocument
+
+T = TypeVar("T")
 
 _REPO_ERRORS = (
     RepoNotFoundError,
@@ -87,12 +94,7 @@ def scan(  # noqa: PLR0913 - options of one command
     Raises:
         CrawlerError: the repository does not exist, or the Hub cannot be reached.
     """
-    name = parse_repo_id(repo)
-    snapshot = None if known is None or revision is not None else _pinned(context, known)
-    if snapshot is None:
-        context.talk.stage(repo, "pin")
-        snapshot = context.hub.snapshot(name, revision)
-        context.store.pin(snapshot, head=revision is None)
+    snapshot = _snapshot(context, repo, revision, known)
     channels, claims, repo_id = _known(context, original, snapshot)
     examination = examine(context, original, snapshot, claims, depth)
     document = build_document(original, examination, channels, context.now())
@@ -109,6 +111,17 @@ def scan(  # noqa: PLR0913 - options of one command
         tally.evaluations += examination.ledger.computed.count("evaluate")
         tally.diffs += examination.ledger.computed.count("diff")
     return document
+
+
+def _snapshot(context: Context, repo: str, revision: str | None, known: Known | None) -> Snapshot:
+    """The repository at the revision, pinned."""
+    name = parse_repo_id(repo)
+    snapshot = None if known is None or revision is not None else _pinned(context, known)
+    if snapshot is None:
+        context.talk.stage(repo, "pin")
+        snapshot = context.hub.snapshot(name, revision)
+        context.store.pin(snapshot, head=revision is None)
+    return snapshot
 
 
 def release_of(context: Context, repo: str, release: str | None) -> Release:
@@ -179,10 +192,43 @@ def _scan_candidates(
     tally.candidates += len(candidates)
     present = [known for known in candidates if known.gone_at is None]
     tally.gone += len(candidates) - len(present)
-    for number, known in enumerate(present):
+    for number, known in enumerate(queue(context, original, present, tally)):
         context.talk.progress(f"forks of {original.repo}", number, len(present))
-        _scan_candidate(context, original, known, tally)
+        act = partial(scan, context, original, known.repo, tally=tally, known=known)
+        _attempt(context, original, known, tally, act)
     context.talk.progress(f"forks of {original.repo}", len(present), len(present))
+
+
+def queue(context: Context, original: Original, present: list[Known], tally: Tally) -> list[Known]:
+    """The candidates in the order of their turn: those that may have lost most refusals first.
+
+    Only new commits are ranked, by a sketch, which reads little and is kept for their turn; what has been
+    judged costs nothing and goes first. Without a forecast the order is that of names. A candidate that
+    cannot even be sketched has had its turn.
+    """
+    log = context.store.verdicts(original.release_id)
+    newest = {verdict.repo_id: verdict.document for verdict in log}
+    predictor = fit(newest.values())
+    if isinstance(predictor, NoPredictor):
+        return present
+
+    def loss(known: Known) -> float:
+        snapshot = _snapshot(context, known.repo, None, known)
+        channels, claims, _ = _known(context, original, snapshot)
+        examination = examine(context, original, snapshot, claims, Depth.SKETCH)
+        tally.results_computed += len(examination.ledger.computed)
+        return expected_loss(build_document(original, examination, channels, context.now()), predictor)
+
+    ranked = []
+    for known in present:
+        judged = newest.get(known.repo_id)
+        if judged is not None and judged.commit == known.summary.commit:
+            ranked.append((-math.inf, known))
+            continue
+        expected = _attempt(context, original, known, tally, partial(loss, known))
+        if expected is not None:
+            ranked.append((-expected, known))
+    return [known for _, known in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def require_rows(done: Crawl) -> None:
@@ -199,17 +245,21 @@ def require_rows(done: Crawl) -> None:
         )
 
 
-def _scan_candidate(context: Context, original: Original, known: Known, tally: Tally) -> None:
+def _attempt(
+    context: Context, original: Original, known: Known, tally: Tally, act: Callable[[], T]
+) -> T | None:
+    """Do something with one candidate; what is wrong with it is its gap, and the run goes on (None)."""
     try:
-        scan(context, original, known.repo, tally=tally, known=known)
+        return act()
     except RepoNotFoundError as error:
         if _is_gone(context, known):
             tally.gone += 1
             context.talk.note(f"{known.repo}: gone")
-            return
+            return None
         _gap(context, original, known, error, tally)
     except _REPO_ERRORS as error:
         _gap(context, original, known, error, tally)
+    return None
 
 
 def _gap(context: Context, original: Original, known: Known, error: Exception, tally: Tally) -> None:

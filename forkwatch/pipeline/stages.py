@@ -1,4 +1,4 @@
-"""Stages 3 to 7 for one snapshot: match, inspect, sketch, diff, evaluate, compare outputs.
+"""Stages 3 to 7 for one snapshot: match, inspect, sketch, diff, intent, evaluate, compare outputs.
 
 Each function takes plain inputs and returns a plain result; `examine` in `funnel` decides which of them run.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,19 +16,27 @@ from crawler.interface import ByteSource, Snapshot
 from crawler.local import LocalFile
 from detector.errors import DetectorError, MalformedWeightsError, NothingComparedError, UnreadableTensorError
 from detector.files import inspect_files
+from detector.intent import Directions, Intent, NoIntent
 from detector.interface import Diff, FileFinding, FileMatch, OutputTest, Sketch
-from evals.interface import EvalRequest, EvalResult
+from evals.interface import (
+    Behaviour,
+    DirectionRequest,
+    EvalRequest,
+    EvalResult,
+    Label,
+    RefusalDirection,
+    Unmeasured,
+)
 from forkwatch.pipeline.blobs import blob_path, keep_blob
+from forkwatch.pipeline.budget import sketch_budget
 from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.originals import Original, place_file
+from forkwatch.pipeline.known import merge_partners
+from forkwatch.pipeline.originals import Original, original_files, place_file
+from forkwatch.pipeline.pair import Opened
+from forkwatch.pipeline.resume import journal_of
+from forkwatch.pipeline.sides import Checkpoint
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Unreadable
-
-SKETCH_BUDGET = 0.002
-"""Share of a fork's bytes that a sketch may read (DESIGN section 3)."""
-SKETCH_FLOOR = 4 << 20
-"""Bytes a sketch may read however small the fork is: headers and a few bands do not shrink with the model."""
-
 
 _UNREADABLE = (MalformedWeightsError, UnreadableTensorError, NothingComparedError)
 
@@ -55,7 +63,7 @@ def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch |
     from detector.sketch import sketch_weights
 
     files = {file.path: context.hub.open(snapshot, file.path) for file in weight_files(snapshot)}
-    budget = max(SKETCH_FLOOR, int(SKETCH_BUDGET * snapshot.total_bytes))
+    budget = sketch_budget(snapshot.total_bytes)
     try:
         return sketch_weights(
             open_weights(original_files(original)), open_weights(files), budget_bytes=budget
@@ -65,28 +73,46 @@ def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch |
 
 
 def diff(context: Context, original: Original, snapshot: Snapshot) -> Diff | Unreadable:
-    """Every changed tensor, from downloaded and verified files."""
+    """Every changed tensor, from downloaded and verified files; known models may turn out to be parents."""
     from detector.diff import diff_weights
     from detector.formats import open_weights
 
-    files: dict[str, ByteSource] = {
-        file.path: LocalFile(context.hub.download(snapshot, file.path, context.talk.progress))
-        for file in weight_files(snapshot)
-    }
+    def advance(_tensor: str, done: int, total: int) -> None:
+        context.talk.progress(f"{snapshot.repo}: compared", done, total)
+
+    files = _downloaded(context, snapshot)
     try:
-        return diff_weights(
-            open_weights(original_files(original)), open_weights(files), progress=context.talk.progress
-        )
+        ours = _checkpoint(original)
+        base = Opened(ours, open_weights(ours.files), None)
+        identity = (f"{snapshot.repo}@{snapshot.commit}",)
+        size = sum(file.size for file in files.values())
+        checkpoint = Checkpoint(str(snapshot.repo), snapshot.commit, files, identity, size)
+        fork = Opened(checkpoint, open_weights(files), None)
+        partners = merge_partners(context, original, fork.reader, snapshot.repo, snapshot.commit)
+        with journal_of(context.state, base, fork, context.talk) as journal:
+            return diff_weights(
+                base.reader,
+                fork.reader,
+                progress=advance,
+                known=partners.known,
+                parents=partners.parents,
+                journal=journal,
+            )
     except _UNREADABLE as error:
         return _unreadable(error)
 
 
-def original_files(original: Original) -> Mapping[str, ByteSource]:
-    """The release's weight files, local."""
-    names = sorted(path.name for path in original.folder.iterdir() if path.name.endswith(".safetensors"))
-    index = original.folder / "model.safetensors.index.json"
-    paths = [original.folder / name for name in names] + ([index] if index.is_file() else [])
-    return {path.name: LocalFile(path) for path in paths}
+def _checkpoint(original: Original) -> Checkpoint:
+    files = original_files(original)
+    size = sum(file.size for file in files.values())
+    return Checkpoint(original.name, original.commit, files, (original.root_digest,), size)
+
+
+def _downloaded(context: Context, snapshot: Snapshot) -> dict[str, ByteSource]:
+    return {
+        file.path: LocalFile(context.hub.download(snapshot, file.path, context.talk.progress))
+        for file in weight_files(snapshot)
+    }
 
 
 def evaluate_model(
@@ -117,6 +143,49 @@ def evaluate_model(
         )
         result = evaluate(request, progress=lambda line: context.talk.note(f"{who}: {line}"))
         return replace(result, transcript=Path(keep_blob(context.state, result.transcript)))
+
+
+def refusal_direction(
+    context: Context, original: Original, baseline: EvalResult
+) -> RefusalDirection | Unmeasured:
+    """The original's refusal direction, measured on it alone in a confined child process; kept as a blob."""
+    from evals.run import refusal_direction as measure
+
+    options, behaviour = context.settings.evaluation, baseline.behaviour
+    harmful = frozenset(behaviour.harmful)
+    with _scratch(context) as scratch:
+        request = DirectionRequest(
+            original=original.folder,
+            suite=original.suite,
+            refused=_labelled(behaviour, Label.REFUSED, harmful),
+            answered=_labelled(behaviour, Label.COMPLIED, frozenset(dict(behaviour.labels)) - harmful),
+            scratch=scratch,
+            timeout_seconds=options.timeout_seconds,
+            device=options.device,
+        )
+        found = measure(request, progress=lambda line: context.talk.note(f"{original.repo}: {line}"))
+        if isinstance(found, Unmeasured):
+            return found
+        return replace(found, file=Path(keep_blob(context.state, found.file)))
+
+
+def _labelled(behaviour: Behaviour, wanted: Label, among: frozenset[str]) -> tuple[str, ...]:
+    return tuple(name for name, label in behaviour.labels if label is wanted and name in among)
+
+
+def intent(
+    context: Context,
+    original: Original,
+    snapshot: Snapshot,
+    directions: Directions,
+    changed: frozenset[str],
+) -> Intent | NoIntent:
+    """How the changed tensors lie to the original's refusal direction, from downloaded and verified files."""
+    from detector.formats import open_weights
+    from detector.intent import measure_intent
+
+    files = _downloaded(context, snapshot)
+    return measure_intent(open_weights(original_files(original)), open_weights(files), directions, changed)
 
 
 def test_outputs(context: Context, original: EvalResult, fork: EvalResult) -> OutputTest:

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from crawler.interface import RepoFile, Snapshot
 from detector.errors import NoWeightsError
+from detector.formats import checkpoints
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -16,7 +17,7 @@ _BESIDE = ("model.safetensors.index.json", "config.json")
 def weight_files(snapshot: Snapshot) -> tuple[RepoFile, ...]:
     """The files that make one checkpoint: a PEFT adapter, else safetensors at the root, else one GGUF.
 
-    Of several GGUF files the largest is taken: it is closest to the original, so an edit shows best.
+    Of several GGUF checkpoints the largest is taken: it is closest to the original, so an edit shows best.
 
     Raises:
         NoWeightsError: there is none of these.
@@ -28,7 +29,14 @@ def weight_files(snapshot: Snapshot) -> tuple[RepoFile, ...]:
     shards = tuple(file for file in root if file.path.endswith(".safetensors"))
     if shards:
         return shards + tuple(file for file in root if file.path in _BESIDE)
-    ggufs = [file for file in snapshot.files if file.path.lower().endswith(".gguf")]
-    if ggufs:
-        return (max(ggufs, key=lambda file: (file.size, file.path)),)
+    ggufs = {file.path: file for file in snapshot.files if _is_gguf(file.path)}
+    if sets := checkpoints(ggufs):
+        largest = max(sets, key=lambda paths: (sum(ggufs[path].size for path in paths), paths))
+        return tuple(ggufs[path] for path in largest)
     raise NoWeightsError(f"{snapshot.repo} holds no safetensors, GGUF or PEFT adapter")
+
+
+def _is_gguf(path: str) -> bool:
+    """Of a language model: a projector beside it is a vision tower's."""
+    name = PurePosixPath(path).name.lower()
+    return name.endswith(".gguf") and "mmproj" not in name

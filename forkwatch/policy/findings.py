@@ -154,7 +154,7 @@ def _edit_findings(facts: Facts) -> Iterator[FindingView]:
     for edit in facts.weights.edits:
         if edit.kind is EditKind.UNRELATED:
             continue
-        identifier = "unknown-edit" if edit.kind is EditKind.UNKNOWN else str(edit.kind)
+        identifier = _finding_id(edit)
         severity: Severity | None = None
         if edit.kind is EditKind.DIRECTIONAL_EDIT and retained:
             severity = "medium"
@@ -166,6 +166,17 @@ def _edit_findings(facts: Facts) -> Iterator[FindingView]:
             direction="against" if edit.kind in _HARMLESS_EDITS else "for",
             severity=severity,
         )
+
+
+def _finding_id(edit: Edit) -> str:
+    return "unknown-edit" if edit.kind is EditKind.UNKNOWN else str(edit.kind)
+
+
+def edit_severity(edit: Edit) -> Severity | None:
+    """How severe the finding about an edit is, taken by itself; None where it speaks for nobody's concern."""
+    if edit.kind is EditKind.UNRELATED or edit.kind in _HARMLESS_EDITS:
+        return None
+    return CATALOGUE[_finding_id(edit)].severity
 
 
 def _text_findings(facts: Facts) -> Iterator[FindingView]:
@@ -202,7 +213,7 @@ def _certainty(certainty: Certainty) -> CertaintyName:
 def describe_edit(edit: Edit) -> str:
     """An edit in one sentence."""
     detail = edit.detail
-    parts = [CATALOGUE["unknown-edit" if edit.kind is EditKind.UNKNOWN else str(edit.kind)].title]
+    parts = [CATALOGUE[_finding_id(edit)].title]
     if detail.scheme:
         parts.append(f"as {plain(detail.scheme, 40)}")
     if detail.rank is not None:
@@ -214,4 +225,7 @@ def describe_edit(edit: Edit) -> str:
         parts.append(f"in {shown}")
     if detail.layers is not None:
         parts.append(f"of layers {detail.layers[0]} to {detail.layers[1]}")
+    if detail.parents:
+        shown = ", ".join(plain(parent.name, 100) for parent in detail.parents[:4])
+        parts.append(f"with {shown}")
     return " ".join(parts) + "."

@@ -318,7 +318,7 @@ class Store:
         }
 
 
-_VOLATILE = frozenset({"hub", "cost", "scanned_at"})
+_VOLATILE = frozenset({"hub", "cost", "scanned_at", "forecast"})
 """Parts of a document that change without the verdict saying anything new."""
 
 

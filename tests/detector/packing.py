@@ -96,6 +96,16 @@ def awq(stem: str, codes: torch.Tensor, zeros: torch.Tensor, scales: torch.Tenso
     }
 
 
+def mlx(stem: str, codes: torch.Tensor, scales: torch.Tensor, biases: torch.Tensor, bits: int = 4) -> Tensors:
+    """MLX parts of (…, out, in) codes with (…, out, groups) scales and biases."""
+    flat = words_along_columns(codes.reshape(-1, codes.shape[-1]), bits)
+    return {
+        f"{stem}.weight": flat.view(torch.uint32).reshape(*codes.shape[:-1], -1),
+        f"{stem}.scales": scales,
+        f"{stem}.biases": biases,
+    }
+
+
 def bnb4(
     name: str,
     codes: torch.Tensor,

@@ -158,7 +158,9 @@ WIDE = zoo.Shape(hidden=256, inter=512, layers=3, vocab=256)
             id="directional",
         ),
         pytest.param(
-            lambda weights: zoo.dense(weights, 3, 0.1), {EditKind.QUANTIZED, EditKind.UNKNOWN}, id="finetune"
+            lambda weights: zoo.dense(weights, 3, 0.1),
+            {EditKind.QUANTIZED, EditKind.FULL_FINETUNE},
+            id="finetune",
         ),
     ],
 )

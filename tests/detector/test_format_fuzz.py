@@ -17,7 +17,7 @@ from safetensors.torch import save
 from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats import open_weights
 from detector.formats.hints import NO_HINTS, read_hints
-from tests.detector.packing import Tensors, awq, bnb4, codes_of, gptq, scales_of
+from tests.detector.packing import Tensors, awq, bnb4, codes_of, gptq, mlx, scales_of
 from tests.detector.zoo import MemoryFile
 
 STEM = "model.layers.0.mlp.up_proj"
@@ -57,6 +57,11 @@ LAYOUTS: dict[str, Callable[[], Tensors]] = {
     "bnb4-nested": nested,
     "bnb8": lambda: {NAME: torch.ones(8, 16, dtype=torch.int8), f"{STEM}.SCB": torch.ones(8)},
     "compressed": compressed,
+    "mlx": lambda: mlx(STEM, codes_of((8, 64), 4), scales_of((8, 1)), scales_of((8, 1)), 4),
+    "mlx-float": lambda: {
+        NAME: torch.zeros(8, 8, dtype=torch.uint32),
+        f"{STEM}.scales": torch.zeros(8, 2, dtype=torch.uint8),
+    },
     "mxfp4": lambda: {
         f"{STEM}_blocks": torch.zeros(2, 4, 1, 16, dtype=torch.uint8),
         f"{STEM}_scales": torch.zeros(2, 4, 1, dtype=torch.uint8),
@@ -154,12 +159,13 @@ _QUANTISATION = st.dictionaries(
 )
 
 
-@pytest.mark.parametrize("layout", ["gptq", "awq", "fp8", "compressed"])
+@pytest.mark.parametrize("layout", ["gptq", "awq", "fp8", "compressed", "mlx"])
 @QUIET
 @given(config=_QUANTISATION)
 def test_any_configuration_is_only_a_hint(layout: str, config: dict[str, object]) -> None:
     """No configuration makes a reader crash or believe a shape that the file does not have."""
     read_everything(save(LAYOUTS[layout]()), json.dumps({"quantization_config": config}).encode())
+    read_everything(save(LAYOUTS[layout]()), json.dumps({"quantization": {STEM: config} | config}).encode())
 
 
 @QUIET

@@ -59,6 +59,8 @@ EXPECTED = {
     ("index:0", "T", "every:2:1"): STACK[0].T[1::2],
     ("index:0", "heads:2:3:1"): STACK[0, [2, 3, 8, 9]],
     ("index:0", "rows:6:12", "heads:1:3:2"): STACK[0, 10:12],
+    ("index:0", "groups:2:3:0:2"): STACK[0, [0, 1, 2, 3, 6, 7, 8, 9]],
+    ("index:0", "groups:3:4:1:4"): STACK[0, [1, 2, 3, 5, 6, 7, 9, 10, 11]],
 }
 
 
@@ -95,6 +97,9 @@ def test_a_band_of_an_expert_reads_its_rows_only() -> None:
         "a@index:3",
         "a@index:0@heads:5:3:0",
         "a@every:0:0",
+        "a@index:0@groups:2:3:2:2",
+        "a@index:0@groups:2:3:1:4",
+        "a@index:0@groups:0:3:0:1",
         "a@T@",
     ],
 )

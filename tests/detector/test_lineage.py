@@ -13,8 +13,11 @@ from scipy.stats import binom
 
 from detector.formats import open_weights
 from detector.interface import Lineage, LineageStatus
-from detector.lineage import align_layers, count_matches, judge_lineage, log10_binomial_tail, sample_bands
+from detector.invariants import gain_agreement, token_angles
+from detector.lineage import align_layers, judge_lineage, sample_bands, search_neurons
+from detector.neurons import count_matches, log10_binomial_tail
 from tests.detector import zoo
+from tests.detector.disguises import DISGUISES
 from tests.detector.forks import relayered
 from tests.detector.zoo import Weights, one_file
 
@@ -22,7 +25,7 @@ from tests.detector.zoo import Weights, one_file
 def lineage(original: Weights, fork: Weights) -> Lineage:
     bands = sample_bands(open_weights(one_file(original)), open_weights(one_file(fork)))
     layers = align_layers(*bands) or {layer: layer for layer in bands[1].layers}
-    return judge_lineage(*bands, layers)
+    return search_neurons(judge_lineage(*bands, layers), open_weights(one_file(original)), bands, layers)
 
 
 @pytest.mark.parametrize("size", [0.01, 0.3, 1.0])
@@ -86,17 +89,101 @@ def test_quantised_forks_descend(tmp_path: Path) -> None:
     assert judge_lineage(*bands, align_layers(*bands)).status is LineageStatus.PROVED
 
 
-def test_permuted_neurons_are_not_unrelated() -> None:
-    """Shuffling the neurons of every layer, which keeps the function, does not make a fork look foreign."""
+SEEN_THROUGH = {
+    "permuted": LineageStatus.CONSISTENT,
+    "scaled": LineageStatus.PROVED,
+    "folded": LineageStatus.PROVED,
+    "rotated": LineageStatus.PROVED,
+    "permuted-and-rotated": LineageStatus.UNKNOWN,
+    "all": LineageStatus.UNKNOWN,
+}
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+@pytest.mark.parametrize("gains", [True, False])
+@pytest.mark.parametrize("disguise", SEEN_THROUGH)
+def test_disguised_copies_are_not_unrelated(disguise: str, gains: bool, seed: int) -> None:
+    """A copy that computes the same is recognised, or unknown at worst; without norm gains as well."""
+    weights = zoo.base(seed)
+    if not gains:
+        weights = {
+            name: torch.ones_like(value) if value.dim() == 1 else value for name, value in weights.items()
+        }
+    found = lineage(weights, DISGUISES[disguise](weights, seed + 5))
+    assert found.status is SEEN_THROUGH[disguise]
+
+
+def test_a_rotated_copy_in_four_bits_is_not_unrelated(tmp_path: Path) -> None:
+    """Rounding on top of the disguises changes nothing about it."""
     weights = zoo.base(11)
-    fork = dict(weights)
-    order = torch.randperm(zoo.SMALL.inter, generator=torch.Generator().manual_seed(0))
-    for name, value in weights.items():
-        if "gate_proj" in name or "up_proj" in name:
-            fork[name] = value[order]
-        elif "down_proj" in name:
-            fork[name] = value[:, order]
-    assert lineage(weights, fork).status is LineageStatus.CONSISTENT
+    fork = DISGUISES["all"](weights, 3)
+    files = zoo.gguf_file(fork, "Q4_0", tmp_path)
+    bands = sample_bands(open_weights(one_file(weights)), open_weights(files))
+    assert judge_lineage(*bands, {layer: layer for layer in range(4)}).status is LineageStatus.UNKNOWN
+
+
+def test_gains_of_independent_models_have_uniform_p_values() -> None:
+    """Of 200 independent pairs about one in ten has p ≤ 0.1, and none has p ≤ 1e-5; ties do not matter."""
+    generator = torch.Generator().manual_seed(3)
+    values = []
+    for _ in range(200):
+        draw = torch.randn(2, 4, 128, generator=generator).to(torch.bfloat16).float()
+        values.append(gain_agreement([(draw[0, layer], draw[1, layer]) for layer in range(4)]))
+    assert 8 <= sum(value <= -1 for value in values) <= 36
+    assert min(values) > -5
+
+
+def test_gains_that_were_folded_away_say_nothing() -> None:
+    """Constant vectors have no order."""
+    ones = torch.ones(64)
+    assert gain_agreement([(ones, ones)]) == 0.0
+
+
+def test_meaning_that_tokens_share_is_not_descent() -> None:
+    """Two embeddings with the same few leading components and independent rests do not look like one."""
+    generator = torch.Generator().manual_seed(4)
+    meaning = 3 * torch.randn(64, 3, generator=generator)
+    left, right = (
+        meaning @ torch.randn(3, 128, generator=generator) + torch.randn(64, 128, generator=generator)
+        for _ in range(2)
+    )
+    assert token_angles(left, right) < 0.5
+    turn = torch.linalg.qr(torch.randn(128, 128, generator=generator))[0]
+    assert token_angles(left, left @ turn) > 0.99
+
+
+def test_layers_of_different_widths_are_compared_one_by_one() -> None:
+    """Elastic models have narrow and wide layers: none is compared with one of another width."""
+    weights = zoo.base(11)
+    for name in [name for name in weights if ".layers.2.mlp." in name]:
+        weights[name] = weights[name][:, :96] if "down" in name else weights[name][:96]
+    odd = {
+        name: value[:, :64] if ".layers.1.mlp.gate_proj" in name else value for name, value in weights.items()
+    }
+    bands = sample_bands(open_weights(one_file(odd)), open_weights(one_file(odd)))
+    assert align_layers(*bands) == {0: 0, 1: 1, 2: 2, 3: 3}
+    assert judge_lineage(*bands, align_layers(*bands)).status is LineageStatus.PROVED
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("model.layers.{}.mlp.gate_proj", "gpt_neox.layers.{}.mlp.dense_h_to_4h"),
+        ("model.layers.{}.mlp.gate_proj", "model.layers.{}.block_sparse_moe.experts.0.w1"),
+        ("model.layers.{}.mlp.gate_proj", "transformer.h.{}.mlp.fc_in"),
+    ],
+)
+def test_neurons_are_found_under_other_names(before: str, after: str) -> None:
+    """GPT-NeoX, experts and GPT-J name the first feed-forward matrix otherwise."""
+
+    def renamed(seed: int) -> Weights:
+        weights = {name: value for name, value in zoo.base(seed).items() if "up_proj" not in name}
+        for layer in range(4):
+            weights[f"{after.format(layer)}.weight"] = weights.pop(f"{before.format(layer)}.weight")
+        return weights
+
+    assert lineage(renamed(11), renamed(11)).status is LineageStatus.PROVED
+    assert lineage(renamed(11), renamed(12)).status is LineageStatus.UNRELATED
 
 
 def test_too_few_neurons_say_nothing() -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.reports import samples
+from reports.svg import write_svg
+from tests.reports import sample_diffs, samples
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -138,3 +139,16 @@ def test_hostile_pages_do_nothing(page: Page, hostile_site: Path):
         for width in (360, 1440):
             page.set_viewport_size({"width": width, "height": 800})
             assert overflow(page) <= 0, (width, path.relative_to(hostile_site))
+
+
+@pytest.mark.parametrize("layers", [2, 126])
+def test_diff_picture_fits(page: Page, tmp_path: Path, layers: int) -> None:
+    """The SVG of a comparison opens by itself, and no text of it leaves the picture."""
+    write_svg(sample_diffs.llama(layers, experts=2), tmp_path / "diff.svg")
+
+    page.goto((tmp_path / "diff.svg").as_uri())
+
+    outside = """() => [...document.querySelectorAll("text")]
+        .filter(text => { const box = text.getBBox(); return box.x < 0 || box.x + box.width > 960; })
+        .map(text => text.textContent)"""
+    assert page.evaluate(outside) == []

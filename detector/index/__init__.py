@@ -1,0 +1,1 @@
+"""The index of known models: fingerprints, their search, and the judgement of what the search finds."""

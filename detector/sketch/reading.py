@@ -1,0 +1,280 @@
+"""Reading bands of both sides, and what they say about each tensor alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from detector.compare import VIA
+from detector.errors import UnreadableTensorError
+from detector.grid import K_GROUPS, LEGACY, effective_dtype, half_step, half_ulp, is_float, values_as_stored
+from detector.interface import WeightReader
+from detector.pairing import Pair
+from detector.prefetch import read_together
+from detector.sketch.plan import Bands, cost
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+CORNER, CORNER_WIDTH = 2, 256
+"""Rows and columns on which most types are refuted."""
+BY_ROW = frozenset(name for name, block in LEGACY.items() if block == 1)
+"""Types whose scale is that of a whole row."""
+AT_ONCE = 64 << 20
+"""Bytes of the fork that are held at a time."""
+RECREATED = 0.995
+"""Share of codes that must follow from the original; ties may break otherwise in another quantiser."""
+INSIDE = 0.999
+"""Share of the original's values that must lie in the fork's rounding intervals."""
+SCALED = 0.9
+"""Share of a change that factors must account for; of an independent one it is one over the rows read."""
+FEWEST_TO_SCALE = 4
+NOISE_RATIO = 1.5
+"""Squared error over what a scheme's steps predict, up to which quantisation alone may explain it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Rows of a pair, float32, (rows, width); of a vector (1, width)."""
+
+    pair: Pair
+    first: int
+    """First row of the first band."""
+    original: torch.Tensor
+    fork: torch.Tensor
+    half_fork: torch.Tensor | None
+    """Half a rounding step of the fork's values; None when its encoding has no known step."""
+    half_original: torch.Tensor
+    broken: int
+    """Values of the fork that are not numbers."""
+
+    @property
+    def delta(self) -> torch.Tensor:
+        """Fork − original."""
+        return self.fork - self.original
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the survey saw of one pair."""
+
+    bands: Bands
+    equal: bool
+    """The rows hold the original's values in the fork's type, exactly or, where that is quantised, as far as
+    its rounding shows."""
+    explained: bool
+    """Not equal, but the difference may be a quantiser's that we do not know: nothing follows from it."""
+    via: str
+    """A narrower type that the values passed through, if that alone explains them."""
+    relative_norm: float
+    moved: float
+    """Share of the values that differ."""
+    moved_rows: float
+    rescaled: bool
+    """The change multiplies columns, or rows, by factors of their own, and does little else."""
+    small: bool
+    """No value moved by more than one bf16 step."""
+    broken: int
+    """Values that are not numbers."""
+
+    @property
+    def pair(self) -> Pair:
+        """The two tensors."""
+        return self.bands.pair
+
+    @property
+    def changed(self) -> bool:
+        """The rows differ by more than a change of type."""
+        return not (self.equal or self.explained or self.via)
+
+
+def measure(
+    plans: Sequence[Bands],
+    original: WeightReader,
+    fork: WeightReader,
+    work: Callable[[Bands, Values], T],
+) -> list[T]:
+    """`work` of every pair's bands, read together; pairs whose encoding is not decoded are left out."""
+    found: list[T] = []
+    for group in _groups(plans, fork):
+        read = read_together([partial(_load, plan, original, fork) for plan in group])
+        found += [work(plan, values) for plan, values in zip(group, read, strict=True) if values is not None]
+    return found
+
+
+def look(bands: Bands, values: Values) -> Seen:
+    """Compare the rows of one pair."""
+    pair, left, right = bands.pair, values.original, values.fork
+    same_type = pair.fork.dtype == pair.original.dtype
+    expected = left if same_type else values_as_stored(left, pair.fork.dtype)
+    unequal = expected != right
+    equal = not bool(unequal.any()) or (
+        not is_float(pair.fork.dtype) and not same_type and _within_rounding(values, unequal)
+    )
+    delta = values.delta
+    energy = delta.square().sum().item() / max(left.square().sum().item(), 1e-30)
+    explained = not equal and not is_float(pair.fork.dtype) and not same_type and _may_be_rounding(values)
+    steps = delta.abs() <= 2.001 * half_ulp(left, "BF16")
+    return Seen(
+        bands=bands,
+        equal=equal,
+        explained=explained,
+        via="" if equal or explained else _via(values),
+        relative_norm=energy**0.5,
+        moved=unequal.float().mean().item(),
+        moved_rows=unequal.any(1).float().mean().item(),
+        rescaled=pair.is_matrix and _rescaled(left, delta),
+        small=bool(steps.all()),
+        broken=values.broken,
+    )
+
+
+def _load(bands: Bands, original: WeightReader, fork: WeightReader) -> Values | None:
+    import torch
+
+    pair = bands.pair
+    try:
+        theirs = [fork.band(pair.fork.name, first, rows) for first, rows in bands.places]
+        ours = [original.band(pair.original.name, first, rows) for first, rows in bands.places]
+    except UnreadableTensorError:
+        return None
+    left, right = _flat(torch.cat(ours)), _flat(torch.cat(theirs))
+    half_original = _half(left, pair.original.dtype)
+    return Values(
+        pair=pair,
+        first=bands.places[0][0],
+        original=_finite(left),
+        fork=_finite(right),
+        half_fork=_half(right, pair.fork.dtype),
+        half_original=half_ulp(_finite(left), "BF16") if half_original is None else half_original,
+        broken=int((~torch.isfinite(right.float())).sum().item()),
+    )
+
+
+def _groups(plans: Sequence[Bands], fork: WeightReader) -> Iterable[list[Bands]]:
+    group, held = list[Bands](), 0
+    for plan in plans:
+        size = cost([plan], fork)
+        if group and held + size > AT_ONCE:
+            yield group
+            group, held = [], 0
+        group.append(plan)
+        held += size
+    if group:
+        yield group
+
+
+def _flat(rows: torch.Tensor) -> torch.Tensor:
+    return rows.reshape(1, -1) if rows.dim() == 1 else rows.reshape(rows.shape[0], -1)
+
+
+def _finite(values: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.nan_to_num(values.to(torch.float32), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _half(stored: torch.Tensor, dtype: str) -> torch.Tensor | None:
+    """Half a step of each value; a wide container of narrow numbers has the step of the numbers."""
+    effective = effective_dtype(stored, dtype) if is_float(dtype) else dtype
+    values = _finite(stored)
+    half = half_step(values, effective)
+    if half is None or effective == dtype:
+        return half
+    return half.maximum(half_ulp(values, dtype))
+
+
+def _within_rounding(values: Values, unequal: torch.Tensor) -> bool:
+    """The original's own codes but for ties, or values that all lie in the fork's rounding intervals."""
+    if values.pair.fork.dtype in LEGACY and unequal.float().mean().item() <= 1 - RECREATED:
+        return True
+    if values.half_fork is None:
+        return False
+    inside = values.delta.abs() <= values.half_fork * 1.02 + 1e-12
+    return inside.float().mean().item() >= INSIDE
+
+
+def _may_be_rounding(values: Values) -> bool:
+    """A type whose scales may have been searched, and a difference no larger than its own error.
+
+    Q8_0 is always rounded to nearest, so that its intervals are exact.
+    """
+    dtype = values.pair.fork.dtype
+    if dtype == "Q8_0":
+        return False
+    ratio = error_over_model(values.fork, values.delta, dtype, values.half_fork)
+    return ratio is None or ratio <= NOISE_RATIO
+
+
+def error_over_model(
+    values: torch.Tensor, delta: torch.Tensor, dtype: str, half: torch.Tensor | None
+) -> float | None:
+    """Mean squared error over step²/12; a searched step is read off as the smallest gap in a group.
+
+    None where the type has neither steps nor groups that we know.
+    """
+    if half is not None:
+        predicted = half.square().mean().item() / 3
+        return delta.square().mean().item() / predicted if predicted > 0 else None
+    group = K_GROUPS.get(dtype)
+    if group is None or values.shape[-1] % group:
+        return None
+    grouped = values.reshape(-1, group).sort(1).values
+    scale = grouped.abs().amax(1, keepdim=True)
+    gaps = grouped.diff(dim=1)
+    step = gaps.masked_fill(gaps <= 1e-5 * scale, float("inf")).amin(1)
+    known = step.isfinite()
+    if not known.any():
+        return None
+    predicted = step[known].square().mean().item() / 12
+    return delta.reshape(-1, group)[known].square().mean().item() / predicted
+
+
+def _rescaled(original: torch.Tensor, delta: torch.Tensor) -> bool:
+    """Best factors of rows or columns account for most of the change, and are not one factor for all."""
+    if min(delta.shape) < FEWEST_TO_SCALE:
+        return False
+    for axis in (0, 1):
+        squares = original.square().sum(axis).clamp_min(1e-30)
+        factors = (original * delta).sum(axis) / squares
+        explained = (factors.square() * squares).sum() / delta.square().sum().clamp_min(1e-30)
+        if explained >= SCALED and factors.std() > 0.1 * factors.mean().abs():
+            return True
+    return False
+
+
+def _via(values: Values) -> str:
+    """A type that reproduces the fork's values from the original's; tried on a corner first."""
+    pair = values.pair
+    if not pair.is_matrix or not is_float(pair.fork.dtype):
+        return ""
+    return next(
+        (
+            name
+            for name in VIA
+            if name not in {pair.fork.dtype, pair.original.dtype}
+            and _passed_through(values, name, CORNER)
+            and _passed_through(values, name, len(values.fork))
+        ),
+        "",
+    )
+
+
+def _passed_through(values: Values, name: str, rows: int) -> bool:
+    """The first rows, of the corner only its width, follow from the original's through this type."""
+    import torch
+
+    width = (
+        values.original.shape[-1]
+        if rows > CORNER or name in BY_ROW
+        else min(CORNER_WIDTH, values.original.shape[-1])
+    )
+    if name in LEGACY and width % LEGACY[name]:
+        return False
+    left, right = values.original[:rows, :width], values.fork[:rows, :width]
+    narrowed = values_as_stored(values_as_stored(left, name), values.pair.fork.dtype)
+    return torch.equal(narrowed, right)

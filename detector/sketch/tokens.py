@@ -1,0 +1,54 @@
+"""Token rows that were moved: a vocabulary in another order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from detector.interface import WeightReader
+from detector.neurons import unit_rows
+from detector.pairing import EMBEDDINGS, Pair
+from detector.sketch.plan import Bands
+from detector.sketch.reading import Seen, measure
+
+if TYPE_CHECKING:
+    import torch
+
+ALIKE = 0.95
+"""Cosine from which two rows are one token's, trained on or rounded."""
+ROWS_AT_A_TIME = 4096
+
+
+def moved_rows(seen: Sequence[Seen], original: WeightReader, fork: WeightReader) -> tuple[int, int]:
+    """Sampled rows of a replaced embedding that the original has at another place, and how many were sampled.
+
+    Args:
+        seen: pairs whose values are not those of the original at all; one embedding is looked at.
+        original: the original, which is local: its embedding is read whole.
+        fork: the fork; its sampled rows are read again.
+    """
+    bands = next((each.bands for each in seen if each.pair.original.name in EMBEDDINGS), None)
+    if bands is None:
+        return 0, 0
+    found = measure([bands], original, fork, lambda plan, values: _moved(plan, values.fork, original))
+    return (found[0], bands.rows) if found else (0, 0)
+
+
+def _moved(bands: Bands, rows: torch.Tensor, original: WeightReader) -> int:
+    import torch
+
+    own = torch.cat([torch.arange(first, first + count) for first, count in bands.places])
+    best, places = _nearest(bands.pair, unit_rows(rows), original)
+    return int(((best >= ALIKE) & (places != own)).sum().item())
+
+
+def _nearest(pair: Pair, wanted: torch.Tensor, original: WeightReader) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    best, places = torch.zeros(len(wanted)), torch.zeros(len(wanted), dtype=torch.long)
+    for first in range(0, pair.original.shape[0], ROWS_AT_A_TIME):
+        rows = original.band(pair.original.name, first, ROWS_AT_A_TIME).float()
+        top, index = (wanted @ unit_rows(torch.nan_to_num(rows)).T).max(1)
+        places = torch.where(top > best, index + first, places)
+        best = torch.maximum(top, best)
+    return best, places
