@@ -70,7 +70,7 @@ def write_model(folder: Path, shape: Shape, seed: int, edit: Edit | None = None,
             values = edited.to(torch.bfloat16)
         tensors[name] = values.contiguous()
     names = list(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(shards):
         path = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
         part = names[shard * len(names) // shards : (shard + 1) * len(names) // shards]
@@ -90,7 +90,7 @@ def lora(rank: int = 16, size: float = 0.01) -> Edit:
         left = torch.randn(values.shape[0], rank, generator=generator)
         right = torch.randn(rank, values.shape[1], generator=generator)
         change = left @ right
-        return values + change * (size * values.norm() / change.norm())
+        return torch.add(values, change * (size * values.norm() / change.norm()))
 
     return edit
 
@@ -102,7 +102,7 @@ def dense(size: float = 0.01) -> Edit:
         if values.dim() < 2:
             return values
         change = torch.randn(values.shape, generator=generator)
-        return values + change * (size * values.norm() / change.norm())
+        return torch.add(values, change * (size * values.norm() / change.norm()))
 
     return edit
 

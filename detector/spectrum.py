@@ -207,9 +207,7 @@ def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: t
     best = RankEstimate(None, limits[0], 1, 1.0, 0.0, boxes[0].moved())
     ranks = _powers_of_two(limits[0])
     if all(limit > 1 and _is_far(box, limit) for box, limit in zip(boxes, limits, strict=True)):
-        ranks = ranks[
-            -1:
-        ]  # ranks are nested: what no matrix of the largest comes near to, no smaller one does
+        ranks = ranks[-1:]  # a matrix of smaller rank is one of the largest, too: none comes nearer
     for rank in ranks:
         for roundings, (box, limit) in enumerate(zip(boxes, limits, strict=True), start=1):
             if rank > limit:
