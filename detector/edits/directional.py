@@ -59,8 +59,8 @@ class Direction:
     """1 when the values follow after one rounding, 2 when a second had to be allowed, 0 when the encoding has
     no known step, so that nothing can be reproduced."""
     fits: bool = False
-    """Nothing is left to explain: nearly all values lie within the steps of a quantised matrix, or the rest is
-    no more than the arithmetic of whoever made the edit, in a matrix stored more finely than that."""
+    """Nothing is left to explain: nearly all values lie within the steps of a quantised matrix, or the rest
+    is no more than the arithmetic of whoever made the edit, in a matrix stored more finely than that."""
     normalised: bool = False
     """The directions are removed from the rows at unit length, which then get their old lengths back."""
 

@@ -65,29 +65,32 @@ class Target:
     """(m, n) the original."""
     half: torch.Tensor
     """(m, n) half a rounding step of the fork's values."""
-    store: Callable[[torch.Tensor], torch.Tensor] | None = None
-    """Quantises as the fork was, where that can be repeated: steps as wide as the change leave no interval to
-    judge by, equal codes do."""
+    stores: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = ()
+    """Ways to quantise as the fork may have been, where that can be repeated: steps as wide as the change
+    leave no interval to judge by, equal codes do."""
     moved: torch.Tensor = field(init=False)
     """(m, n) values that the original alone does not give."""
 
     def __post_init__(self) -> None:
-        moved = self.delta.abs() > self.half if self.store is None else ~self._same(self.base)
+        moved = self.delta.abs() > self.half
+        if self.stores:
+            moved = ~self._same(self.base, self.stores[0])
         object.__setattr__(self, "moved", moved)
 
     def share(self, fitted: torch.Tensor, roundings: int) -> float:
         """Share of the moved values that follow from a change."""
-        if self.store is None:
+        count = max(int(self.moved.sum().item()), 1)
+        if not self.stores:
             inside = (self.delta - fitted).abs() <= 1.02 * roundings * self.half
-        else:
-            inside = self._same(self.base + fitted)
-        return (inside & self.moved).sum().item() / max(self.moved.sum().item(), 1)
+            return int((inside & self.moved).sum().item()) / count
+        values = self.base + fitted
+        return (
+            max(int((self._same(values, store) & self.moved).sum().item()) for store in self.stores) / count
+        )
 
-    def _same(self, values: torch.Tensor) -> torch.Tensor:
-        if self.store is None:
-            raise AssertionError("only called where the quantiser is known")
-        off = self.store(values) - self.base - self.delta
-        return off.abs() <= 0.5 * self.half  # the same code; the block's scale may differ by a bit
+    def _same(self, values: torch.Tensor, store: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """The same code; the block's scale may differ by a bit."""
+        return (store(values) - self.base - self.delta).abs() <= 0.5 * self.half
 
 
 def fit_parents(target: Target, parents: list[torch.Tensor], stated: tuple[float, ...]) -> Fit | None:
@@ -105,10 +108,10 @@ def fit_parents(target: Target, parents: list[torch.Tensor], stated: tuple[float
         return None
     best: Fit | None = None
     formulas = ["linear", "stated", "spherical"]
-    if len(parents) <= MAX_SPARSE_PARENTS and target.store is None:
+    if len(parents) <= MAX_SPARSE_PARENTS and not target.stores:
         formulas.append("sparse")
     for formula in formulas:
-        for roundings in (1, 2) if target.store is None else (1,):
+        for roundings in (1, 2) if not target.stores else (1,):
             fit = _fit(formula, target, parents, roundings, stated)
             if fit.reproduced >= REPRODUCED:
                 rolled = [parent.roll(len(parent) // 2, 0) for parent in parents]

@@ -210,11 +210,12 @@ def _target(base: torch.Tensor, delta: torch.Tensor, dtypes: tuple[str, str]) ->
         return None
     if is_float(after) or after not in LEGACY or values.shape[-1] % LEGACY[after]:
         return Target(delta, base, half)
-    return Target(delta, base, half, partial(_stored, through=before, dtype=after))
+    stores = (partial(_stored, through=before, dtype=after), partial(values_as_stored, dtype=after))
+    return Target(delta, base, half, stores)
 
 
 def _stored(values: torch.Tensor, through: str, dtype: str) -> torch.Tensor:
-    """Quantised from a checkpoint in the original's type: that is what merges are converted from."""
+    """Quantised from a checkpoint in the original's type, which most merges are converted from."""
     return values_as_stored(values_as_stored(values, through), dtype)
 
 

@@ -57,8 +57,8 @@ _SPECS = (
         "high",
         "The same output direction was removed from (or added to) the matrices that write the residual stream. This is what "
         "abliteration does; the direction need not be the one that carries refusals.",
-        "The deltas of o_proj and down_proj share their left singular vector across layers, and their right vectors follow from "
-        "the original weights. It is proved when the edit, applied to the original, reproduces the fork's stored values.",
+        "The deltas of the matrices that write the residual stream share their left singular vectors across layers, and their "
+        "right vectors follow from the original weights; training, adapters, scaled rows and patches lack one or the other. It is proved when the edit, applied to the original, reproduces the fork's stored values.",
         "Read the safety measurement: the edit says how, not what it did.",
     ),
     FindingSpec(
@@ -66,7 +66,7 @@ _SPECS = (
         "A low-rank update was merged in",
         "low",
         "The weights equal the original plus a matrix of small rank in some modules, as when a LoRA adapter is merged.",
-        "The numerical rank of each delta above the rounding of the stored dtype.",
+        "The smallest rank inside the rounding intervals of all stored values; proved if it gives the values that moved.",
         "Read the safety measurement.",
     ),
     FindingSpec(
@@ -98,7 +98,8 @@ _SPECS = (
         "Merged with another model",
         "low",
         "The weights are a combination of the original with another model's.",
-        "Fit of the delta on the other parent.",
+        "The stored values follow from known models' changes to rounding; correlation alone is no merge. A few rows "
+        "of the parents suggest it, their full weights prove it. With an unknown partner it looks like a fine-tune.",
         "Read the safety measurement.",
     ),
     FindingSpec(
@@ -106,7 +107,7 @@ _SPECS = (
         "Layers were dropped, repeated or reordered",
         "low",
         "The fork's layers are the original's, but not one for one.",
-        "Alignment of the layers by content.",
+        "Alignment of the layers by content; proved if each holds its source's values, or a proved edit of them.",
         "Expect different behaviour; it cannot be evaluated under the original's configuration.",
     ),
     FindingSpec(
@@ -114,7 +115,7 @@ _SPECS = (
         "Vocabulary rows were added, removed or moved",
         "low",
         "Embedding or head have other rows than the original's.",
-        "Shapes and row matching.",
+        "Shapes; rows compared in place, then looked for elsewhere. Proved if 99 % of the rows are equal.",
         "Check the tokenizer that comes with it.",
     ),
     FindingSpec(
@@ -162,7 +163,8 @@ _SPECS = (
         "Quantised",
         "info",
         "The values lie on a quantisation grid, and the error is the one the scheme predicts.",
-        "The original put through the same quantiser gives the same codes, or the error model of the scheme fits.",
+        "The original put through the same quantiser gives the same codes, or the error model of the scheme fits. The evidence "
+        "says how large a change would stay unseen under it.",
         "Nothing; expect a small loss of quality.",
     ),
     FindingSpec(
