@@ -6,9 +6,9 @@ sketched with the rows that 0.5 % of a 1B-shaped model's bytes buy: 300 of each 
 of a matrix at most, see `expect.ROWS`; at toy sizes a share of the bytes would mean nothing. What is right
 is decided by `expect`, from the edit and the stored values.
 
-Seeds 1–99 are for development and may have been looked at; seeds from 101 are held out: report them, change
-nothing after seeing them. Results go to a file of JSON lines as they come; what is in it is not run again, so
-name a new file for new code.
+Seeds 1–99 are for development: seed 1 was looked at while the zoo and the finders were made. Seeds from 101
+are held out: report them, and change nothing after seeing them. Results go to a file of JSON lines as they
+come; what is in it is not run again, so name a new file for new code.
 """
 
 from __future__ import annotations

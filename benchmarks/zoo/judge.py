@@ -95,7 +95,7 @@ def _run(pair: Pair, built: Built, depth: str) -> Outcome:
     except Exception as caught:  # noqa: BLE001  # a crash of the detector is a result to report, not the end of the run
         error = f"CRASH {type(caught).__name__}: {caught}"
     seconds = time.perf_counter() - start
-    right = built.full if depth == "full" else built.sketch
+    right = built.answers.full if depth == "full" else built.answers.sketch
     said = frozenset(edit.kind for edit in edits)
     return Outcome(
         pair=pair.name,
@@ -107,8 +107,8 @@ def _run(pair: Pair, built: Built, depth: str) -> Outcome:
         certainty={str(edit.kind): str(edit.certainty) for edit in edits},
         truth=sorted({str(kind) for kinds in right for kind in kinds} | set(built.truth)),
         exact=said in right,
-        relative=built.relative,
-        clear=built.clear,
+        relative=built.answers.relative,
+        clear=built.answers.clear,
         benign=pair.recipe.benign,
         related=pair.recipe.related,
         lineage=str(lineage.status) if lineage else "none",

@@ -45,6 +45,20 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What may be said of a pair."""
+
+    full: frozenset[Kinds]
+    """Right answers of the full diff."""
+    sketch: frozenset[Kinds]
+    """Right answers of the sketch."""
+    clear: bool = True
+    """The oracle says that the edit is visible to the full diff."""
+    relative: float = 0.0
+    """Median ‖Δ‖ / ‖W‖ of the touched tensors before storing; 0 when none was."""
+
+
+@dataclass(frozen=True)
 class Built:
     """A fork with what may be said of it."""
 
@@ -53,15 +67,8 @@ class Built:
     parents: Mapping[str, Files]
     known: Mapping[str, Files]
     truth: Kinds
-    full: frozenset[Kinds]
-    """Right answers of the full diff."""
-    sketch: frozenset[Kinds]
-    """Right answers of the sketch."""
+    answers: Answers
     lineage: frozenset[LineageStatus]
-    relative: float
-    """Median ‖Δ‖ / ‖W‖ of the touched tensors before storing; 0 when none was."""
-    clear: bool = True
-    """The oracle says that the edit is visible to the full diff."""
 
 
 def all_pairs(seed: int) -> Iterator[Pair]:
@@ -93,61 +100,43 @@ def build(pair: Pair, scratch: Path) -> Built:
     made = pair.recipe.make(Scene(model, weights, pair.seed, scratch))
     made = made if isinstance(made, Made) else Made(made)
     original = containers.store(model, weights, "own").files
-    lineage = _lineage(pair)
-    truth = pair.recipe.truth
     if made.files is not None:
-        right = frozenset({truth})
-        return Built(original, made.files, {}, {}, truth, right, right, lineage, 0.0)
+        right = frozenset({pair.recipe.truth})
+        return Built(original, made.files, {}, {}, pair.recipe.truth, Answers(right, right), _lineage(pair))
     stored = containers.store(model, made.weights, pair.container)
     parents, known = (
         {name: containers.store(model, other, "own").files for name, other in others.items()}
         for others in (made.parents, made.known)
     )
     wrapper, optional = _wrapper(pair)
-    if truth and expect.unchanged(weights, stored.values) and pair.recipe.related and not wrapper:
-        truth = frozenset({K.IDENTICAL})  # the change is smaller than the storage
-        return Built(
-            original,
-            stored.files,
-            {},
-            {},
-            truth,
-            frozenset({truth}),
-            _sketched({truth}),
-            lineage,
-            0.0,
-            clear=False,
-        )
-    if not truth and not wrapper:
-        truth = frozenset({K.REPACKAGED if pair.container == "sharded" else K.IDENTICAL})
-    seen = expect.look(weights, made.weights, stored.values)
+    truth = pair.recipe.truth
+    erased = bool(truth) and not wrapper and expect.unchanged(weights, stored.values)
+    if (not truth and not wrapper) or (erased and pair.recipe.related):
+        same = frozenset({K.REPACKAGED if pair.container == "sharded" else K.IDENTICAL})
+        answers = Answers(frozenset({same}), _sketched({same}), clear=not erased)
+        return Built(original, stored.files, parents, known, same, answers, _lineage(pair))
+    full = expect.look(weights, made.weights, stored.values)
     near = expect.look(weights, made.weights, stored.values, model.layers)
-    quantised = pair.container in QUANTISED
-    answers, clear = [], []
-    for figures in (seen, near):
-        clear.append(expect.is_clear(pair.recipe.sight, figures, quantised=quantised))
-        found = expect.acceptable(truth, wrapper, pair.recipe.dense, clear=clear[-1], optional=optional)
-        if quantised and not clear[-1] and pair.recipe.sight in {Sight.DENSE, Sight.MERGE}:
-            # gains and biases are stored nearly exactly: that they moved is all there is to see
-            found |= {frozenset({K.PARTIAL_FINETUNE}) | wrapper}
-        answers.append(found | {other | wrapper for other in pair.recipe.also})
-    if truth == {K.UNRELATED}:
-        answers = [frozenset({truth})] * 2  # a container of a stranger is not the original's
+    right, clear = _right(pair, full, wrapper, optional)
+    sketch, _ = _right(pair, near, wrapper, optional)
     if K.MERGE in truth:
         # a sketch is given no other models
-        answers[1] |= {frozenset({K.FULL_FINETUNE}) | wrapper, frozenset({K.UNKNOWN}) | wrapper}
-    return Built(
-        original,
-        stored.files,
-        parents,
-        known,
-        truth | wrapper,
-        answers[0],
-        _sketched(answers[1]),
-        lineage,
-        seen.relative,
-        clear[0],
-    )
+        sketch |= {frozenset({K.FULL_FINETUNE}) | wrapper, frozenset({K.UNKNOWN}) | wrapper}
+    answers = Answers(right, _sketched(sketch), clear=clear, relative=full.relative)
+    return Built(original, stored.files, parents, known, truth | wrapper, answers, _lineage(pair))
+
+
+def _right(pair: Pair, seen: expect.Seen, wrapper: Kinds, optional: Kinds) -> tuple[frozenset[Kinds], bool]:
+    """Right answers for who sees so much, and whether the edit is visible."""
+    recipe, quantised = pair.recipe, pair.container in QUANTISED
+    clear = expect.is_clear(recipe.sight, seen, quantised=quantised)
+    if recipe.truth == {K.UNRELATED}:
+        return frozenset({recipe.truth}), clear  # a container of a stranger is not the original's
+    found = expect.acceptable(recipe.truth, wrapper, recipe.dense, clear=clear, optional=optional)
+    if quantised and not clear and recipe.sight in {Sight.DENSE, Sight.MERGE}:
+        # gains and biases are stored nearly exactly: that they moved is all there is to see
+        found |= {frozenset({K.PARTIAL_FINETUNE}) | wrapper}
+    return found | {other | wrapper for other in recipe.also}, clear
 
 
 def _lineage(pair: Pair) -> frozenset[LineageStatus]:

@@ -134,16 +134,16 @@ def test_a_pair_is_the_same_every_time(scratch: Path) -> None:
 def test_what_can_be_seen_must_be_named(scratch: Path) -> None:
     """A large LoRA in bf16 has one right answer."""
     built = build(pair_named(TINY, "lora-r8-0.1", "own"), scratch)
-    assert built.full == {frozenset({K.LOW_RANK_MERGE})}
-    assert built.relative == pytest.approx(0.1, rel=0.1)
+    assert built.answers.full == {frozenset({K.LOW_RANK_MERGE})}
+    assert built.answers.relative == pytest.approx(0.1, rel=0.1)
 
 
 def test_what_four_bits_drown_need_not_be_named(scratch: Path) -> None:
     """A 1 % LoRA is a ninth of what rounding to four bits does: `quantized` alone is honest, identity no."""
     built = build(pair_named(TINY, "lora-r8-0.01", "q4_0"), scratch)
-    assert {frozenset({K.QUANTIZED}), frozenset({K.QUANTIZED, K.LOW_RANK_MERGE})} <= built.full
-    assert frozenset({K.IDENTICAL}) not in built.full
-    assert not any(K.DIRECTIONAL_EDIT in kinds for kinds in built.full)
+    assert {frozenset({K.QUANTIZED}), frozenset({K.QUANTIZED, K.LOW_RANK_MERGE})} <= built.answers.full
+    assert frozenset({K.IDENTICAL}) not in built.answers.full
+    assert not any(K.DIRECTIONAL_EDIT in kinds for kinds in built.answers.full)
 
 
 def test_an_edit_that_storing_erased_is_none(scratch: Path) -> None:
