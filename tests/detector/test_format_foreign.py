@@ -1,4 +1,4 @@
-"""HQQ is read as HQQ dequantises it; other methods are unreadable under their names, not damaged, not gone."""
+"""HQQ is read as HQQ dequantises it; other methods are unreadable under their names, not damaged."""
 
 from __future__ import annotations
 
