@@ -171,6 +171,7 @@ class Sides:
             or self._original_is_fused(name, info, key, own)
             or self._fork_is_stack(name, info, key)
             or self._original_is_stack(name, info, key)
+            or self._fork_is_absorbed(name, info, key)
         )
 
     def tied_head(self) -> Pair | None:
@@ -246,6 +247,35 @@ class Sides:
             if (cut := stacked.cut(number, modules.index(module), info.shape)) is not None:
                 return (Pair(name, cut, info, "role"),)
         return ()
+
+    def _fork_is_absorbed(self, name: str, info: TensorInfo, key: str) -> tuple[Pair, ...]:
+        """DeepSeek's latent attention in GGUF: `kv_b_proj` cut by head into keys, turned, and values."""
+        stem, module, leaf = split_role(key)
+        whole = self._of_role(f"{stem}.kv_b_proj.{leaf}")
+        if whole is None or module not in {"k_b_proj", "v_b_proj"} or len(whole.shape) != 2:
+            return ()
+        keys, values = (
+            self._fork.get(name.replace(f".{module}.", f".{m}.")) for m in ("k_b_proj", "v_b_proj")
+        )
+        if keys is None or values is None or len(keys.shape) != 3 or len(values.shape) != 3:
+            return ()
+        heads, rank, wide = keys.shape
+        each = wide + values.shape[1]
+        fits = values.shape == (heads, each - wide, rank) and whole.shape == (heads * each, rank)
+        if not fits or heads > MAX_EXPERTS:
+            return ()
+        start, end = (0, wide) if module == "k_b_proj" else (wide, each)
+        turned = ("T",) if module == "k_b_proj" else ()
+        prefix = name.removesuffix(f"{module}.{leaf}")
+        return tuple(
+            Pair(
+                f"{prefix}kv_b_proj.{head}.{module}.{leaf}",
+                view(whole, f"rows:{head * each + start}:{head * each + end}"),
+                view(info, f"index:{head}", *turned),
+                "role",
+            )
+            for head in range(heads)
+        )
 
 
 @dataclass(frozen=True, slots=True)

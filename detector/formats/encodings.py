@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 
 from detector.errors import MalformedWeightsError
-from detector.formats import awq, bnb, fp4, gptq, mlx, packed, scaled
+from detector.formats import awq, bnb, foreign, fp4, gptq, hqq, mlx, packed, scaled
 from detector.formats.encoded import Encoded
 from detector.formats.hints import Hints
 from detector.formats.stored import StoredFiles
 
-_SMALL = re.compile(r"(\.quant_state\.bitsandbytes__\w+|\.quant_map|\.weight_shape|\.weight_format)$")
+_SMALL = re.compile(
+    r"(\.quant_state\.bitsandbytes__\w+|\.quant_map|\.weight_shape|\.weight_format|"
+    r"\.shape|\.nbits|\.group_size|\.axis)$"
+)
 _HELPERS = re.compile(
     r"(^|[._])(input_scale|output_scale|activation_scale|input_global_scale|input_zero_point|output_zero_point|"
     r"k_scale|v_scale|q_scale|kv_scale|kv_cache_scale|k_zero_point|v_zero_point|smooth_scale|qweight_type|wf)$"
@@ -35,6 +38,8 @@ def find_encoded(files: StoredFiles, hints: Hints) -> tuple[dict[str, Encoded], 
         packed.find(stored, files, hints),
         fp4.find(stored, hints),
         mlx.find(stored, hints),
+        hqq.find(stored, files),
+        foreign.find(stored),
         scaled.find(stored, hints),
     ):
         found.update({name: encoded for name, encoded in group.items() if name not in found})

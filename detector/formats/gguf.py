@@ -56,7 +56,6 @@ class GgufReader:
 
         Raises:
             MalformedWeightsError: the header is malformed.
-            UnreadableTensorError: it has tensors of a type that ggml dropped, or that is newer than ours.
         """
         self._source = deferred({path: source})[path]
         self._views = Views(self)
@@ -163,6 +162,8 @@ class GgufReader:
         return self._architecture in SHIFTED_ARCHITECTURES and name.endswith("norm.weight")
 
     def _rows(self, place: GgufTensor, first: int, last: int) -> torch.Tensor:
+        if place.dtype not in _BLOCK_SHAPES:
+            raise UnreadableTensorError(f"{place.name[:120]}: type {place.dtype} is not decoded")
         width = place.nbytes // place.shape[0]
         if len(place.shape) == 1:
             block, block_bytes = _BLOCK_SHAPES[place.dtype]

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NoReturn
 
 from crawler.interface import ByteSource
-from detector.errors import MalformedWeightsError, UnreadableTensorError
+from detector.errors import MalformedWeightsError
 from detector.formats.names import check_name
 
 MAX_HEADER = 96 << 20
@@ -29,7 +29,8 @@ MAX_TENSORS = 100_000
 MAX_DIMS = 4
 MAX_ALIGNMENT = 1 << 16
 MAX_TYPE = 256
-"""Numbers of types: ggml counts them up, and private forks of it go on from where it was."""
+"""Numbers of types: ggml counts them up, and private forks of it go on from where it was. Those that are not
+in `BLOCKS` were dropped, or are newer: `GGML-42`."""
 _WINDOW = 1 << 20
 _MAGIC = b"GGUF"
 
@@ -196,6 +197,7 @@ def read_gguf_header(source: ByteSource, path: str) -> GgufHeader:
         cursor.fail("alignment is not a small power of two")
     start = math.ceil(cursor.position / int(alignment)) * int(alignment)
     tensors = tuple(sorted((_placed(place, start) for place in places), key=lambda tensor: tensor.offset))
+    tensors = _sized(tensors, source.size)
     _check_places(tensors, int(alignment), start, source.size, cursor)
     return GgufHeader(tuple(metadata.items()), tensors, cursor.fetched, cursor.digest)
 
@@ -228,11 +230,9 @@ def _tensor(cursor: _Cursor) -> GgufTensor:
         cursor.fail(f"tensor {name[:120]}: {rank} dimensions")
     dims = [cursor.number("Q") for _ in range(rank)]
     kind, offset = cursor.number("I"), cursor.number("Q")
-    if kind not in BLOCKS and kind < MAX_TYPE:
-        raise UnreadableTensorError(f"{cursor.path}: {name[:120]} has ggml type {kind}, which is not decoded")
-    if kind not in BLOCKS:
+    if kind not in BLOCKS and kind >= MAX_TYPE:
         cursor.fail(f"tensor {name[:120]}: unknown type {kind}")
-    dtype, block, block_bytes = BLOCKS[kind]
+    dtype, block, block_bytes = BLOCKS.get(kind, (f"GGML-{kind}", 1, 0))
     if any(not 0 < dim < 1 << 40 for dim in dims) or dims[0] % block:
         cursor.fail(f"tensor {name[:120]}: shape does not fit {dtype}")
     nbytes = math.prod(dims) // block * block_bytes
@@ -241,6 +241,15 @@ def _tensor(cursor: _Cursor) -> GgufTensor:
 
 def _placed(tensor: GgufTensor, start: int) -> GgufTensor:
     return GgufTensor(tensor.name, tensor.dtype, tensor.shape, start + tensor.offset, tensor.nbytes)
+
+
+def _sized(tensors: tuple[GgufTensor, ...], size: int) -> tuple[GgufTensor, ...]:
+    """Tensors of a type whose blocks we do not know end where the next one starts."""
+    ends = [*(tensor.offset for tensor in tensors[1:]), size]
+    return tuple(
+        replace(tensor, nbytes=max(end - tensor.offset, 0)) if tensor.dtype.startswith("GGML-") else tensor
+        for tensor, end in zip(tensors, ends, strict=True)
+    )
 
 
 def _check_places(

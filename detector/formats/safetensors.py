@@ -15,6 +15,7 @@ from detector.formats.encodings import find_encoded
 from detector.formats.extent import Extent
 from detector.formats.gptq import Gptq
 from detector.formats.hints import NO_HINTS, Hints
+from detector.formats.hqq import Hqq
 from detector.formats.names import canonical_names
 from detector.formats.safetensors_header import StoredTensor
 from detector.formats.stored import StoredFiles
@@ -105,7 +106,8 @@ class SafetensorsReader:
     def band_bytes(self, name: str, rows: int) -> int:
         """Bytes that a band of so many rows costs: all of the tensor where a layout packs across rows."""
         info = self._infos[name]
-        if isinstance(self._encoded.get(name), Gptq | Awq):
+        encoded = self._encoded.get(name)
+        if isinstance(encoded, Gptq | Awq) or (isinstance(encoded, Hqq) and encoded.axis == 0):
             return info.nbytes
         return info.nbytes * min(rows, info.shape[0]) // max(info.shape[0], 1) if info.shape else info.nbytes
 

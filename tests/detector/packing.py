@@ -106,6 +106,34 @@ def mlx(stem: str, codes: torch.Tensor, scales: torch.Tensor, biases: torch.Tens
     }
 
 
+def hqq(
+    stem: str,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    zeros: torch.Tensor,
+    bits: int,
+    group: int,
+    axis: int,
+) -> Tensors:
+    """HQQ parts of (out, in) codes, a scale and a zero for each group."""
+    grouped = codes.reshape((-1, group) if axis else (group, -1)).tolist()
+    slots = {8: 1, 4: 2, 3: 10, 2: 4, 1: 8}[bits]
+    height, width = -(-len(grouped) // slots), len(grouped[0])
+    packed = [[0] * width for _ in range(height)]
+    for index, row in enumerate(grouped):
+        for column, code in enumerate(row):
+            packed[index % height][column] |= code << (bits * (slots - 1 - index // height))
+    numbers = {"nbits": bits, "group_size": group, "axis": axis}
+    return {
+        f"{stem}.W_q": torch.tensor(packed, dtype=torch.int32 if bits == 3 else torch.uint8),
+        f"{stem}.scale": scales.reshape((-1, 1) if axis else (1, -1)),
+        f"{stem}.zero": zeros.reshape((-1, 1) if axis else (1, -1)),
+        f"{stem}.shape": torch.tensor(codes.shape),
+        f"{stem}.view_as_float": torch.tensor(0, dtype=torch.uint8),
+        **{f"{stem}.{name}": torch.tensor(value, dtype=torch.int32) for name, value in numbers.items()},
+    }
+
+
 def bnb4(
     name: str,
     codes: torch.Tensor,

@@ -17,12 +17,12 @@ from safetensors.torch import save
 from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats import open_weights
 from detector.formats.hints import NO_HINTS, read_hints
-from tests.detector.packing import Tensors, awq, bnb4, codes_of, gptq, mlx, scales_of
+from tests.detector.packing import Tensors, awq, bnb4, codes_of, gptq, hqq, mlx, scales_of
 from tests.detector.zoo import MemoryFile
 
 STEM = "model.layers.0.mlp.up_proj"
 NAME = f"{STEM}.weight"
-QUIET = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUIET = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 EXPANSION = 16
 """Values of float32 that a byte may become: two bits a code."""
 
@@ -57,6 +57,8 @@ LAYOUTS: dict[str, Callable[[], Tensors]] = {
     "bnb4-nested": nested,
     "bnb8": lambda: {NAME: torch.ones(8, 16, dtype=torch.int8), f"{STEM}.SCB": torch.ones(8)},
     "compressed": compressed,
+    "hqq": lambda: hqq(STEM, codes_of((8, 32), 4), scales_of((8,)), scales_of((8,)), 4, 32, 1),
+    "hqq-columns": lambda: hqq(STEM, codes_of((8, 40), 3), scales_of((10,)), scales_of((10,)), 3, 32, 0),
     "mlx": lambda: mlx(STEM, codes_of((8, 64), 4), scales_of((8, 1)), scales_of((8, 1)), 4),
     "mlx-float": lambda: {
         NAME: torch.zeros(8, 8, dtype=torch.uint32),

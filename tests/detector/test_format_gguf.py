@@ -74,6 +74,27 @@ def test_experts_of_a_gguf_are_compared_one_by_one(tmp_path: Path) -> None:
     assert set(statuses(original, gguf(tmp_path, "llama", stored)).values()) == {TensorStatus.IDENTICAL}
 
 
+def test_latent_attention_is_cut_by_head(tmp_path: Path) -> None:
+    """DeepSeek: keys and values of `kv_b_proj` lie in stacks of their own, the keys turned."""
+    original = {
+        "model.layers.0.self_attn.kv_b_proj.weight": random(3 * (6 + 4), 8),
+        "model.layers.0.self_attn.q_a_proj.weight": random(8, 16),
+        "model.layers.0.mlp.shared_experts.up_proj.weight": random(8, 16),
+        "model.layers.0.mlp.gate.e_score_correction_bias": random(4),
+    }
+    keys, values = original["model.layers.0.self_attn.kv_b_proj.weight"].reshape(3, 10, 8).split((6, 4), 1)
+    stored = {
+        "blk.0.attn_k_b.weight": keys.transpose(1, 2),
+        "blk.0.attn_v_b.weight": values,
+        "blk.0.attn_q_a.weight": original["model.layers.0.self_attn.q_a_proj.weight"],
+        "blk.0.ffn_up_shexp.weight": original["model.layers.0.mlp.shared_experts.up_proj.weight"],
+        "blk.0.exp_probs_b.bias": original["model.layers.0.mlp.gate.e_score_correction_bias"],
+    }
+    found = statuses(original, gguf(tmp_path, "deepseek2", stored))
+    assert len(found) == 2 * 3 + 3
+    assert set(found.values()) == {TensorStatus.IDENTICAL}
+
+
 def test_fused_projections_of_phi3(tmp_path: Path) -> None:
     """`attn_qkv` and `ffn_up` are the fused projections that Phi-3 has itself."""
     original = {

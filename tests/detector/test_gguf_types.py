@@ -50,9 +50,13 @@ def test_every_type_is_decoded_or_unreadable(kind: GGMLQuantizationType) -> None
 
 @pytest.mark.parametrize("kind", [4, 5, 31, 33, 36, 42, 137, 255])
 def test_dropped_and_newer_types_are_unreadable(kind: int) -> None:
-    """Types that ggml once had, or has since, make a file unreadable; it is not called damaged."""
-    with pytest.raises(UnreadableTensorError, match=f"ggml type {kind}"):
-        open_weights({"a.gguf": MemoryFile(one_tensor(kind, (1, 256), 4096))})
+    """Types that ggml once had, or has since, make a tensor unreadable; the file is not called damaged."""
+    reader = open_weights({"a.gguf": MemoryFile(one_tensor(kind, (2, 256), 4096))})
+    info = reader.tensors()["a"]
+    assert (info.dtype, info.shape, info.nbytes) == (f"GGML-{kind}", (2, 256), 4096)
+    for read in (reader.values, lambda name: reader.band(name, 0, 1)):
+        with pytest.raises(UnreadableTensorError, match=f"GGML-{kind}"):
+            read("a")
 
 
 # --- shards -----------------------------------------------------------------------------------------------
