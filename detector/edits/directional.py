@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 ALIGNED = 0.9
 """Cosine from which the input vector is taken to follow from the output direction."""
+CLEARLY_ALIGNED = 0.98
+"""The same where the edit does not account for the whole change. Another change E beside it, unrelated to
+u, leaves a cosine of 1 / √(1 + (‖E‖ / α‖W‖)²): 0.98 for one of a fifth of W's size, 0.996 for four bits."""
 ABOVE_NOISE = 3.0
 """A singular value counts above this times the edge of the rounding noise's spectrum."""
 MAX_DIRECTIONS = 8
@@ -112,7 +115,7 @@ def find_directional(context: Context) -> DirectionalFinding:
         for pair in writers
         if (direction := measure_direction(pair, context.sample(pair))) is not None
     ]
-    found = _without_natural(found)
+    found = _without_natural([direction for direction in found if _is_clear(direction)])
     if not _enough(found, len(writers)):
         return DirectionalFinding(None, ())
     return DirectionalFinding(_edit(found, len(writers)), tuple(found))
@@ -270,6 +273,15 @@ def _restore_norms(edited: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
     lengths = weights.norm(dim=1) / edited.norm(dim=1).clamp_min(1e-30)
     return torch.mul(edited, lengths[:, None])
+
+
+def _is_clear(direction: Direction) -> bool:
+    """It accounts for the matrix, or hardly anything of its row of the change does not follow from W.
+
+    A strong LoRA of a trained model leans on the same few directions as W does: the difference between a safety
+    adapter and none, of rank 8 and a fifth of W's size, was aligned by 0.90 to 0.95 in half of the writers.
+    """
+    return direction.reproduced >= REPRODUCED or direction.fits or direction.alignment >= CLEARLY_ALIGNED
 
 
 def _without_natural(found: list[Direction]) -> list[Direction]:
