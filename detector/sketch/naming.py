@@ -209,7 +209,9 @@ def _agreed(findings: Findings) -> bool:
 
 
 def _directional(found: Found, findings: Findings) -> Edit:
-    changed = [seen.pair for seen in findings.matrices if is_writer(seen.pair)]
+    changed = [
+        seen.pair for seen in findings.seen if is_writer(seen.pair) and (seen.changed or seen.explained)
+    ]
     modules = {pair.module for pair in found.pairs}
     touched = [pair for pair in changed if pair.module in modules]
     evidence = (

@@ -32,16 +32,19 @@ class Probes:
     planned: tuple[Bands, ...]
 
 
-def probe(changed: Sequence[Pair], original: WeightReader, fork: WeightReader, budget: int) -> Probes:
+def probe(
+    changed: Sequence[Pair], hidden: Sequence[Pair], original: WeightReader, fork: WeightReader, budget: int
+) -> Probes:
     """Read more rows of changed matrices and say what their change looks like.
 
     Args:
         changed: matrices that the survey saw changed.
+        hidden: matrices whose rounding may hide a change; a shared direction shows through it.
         original: the original.
         fork: the fork.
         budget: bytes of the fork.
     """
-    writers = _common_rows(choose(changed), fork, int(budget * DIRECTION_SHARE))
+    writers = _common_rows(choose([*changed, *hidden]), fork, int(budget * DIRECTION_SHARE))
     values = measure(writers, original, fork, lambda _, found: found)
     found = find_direction(values, original)
     del values

@@ -75,7 +75,8 @@ def sketch_weights(original: WeightReader, fork: WeightReader, *, budget_bytes: 
     )
     seen = tuple(measure(plans, original, fork, look))
     changed = [each.pair for each in seen if each.changed and each.pair.is_matrix]
-    probes = probe(changed, original, fork, max(0, end - fork.bytes_read))
+    hidden = [each.pair for each in seen if each.explained and each.pair.is_matrix]
+    probes = probe(changed, hidden, original, fork, max(0, end - fork.bytes_read))
     findings = Findings(original, fork, pairing, layers, seen, probes)
     return _sketch(findings, lineage)
 

@@ -21,8 +21,6 @@ UNSEEN = {
     "patch": "two rows of one matrix: missed, or not told from a low rank",
 }
 """Forks that a sketch leaves to the diff, and why."""
-OPEN = {"directional-q4_0": "the change is far below the rounding of four bits, on the rows that are read"}
-"""Forks that it may or may not see."""
 BENIGN = ("full-light", "partial-light", "scaled", "lora-rank-1", "lora-q-v", "full-q8_0", "layers-swapped")
 
 
@@ -39,10 +37,10 @@ def test_forks_are_sketched(fork: Fork, tmp_path: Path) -> None:
     assert named <= fork.kinds | {EditKind.UNKNOWN}
     if fork.name in UNSEEN:
         assert named == {EditKind.UNKNOWN}
-    elif fork.name not in OPEN:
+    else:
         assert named == fork.kinds
     ranks = {edit.detail.rank for edit in sketch.edits} - {None}
-    assert not ranks or fork.rank is None or fork.name in OPEN or ranks == {fork.rank}
+    assert not ranks or fork.rank is None or ranks == {fork.rank}
     strengths = [edit.detail.strength for edit in sketch.edits if edit.detail.strength is not None]
     assert fork.strength is None or all(found == pytest.approx(fork.strength, abs=0.1) for found in strengths)
     assert all(edit.certainty is not Certainty.PROVED for edit in sketch.edits)
