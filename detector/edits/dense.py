@@ -146,16 +146,18 @@ def _has_same_lengths(context: Context, pair: Pair) -> bool:
     """Sorted squared lengths of the rows, or of the columns, agree: neurons in another order."""
     import torch
 
-    rows: tuple[list[torch.Tensor], ...] = ([], [])
-    columns = [torch.zeros(pair.fork.shape[1]) for _ in range(2)]
+    # Written in place: small results kept between large blocks would break up the memory that these leave.
+    rows, columns = (torch.zeros(2, size) for size in pair.fork.shape)
+    first = 0
     for block in blocks(pair, context.original, context.fork):
         for side, part in enumerate(block):
             squares = part.float().square()
-            rows[side].append(squares.sum(1))
+            rows[side, first : first + len(part)] = squares.sum(1)
             columns[side] += squares.sum(0)
+        first += len(block[0])
     return any(
         torch.allclose(ours.sort().values, theirs.sort().values, rtol=0.02)
-        for ours, theirs in (columns, [torch.cat(parts) for parts in rows])
+        for ours, theirs in (columns, rows)
     )
 
 
