@@ -89,7 +89,7 @@ def sample_bands(
 
 def sample_model(reader: WeightReader, rows: int = BAND, layers: Collection[int] | None = None) -> Bands:
     """What `sample_bands` takes of a checkpoint that is compared with others of its kind later."""
-    return _sample(reader, shared_kind(reader, reader), rows, layers)
+    return _sample(_targets(reader, shared_kind(reader, reader)), rows, layers)
 
 
 def sample_cost(original: WeightReader, fork: WeightReader, rows: int) -> int:

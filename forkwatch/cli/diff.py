@@ -42,6 +42,12 @@ def diff(
             "Default: full, and sketch when a side is on the Hub.",
         ),
     ] = None,
+    parent: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parent", help="Another model that FORK may be merged from; again for more. Full depth only."
+        ),
+    ] = None,
     svg: Annotated[Path | None, typer.Option("--svg", help="Write the picture to a file, too.")] = None,
     fail_on: Annotated[
         SeverityChoice | None,
@@ -60,8 +66,11 @@ def diff(
     first, second = parse_side(base), parse_side(fork)
     local = isinstance(first, LocalSide) and isinstance(second, LocalSide)
     chosen = PairDepth(depth or (PairDepth.FULL if local else PairDepth.SKETCH))
+    parents = [parse_side(name) for name in parent or ()]
+    if parents and chosen is PairDepth.SKETCH:
+        raise SettingsError("a merge cannot be proved from sampled rows", tip="Add --depth full to --parent.")
     try:
-        pair = _compare(first, second, chosen, said=depth is not None)
+        pair = _compare([first, second, *parents], chosen, said=depth is not None)
     except KeyboardInterrupt as error:
         again = "starts again" if chosen is PairDepth.SKETCH else "goes on where it was"
         say(f"forkwatch: interrupted; the same command {again}")
@@ -85,12 +94,11 @@ def diff(
     raise typer.Exit(_exit(pair, fail_on))
 
 
-def _compare(base: Side, fork: Side, depth: PairDepth, *, said: bool) -> PairDiff:
-    """Open both sides and compare them; a session is opened only when one of them is a repository.
+def _compare(sides: list[Side], depth: PairDepth, *, said: bool) -> PairDiff:
+    """Open all sides and compare the first two; a session is opened only when one of them is a repository.
 
     Args:
-        base: first side.
-        fork: second side.
+        sides: base, fork, and possible parents.
         depth: how closely.
         said: the user named the depth.
     """
@@ -100,20 +108,21 @@ def _compare(base: Side, fork: Side, depth: PairDepth, *, said: bool) -> PairDif
     from forkwatch.state import find_state_dir
 
     with ExitStack() as stack:
-        if isinstance(base, LocalSide) and isinstance(fork, LocalSide):
-            talk, sides = stack.enter_context(progress()), (open_local(base), open_local(fork))
-            return compare_checkpoints(*sides, depth, find_state_dir(), talk)
+        local = [open_local(side) for side in sides if isinstance(side, LocalSide)]
+        if len(local) == len(sides):
+            talk = stack.enter_context(progress())
+            return compare_checkpoints(local, depth, find_state_dir(), talk)
         context = stack.enter_context(session())
         before, download = context.hub.cost, depth is PairDepth.FULL
         if not said:
             say("a side is on the Hub: sampled rows only; `--depth full` downloads and compares every value")
-        first, second = (
+        opened = [
             open_local(side)
             if isinstance(side, LocalSide)
             else open_repo(side, context.hub, download=download, progress=context.talk.progress)
-            for side in (base, fork)
-        )
-        pair = compare_checkpoints(first, second, depth, context.state, context.talk)
+            for side in sides
+        ]
+        pair = compare_checkpoints(opened, depth, context.state, context.talk)
         return replace(pair, spent=context.hub.cost - before)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -101,8 +102,17 @@ def sketch_pair(base: Opened, fork: Opened) -> Sketch:
     )
 
 
-def diff_pair(base: Opened, fork: Opened, talk: Talk, journal: Journal | None) -> Diff:
+def diff_pair(
+    base: Opened, fork: Opened, parents: Sequence[Opened], talk: Talk, journal: Journal | None
+) -> Diff:
     """Compare every tensor that the journal does not know yet.
+
+    Args:
+        base: the original.
+        fork: what is explained.
+        parents: other models that it may be merged from.
+        talk: told about tensors as they are compared.
+        journal: of an interrupted comparison.
 
     Raises:
         NothingComparedError: the two have no tensor in common.
@@ -114,29 +124,42 @@ def diff_pair(base: Opened, fork: Opened, talk: Talk, journal: Journal | None) -
     def advance(_tensor: str, done: int, total: int) -> None:
         talk.progress("compared", done, total)
 
-    return diff_weights(base.reader, fork.reader, progress=advance, adapter=fork.adapter, journal=journal)
+    return diff_weights(
+        base.reader,
+        fork.reader,
+        progress=advance,
+        adapter=fork.adapter,
+        parents={parent.checkpoint.name: parent.reader for parent in parents},
+        journal=journal,
+    )
 
 
 def compare_checkpoints(
-    base: Checkpoint, fork: Checkpoint, depth: PairDepth, state: StateDir, talk: Talk
+    sides: Sequence[Checkpoint], depth: PairDepth, state: StateDir, talk: Talk
 ) -> PairDiff:
-    """Open both and compare them at a depth; a full comparison goes on where an interrupted one was.
+    """Open all and compare the first two; a full comparison goes on where an interrupted one was.
+
+    Args:
+        sides: base and fork; then models that the fork may be merged from.
+        depth: how closely.
+        state: where the journal lies meanwhile.
+        talk: told how far it is.
 
     Raises:
         SettingsError: the base is an adapter alone.
         DetectorError, CrawlerError: as the functions above.
     """
     began = time.monotonic()
-    first, second = open_checkpoint(base), open_checkpoint(fork)
+    first, second, *parents = (open_checkpoint(side) for side in sides)
     if first.reader.format == "peft":
         # Compared with it, any fork would look as if it did not descend from it.
         raise SettingsError(
-            f"{base.name} is an adapter without its base model, so nothing can be compared with it",
+            f"{first.checkpoint.name} is an adapter alone: nothing can be compared with it",
             tip="Give the base model as the first side; an adapter can be the second.",
         )
     if depth is PairDepth.SKETCH:
         found: Diff | Sketch = sketch_pair(first, second)
     else:
         with journal_of(state, first, second, talk) as journal:
-            found = diff_pair(first, second, talk, journal)
+            found = diff_pair(first, second, parents, talk, journal)
     return PairDiff(first, second, found, time.monotonic() - began)

@@ -310,7 +310,7 @@ def test_interrupted_diff_goes_on(models: Path, tmp_path: Path) -> None:
     state, base = StateDir(tmp_path / "state"), models / "base"
     sides = open_local(LocalSide("a", base)), open_local(LocalSide("b", models / "abliterated"))
     with pytest.raises(KeyboardInterrupt):
-        compare_checkpoints(*sides, PairDepth.FULL, state, _Impatient(12))
+        compare_checkpoints(sides, PairDepth.FULL, state, _Impatient(12))
     assert len(list(state.journals.iterdir())) == 1
 
     other = _diff(state.root, base, models / "tuned", "--json")
