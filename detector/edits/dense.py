@@ -9,7 +9,7 @@ from detector.edits.container import quantisation_hides_the_rest
 from detector.edits.context import Context, is_confined, layer_range, module_names
 from detector.edits.low_rank import LowRankFinding
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, TensorStatus
-from detector.pairing import Pair
+from detector.pairing import Pair, blocks
 
 FULL = 0.9
 """Share of the layer matrices that a full fine-tune changes."""
@@ -146,11 +146,18 @@ def _has_same_lengths(context: Context, pair: Pair) -> bool:
     """Sorted squared lengths of the rows, or of the columns, agree: neurons in another order."""
     import torch
 
-    left, right = context.original.values(pair.original.name), context.fork.values(pair.fork.name)
-    ours, theirs = left.float().square(), right.float().square()
+    # Written in place: small results kept between large blocks would break up the memory that these leave.
+    rows, columns = (torch.zeros(2, size) for size in pair.fork.shape)
+    first = 0
+    for block in blocks(pair, context.original, context.fork):
+        for side, part in enumerate(block):
+            squares = part.float().square()
+            rows[side, first : first + len(part)] = squares.sum(1)
+            columns[side] += squares.sum(0)
+        first += len(block[0])
     return any(
-        torch.allclose(ours.sum(axis).sort().values, theirs.sum(axis).sort().values, rtol=0.02)
-        for axis in (0, 1)
+        torch.allclose(ours.sort().values, theirs.sort().values, rtol=0.02)
+        for ours, theirs in (columns, rows)
     )
 
 

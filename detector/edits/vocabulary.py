@@ -15,7 +15,8 @@ from detector.pairing import EMBEDDINGS, HEADS, Pair
 if TYPE_CHECKING:
     import torch
 
-ROWS_AT_A_TIME = 4096
+ELEMENTS_AT_A_TIME = 1 << 24
+"""64 MiB in float32, whatever the width of a row."""
 TOKENS = frozenset({*EMBEDDINGS, *HEADS})
 CLOSE = 0.2
 """Relative distance of two rows below which they are the same token's, trained on or rounded."""
@@ -92,8 +93,9 @@ def common_rows(pair: Pair, original: WeightReader, fork: WeightReader) -> tuple
     """Share of the common rows that are equal as the fork stores them, and share that are nearly the same."""
     rows = min(pair.original.shape[0], pair.fork.shape[0])
     equal, close = 0, 0
-    for first in range(0, rows, ROWS_AT_A_TIME):
-        count = min(ROWS_AT_A_TIME, rows - first)
+    step = _rows_at_a_time(pair.fork.shape)
+    for first in range(0, rows, step):
+        count = min(step, rows - first)
         left = original.band(pair.original.name, first, count).float()
         right = fork.band(pair.fork.name, first, count).float()
         equal += int((values_as_stored(left, pair.fork.dtype) == right).all(1).sum().item())
@@ -132,25 +134,30 @@ def _moved(pair: Pair, original: WeightReader, fork: WeightReader) -> float:
 
 def _row_digests(name: str, reader: WeightReader, dtype: str) -> list[bytes]:
     digests = list[bytes]()
-    rows = reader.tensors()[name].shape[0]
-    for first in range(0, rows, ROWS_AT_A_TIME):
-        band: torch.Tensor = values_as_stored(reader.band(name, first, ROWS_AT_A_TIME).float(), dtype)
+    shape = reader.tensors()[name].shape
+    step = _rows_at_a_time(shape)
+    for first in range(0, shape[0], step):
+        band: torch.Tensor = values_as_stored(reader.band(name, first, step).float(), dtype)
         digests.extend(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in band.numpy())
     return digests
+
+
+def _rows_at_a_time(shape: tuple[int, ...]) -> int:
+    return max(1, ELEMENTS_AT_A_TIME // max(shape[1], 1))
 
 
 def _alike_elsewhere(pair: Pair, original: WeightReader, fork: WeightReader) -> float:
     """Share of some of the fork's rows whose likeliest counterpart is at another place."""
     import torch
 
-    rows = pair.fork.shape[0]
+    rows, step = pair.fork.shape[0], _rows_at_a_time(pair.original.shape)
     chosen = torch.arange(0, rows, max(1, rows // PROBES))[:PROBES]
     mine = torch.cat([fork.band(pair.fork.name, int(index), 1).float() for index in chosen])
-    mean = original.band(pair.original.name, 0, ROWS_AT_A_TIME).float().mean(0)
+    mean = original.band(pair.original.name, 0, step).float().mean(0)
     mine = torch.nn.functional.normalize(mine - mean, dim=1)
     best, where = torch.full((len(chosen),), -1.0), torch.zeros(len(chosen), dtype=torch.long)
-    for first in range(0, pair.original.shape[0], ROWS_AT_A_TIME):
-        band = original.band(pair.original.name, first, ROWS_AT_A_TIME).float() - mean
+    for first in range(0, pair.original.shape[0], step):
+        band = original.band(pair.original.name, first, step).float() - mean
         value, index = (mine @ torch.nn.functional.normalize(band, dim=1).T).max(1)
         where = torch.where(value > best, index + first, where)
         best = torch.maximum(value, best)
