@@ -152,18 +152,20 @@ def _verify(
     roundings = Counter(probe.roundings for probe in probes).most_common(1)[0][0]
     ranks: dict[str, int] = {}
     shares: dict[str, float] = {}
+    residuals: list[float] = []
     for module in low:
         own = set(module.found())
         rank = own.pop() if len(own) == 1 else overall
         for comparison in module.members:
-            share = _reproduced_at(_box(context, comparison.pair, directional, roundings), rank)
+            share, residual = _reproduced_at(_box(context, comparison.pair, directional, roundings), rank)
             shares[comparison.pair.name] = share
+            residuals.append(residual)
             if share >= REPRODUCED:
                 ranks[comparison.pair.name] = rank
     joined = []
     for comparison in finding.undecided:
         box = _box(context, comparison.pair, directional, roundings)
-        if box is not None and box.limit() >= overall and _reproduced_at(box, overall) >= REPRODUCED:
+        if box is not None and box.limit() >= overall and _reproduced_at(box, overall)[0] >= REPRODUCED:
             joined.append(comparison)
     members = [c for module in low for c in module.members] + joined
     ranks |= {c.pair.name: overall for c in joined}
@@ -177,6 +179,11 @@ def _verify(
         ),
         Evidence(
             "reproduced-fraction", round(median_low(shares.values()), 4), "median share of moved values"
+        ),
+        Evidence(
+            "residual-over-rounding",
+            round(median_low(residuals), 3),
+            "median squared residual over the roundings' energy",
         ),
         Evidence(
             "reproduced-matrices", len(ranks), f"of {len(members)}; {REPRODUCED:.0%} of moved values each"
@@ -202,13 +209,15 @@ def _box(context: Context, pair: Pair, directional: DirectionalFinding, rounding
     return Box(delta, sample.half_fork + sample.half_original)
 
 
-def _reproduced_at(box: Box | None, rank: int) -> float:
-    """Share of moved values that a change of this rank reproduces."""
-    share = 0.0
+def _reproduced_at(box: Box | None, rank: int) -> tuple[float, float]:
+    """Share of moved values that a change of this rank gives, and squared residual over the roundings'."""
+    share, residual = 0.0, 0.0
     if box is None:
-        return share
+        return share, residual
+    floor = max(box.half.square().sum().item() / 3, 1e-300)
     for iterations in (ITERATIONS, 4 * ITERATIONS):
-        share = reproduced(box, fit_rank(box, min(rank, *box.delta.shape), iterations))
+        fitted = fit_rank(box, min(rank, *box.delta.shape), iterations)
+        share, residual = reproduced(box, fitted), (box.delta - fitted).square().sum().item() / floor
         if share >= REPRODUCED or share < HOPELESS:
             break
-    return share
+    return share, residual

@@ -25,8 +25,8 @@ AGREEMENT = 0.6
 """Share of the matrices looked at that must have a small rank once their rows are unscaled."""
 REFINEMENTS = 20
 FOLLOWS = 0.65
-"""Share of moved values that must follow; scales are fitted too, and not exactly. Measured on merged DoRAs of a
-trained 4-layer model: 0.66 to 0.95; its AdamW fine-tunes have no rank below half of the testable ones at all."""
+"""Share of moved values that must follow; scales are fitted too, and not exactly. Measured on merged DoRAs of
+a trained 4-layer model: 0.66 to 0.95; its AdamW fine-tunes have no rank below half of the testable ones."""
 DIRECTIONS = 32
 """Input directions left out when scales are fitted; an adapter's rank is seldom larger."""
 
