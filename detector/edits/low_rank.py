@@ -66,16 +66,25 @@ class _Module:
     members: tuple[Comparison, ...]
     probes: tuple[RankEstimate, ...]
 
-    def found(self) -> list[int]:
-        """Ranks that probes settled on."""
-        return [probe.rank for probe in self.probes if probe.rank is not None and not _is_dense(probe)]
+    def found(self, typical: int = 0) -> list[int]:
+        """Ranks that probes settled on; doubtful ones only if they agree with other modules."""
+        return [
+            probe.rank
+            for probe in self.probes
+            if probe.rank is not None and (probe.rank == typical or not _is_dense(probe))
+        ]
 
     def vote(self, typical: int) -> str:
         """`low`, `dense` or `undecided`, by the probes that could have told a change of rank `typical`."""
-        dense = [probe for probe in self.probes if probe.limit >= max(typical, 1) and _is_dense(probe)]
-        if not self.found() and not dense:
+        dense = [
+            probe
+            for probe in self.probes
+            if probe.limit >= max(typical, 1) and _is_dense(probe) and probe.rank != typical
+        ]
+        found = self.found(typical)
+        if not found and not dense:
             return "undecided"
-        return "low" if len(self.found()) > len(dense) else "dense"
+        return "low" if len(found) > len(dense) else "dense"
 
 
 def _is_dense(probe: RankEstimate) -> bool:
@@ -147,14 +156,21 @@ def _verify(
     context: Context, low: list[_Module], finding: LowRankFinding, directional: DirectionalFinding
 ) -> LowRankFinding:
     """Fit the shared rank to every matrix and compare the stored values; undecided matrices may join."""
-    probes = [p for module in low for p in module.probes if p.rank is not None and not _is_dense(p)]
-    overall = Counter(probe.rank or 0 for probe in probes).most_common(1)[0][0]
+    sure = Counter(rank for module in low for rank in module.found())
+    doubtful = Counter(p.rank for module in low for p in module.probes if p.rank is not None)
+    overall = (sure or doubtful).most_common(1)[0][0]
+    probes = [
+        p
+        for module in low
+        for p in module.probes
+        if p.rank is not None and (p.rank == overall or not _is_dense(p))
+    ]
     roundings = Counter(probe.roundings for probe in probes).most_common(1)[0][0]
     ranks: dict[str, int] = {}
     shares: dict[str, float] = {}
     residuals: list[float] = []
     for module in low:
-        own = set(module.found())
+        own = set(module.found(overall))
         rank = own.pop() if len(own) == 1 else overall
         for comparison in module.members:
             share, residual = _reproduced_at(_box(context, comparison.pair, directional, roundings), rank)
