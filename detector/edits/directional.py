@@ -64,6 +64,8 @@ class Direction:
     fits: bool = False
     """Nothing is left to explain: nearly all values lie within the steps of a quantised matrix, or the rest
     is no more than the arithmetic of whoever made the edit, in a matrix stored more finely than that."""
+    floor_ratio: float = 0.0
+    """Squared residual over the energy of the roundings allowed for; 0 where nothing is reproduced."""
     normalised: bool = False
     """The directions are removed from the rows at unit length, which then get their old lengths back."""
 
@@ -224,7 +226,9 @@ def _refined(
         direction = Direction(pair, basis, mixing, keeps_norms, alignment, 0.0, roundings)
         change = direction.change(weights)
     fits = _leaves_nothing(box, change) if is_float(pair.fork.dtype) else _inside(box, change) >= FITTING
-    return Direction(pair, basis, mixing, keeps_norms, alignment, reproduced(box, change), roundings, fits)
+    floor = (box.delta - change).square().sum().item() / max(half.square().sum().item() / 3, 1e-300)
+    share = reproduced(box, change)
+    return Direction(pair, basis, mixing, keeps_norms, alignment, share, roundings, fits, floor)
 
 
 def _leaves_nothing(box: Box, change: torch.Tensor) -> bool:
@@ -333,6 +337,11 @@ def _edit(found: list[Direction], writers: int) -> Edit:
         Evidence("within-layer-cosine", within, "median over layers, attention and feed-forward output"),
         Evidence(
             "reproduced-fraction", _median([d.reproduced for d in found]), "median share of moved values"
+        ),
+        Evidence(
+            "residual-over-rounding",
+            _median([d.floor_ratio for d in found]),
+            "median squared residual over the roundings' energy",
         ),
         Evidence("reproduced-matrices", len(exact), f"at least {REPRODUCED:.0%} of the moved values follow"),
         Evidence("rounding-steps", max(d.roundings for d in found), "roundings allowed for"),

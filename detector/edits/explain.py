@@ -11,6 +11,7 @@ from detector.edits.directional import MAX_DIRECTIONS, DirectionalFinding, find_
 from detector.edits.hidden import find_hidden
 from detector.edits.low_rank import LowRankFinding, find_low_rank
 from detector.edits.merge import find_merge
+from detector.edits.scaled import find_scaled_low_rank
 from detector.edits.vocabulary import find_vocabulary_change
 from detector.interface import Edit, Evidence
 
@@ -25,12 +26,16 @@ def explain(context: Context) -> tuple[tuple[Edit, ...], dict[str, int]]:
     hidden = find_hidden(context, low_rank, permuted | merge.explained)
     if low_rank.edit is not None and _is_rest_of(low_rank, directional):
         low_rank = replace(low_rank, edit=None)
-    optional = [directional.edit, low_rank.edit, merge.edit, hidden.edit]
+    accounted = permuted | merge.explained | hidden.explained
+    scaled = find_scaled_low_rank(context, low_rank, accounted)
+    if scaled is not None:
+        accounted |= scaled[1]
+    optional = [directional.edit, low_rank.edit, merge.edit, hidden.edit, scaled[0] if scaled else None]
     edits = (
         *(_with(edit, hidden.facts) for edit in find_container(context)),
         *vocabulary.edits,
         *(edit for edit in optional if edit is not None),
-        *find_dense(context, low_rank, permuted | merge.explained | hidden.explained, hidden.dense),
+        *find_dense(context, low_rank, accounted, hidden.dense),
         *find_unexplained(context),
     )
     if merge.hints and edits:

@@ -66,16 +66,25 @@ class _Module:
     members: tuple[Comparison, ...]
     probes: tuple[RankEstimate, ...]
 
-    def found(self) -> list[int]:
-        """Ranks that probes settled on."""
-        return [probe.rank for probe in self.probes if probe.rank is not None and not _is_dense(probe)]
+    def found(self, typical: int = 0) -> list[int]:
+        """Ranks that probes settled on; doubtful ones only if they agree with other modules."""
+        return [
+            probe.rank
+            for probe in self.probes
+            if probe.rank is not None and (probe.rank == typical or not _is_dense(probe))
+        ]
 
     def vote(self, typical: int) -> str:
         """`low`, `dense` or `undecided`, by the probes that could have told a change of rank `typical`."""
-        dense = [probe for probe in self.probes if probe.limit >= max(typical, 1) and _is_dense(probe)]
-        if not self.found() and not dense:
+        dense = [
+            probe
+            for probe in self.probes
+            if probe.limit >= max(typical, 1) and _is_dense(probe) and probe.rank != typical
+        ]
+        found = self.found(typical)
+        if not found and not dense:
             return "undecided"
-        return "low" if len(self.found()) > len(dense) else "dense"
+        return "low" if len(found) > len(dense) else "dense"
 
 
 def _is_dense(probe: RankEstimate) -> bool:
@@ -147,23 +156,32 @@ def _verify(
     context: Context, low: list[_Module], finding: LowRankFinding, directional: DirectionalFinding
 ) -> LowRankFinding:
     """Fit the shared rank to every matrix and compare the stored values; undecided matrices may join."""
-    probes = [p for module in low for p in module.probes if p.rank is not None and not _is_dense(p)]
-    overall = Counter(probe.rank or 0 for probe in probes).most_common(1)[0][0]
+    sure = Counter(rank for module in low for rank in module.found())
+    doubtful = Counter(p.rank for module in low for p in module.probes if p.rank is not None)
+    overall = (sure or doubtful).most_common(1)[0][0]
+    probes = [
+        p
+        for module in low
+        for p in module.probes
+        if p.rank is not None and (p.rank == overall or not _is_dense(p))
+    ]
     roundings = Counter(probe.roundings for probe in probes).most_common(1)[0][0]
     ranks: dict[str, int] = {}
     shares: dict[str, float] = {}
+    residuals: list[float] = []
     for module in low:
-        own = set(module.found())
+        own = set(module.found(overall))
         rank = own.pop() if len(own) == 1 else overall
         for comparison in module.members:
-            share = _reproduced_at(_box(context, comparison.pair, directional, roundings), rank)
+            share, residual = _reproduced_at(_box(context, comparison.pair, directional, roundings), rank)
             shares[comparison.pair.name] = share
+            residuals.append(residual)
             if share >= REPRODUCED:
                 ranks[comparison.pair.name] = rank
     joined = []
     for comparison in finding.undecided:
         box = _box(context, comparison.pair, directional, roundings)
-        if box is not None and box.limit() >= overall and _reproduced_at(box, overall) >= REPRODUCED:
+        if box is not None and box.limit() >= overall and _reproduced_at(box, overall)[0] >= REPRODUCED:
             joined.append(comparison)
     members = [c for module in low for c in module.members] + joined
     ranks |= {c.pair.name: overall for c in joined}
@@ -177,6 +195,11 @@ def _verify(
         ),
         Evidence(
             "reproduced-fraction", round(median_low(shares.values()), 4), "median share of moved values"
+        ),
+        Evidence(
+            "residual-over-rounding",
+            round(median_low(residuals), 3),
+            "median squared residual over the roundings' energy",
         ),
         Evidence(
             "reproduced-matrices", len(ranks), f"of {len(members)}; {REPRODUCED:.0%} of moved values each"
@@ -202,13 +225,15 @@ def _box(context: Context, pair: Pair, directional: DirectionalFinding, rounding
     return Box(delta, sample.half_fork + sample.half_original)
 
 
-def _reproduced_at(box: Box | None, rank: int) -> float:
-    """Share of moved values that a change of this rank reproduces."""
-    share = 0.0
+def _reproduced_at(box: Box | None, rank: int) -> tuple[float, float]:
+    """Share of moved values that a change of this rank gives, and squared residual over the roundings'."""
+    share, residual = 0.0, 0.0
     if box is None:
-        return share
+        return share, residual
+    floor = max(box.half.square().sum().item() / 3, 1e-300)
     for iterations in (ITERATIONS, 4 * ITERATIONS):
-        share = reproduced(box, fit_rank(box, min(rank, *box.delta.shape), iterations))
+        fitted = fit_rank(box, min(rank, *box.delta.shape), iterations)
+        share, residual = reproduced(box, fitted), (box.delta - fitted).square().sum().item() / floor
         if share >= REPRODUCED or share < HOPELESS:
             break
-    return share
+    return share, residual

@@ -16,13 +16,14 @@ from statistics import median_low
 
 from detector.edits.context import Context, layer_range, module_names
 from detector.edits.mixture import Fit, fit_parents
-from detector.edits.partners import Case, bands_case, pooled_shares, select, weights_case
+from detector.edits.partners import Case, Cell, bands_case, pooled_shares, select, weights_case
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, Parent
 
 PROVED_SHARE = 0.9
 """Share of the changed matrices that must follow from the parents for the merge to account for the fork."""
 MIN_SHARE = 0.5
 """Share from which the merge is named, and something else besides."""
+UNFOLLOWED = "correlated beyond chance; the values do not follow, so that no merge is claimed"
 NEARLY = 0.6
 """Share of moved values that must follow in a matrix too small or too coarse, if all others follow."""
 SAME = 0.02
@@ -69,11 +70,14 @@ class _Fitted:
 def _judge(context: Context, case: Case, best: Certainty) -> MergeFinding:
     scores = select(case)
     names = list(scores)
-    fitted = _fit(case, names)
+    tried = _fit(case, names, case.probes)
+    if not any(one.fit is not None and one.fit.holds for one in tried):
+        return MergeFinding(hints=tuple(Evidence("shares-change-with", name, UNFOLLOWED) for name in names))
+    fitted = _fit(case, names, case.cells())
     used = [index for index in range(len(names)) if any(abs(one.weights[index]) > SAME for one in fitted)]
     if names and 0 < len(used) < len(names):
         names = [names[index] for index in used]
-        fitted = _fit(case, names)
+        fitted = _fit(case, names, case.cells())
     decided = [(one, one.fit) for one in fitted if one.fit is not None]
     if not names or not decided:
         return MergeFinding()
@@ -85,16 +89,9 @@ def _judge(context: Context, case: Case, best: Certainty) -> MergeFinding:
             hints=(Evidence("follows-known-model", names[0], "its values, not the original's"),)
         )
     if share < MIN_SHARE:
-        note = "correlated beyond chance; the values do not follow, so that no merge is claimed"
-        return MergeFinding(hints=tuple(Evidence("shares-change-with", name, note) for name in names))
+        return MergeFinding(hints=tuple(Evidence("shares-change-with", name, UNFOLLOWED) for name in names))
     certainty = best if share >= PROVED_SHARE else Certainty.CONSISTENT
-    refuted = {
-        one.name
-        for one, fit in decided
-        if not fit.holds and (share < PROVED_SHARE or fit.reproduced < NEARLY)
-    }
-    changed = {c.pair.name for c in context.changed_matrices()}
-    explained = changed - refuted if share >= PROVED_SHARE or not whole else {one.name for one, _ in holding}
+    explained = _explained(context, decided, whole=whole)
     pairs = [c.pair for c in context.changed_matrices() if c.pair.name in explained]
     detail = EditDetail(
         modules=module_names(pairs), layers=layer_range(pairs), parents=_parents(names, fitted)
@@ -107,16 +104,33 @@ def _judge(context: Context, case: Case, best: Certainty) -> MergeFinding:
         for name in names
     )
     edit = Edit(EditKind.MERGE, certainty, detail, (*evidence, *sigmas))
-    return MergeFinding(edit, frozenset(explained))
+    return MergeFinding(edit, explained)
 
 
-def _fit(case: Case, names: list[str]) -> list[_Fitted]:
+def _explained(context: Context, decided: list[tuple[_Fitted, Fit]], *, whole: bool) -> frozenset[str]:
+    """Changed matrices that the merge accounts for.
+
+    If nearly all follow, so do those too small or too coarse to tell; otherwise those that were fitted, or
+    those of the layers that rows were fitted of.
+    """
+    holding = [one for one, fit in decided if fit.holds]
+    changed = context.changed_matrices()
+    if len(holding) >= PROVED_SHARE * len(decided):
+        refuted = {one.name for one, fit in decided if not fit.holds and fit.reproduced < NEARLY}
+        return frozenset(c.pair.name for c in changed) - refuted
+    if whole:
+        return frozenset(one.name for one in holding)
+    layers = {one.layer for one in holding}
+    return frozenset(c.pair.name for c in changed if c.pair.layer in layers)
+
+
+def _fit(case: Case, names: list[str], cells: Iterable[Cell]) -> list[_Fitted]:
     if not names:
         return []
     parents = {name: case.open(name) for name in names}
     stated = tuple(round(share, 2) for share in pooled_shares(case, parents))
     fitted = []
-    for cell in case.cells():
+    for cell in cells:
         deltas = [parents[name](cell) for name in names]
         known = [delta for delta in deltas if delta is not None]
         if len(known) < len(deltas) or not cell.moved():

@@ -30,6 +30,9 @@ SHUFFLES = 16
 FEW_SHUFFLES = 1.5
 """Factor on the threshold: a standard error from 16 shuffles is itself 18 % uncertain, from 7 27 %."""
 PROBES = 6
+"""Matrices by which partners are chosen; a merge must hold in one of them to be tried on all."""
+ELEMENTS = 1 << 18
+"""Elements of a matrix that are fitted: a share is known to 1/500 of the noise of one value."""
 SHORTLIST = 16
 """Candidates whose changes are kept in memory."""
 
@@ -239,7 +242,7 @@ def weights_case(context: Context) -> Case:
 
 
 def _weights_cell(context: Context, pair: Pair) -> Cell | None:
-    sample = context.sample(pair)
+    sample = context.sample(pair, ELEMENTS)
     whole = sample.delta.shape[1] == pair.fork.shape[1] and pair.module not in EMBEDDING_MODULES
     target = None
     if whole and not is_float(pair.fork.dtype):
@@ -259,7 +262,7 @@ def _weights_delta(context: Context, parent: WeightReader, cell: Cell) -> torch.
         return None
     info = replace(cell.pair.original, dtype=theirs.dtype)
     try:
-        sample = load_sample(replace(cell.pair, fork=info), context.original, parent)
+        sample = load_sample(replace(cell.pair, fork=info), context.original, parent, ELEMENTS)
     except UnreadableTensorError:
         return None
     return _if_alike(sample.delta, sample.weights)

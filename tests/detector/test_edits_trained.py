@@ -41,11 +41,9 @@ def test_training_is_not_a_directional_edit(name: str) -> None:
     assert set(_edits(build())) == kinds
 
 
-def test_dora_is_not_a_directional_edit() -> None:
-    """A merged DoRA scales rows too, so that its rank is full; it is no direction, and nothing is proved."""
-    edits = _edits(trained.adapted(8, 2, dora=True))
-    assert EditKind.DIRECTIONAL_EDIT not in edits
-    assert Certainty.PROVED not in edits.values()
+def test_dora_is_a_low_rank_merge() -> None:
+    """A merged DoRA scales rows too, so that its rank is full: it is no direction, and nothing is proved."""
+    assert _edits(trained.adapted(8, 2, dora=True)) == {EditKind.LOW_RANK_MERGE: Certainty.CONSISTENT}
 
 
 def test_a_direction_is_found_in_a_trained_model() -> None:
