@@ -236,12 +236,13 @@ def _behind_norm(
     norm: Pair, behind: list[Pair], original: WeightReader, fork: WeightReader, factors: Factors
 ) -> None:
     """Undo what was moved from a norm into the matrices behind it."""
-    import torch
-
     coded = [pair for pair in behind if not is_float(pair.fork.dtype)]
     if not coded or len(norm.fork.shape) != 1:
         return
-    ours, theirs = original.values(norm.original.name).double(), fork.values(norm.fork.name).double()
+    try:
+        ours, theirs = original.values(norm.original.name).double(), fork.values(norm.fork.name).double()
+    except UnreadableTensorError:
+        return
     if bool(((ours - theirs).abs() <= 2.0**-7 * ours.abs()).all()):
         return  # nothing but a change of type
     # v_proj and up_proj may have factors of their rows besides: the others are fitted where there are any.
@@ -249,27 +250,33 @@ def _behind_norm(
     fit = _fit(plain[:FITTED], original, fork)
     if fit is None or not fit.is_folded:
         return
-    quotients = {shift: _quotient(ours + shift, theirs + shift) for shift in (0.0, 1.0)}
-    shift = min(quotients, key=lambda shift: _distance(quotients[shift], fit))
-    moved = quotients[shift]
-    bias = norm.fork.name.removesuffix("weight") + "bias"
-    if not _agree(moved / fit.factor, fit.error):
-        moved = fit.factor
-        off = ((theirs * moved / ours.where(ours != 0, torch.ones_like(ours))) - 1).abs().median().item()
-        factors.doubtful[norm.fork.name] = (
-            f"the quantiser divided it by factors that are known only to {fit.error.median().item():.1%} of "
-            f"each, and it differs by {off:.1%}"
-        )
-    for name in (norm.fork.name, bias):
+    moved = _moved(norm, ours, theirs, fit, factors)
+    for name in (norm.fork.name, norm.fork.name.removesuffix("weight") + "bias"):
         if name in fork.tensors():
             factors.rows[name] = moved
-    if shift:
-        factors.shifted.add(norm.fork.name)
     for pair in behind:
         name = base_name(pair.fork.name)
         factors.columns[name] = 1 / moved
         if is_float(pair.fork.dtype) and PRECISION[pair.fork.dtype] > PRECISION.get(pair.original.dtype, 99):
             factors.types[name] = pair.original.dtype
+
+
+def _moved(norm: Pair, ours: torch.Tensor, theirs: torch.Tensor, fit: _Fit, factors: Factors) -> torch.Tensor:
+    """The factors of a norm: the quotient of the gains where the fit agrees with it, else the fit."""
+    import torch
+
+    quotients = {shift: _quotient(ours + shift, theirs + shift) for shift in (0.0, 1.0)}
+    shift = min(quotients, key=lambda shift: _distance(quotients[shift], fit))
+    if shift:
+        factors.shifted.add(norm.fork.name)
+    if _agree(quotients[shift] / fit.factor, fit.error):
+        return quotients[shift]
+    off = ((theirs * fit.factor / ours.where(ours != 0, torch.ones_like(ours))) - 1).abs().median().item()
+    factors.doubtful[norm.fork.name] = (
+        f"the quantiser divided it by factors that are known only to {fit.error.median().item():.1%} each, "
+        f"and it differs by {off:.1%}"
+    )
+    return fit.factor
 
 
 def _between(
