@@ -112,7 +112,14 @@ def find_direction(writers: Sequence[Values], original: WeightReader) -> Found |
     if len(usable) < FEWEST_WRITERS or len(heights) != 1 or max(heights) < FEWEST_ROWS:
         return None
     counts = range(1, min(MOST_DIRECTIONS, max(heights) // 4) + 1)
-    found = [each for count in counts if (each := _found(usable, count, original)) is not None]
+    found = list[Found]()
+    for count in counts:
+        if (each := _found(usable, count, original)) is not None:
+            found.append(each)
+            if (
+                each.leading >= NEARLY_ALL
+            ):  # more directions cannot have much more, and each try costs seconds
+                break
     most = max((each.leading for each in found), default=0.0)
     return next((each for each in found if each.leading >= NEARLY_ALL * most), None)
 
