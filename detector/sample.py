@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detector.formats.views import view_cost
 from detector.grid import effective_dtype, half_step, half_ulp, is_float
 from detector.interface import TensorInfo, WeightReader
 from detector.pairing import EMBEDDING_MODULES, Pair
@@ -82,7 +83,7 @@ def _cut(reader: WeightReader, info: TensorInfo, first: int, last: int, step: in
     import torch
 
     at_once = (
-        max(1, READ_ELEMENTS // info.shape[1]) if reader.band_bytes(info.name, 1) < info.nbytes else last
+        max(1, READ_ELEMENTS // info.shape[1]) if view_cost(reader, info, 1) < info.nbytes else last
     )
     values, halves = [], []
     for row in range(first, last, at_once):
