@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from detector.errors import UnreadableTensorError
 from detector.formats.roles import role_key, split_role
 from detector.formats.views import base_name, view
+from detector.grid import usable
 from detector.interface import TensorInfo, WeightReader
 from detector.pairing import Pair, Pairing, Unpaired
 
@@ -135,9 +136,7 @@ def _bands(infos: Iterable[TensorInfo], reader: WeightReader) -> list[Band]:
 
 def _signature(band: torch.Tensor) -> torch.Tensor:
     """A band as a vector of unit length, what its rows and columns share taken out."""
-    import torch
-
-    values = torch.nan_to_num(band.to(torch.float32), posinf=0.0, neginf=0.0)
+    values = usable(band)
     values = values - values.mean(1, keepdim=True)
     flat = (values - values.mean(0, keepdim=True)).flatten()
     unit: torch.Tensor = flat / flat.norm().clamp_min(1e-30)

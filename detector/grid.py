@@ -80,6 +80,18 @@ K_GROUPS = {"Q2_K": 16, "Q3_K": 16, "Q4_K": 32, "Q5_K": 32, "Q6_K": 16}
 """GGUF types with a searched scale for each group of this many elements."""
 
 
+ABSURD = 1e12
+"""Magnitude above which a value is no weight: squares of squares of many of them overflow float32."""
+
+
+def usable(values: torch.Tensor) -> torch.Tensor:
+    """The values as float32, with zero for infinities, for what is no number, and for what is `ABSURD`."""
+    import torch
+
+    wide = values.to(torch.float32)
+    return torch.where(wide.abs() <= ABSURD, wide, torch.zeros_like(wide))
+
+
 def is_float(dtype: str) -> bool:
     """Stored as a plain float, not as codes."""
     return dtype in PRECISION

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from detector.grid import usable
 from detector.neurons import READINGS, Pairs, unit_rows, with_gain
 
 if TYPE_CHECKING:
@@ -99,9 +100,7 @@ def found_elsewhere(
         wanted = unit_rows(with_gain(fork[0], fork[1], reading))
         best, places = torch.zeros(len(wanted), 2), torch.zeros(len(wanted), dtype=torch.long)
         for first in range(0, height, ROWS_AT_A_TIME):
-            rows = torch.nan_to_num(
-                read(first, min(ROWS_AT_A_TIME, height - first)).float(), posinf=0, neginf=0
-            )
+            rows = usable(read(first, min(ROWS_AT_A_TIME, height - first)))
             cosines = (wanted @ unit_rows(with_gain(rows, gain, reading)).T).abs()
             top = cosines.topk(min(2, cosines.shape[1]), dim=1)
             places = torch.where(top.values[:, 0] > best[:, 0], top.indices[:, 0] + first, places)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from detector.errors import UnreadableTensorError
 from detector.formats.views import view_cost
+from detector.grid import usable
 from detector.interface import Evidence, Lineage, LineageStatus, TensorInfo, WeightReader
 from detector.invariants import found_elsewhere, gain_agreement, token_angles
 from detector.neurons import Matches, count_matches, match_neurons
@@ -258,12 +259,11 @@ def _sample(targets: _Targets, rows: int, wanted: Collection[int] | None) -> Ban
 
 
 def _band(reader: WeightReader, info: TensorInfo, rows: int) -> torch.Tensor | None:
-    import torch
 
     height = info.shape[0] if info.shape else 0
     first = min(height // 4, max(height - rows, 0))
     try:
-        return torch.nan_to_num(reader.band(info.name, first, rows).to(torch.float32), posinf=0.0, neginf=0.0)
+        return usable(reader.band(info.name, first, rows))
     except UnreadableTensorError:
         return None
 

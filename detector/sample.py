@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detector.formats.views import view_cost
-from detector.grid import effective_dtype, half_step, half_ulp, is_float
+from detector.grid import effective_dtype, half_step, half_ulp, is_float, usable
 from detector.interface import TensorInfo, WeightReader
 from detector.pairing import EMBEDDING_MODULES, Pair
 
@@ -82,16 +82,14 @@ def _cut(reader: WeightReader, info: TensorInfo, first: int, last: int, step: in
     """
     import torch
 
-    at_once = (
-        max(1, READ_ELEMENTS // info.shape[1]) if view_cost(reader, info, 1) < info.nbytes else last
-    )
+    at_once = max(1, READ_ELEMENTS // info.shape[1]) if view_cost(reader, info, 1) < info.nbytes else last
     values, halves = [], []
     for row in range(first, last, at_once):
         stored = reader.band(info.name, row, min(at_once, last - row))
         if is_float(info.dtype):
-            values.append(_finite(stored[:, ::step]))
+            values.append(usable(stored[:, ::step]))
             continue
-        whole = _finite(stored)
+        whole = usable(stored)
         values.append(whole[:, ::step])
         half = half_step(whole, info.dtype)
         if half is not None:
@@ -105,9 +103,3 @@ def _half(cut: _Cut, dtype: str) -> torch.Tensor | None:
         return cut.half
     half, effective = half_ulp(cut.values, dtype), effective_dtype(cut.values, dtype)
     return half if effective == dtype else half_ulp(cut.values, effective).maximum(half)  # its subnormals
-
-
-def _finite(values: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    return torch.nan_to_num(values.to(torch.float32), nan=0.0, posinf=0.0, neginf=0.0)

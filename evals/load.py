@@ -98,6 +98,8 @@ def apply_fork(model: PreTrainedModel, weights: Sequence[Path]) -> tuple[str, ..
         notes = () if reader.format == "peft" else _replace(model, reader, reader.tensors(), partial=False)
         if adapter is None:
             return notes
+        if foreign := adapter.foreign:
+            raise ForkMisfitError(f"the adapter has tensors that are not decoded, such as {foreign[0][:100]}")
         # transformers applies an adapter on top of full weights that lie beside it.
         saved = {name: adapter.tensors()[name] for name in adapter.saved}
         notes += _replace(model, adapter, saved, partial=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detector.edits.context import Context
-from detector.grid import LEGACY, values_as_stored
+from detector.grid import LEGACY, usable, values_as_stored
 from detector.pairing import Pair
 from detector.spectrum import leading_vectors
 
@@ -82,8 +82,8 @@ def load_coded(context: Context, pair: Pair) -> Coded:
     rows, columns = pair.fork.shape
     count = min(rows, max(1, ELEMENTS // columns))
     first = (rows - count) // 2
-    weights = torch.nan_to_num(context.original.band(pair.original.name, first, count).float())
-    values = torch.nan_to_num(context.fork.band(pair.fork.name, first, count).float())
+    weights = usable(context.original.band(pair.original.name, first, count))
+    values = usable(context.fork.band(pair.fork.name, first, count))
     dtype = pair.fork.dtype
     if dtype in LEGACY and columns % LEGACY[dtype] == 0:
         again = values_as_stored(values, dtype)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from detector.compare import Comparison
 from detector.edits.context import Context
-from detector.grid import K_GROUPS, half_step, is_float
+from detector.grid import K_GROUPS, half_step, is_float, usable
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, TensorStatus
 from detector.pairing import Pair
 
@@ -115,12 +115,9 @@ def noise_ratio(context: Context) -> float | None:
 
 def _rows(context: Context, pair: Pair) -> tuple[torch.Tensor, torch.Tensor]:
     """Values and changes of some whole rows: quantisation groups run along them."""
-    import torch
-
     first = pair.fork.shape[0] // 4
-    values = context.fork.band(pair.fork.name, first, NOISE_ROWS).float()
-    delta = values - context.original.band(pair.original.name, first, NOISE_ROWS).float()
-    return torch.nan_to_num(values), torch.nan_to_num(delta)
+    values = usable(context.fork.band(pair.fork.name, first, NOISE_ROWS))
+    return values, values - usable(context.original.band(pair.original.name, first, NOISE_ROWS))
 
 
 def error_over_model(values: torch.Tensor, delta: torch.Tensor, dtype: str) -> float | None:

@@ -282,8 +282,8 @@ def _restore_norms(edited: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 def _is_clear(direction: Direction) -> bool:
     """It accounts for the matrix, or hardly anything of its row of the change does not follow from W.
 
-    A strong LoRA of a trained model leans on the same few directions as W does: a safety adapter of rank 8 and
-    a fifth of W's size, subtracted, was aligned by 0.90 to 0.95 in half of the writers.
+    A strong LoRA of a trained model leans on the same few directions as W does: a safety adapter of rank 8
+    and a fifth of W's size, subtracted, was aligned by 0.90 to 0.95 in half of the writers.
     """
     return direction.reproduced >= REPRODUCED or direction.fits or direction.alignment >= CLEARLY_ALIGNED
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
-from detector.grid import is_float
+from detector.grid import is_float, usable
 from detector.interface import WeightReader
 from detector.pairing import Pair
 from detector.sketch.plan import by_module
@@ -259,7 +259,7 @@ def _whole(pair: Pair, original: WeightReader) -> torch.Tensor:
     for first in range(0, height, ROWS_AT_A_TIME):
         rows = original.band(pair.original.name, first, min(ROWS_AT_A_TIME, height - first))
         whole[first : first + len(rows)] = rows[:, : whole.shape[1]].float()
-    return torch.nan_to_num(whole, posinf=0.0, neginf=0.0)
+    return usable(whole)
 
 
 def _solve(weights: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:

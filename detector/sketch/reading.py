@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 from detector.compare import VIA
 from detector.errors import UnreadableTensorError
-from detector.grid import K_GROUPS, LEGACY, effective_dtype, half_step, half_ulp, is_float, values_as_stored
+from detector.grid import (
+    K_GROUPS,
+    LEGACY,
+    effective_dtype,
+    half_step,
+    half_ulp,
+    is_float,
+    usable,
+    values_as_stored,
+)
 from detector.interface import WeightReader
 from detector.pairing import Pair
 from detector.prefetch import read_together
@@ -157,10 +166,10 @@ def _values(bands: Bands, left: torch.Tensor, right: torch.Tensor) -> Values:
     return Values(
         pair=pair,
         first=bands.places[0][0],
-        original=_finite(left),
-        fork=_finite(right),
+        original=usable(left),
+        fork=usable(right),
         half_fork=_half(right, pair.fork.dtype),
-        half_original=half_ulp(_finite(left), "BF16") if half_original is None else half_original,
+        half_original=half_ulp(usable(left), "BF16") if half_original is None else half_original,
         broken=int((~torch.isfinite(right.float())).sum().item()),
     )
 
@@ -182,16 +191,10 @@ def _flat(rows: torch.Tensor) -> torch.Tensor:
     return rows.reshape(1, -1) if rows.dim() == 1 else rows.reshape(rows.shape[0], -1)
 
 
-def _finite(values: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    return torch.nan_to_num(values.to(torch.float32), nan=0.0, posinf=0.0, neginf=0.0)
-
-
 def _half(stored: torch.Tensor, dtype: str) -> torch.Tensor | None:
     """Half a step of each value; a wide container of narrow numbers has the step of the numbers."""
     effective = effective_dtype(stored, dtype) if is_float(dtype) else dtype
-    values = _finite(stored)
+    values = usable(stored)
     half = half_step(values, effective)
     if half is None or effective == dtype:
         return half

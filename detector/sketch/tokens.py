@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from detector.grid import usable
 from detector.interface import WeightReader
 from detector.neurons import unit_rows
 from detector.pairing import EMBEDDINGS, Pair
@@ -47,8 +48,8 @@ def _nearest(pair: Pair, wanted: torch.Tensor, original: WeightReader) -> tuple[
 
     best, places = torch.zeros(len(wanted)), torch.zeros(len(wanted), dtype=torch.long)
     for first in range(0, pair.original.shape[0], ROWS_AT_A_TIME):
-        rows = original.band(pair.original.name, first, ROWS_AT_A_TIME).float()
-        top, index = (wanted @ unit_rows(torch.nan_to_num(rows)).T).max(1)
+        rows = original.band(pair.original.name, first, ROWS_AT_A_TIME)
+        top, index = (wanted @ unit_rows(usable(rows)).T).max(1)
         places = torch.where(top > best, index + first, places)
         best = torch.maximum(top, best)
     return best, places
