@@ -73,7 +73,9 @@ def find_unexplained(context: Context) -> tuple[Edit, ...]:
     if unpaired := context.pairing.unmeasured:
         edits.append(_unknown("unpaired-tensors", len(unpaired), unpaired[0].reason))
     vectors = [c for c in context.changed() if len(c.pair.fork.shape) < 2]
-    if vectors and not context.changed_matrices():
+    recoded = any(c.pair.is_matrix and c.status is TensorStatus.CAST for c in context.comparisons)
+    rounded = recoded and all(c.within_a_step for c in vectors)  # the container's edit says so already
+    if vectors and not rounded and not context.changed_matrices():
         edits.append(_vectors(vectors))
     return tuple(edits)
 
