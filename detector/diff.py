@@ -36,7 +36,7 @@ from detector.interface import (
     WeightReader,
 )
 from detector.journal import Journal
-from detector.lineage import Bands, align_layers, judge_lineage, sample_bands
+from detector.lineage import Bands, align_layers, judge_lineage, sample_bands, search_neurons
 from detector.pairing import Pairing, pair_tensors
 from detector.spectrum import decompose
 from detector.stream import Streams
@@ -95,7 +95,8 @@ def diff_weights(  # noqa: PLR0913  # two checkpoints, and what is at hand besid
         return Diff(tensors, edits, lineage, original.bytes_read + fork.bytes_read - start)
     bands = sample_bands(original, fork)
     layers = align_layers(*bands)
-    lineage = judge_lineage(*bands, layers or {layer: layer for layer in bands[1].layers})
+    placed = layers or {layer: layer for layer in bands[1].layers}
+    lineage = search_neurons(judge_lineage(*bands, placed), original, bands, placed)
     surgery = find_layer_surgery(layers, _layer_count(original), _layer_count(fork)) if layers else ()
     pairing = pair_tensors(original.tensors(), fork.tensors(), layers if surgery else None)
     pairing = match_by_content(pairing, original, fork)

@@ -127,6 +127,38 @@ def half_step(values: torch.Tensor, dtype: str) -> torch.Tensor | None:
     return None
 
 
+def error_over_model(
+    values: torch.Tensor, delta: torch.Tensor, dtype: str, half: torch.Tensor | None = None
+) -> float | None:
+    """Mean squared error over step²/12; a searched step is read off as the smallest gap in a group.
+
+    Args:
+        values: (m, n) whole rows of a fork stored as `dtype`.
+        delta: their change.
+        dtype: type they are stored as.
+        half: half the step of each value, if it is at hand.
+
+    Returns:
+        None where the type has neither steps nor groups that we know.
+    """
+    half = half_step(values, dtype) if half is None else half
+    if half is not None:
+        predicted = half.square().mean().item() / 3
+        return delta.square().mean().item() / predicted if predicted > 0 else None
+    group = K_GROUPS.get(dtype)
+    if group is None or values.shape[-1] % group:
+        return None
+    grouped = values.reshape(-1, group).sort(1).values
+    scale = grouped.abs().amax(1, keepdim=True)
+    gaps = grouped.diff(dim=1)
+    step = gaps.masked_fill(gaps <= 1e-5 * scale, float("inf")).amin(1)
+    known = step.isfinite()
+    if not known.any():
+        return None
+    predicted = step[known].square().mean().item() / 12
+    return delta.reshape(-1, group)[known].square().mean().item() / predicted
+
+
 def effective_dtype(values: torch.Tensor, dtype: str) -> str:
     """`BF16` when at least 99 % of float values fit it: the container is wider than the numbers in it."""
     import torch

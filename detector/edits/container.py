@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from detector.compare import Comparison
 from detector.edits.context import Context
-from detector.grid import K_GROUPS, half_step, is_float, usable
+from detector.grid import K_GROUPS, error_over_model, half_step, is_float, usable
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, TensorStatus
 from detector.pairing import Pair
 
@@ -118,25 +118,6 @@ def _rows(context: Context, pair: Pair) -> tuple[torch.Tensor, torch.Tensor]:
     first = pair.fork.shape[0] // 4
     values = usable(context.fork.band(pair.fork.name, first, NOISE_ROWS))
     return values, values - usable(context.original.band(pair.original.name, first, NOISE_ROWS))
-
-
-def error_over_model(values: torch.Tensor, delta: torch.Tensor, dtype: str) -> float | None:
-    """Mean squared error over step²/12; a searched step is read off as the smallest gap in a group."""
-    if (half := half_step(values, dtype)) is not None:
-        predicted = half.square().mean().item() / 3
-        return delta.square().mean().item() / predicted if predicted > 0 else None
-    group = K_GROUPS.get(dtype)
-    if group is None or values.shape[-1] % group:
-        return None
-    grouped = values.reshape(-1, group).sort(1).values
-    gaps = grouped.diff(dim=1)
-    scale = grouped.abs().amax(1, keepdim=True)
-    step = gaps.masked_fill(gaps <= 1e-5 * scale, float("inf")).amin(1)
-    known = step.isfinite()
-    if not known.any():
-        return None
-    predicted = step[known].square().mean().item() / 12
-    return delta.reshape(-1, group)[known].square().mean().item() / predicted
 
 
 def _scheme(comparison: Comparison) -> str:

@@ -17,11 +17,11 @@ from statistics import median_low
 
 from detector.compare import Comparison
 from detector.edits.coded import FLIPS, Coded, Spikes, load_coded, spikes
-from detector.edits.container import NOISE_RATIO, error_over_model, quantisation_hides_the_rest
+from detector.edits.container import NOISE_RATIO, quantisation_hides_the_rest
 from detector.edits.context import Context, layer_range, module_names
 from detector.edits.low_rank import LowRankFinding
 from detector.errors import UnreadableTensorError
-from detector.grid import K_GROUPS, is_float
+from detector.grid import K_GROUPS, error_over_model, is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
 from detector.neurons import log10_binomial_tail
 from detector.spectrum import leading_vectors

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 from detector.compare import VIA
 from detector.errors import UnreadableTensorError
 from detector.grid import (
-    K_GROUPS,
     LEGACY,
     effective_dtype,
+    error_over_model,
     half_step,
     half_ulp,
     is_float,
@@ -221,30 +221,6 @@ def _may_be_rounding(values: Values) -> bool:
         return False
     ratio = error_over_model(values.fork, values.delta, dtype, values.half_fork)
     return ratio is None or ratio <= NOISE_RATIO
-
-
-def error_over_model(
-    values: torch.Tensor, delta: torch.Tensor, dtype: str, half: torch.Tensor | None
-) -> float | None:
-    """Mean squared error over step²/12; a searched step is read off as the smallest gap in a group.
-
-    None where the type has neither steps nor groups that we know.
-    """
-    if half is not None:
-        predicted = half.square().mean().item() / 3
-        return delta.square().mean().item() / predicted if predicted > 0 else None
-    group = K_GROUPS.get(dtype)
-    if group is None or values.shape[-1] % group:
-        return None
-    grouped = values.reshape(-1, group).sort(1).values
-    scale = grouped.abs().amax(1, keepdim=True)
-    gaps = grouped.diff(dim=1)
-    step = gaps.masked_fill(gaps <= 1e-5 * scale, float("inf")).amin(1)
-    known = step.isfinite()
-    if not known.any():
-        return None
-    predicted = step[known].square().mean().item() / 12
-    return delta.reshape(-1, group)[known].square().mean().item() / predicted
 
 
 def _rescaled(original: torch.Tensor, delta: torch.Tensor) -> bool:
