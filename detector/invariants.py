@@ -23,7 +23,7 @@ ELSEWHERE = 0.8
 nearest has 0.55; isotropic rows reach 0.8 with a chance of 1e-11 there."""
 RIVAL = 0.1
 """Least distance to the next best candidate."""
-ROWS_AT_A_TIME = 4096
+ELEMENTS_AT_A_TIME = 1 << 20
 COMMON = 16
 """One component of the angles between tokens is taken out for this many rows."""
 
@@ -95,12 +95,12 @@ def found_elsewhere(
     """
     import torch
 
-    counts = []
+    counts, step = [], max(1, ELEMENTS_AT_A_TIME // fork[0].shape[1])
     for reading in READINGS if gain is not None and fork[1] is not None else READINGS[:1]:
         wanted = unit_rows(with_gain(fork[0], fork[1], reading))
         best, places = torch.zeros(len(wanted), 2), torch.zeros(len(wanted), dtype=torch.long)
-        for first in range(0, height, ROWS_AT_A_TIME):
-            rows = usable(read(first, min(ROWS_AT_A_TIME, height - first)))
+        for first in range(0, height, step):
+            rows = usable(read(first, min(step, height - first)))
             cosines = (wanted @ unit_rows(with_gain(rows, gain, reading)).T).abs()
             top = cosines.topk(min(2, cosines.shape[1]), dim=1)
             places = torch.where(top.values[:, 0] > best[:, 0], top.indices[:, 0] + first, places)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ALIKE = 0.95
 """Cosine from which two rows are one token's, trained on or rounded."""
-ROWS_AT_A_TIME = 4096
+ELEMENTS_AT_A_TIME = 1 << 20
 
 
 def moved_rows(seen: Sequence[Seen], original: WeightReader, fork: WeightReader) -> tuple[int, int]:
@@ -47,8 +47,10 @@ def _nearest(pair: Pair, wanted: torch.Tensor, original: WeightReader) -> tuple[
     import torch
 
     best, places = torch.zeros(len(wanted)), torch.zeros(len(wanted), dtype=torch.long)
-    for first in range(0, pair.original.shape[0], ROWS_AT_A_TIME):
-        rows = original.band(pair.original.name, first, ROWS_AT_A_TIME)
+    height, width = pair.original.shape
+    step = max(1, ELEMENTS_AT_A_TIME // width)
+    for first in range(0, height, step):
+        rows = original.band(pair.original.name, first, step)
         top, index = (wanted @ unit_rows(usable(rows)).T).max(1)
         places = torch.where(top > best, index + first, places)
         best = torch.maximum(top, best)
