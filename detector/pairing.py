@@ -35,8 +35,8 @@ EMBEDDINGS = (
 )
 HEADS = (HEAD, "embed_out.weight", "transformer.output_layer.weight", "output.weight")
 MAX_EXPERTS = 1024
-BLOCK_ELEMENTS = 1 << 22
-"""Elements read at a time: 16 MiB a side in float32."""
+BLOCK_ELEMENTS = 1 << 20
+"""Elements read at a time: 4 MiB a side in float32."""
 
 EMBEDDING_MODULES = frozenset({"embed_tokens", "embed_in", "wte"})
 """Their columns are residual-stream dimensions; of the other writers the rows are."""
