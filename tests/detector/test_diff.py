@@ -12,6 +12,7 @@ from detector.diff import diff_weights
 from detector.errors import NothingComparedError
 from detector.formats import open_adapter, open_weights
 from detector.interface import Certainty, Diff, EditKind, LineageStatus, TensorStatus
+from detector.sketch import sketch_weights
 from tests.detector import zoo
 from tests.detector.forks import FORKS, Fork, fork_named
 from tests.detector.zoo import MemoryFile, one_file
@@ -197,3 +198,20 @@ def test_diff_is_deterministic(tmp_path: Path) -> None:
     """The same two checkpoints give the same diff."""
     fork = fork_named("lora")
     assert diff_of(fork, tmp_path) == diff_of(fork, tmp_path)
+
+
+@pytest.mark.parametrize("value", [-3e38, float("inf"), float("nan"), 1e20])
+def test_one_absurd_value_ends_no_comparison(value: float) -> None:
+    """A fork may hold any number: a diff and a sketch of it end, and name no direction."""
+    weights = zoo.base(1)
+    fork = dict(weights)
+    name = "model.layers.1.mlp.down_proj.weight"
+    fork[name] = weights[name].clone()
+    fork[name][5, 7] = value
+    original = open_weights(one_file(weights))
+
+    kinds = {edit.kind for edit in diff_weights(original, open_weights(one_file(fork))).edits}
+    sketch_weights(original, open_weights(one_file(fork)), budget_bytes=1 << 20)
+
+    assert kinds <= {EditKind.SPARSE_PATCH, EditKind.UNKNOWN}
+    assert kinds
