@@ -75,11 +75,17 @@ class _Module:
         ]
 
     def vote(self, typical: int) -> str:
-        """`low`, `dense` or `undecided`, by the probes that could have told a change of rank `typical`."""
+        """`low`, `dense` or `undecided`, by the probes that could have told a change of rank `typical`.
+
+        A doubtful rank below the typical one is no vote: the fit may have come to rest too early, and is made
+        again at the typical rank.
+        """
         dense = [
             probe
             for probe in self.probes
-            if probe.limit >= max(typical, 1) and _is_dense(probe) and probe.rank != typical
+            if probe.limit >= max(typical, 1)
+            and _is_dense(probe)
+            and (probe.rank is None or probe.rank > typical)
         ]
         found = self.found(typical)
         if not found and not dense:
