@@ -24,7 +24,8 @@ def explain(context: Context) -> tuple[tuple[Edit, ...], dict[str, int]]:
     vocabulary = find_vocabulary_change(context)
     permuted = vocabulary.explained
     hidden = find_hidden(context, low_rank, permuted | merge.explained)
-    if low_rank.edit is not None and _is_rest_of(low_rank, directional):
+    merged = bool(low_rank.ranks) and low_rank.ranks.keys() <= merge.explained
+    if merged or _is_rest_of(low_rank, directional):  # a share of a parent's low-rank change is one, too
         low_rank = replace(low_rank, edit=None)
     accounted = permuted | merge.explained | hidden.explained
     scaled = find_scaled_low_rank(context, low_rank, accounted)

@@ -182,3 +182,16 @@ def test_a_merge_of_reordered_layers_is_both() -> None:
     assert set(edits) == {EditKind.LAYER_SURGERY, EditKind.MERGE}
     assert edits[EditKind.LAYER_SURGERY].sources == (0, 1, 1, 2)
     assert len(edits[EditKind.MERGE].parents[0].weights) == 4
+
+
+def test_a_share_of_a_low_rank_parent_is_a_merge_alone() -> None:
+    """Half of a parent that is a merged LoRA is of low rank, too; one edit was made, and one is named."""
+    adapted = zoo.lora(base(), 5, 4, 0.03)
+    half = {
+        name: ((value.float() + adapted[name].float()) / 2).to(torch.bfloat16)
+        for name, value in base().items()
+    }
+
+    edits = diff(half, parents={"adapted": open_weights(one_file(adapted))}).edits
+
+    assert [(edit.kind, edit.certainty) for edit in edits] == [(EditKind.MERGE, Certainty.PROVED)]
