@@ -9,6 +9,7 @@ memory does not grow with the model or with its largest tensor.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 
 from detector.compare import VIA, Comparison, compare_pair, recalled
@@ -17,7 +18,7 @@ from detector.edits.adapter import adapter_lineage, find_adapter
 from detector.edits.context import Context, Relatives
 from detector.edits.explain import explain
 from detector.edits.structure import confirm_surgery, find_layer_surgery
-from detector.errors import NothingComparedError
+from detector.errors import NothingComparedError, UnreadableTensorError
 from detector.folded import unfold
 from detector.formats.names import layer_of, module_of
 from detector.formats.peft import PeftReader
@@ -37,10 +38,14 @@ from detector.interface import (
 )
 from detector.journal import Journal
 from detector.lineage import Bands, align_layers, judge_lineage, sample_bands, search_neurons
-from detector.pairing import Pairing, pair_tensors
+from detector.pairing import EMBEDDINGS, HEADS, Pairing, pair_tensors
 from detector.spectrum import decompose
 from detector.stream import Streams
 
+TOKEN_MATRICES = frozenset({*EMBEDDINGS, *HEADS})
+DISTINCT = 64
+"""Different values in 16 rows from which a matrix is no mask, ramp or identity."""
+_COUNTS = re.compile(r"[IU]\d+|BOOL")
 ENERGIES = 16
 """Leading singular values that a `TensorDiff` keeps."""
 ENERGY_ELEMENTS = 1 << 18
@@ -157,7 +162,24 @@ def _compare(
 def _shares_bytes(context: Context) -> bool:
     """Some matrix is the original's, value by value."""
     same = {TensorStatus.IDENTICAL, TensorStatus.CAST}
-    return any(c.pair.is_matrix and c.status in same for c in context.comparisons)
+    return any(c.pair.is_matrix and c.status in same and _tells(context, c) for c in context.comparisons)
+
+
+def _tells(context: Context, comparison: Comparison) -> bool:
+    """A matrix of the language model, with more values in its first rows than masks and ramps have.
+
+    Independent models may well share a frozen vision tower.
+    """
+    import torch
+
+    info = comparison.pair.original
+    if (comparison.pair.layer is None and info.name not in TOKEN_MATRICES) or _COUNTS.fullmatch(info.dtype):
+        return False
+    try:
+        band = context.original.band(info.name, 0, 16).float().flatten()
+    except UnreadableTensorError:
+        return True  # equal bytes of an encoding that is not decoded
+    return len(torch.unique(band)) >= DISTINCT
 
 
 def _with_equal_tensors(lineage: Lineage, context: Context) -> Lineage:

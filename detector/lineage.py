@@ -33,7 +33,7 @@ from detector.invariants import found_elsewhere, gain_agreement, token_angles
 from detector.neurons import Matches, count_matches, match_neurons
 from detector.pairing import EMBEDDINGS
 from detector.prefetch import read_together
-from detector.roster import GATE, gain_of, neuron_matrices, shared_kind
+from detector.roster import GATE, gains_of, neuron_matrices, shared_kind
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,7 @@ def _targets(reader: WeightReader, kind: str, widths: frozenset[int] | None = No
         return widths is None or info.shape[-1] in widths
 
     matrices = {layer: info for layer, info in neuron_matrices(reader).get(kind, {}).items() if fits(info)}
-    gains = {layer: info for layer in matrices if (info := gain_of(reader, layer)) is not None and fits(info)}
+    gains = {n: info for n, info in gains_of(reader).items() if n in matrices and fits(info)}
     tokens = [
         info
         for name, info in reader.tensors().items()

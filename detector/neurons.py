@@ -61,7 +61,11 @@ def count_matches(pairs: Pairs) -> Matches:
         rows, width = min(len(left), len(right)), left.shape[1]
         if rows < 2 or width != right.shape[1]:
             continue
-        similarity = _centred(left[:rows]) @ _centred(right[:rows]).T
+        alive = _centred(left[:rows]).any(1) & _centred(right[:rows]).any(1)  # zeros are like any other row
+        ours, theirs, rows = left[:rows][alive], right[:rows][alive], int(alive.sum().item())
+        if rows < 2:
+            continue
+        similarity = _centred(ours) @ _centred(theirs).T
         hits = int((similarity.argmax(1) == torch.arange(rows)).sum().item())
         matched, compared = matched + hits, compared + rows
         smallest = min(smallest or rows, rows)

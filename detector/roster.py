@@ -57,14 +57,18 @@ def shared_kind(original: WeightReader, fork: WeightReader) -> str:
     return next((kind for kind in (*KINDS, *sorted(common)) if kind in common), GATE)
 
 
-def gain_of(reader: WeightReader, layer: int) -> TensorInfo | None:
-    """The gain of the norm before a layer's feed-forward block."""
-    gains = {
-        module_of(name): info
-        for name, info in reader.tensors().items()
-        if layer_of(name) == layer and len(info.shape) == 1 and not name.endswith("bias")
+def gains_of(reader: WeightReader) -> dict[int, TensorInfo]:
+    """Layer → the gain of the norm before its feed-forward block."""
+    found: dict[int, dict[str, TensorInfo]] = {}
+    for name, info in reader.tensors().items():
+        layer = layer_of(name)
+        if layer is not None and len(info.shape) == 1 and not name.endswith("bias"):
+            found.setdefault(layer, {})[module_of(name)] = info
+    picked = {
+        layer: next((gains[module] for module in GAIN_MODULES if module in gains), None)
+        for layer, gains in found.items()
     }
-    return next((gains[module] for module in GAIN_MODULES if module in gains), None)
+    return {layer: info for layer, info in picked.items() if info is not None}
 
 
 def _matrix(stored: TensorInfo, module: str, hidden: int | None) -> TensorInfo | None:

@@ -234,7 +234,7 @@ def _spectra(document: DiffDocument, width: int) -> Iterator[Text]:
     names = [_tail(spectrum.name.removeprefix("model.").removesuffix(".weight"), 36) for spectrum in found]
     wide = max(map(len, names))
     for name, spectrum in zip(names, found, strict=True):
-        rank = "full rank" if spectrum.rank is None else f"rank {spectrum.rank}"
+        rank = "rank not established" if spectrum.rank is None else f"rank {spectrum.rank}"
         line = Text(f"  {name:<{wide}} {significant(spectrum.relative_norm):>8} {rank:<9}  ")
         yield line.append(_directions(spectrum), "dim")
         yield Text("    ").append_text(_bar(spectrum, min(width - 6, _BAR)))

@@ -20,7 +20,7 @@ BREAKS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 so that two forks can be compared by eye."""
 
 CELL = 16
-LABEL = 92
+LABEL = 148
 TOP = 4
 
 

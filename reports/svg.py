@@ -253,7 +253,7 @@ def _spectra(found: tuple[Spectrum, ...], shapes: list[Shape], y: float) -> floa
 
 def _panel(spectrum: Spectrum, shapes: list[Shape], x: float, y: float, wide: float) -> None:
     """One matrix: a bar for each r, on a logarithmic scale."""
-    rank = "full rank" if spectrum.rank is None else f"rank {spectrum.rank}"
+    rank = "rank not established" if spectrum.rank is None else f"rank {spectrum.rank}"
     name = _name(spectrum.name.removeprefix("model.").removesuffix(".weight"), 38)
     shapes.append(Label(x, y + 16, "strong", name))
     shapes.append(Label(x, y + 32, "quiet", f"changed by {significant(spectrum.relative_norm)}, {rank}"))

@@ -28,7 +28,10 @@ def find_container(context: Context) -> tuple[Edit, ...]:
     if not schemes:
         return ()
     main = max(schemes, key=lambda scheme: (schemes[scheme], scheme))
-    quantised = {scheme: count for scheme, count in schemes.items() if not is_float(scheme)}
+    own = {c.pair.original.dtype for c in context.comparisons}
+    quantised = {
+        scheme: count for scheme, count in schemes.items() if not is_float(scheme) and scheme not in own
+    }
     if quantised:
         return (_quantized(context, max(quantised, key=lambda scheme: (quantised[scheme], scheme))),)
     if any(_was_cast(c) for c in _matrices(context.comparisons)):

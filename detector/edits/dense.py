@@ -8,7 +8,8 @@ from detector.compare import Comparison
 from detector.edits.container import quantisation_hides_the_rest
 from detector.edits.context import Context, is_confined, layer_range, module_names
 from detector.edits.low_rank import LowRankFinding
-from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, TensorStatus
+from detector.formats.names import layer_of
+from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, TensorInfo, TensorStatus
 from detector.pairing import Pair, blocks
 
 FULL = 0.9
@@ -58,7 +59,7 @@ def find_dense(
     return tuple(edits)
 
 
-def find_unexplained(context: Context) -> tuple[Edit, ...]:
+def find_unexplained(context: Context, explained: frozenset[str]) -> tuple[Edit, ...]:
     """Tensors that could not be read, or that hold no numbers; vectors that changed while no matrix did."""
     unreadable = [c.pair for c in context.comparisons if c.status is TensorStatus.UNREADABLE]
     broken = [c for c in context.comparisons if c.non_finite]
@@ -72,12 +73,28 @@ def find_unexplained(context: Context) -> tuple[Edit, ...]:
         edits.append(_unknown("non-finite-tensors", len(broken), "hold infinities or no numbers"))
     if unpaired := context.pairing.unmeasured:
         edits.append(_unknown("unpaired-tensors", len(unpaired), unpaired[0].reason))
+    if others := _unaccounted(context, explained):
+        edits.append(_unknown("unaccounted-tensors", len(others), "added, missing, or of another shape"))
     vectors = [c for c in context.changed() if len(c.pair.fork.shape) < 2]
     recoded = any(c.pair.is_matrix and c.status is TensorStatus.CAST for c in context.comparisons)
     rounded = recoded and all(c.within_a_step for c in vectors)  # the container's edit says so already
     if vectors and not rounded and not context.changed_matrices():
         edits.append(_vectors(vectors))
     return tuple(edits)
+
+
+def _unaccounted(context: Context, explained: frozenset[str]) -> list[TensorInfo]:
+    """Tensors of another shape, and those that one side lacks in a layer that both have.
+
+    Whole layers are layer surgery's; towers and heads that predict later tokens come and go in conversions.
+    """
+    pairing, layers = context.pairing, context.relatives.layers
+    kept = frozenset(layers.values())
+    return [
+        *(pair.fork for pair in pairing.reshaped if pair.name not in explained),
+        *(info for info in pairing.added if layer_of(info.name) in layers),
+        *(info for info in pairing.missing if layer_of(info.name) in kept),
+    ]
 
 
 def _vectors(vectors: list[Comparison]) -> Edit:

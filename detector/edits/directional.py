@@ -18,7 +18,7 @@ from detector.grid import is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
 from detector.pairing import EMBEDDING_MODULES, Pair
 from detector.sample import Sample
-from detector.spectrum import RELAXATION, SHRINK, Box, fit_rank, leading_vectors, reproduced
+from detector.spectrum import RELAXATION, SHRINK, Box, fit_rank, leading_vectors
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,8 @@ REPRODUCED = 0.9
 SCALING = 0.95
 """Share of the direction's energy from which scaling the rows accounts for it as well: directions of the
 residual stream have many dimensions, even where a few of them are outliers."""
+OWN_AXIS = 0.01
+"""Deviation of WWᵀu from u's line up to which u is a singular vector of W."""
 FITTING = 0.99
 """Share of a quantised matrix's values that must lie in their intervals for it to be explained."""
 REFINEMENTS = 30
@@ -68,6 +70,8 @@ class Direction:
     """Squared residual over the energy of the roundings allowed for; 0 where nothing is reproduced."""
     normalised: bool = False
     """The directions are removed from the rows at unit length, which then get their old lengths back."""
+    own_axis: bool = False
+    """The directions are singular vectors of W, so that any change along them is aligned."""
 
     @property
     def rank(self) -> int:
@@ -113,11 +117,10 @@ def find_directional(context: Context) -> DirectionalFinding:
     """Look for a directional edit in every changed residual writer."""
     writers = [context.residual_first(c.pair) for c in context.changed_matrices() if c.pair.writes_residual]
     found = [
-        direction
-        for pair in writers
-        if (direction := measure_direction(pair, context.sample(pair))) is not None
+        direction for pair in writers if (direction := _measured(pair, context.sample(pair))) is not None
     ]
-    found = _without_natural([direction for direction in found if _is_clear(direction)])
+    found = _without_own_axes([direction for direction in found if _is_clear(direction)])
+    found = _without_natural(found)
     if not _enough(found, len(writers)):
         return DirectionalFinding(None, ())
     return DirectionalFinding(_edit(found, len(writers)), tuple(found))
@@ -181,7 +184,8 @@ def _aligned_bases(sample: Sample, edge: float | None = None) -> list[tuple[torc
     """Leading output subspaces whose input side follows from W, smallest first."""
     vectors, values = leading_vectors(sample.delta, MAX_DIRECTIONS + 1)
     least = ABOVE_NOISE * _noise_edge(sample) if edge is None else max(edge, 1e-3 * float(values[0]))
-    strong = int((values[:MAX_DIRECTIONS] > least).sum().item())
+    most = min(MAX_DIRECTIONS, min(sample.weights.shape) // 4)  # M fits anything where W has as few columns
+    strong = int((values[:most] > least).sum().item())
     bases, shares = [], []
     for rank in range(1, strong + 1):
         if rank < strong and values[rank - 1] < 1.2 * values[rank]:
@@ -227,7 +231,7 @@ def _refined(
         change = direction.change(weights)
     fits = _leaves_nothing(box, change) if is_float(pair.fork.dtype) else _inside(box, change) >= FITTING
     floor = (box.delta - change).square().sum().item() / max(half.square().sum().item() / 3, 1e-300)
-    share = reproduced(box, change)
+    share = _follows(box, change)
     return Direction(pair, basis, mixing, keeps_norms, alignment, share, roundings, fits, floor)
 
 
@@ -235,6 +239,12 @@ def _leaves_nothing(box: Box, change: torch.Tensor) -> bool:
     """A millionth of the energy: float32 storage is finer than float32 arithmetic over long rows."""
     rest = (box.delta - change).square().sum().item()
     return rest <= 1e-6 * box.delta.square().sum().item()
+
+
+def _follows(box: Box, change: torch.Tensor) -> float:
+    """Share of the values that moved, or that this change would have moved, that it gives."""
+    outside, inside = box.outside(), box.distance(change).abs() <= 0.02 * box.half
+    return (inside & outside).sum().item() / max((outside | ~inside).sum().item(), 1)
 
 
 def _inside(box: Box, change: torch.Tensor) -> float:
@@ -277,6 +287,31 @@ def _restore_norms(edited: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
     lengths = weights.norm(dim=1) / edited.norm(dim=1).clamp_min(1e-30)
     return torch.mul(edited, lengths[:, None])
+
+
+def _measured(pair: Pair, sample: Sample) -> Direction | None:
+    direction = measure_direction(pair, sample)
+    return direction and replace(direction, own_axis=_is_own_axis(direction.basis, sample.weights))
+
+
+def _is_own_axis(basis: torch.Tensor, weights: torch.Tensor) -> bool:
+    """The directions are W's own singular vectors. In a wide W without structure any direction nearly is."""
+    rows, columns = weights.shape
+    if columns * 8 * OWN_AXIS > rows:
+        return False
+    turned = weights @ (weights.T @ basis)
+    inside = basis @ (basis.T @ turned)
+    kept = (inside.square().sum() / turned.square().sum().clamp_min(1e-30)).sqrt().item()
+    return 1 - kept <= OWN_AXIS
+
+
+def _without_own_axes(found: list[Direction]) -> list[Direction]:
+    """Leave out singular vectors that no other matrix has: clipping a spectrum is aligned by construction."""
+    return [
+        one
+        for one in found
+        if not one.own_axis or any(_overlap(one, other) >= ALIGNED for other in found if other is not one)
+    ]
 
 
 def _is_clear(direction: Direction) -> bool:

@@ -37,7 +37,7 @@ def explain(context: Context) -> tuple[tuple[Edit, ...], dict[str, int]]:
         *vocabulary.edits,
         *(edit for edit in optional if edit is not None),
         *find_dense(context, low_rank, accounted, hidden.dense),
-        *find_unexplained(context),
+        *find_unexplained(context, permuted),
     )
     if merge.hints and edits:
         edits = (*edits[:-1], _with(edits[-1], merge.hints))

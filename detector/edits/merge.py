@@ -65,6 +65,8 @@ class _Fitted:
     layer: int | None
     fit: Fit | None
     weights: tuple[float, ...]
+    differs: tuple[bool, ...]
+    """Which parents differ from the original here; the share of one that does not could be anything."""
 
 
 def _judge(context: Context, case: Case, best: Certainty) -> MergeFinding:
@@ -136,19 +138,22 @@ def _fit(case: Case, names: list[str], cells: Iterable[Cell]) -> list[_Fitted]:
         if len(known) < len(deltas) or not cell.moved():
             continue
         fit = fit_parents(cell.target, known, stated)
-        fitted.append(_Fitted(cell.name, cell.layer, fit, fit.weights if fit else (0.0,) * len(names)))
+        weights = fit.weights if fit else (0.0,) * len(names)
+        differs = tuple(bool(delta.any()) for delta in known)
+        fitted.append(_Fitted(cell.name, cell.layer, fit, weights, differs))
     return fitted
 
 
-def _parents(names: list[str], fitted: Iterable[_Fitted]) -> tuple[Parent, ...]:
-    """Median share by layer; matrices outside of the layers do not count."""
+def _parents(names: list[str], fitted: list[_Fitted]) -> tuple[Parent, ...]:
+    """Median share by layer, over the matrices in which the parent differs; 0 where it differs in none."""
     layers = sorted({one.layer for one in fitted if one.layer is not None})
+
+    def share(index: int, layer: int) -> float:
+        own = [one.weights[index] for one in fitted if one.layer == layer and one.differs[index]]
+        return median_low(own or [0.0])
+
     return tuple(
-        Parent(
-            name,
-            tuple(median_low(one.weights[index] for one in fitted if one.layer == layer) for layer in layers),
-        )
-        for index, name in enumerate(names)
+        Parent(name, tuple(share(index, layer) for layer in layers)) for index, name in enumerate(names)
     )
 
 

@@ -25,6 +25,8 @@ PROBES = 256
 ALIKE = 0.9
 """Cosine from which a row elsewhere is the same token's: unrelated rows of 64 dimensions and more, centred,
 stay under 0.6."""
+ALL = 1 - 1e-9
+"""A single rewritten row among a hundred thousand is an edit of its own."""
 OTHER = 0.5
 """Relative norm from which rows of an embedding of unchanged size may have changed places."""
 
@@ -78,7 +80,7 @@ def _resized(
         moved = _moved(pair, original, fork)
         evidence.append(Evidence("rows-found-elsewhere", round(moved, 4), "share of the fork's, equal there"))
         equal = max(equal, moved if after <= before else moved * after / before)
-    return (Certainty.PROVED if equal >= 0.99 else Certainty.CONSISTENT), tuple(evidence)
+    return (Certainty.PROVED if equal >= ALL else Certainty.CONSISTENT), tuple(evidence)
 
 
 def _added(rows: torch.Tensor) -> Evidence:
@@ -111,7 +113,7 @@ def _permuted(
         moved = _moved(pair, original, fork)
         if moved >= OTHER:
             evidence = Evidence("rows-found-elsewhere", round(moved, 4), "share of all, equal there")
-            return (Certainty.PROVED if moved >= 0.99 else Certainty.CONSISTENT), (evidence,)
+            return (Certainty.PROVED if moved >= ALL else Certainty.CONSISTENT), (evidence,)
         alike = _alike_elsewhere(pair, original, fork)
     except UnreadableTensorError:
         return None

@@ -205,7 +205,7 @@ def _load(path: Path) -> dict[int, _Width]:
         return {
             int(width): _mapped(path, header, int(width), rows) for width, rows in listing["widths"].items()
         }
-    except (FingerprintError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (FingerprintError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
 
 
@@ -224,9 +224,10 @@ def _mapped(path: Path, header: SafetensorsHeader, width: int, listed: list[list
     if not len(counts) or counts.min() < 1:
         raise ValueError("a model without layers")
     shapes = {"layers": (int(counts.sum()), SIZE), "gains": (len(rows), GAIN_SIZE)}
+    places = {tensor.name: tensor for tensor in header.tensors}
     found: dict[str, Codes] = {}
     for part, shape in shapes.items():
-        place = next(tensor for tensor in header.tensors if tensor.name == f"{part}.{width}")
+        place = places[f"{part}.{width}"]
         if place.dtype != "I8" or place.shape != shape:
             raise ValueError("not a matrix of signatures")
         found[part] = np.memmap(path, dtype=np.int8, mode="r", offset=place.offset, shape=shape)

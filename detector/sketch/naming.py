@@ -324,5 +324,14 @@ def _nothing_seen(findings: Findings) -> Edit:
         return Edit(
             EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), (Evidence("equal-bands", equal, note),)
         )
+    pairing = findings.pairing
+    if others := [*pairing.reshaped, *pairing.added, *pairing.missing]:
+        note = "added, missing, or of another shape"
+        return Edit(
+            EditKind.UNKNOWN,
+            Certainty.UNKNOWN,
+            EditDetail(),
+            (Evidence("unaccounted-tensors", len(others), note),),
+        )
     evidence = Evidence("equal-bands", equal, "sampled rows of every read tensor are equal")
     return Edit(EditKind.REPACKAGED, Certainty.CONSISTENT, EditDetail(), (evidence,))

@@ -37,8 +37,10 @@ def next_regions(findings: Findings) -> tuple[Region, ...]:
 
 def _token_rows(findings: Findings) -> Iterable[Region]:
     for pair in findings.pairing.reshaped:
+        if pair.name not in TOKENS or not pair.original.shape or not pair.fork.shape:
+            continue
         before, after = pair.original.shape[0], pair.fork.shape[0]
-        if pair.name in TOKENS and after > before:
+        if after > before:
             yield Region(pair.name, before, after - before, "rows that the original does not have")
 
 

@@ -51,7 +51,7 @@ def diff(
     svg: Annotated[Path | None, typer.Option("--svg", help="Write the picture to a file, too.")] = None,
     fail_on: Annotated[
         SeverityChoice | None,
-        typer.Option("--fail-on", help="Exit with 1 when an edit's finding has this severity."),
+        typer.Option("--fail-on", help="Exit with 1 when an edit's finding is at least this severe."),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:

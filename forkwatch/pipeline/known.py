@@ -129,6 +129,12 @@ def add_model(context: Context, text: str, *, name: str | None = None) -> Finger
             f"{target.identity.name} is a guarded release", tip="It is known already, or choose a --name."
         )
     fingerprint = fingerprint_of(target)
+    path = context.state.index / file_name(fingerprint.identity.name)
+    if path.is_file() and load_fingerprint(path).signatures.tobytes() != fingerprint.signatures.tobytes():
+        raise SettingsError(
+            f"another model is known as {fingerprint.identity.name}",
+            tip="Choose a --name, or `forkwatch index remove` it first.",
+        )
     save_fingerprint(context.state.index, fingerprint)
     return fingerprint
 
@@ -138,7 +144,10 @@ def remove_model(context: Context, name: str) -> None:
 
     Raises:
         UnknownModelError: none of that name.
+        SettingsError: it is a guarded release, which is known by itself.
     """
+    if name in {_name(row) for row in context.store.releases()}:
+        raise SettingsError(f"{name} is a guarded release and known by itself", tip="Nothing has to be done.")
     path = context.state.index / file_name(name)
     if not path.is_file():
         raise UnknownModelError(f"no known model is called {name}")

@@ -15,7 +15,7 @@ from crawler.interface import ByteSource, Commit, RepoId, Snapshot, parse_repo_i
 from crawler.local import LocalFile
 from detector.interface import Manifest, SignatureCheck, SignatureStatus
 from detector.provenance import verify_release
-from forkwatch.errors import SignatureInvalidError, UnknownReleaseError
+from forkwatch.errors import NothingToExamineError, SignatureInvalidError, UnknownReleaseError
 from forkwatch.pipeline.blobs import blob_path, keep_bytes
 from forkwatch.pipeline.context import Context
 from forkwatch.store.models import Release
@@ -123,7 +123,8 @@ def find_release(context: Context, repo: str | None) -> Release:
     """The guarded release of that name, or the only one there is.
 
     Raises:
-        UnknownReleaseError: none of that name, none at all, or several to choose from.
+        UnknownReleaseError: none of that name, or several to choose from.
+        NothingToExamineError: none at all.
     """
     releases = context.store.releases()
     if repo is not None:
@@ -131,9 +132,10 @@ def find_release(context: Context, repo: str | None) -> Release:
         if match is None:
             raise UnknownReleaseError(f"{repo} is not a guarded release")
         return match
-    if len(releases) != 1:
-        count = "no" if not releases else str(len(releases))
-        raise UnknownReleaseError(f"there are {count} guarded releases; name one with --release")
+    if not releases:
+        raise NothingToExamineError("no release is guarded")
+    if len(releases) > 1:
+        raise UnknownReleaseError(f"there are {len(releases)} guarded releases; name one with --release")
     return releases[0]
 
 

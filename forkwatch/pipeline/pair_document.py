@@ -136,8 +136,8 @@ def _sketch_gaps(pair: PairDiff, sketch: Sketch, unsampled: tuple[UnsampledTenso
     if misses and sketch.visible_share:
         yield (
             f"Rows outside the sample of {len(misses):,} unchanged tensors: a change of "
-            f"{sketch.visible_share:.0%} of a tensor's rows is missed with a probability of at most "
-            f"{max(misses):.2g}."
+            f"{sketch.visible_share:.0%} of a tensor's rows is missed with a probability "
+            + (f"of at most {max(misses):.2g}." if max(misses) >= 1e-9 else "below 1e-9.")
         )
 
 

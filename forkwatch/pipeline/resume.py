@@ -35,7 +35,7 @@ def journal_of(state: StateDir, base: Opened, fork: Opened, talk: Talk) -> Itera
         _drop_old(state.journals)
         journal = open_journal(path, base.reader, fork.reader, name)
     except OSError as error:
-        talk.note(f"an interrupted comparison could not be resumed: {state.journals}: {error.strerror}")
+        talk.note(f"{state.journals}: {error.strerror}; an interrupted comparison starts again")
         yield None
         return
     with journal:

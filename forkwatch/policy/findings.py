@@ -224,7 +224,8 @@ def describe_edit(edit: Edit) -> str:
         shown = ", ".join(plain(module, 40) for module in detail.modules[:8])
         parts.append(f"in {shown}")
     if detail.layers is not None:
-        parts.append(f"of layers {detail.layers[0]} to {detail.layers[1]}")
+        first, last = detail.layers
+        parts.append(f"of layer {first}" if first == last else f"of layers {first} to {last}")
     if detail.parents:
         shown = ", ".join(plain(parent.name, 100) for parent in detail.parents[:4])
         parts.append(f"with {shown}")

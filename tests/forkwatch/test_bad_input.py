@@ -169,7 +169,7 @@ def test_nothing_guarded(tmp_path: Path) -> None:
     hub = {"FORKWATCH_HUB__ENDPOINT": "http://127.0.0.1:9"}
 
     assert invoke(tmp_path, "run", "--once", **hub).exit_code == 3
-    assert invoke(tmp_path, "scan", "demo/x", **hub).exit_code == 2
+    assert invoke(tmp_path, "scan", "demo/x", **hub).exit_code == 3
     assert invoke(tmp_path, "report", "build", **hub).exit_code == 3
     assert invoke(tmp_path, "report", "serve", **hub).exit_code == 3
 

@@ -39,3 +39,22 @@ def test_a_parent_needs_the_full_depth(models: Path, tmp_path: Path) -> None:
 
     assert done.exit_code == 2
     assert "--depth full" in done.stderr
+
+
+def test_a_parent_counts_where_it_differs(models: Path, tmp_path: Path) -> None:
+    """A parent that changed the attention of every layer only has its share there, not zero."""
+    base = zoo.base(1)
+    tuned = zoo.dense(base, 3, 0.02)
+    partly = zoo.dense(base, 8, 0.02, lambda name: ".q_proj." in name)
+    write(tmp_path / "partly", zoo.one_file(partly))
+    half = {name: ((tuned[name].float() + partly[name].float()) / 2).to(torch.bfloat16) for name in base}
+    write(tmp_path / "half", zoo.one_file(half))
+    sides = (str(models / "base"), str(tmp_path / "half"))
+    parents = ("--parent", str(models / "tuned"), "--parent", str(tmp_path / "partly"))
+
+    found = json.loads(invoke(tmp_path, "diff", *sides, *parents, "--json").stdout)
+
+    [edit] = found["edits"]
+    assert edit["kind"] == "merge"
+    for parent in edit["detail"]["parents"]:
+        assert all(abs(share - 0.5) < 0.05 for share in parent["weights"]), parent
