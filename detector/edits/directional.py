@@ -409,5 +409,9 @@ def _agreement(found: list[Direction]) -> tuple[float, float]:
 
 
 def _median(values: list[float]) -> float:
-    """Upper median, 4 decimals; 0 for an empty list."""
-    return round(sorted(values)[len(values) // 2], 4) if values else 0.0
+    """Upper median; 0 for an empty list.
+
+    Three decimals: the last bits of a decomposition depend on where in memory it was made, and may move a
+    value or two in ten thousand.
+    """
+    return round(sorted(values)[len(values) // 2], 3) if values else 0.0

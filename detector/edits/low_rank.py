@@ -200,7 +200,7 @@ def _verify(
             "rank-agreement", sum(p.rank == overall for p in probes), f"of {len(probes)} probed matrices"
         ),
         Evidence(
-            "reproduced-fraction", round(median_low(shares.values()), 4), "median share of moved values"
+            "reproduced-fraction", round(median_low(shares.values()), 3), "median share of moved values"
         ),
         Evidence(
             "residual-over-rounding",

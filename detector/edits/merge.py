@@ -169,7 +169,7 @@ def _evidence(fits: list[Fit], decided: int, *, whole: bool) -> tuple[Evidence, 
         ),
         Evidence(
             "reproduced-fraction",
-            round(median_low(fit.reproduced for fit in fits), 4),
+            round(median_low(fit.reproduced for fit in fits), 3),
             "median share of moved values that follow from the parents",
         ),
         Evidence(
