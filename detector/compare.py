@@ -82,6 +82,11 @@ def recalled(pair: Pair, journal: Journal) -> Comparison | None:
     record = journal.recall(pair.key)
     if record is None or set(record) != set(_RECORDED):
         return None
+    numbers = (record["relative_norm"], record["fraction_changed"], record["agreement"], record["max_change"])
+    if not isinstance(record["scheme"], str) or not all(
+        isinstance(number, int | float) for number in numbers
+    ):
+        return None
     try:
         values = {**record, "status": TensorStatus(record["status"]), "exponents": tuple(record["exponents"])}
         return Comparison(pair=pair, **values)

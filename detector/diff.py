@@ -39,6 +39,7 @@ from detector.interface import (
 from detector.journal import Journal
 from detector.lineage import Bands, align_layers, judge_lineage, sample_bands, search_neurons
 from detector.pairing import EMBEDDINGS, HEADS, Pairing, pair_tensors
+from detector.roster import layer_numbers
 from detector.spectrum import decompose
 from detector.stream import Streams
 
@@ -102,7 +103,7 @@ def diff_weights(  # noqa: PLR0913  # two checkpoints, and what is at hand besid
     layers = align_layers(*bands)
     placed = layers or {layer: layer for layer in bands[1].layers}
     lineage = search_neurons(judge_lineage(*bands, placed), original, bands, placed)
-    surgery = find_layer_surgery(layers, _layer_count(original), _layer_count(fork)) if layers else ()
+    surgery = find_layer_surgery(layers, len(layer_numbers(original)), layer_numbers(fork)) if layers else ()
     pairing = pair_tensors(original.tensors(), fork.tensors(), layers if surgery else None)
     pairing = match_by_content(pairing, original, fork)
     if not pairing.pairs and not pairing.reshaped:
@@ -239,11 +240,6 @@ def _no_explanation(context: Context) -> Edit:
         Evidence("reshaped-tensors", len(pairing.reshaped)),
     )
     return Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), evidence)
-
-
-def _layer_count(reader: WeightReader) -> int:
-    layers = {layer for name in reader.tensors() if (layer := layer_of(name)) is not None}
-    return len(layers)
 
 
 def _spent(context: Context, start: int) -> int:

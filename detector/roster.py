@@ -37,6 +37,11 @@ GAIN_MODULES = (
 """The norm before the feed-forward block, in the order of who is asked first."""
 
 
+def layer_numbers(reader: WeightReader) -> tuple[int, ...]:
+    """Numbers of the language model's layers, sorted; a fork may leave gaps."""
+    return tuple(sorted({layer for name in reader.tensors() if (layer := layer_of(name)) is not None}))
+
+
 def neuron_matrices(reader: WeightReader) -> Mapping[str, Mapping[int, TensorInfo]]:
     """Kind → layer → matrix; of several experts the first. Other matrices are under their module's name."""
     found: dict[str, dict[int, TensorInfo]] = {}

@@ -20,21 +20,21 @@ HARMLESS = VALUE_PRESERVING | {EditKind.VOCABULARY_CHANGE}
 """Kinds that leave the values of the layers as they are."""
 
 
-def find_layer_surgery(layers: Mapping[int, int], original: int, fork: int) -> tuple[Edit, ...]:
+def find_layer_surgery(layers: Mapping[int, int], original: int, fork: tuple[int, ...]) -> tuple[Edit, ...]:
     """Compare the layer order.
 
     Args:
         layers: layer of the fork → layer of the original it is a copy of.
         original: number of layers of the original.
-        fork: number of layers of the fork.
+        fork: numbers of the layers of the fork.
     """
     in_place = all(source == layer for layer, source in layers.items())
-    if original == fork and in_place:
+    if original == len(fork) and in_place:
         return ()
-    unmatched = fork - len(layers)
-    sources = tuple(layers.get(layer, -1) for layer in range(fork))
+    unmatched = len(fork) - len(layers)
+    sources = tuple(layers.get(layer, -1) for layer in fork)
     evidence = (
-        Evidence("layers", fork, f"the original has {original}"),
+        Evidence("layers", len(fork), f"the original has {original}"),
         Evidence("source-layers", _runs(sources), "by neuron correlation"),
         Evidence("new-layers", unmatched, "like no layer of the original"),
     )

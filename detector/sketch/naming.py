@@ -10,10 +10,10 @@ from statistics import median
 
 from detector.edits.context import layer_range, module_names
 from detector.edits.structure import find_layer_surgery
-from detector.formats.names import layer_of
 from detector.grid import is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, WeightReader
 from detector.pairing import EMBEDDINGS, HEADS, Pair, Pairing
+from detector.roster import layer_numbers
 from detector.sketch.direction import Found, is_writer
 from detector.sketch.probe import Probes, settled
 from detector.sketch.reading import Seen
@@ -68,18 +68,14 @@ def name_edits(findings: Findings) -> tuple[Edit, ...]:
 
 def layer_surgery(findings: Findings) -> tuple[Edit, ...]:
     """Layers dropped, repeated, reordered or new."""
-    before, after = _layers(findings.original), _layers(findings.fork)
+    before, numbers = len(layer_numbers(findings.original)), layer_numbers(findings.fork)
     if findings.layers:
-        edits = find_layer_surgery(findings.layers, before, after)
+        edits = find_layer_surgery(findings.layers, before, numbers)
         return tuple(replace(edit, certainty=Certainty.CONSISTENT) for edit in edits)
-    if before == after:
+    if before == len(numbers):
         return ()
-    evidence = (Evidence("layers", after, f"the original has {before}"),)
+    evidence = (Evidence("layers", len(numbers), f"the original has {before}"),)
     return (Edit(EditKind.LAYER_SURGERY, Certainty.CONSISTENT, EditDetail(), evidence),)
-
-
-def _layers(reader: WeightReader) -> int:
-    return len({layer for name in reader.tensors() if (layer := layer_of(name)) is not None})
 
 
 def _container(findings: Findings) -> list[Edit]:

@@ -129,3 +129,14 @@ def test_a_low_rank_merge_states_its_scale() -> None:
     """The scale is the median ‖Δ‖ / ‖W‖ of what was touched."""
     (edit,) = edits(zoo.lora(zoo.base(1, SHAPE), 4, 2, 0.05)).values()
     assert edit.detail.scale == pytest.approx(0.05, rel=0.05)
+
+
+def test_a_gap_in_the_numbers_is_no_missing_source() -> None:
+    """A layer dropped without renumbering: every layer that is left has its source."""
+    weights = zoo.base(1)
+    fork = {name: value for name, value in weights.items() if ".layers.2." not in name}
+
+    found = diff_weights(open_weights(one_file(weights)), open_weights(one_file(fork)))
+
+    [edit] = [edit for edit in found.edits if edit.kind is EditKind.LAYER_SURGERY]
+    assert edit.detail.sources == (0, 1, 3)

@@ -132,9 +132,15 @@ def test_a_record_of_another_form_is_compared_again(tmp_path: Path) -> None:
     with open_journal(tmp_path / "journal", original, fork) as journal:
         diff_weights(original, fork, journal=journal)
         records = {name: dict(outcome) for name, outcome in journal.records().items()}
-        broken: list[dict[str, object]] = [{"status": "nonsense"}, {"x": 1}, {"exponents": None}]
+        broken: list[dict[str, object]] = [
+            {"status": "nonsense"},
+            {"x": 1},
+            {"exponents": None},
+            {"relative_norm": "x"},
+            {"scheme": 5},
+        ]
         for index, (name, outcome) in enumerate(records.items()):
-            journal.record(name, {**outcome, **broken[index % 3]} if index % 4 else {})
+            journal.record(name, {**outcome, **broken[index % 5]} if index % 4 else {})
     with open_journal(tmp_path / "journal", original, fork) as journal:
         again = diff_weights(original, fork, journal=journal)
     assert bytes_aside(again) == bytes_aside(diff_weights(*sides()))
