@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from detector.adapted import pair_adapter
 from detector.compare import compare_pair
 from detector.edits.context import layer_range, module_names
-from detector.edits.directional import ALIGNED
+from detector.edits.direction import ALIGNED
 from detector.errors import UnreadableTensorError
 from detector.formats.peft import PeftReader
 from detector.interface import (

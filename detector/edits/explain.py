@@ -7,7 +7,8 @@ from dataclasses import replace
 from detector.edits.container import find_container
 from detector.edits.context import Context
 from detector.edits.dense import find_dense, find_unexplained
-from detector.edits.directional import MAX_DIRECTIONS, DirectionalFinding, find_directional
+from detector.edits.direction import MAX_DIRECTIONS
+from detector.edits.directional import DirectionalFinding, find_directional
 from detector.edits.hidden import find_hidden
 from detector.edits.low_rank import LowRankFinding, find_low_rank
 from detector.edits.merge import find_merge

@@ -20,6 +20,7 @@ __all__ = [
     "SafetensorsReader",
     "SplitGgufReader",
     "checkpoints",
+    "is_gguf",
     "is_weight_file",
     "open_adapter",
     "open_weights",
@@ -58,7 +59,7 @@ def open_weights(files: Mapping[str, ByteSource]) -> WeightReader:
     folder = _folder(files)
     if shards := _safetensors(folder):
         return SafetensorsReader(shards, _hints(folder))
-    if ggufs := checkpoints(path for path in folder if _is_gguf(path)):
+    if ggufs := checkpoints(path for path in folder if is_gguf(path)):
         largest = min(ggufs, key=lambda paths: (-sum(folder[path].size for path in paths), paths))
         if len(largest) > 1:
             return SplitGgufReader({path: folder[path] for path in largest})
@@ -91,7 +92,7 @@ def open_adapter(files: Mapping[str, ByteSource]) -> PeftReader | None:
 
 def _folder(files: Mapping[str, ByteSource]) -> dict[str, ByteSource]:
     """The files of the shallowest folder that holds full weights, by their path."""
-    weights = [path for path in files if _is_full_safetensors(path) or _is_gguf(path)]
+    weights = [path for path in files if _is_full_safetensors(path) or is_gguf(path)]
     if not weights:
         return {}
     parents = {PurePosixPath(path).parent for path in weights}
@@ -125,6 +126,7 @@ def _is_full_safetensors(path: str) -> bool:
     return name.endswith(".safetensors") and not name.startswith("adapter_")
 
 
-def _is_gguf(path: str) -> bool:
+def is_gguf(path: str) -> bool:
+    """Of a language model: a projector beside it is a vision tower's."""
     name = PurePosixPath(path).name.lower()
     return name.endswith(".gguf") and "mmproj" not in name

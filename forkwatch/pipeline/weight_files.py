@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from crawler.interface import RepoFile, Snapshot
 from detector.errors import NoWeightsError
-from detector.formats import checkpoints
+from detector.formats import checkpoints, is_gguf
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -29,14 +29,8 @@ def weight_files(snapshot: Snapshot) -> tuple[RepoFile, ...]:
     shards = tuple(file for file in root if file.path.endswith(".safetensors"))
     if shards:
         return shards + tuple(file for file in root if file.path in _BESIDE)
-    ggufs = {file.path: file for file in snapshot.files if _is_gguf(file.path)}
+    ggufs = {file.path: file for file in snapshot.files if is_gguf(file.path)}
     if sets := checkpoints(ggufs):
         largest = max(sets, key=lambda paths: (sum(ggufs[path].size for path in paths), paths))
         return tuple(ggufs[path] for path in largest)
     raise NoWeightsError(f"{snapshot.repo} holds no safetensors, GGUF or PEFT adapter")
-
-
-def _is_gguf(path: str) -> bool:
-    """Of a language model: a projector beside it is a vision tower's."""
-    name = PurePosixPath(path).name.lower()
-    return name.endswith(".gguf") and "mmproj" not in name
