@@ -28,16 +28,13 @@ from detector.formats.names import layer_of, module_of
 from detector.formats.peft import PeftReader
 from detector.formats.roles import CONV1D
 from detector.interface import Certainty, WeightReader
-from detector.pairing import RESIDUAL_WRITERS, Pair, blocks, pair_tensors
+from detector.pairing import EMBEDDING_MODULES, RESIDUAL_WRITERS, Pair, blocks, pair_tensors
 from detector.sample import load_sample
 from detector.spectrum import leading_vectors
 
 if TYPE_CHECKING:
     import torch
 
-EMBEDDINGS = frozenset({"embed_tokens", "embed_in", "wte"})
-"""Residual writers whose columns, not rows, are residual dimensions. GPT-2's other writers, which some
-conversions turn, are left out: their shape does not always tell which way round they are."""
 LEADING = 4
 """Output directions of a change that are looked at: as many as a directional edit is named for."""
 SPLITS = 9999
@@ -190,7 +187,8 @@ def _changes(
     """Of full weights; a matrix is streamed, and its output directions are those of a sample of it."""
     width = directions.direction.shape[1]
     for pair in pair_tensors(original.tensors(), fork.tensors()).pairs:
-        turned = pair.module in EMBEDDINGS
+        # GPT-2's other writers are left out: their shape does not always tell which way round they are.
+        turned = pair.module in EMBEDDING_MODULES
         writes = pair.writes_residual and pair.module not in CONV1D
         if pair.name not in changed or not writes or pair.fork.shape[turned] != width:
             continue
@@ -235,7 +233,7 @@ def _adapter_changes(
     infos = original.tensors()
     width = directions.direction.shape[1]
     for name in adapter.targets:
-        turned = module_of(name) in EMBEDDINGS
+        turned = module_of(name) in EMBEDDING_MODULES
         if module_of(name) not in RESIDUAL_WRITERS - CONV1D or name not in infos:
             continue
         shape = adapter.shape(name)
