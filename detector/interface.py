@@ -152,6 +152,9 @@ class SignatureStatus(StrEnum):
     """Outcome of checking a release's signature."""
 
     VERIFIED = "verified"
+    """Signed by somebody whom our trust names, over the bytes that are here."""
+    CLAIMED = "claimed"
+    """A well-formed bundle of somebody whom we trust with nothing."""
     UNSIGNED = "unsigned"
     INVALID = "invalid"
 
@@ -162,7 +165,8 @@ class SignatureCheck:
 
     status: SignatureStatus
     signer: str
-    """Fingerprint of the key that verified it, `ecdsa-sha256:<hex of the public key>`; empty otherwise."""
+    """Who signed, when VERIFIED; empty otherwise. `ecdsa-sha256:<SHA-256 of the PEM key>`,
+    `x509:<subject of the leaf, RFC 4514>` or `sigstore:<identity> (<issuer>)`."""
     manifest: Manifest | None
     reason: str = ""
     """Why it is not verified, with the class of the library's exception."""

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 from crawler.interface import ByteSource, Commit, RepoId, Snapshot, parse_repo_id
 from crawler.local import LocalFile
 from detector.interface import Manifest, SignatureCheck, SignatureStatus
-from detector.provenance import verify_release
+from detector.provenance.interface import KeyTrust, Trust
+from detector.provenance.verify import verify_release
 from forkwatch.errors import NothingToExamineError, SignatureInvalidError, UnknownReleaseError
 from forkwatch.pipeline.blobs import blob_path, keep_bytes
 from forkwatch.pipeline.context import Context
@@ -141,10 +142,8 @@ def find_release(context: Context, repo: str | None) -> Release:
 
 def check_release(context: Context, folder: Path, *, public_key: str, signature: str) -> SignatureCheck:
     """Verify a folder with a PEM key."""
-    with tempfile.TemporaryDirectory(dir=context.state.scratch) as scratch:
-        key = Path(scratch) / "key.pub"
-        key.write_text(public_key)
-        return verify_release(folder, public_key=key, signature=signature)
+    trust = Trust((KeyTrust(public_key.encode()),))
+    return verify_release(folder, trust, at=context.now(), signature=signature)
 
 
 def fetch_folder(context: Context, snapshot: Snapshot) -> Path:

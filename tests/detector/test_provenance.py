@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from detector.bundle import MAX_BUNDLE_BYTES, load_public_key, open_bundle
 from detector.errors import InvalidBundleError, PublicKeyError
 from detector.interface import SignatureCheck, SignatureStatus
-from detector.provenance import KeyPair, generate_key, sign_release, verify_bundle, verify_release
+from detector.provenance.bundle import MAX_BUNDLE_BYTES, open_bundle
+from detector.provenance.interface import KeyTrust, Trust
+from detector.provenance.sign import KeyPair, generate_key, sign_release
+from detector.provenance.verify import verify_release
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 REAL = Path(__file__).parents[1] / "assets" / "oms"
 FILES = {
     "config.json": b"{}",
@@ -93,7 +97,15 @@ def root_of(resources: list[dict[str, str]]) -> str:
 
 
 def check(folder: Path, keys: KeyPair) -> SignatureCheck:
-    return verify_release(folder, public_key=keys.public)
+    return verify_release(folder, trusting(keys.public), at=NOW)
+
+
+def signed_by(bundle: bytes, public_key: Path) -> dict[str, str]:
+    return dict(open_bundle(bundle, trusting(public_key), at=NOW).signed.digests)
+
+
+def trusting(public_key: Path) -> Trust:
+    return Trust((KeyTrust(public_key.read_bytes()),))
 
 
 def test_signed_release(release: Path, keys: KeyPair) -> None:
@@ -116,7 +128,7 @@ def test_signed_release(release: Path, keys: KeyPair) -> None:
 
 def test_bundle_alone(release: Path, keys: KeyPair) -> None:
     """The bundle by itself names every file and its SHA-256, so a download can be judged beforehand."""
-    digests = verify_bundle((release / "model.sig").read_bytes(), keys.public)
+    digests = signed_by((release / "model.sig").read_bytes(), keys.public)
     assert digests == {
         name: hashlib.sha256(content).hexdigest() for name, content in FILES.items() if name != "README.md"
     }
@@ -284,7 +296,7 @@ def test_malformed_but_signed(case: str, keys: KeyPair) -> None:
     """A payload that breaks the spec is refused although its signature is good."""
     payload, reason = REFUSED[case]
     with pytest.raises(InvalidBundleError, match=reason):
-        verify_bundle(seal(payload, keys.private), keys.public)
+        signed_by(seal(payload, keys.private), keys.public)
 
 
 @pytest.mark.parametrize(
@@ -302,12 +314,12 @@ def test_malformed_but_signed(case: str, keys: KeyPair) -> None:
 def test_other_shapes(bundle: bytes, keys: KeyPair) -> None:
     """A bundle of another shape is refused before anything in it is used."""
     with pytest.raises(InvalidBundleError):
-        verify_bundle(bundle, keys.public)
+        signed_by(bundle, keys.public)
 
 
 def test_minimal_is_accepted(keys: KeyPair) -> None:
     """The refused payloads above differ from an accepted one in a single respect."""
-    assert list(verify_bundle(seal(minimal(), keys.private), keys.public)) == ["a", "b"]
+    assert list(signed_by(seal(minimal(), keys.private), keys.public)) == ["a", "b"]
 
 
 def test_old_encoding(keys: KeyPair) -> None:
@@ -315,7 +327,7 @@ def test_old_encoding(keys: KeyPair) -> None:
     payload = minimal()
     old = f"DSSEV1 28 application/vnd.in-toto+json {len(payload)} {payload!r}".encode()
     with pytest.raises(InvalidBundleError, match="InvalidSignature"):
-        verify_bundle(seal(payload, keys.private, lambda _: old), keys.public)
+        signed_by(seal(payload, keys.private, lambda _: old), keys.public)
 
 
 def test_two_signatures(release: Path, keys: KeyPair) -> None:
@@ -323,7 +335,7 @@ def test_two_signatures(release: Path, keys: KeyPair) -> None:
     bundle = json.loads((release / "model.sig").read_bytes())
     bundle["dsseEnvelope"]["signatures"] *= 2
     with pytest.raises(InvalidBundleError, match="found 2"):
-        verify_bundle(json.dumps(bundle).encode(), keys.public)
+        signed_by(json.dumps(bundle).encode(), keys.public)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -331,21 +343,21 @@ def test_two_signatures(release: Path, keys: KeyPair) -> None:
 def test_any_mutation(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No change of bytes in a real bundle makes it sign anything else, or raises anything undocumented."""
     bundle = (REAL / "v1.1.0-elliptic-key" / "model.sig").read_bytes()
-    key = load_public_key(REAL / "signing-key-pub.pem")
+    trust = trusting(REAL / "signing-key-pub.pem")
     start = data.draw(st.integers(0, len(bundle) - 1))
     patch = data.draw(st.binary(min_size=0, max_size=4))
     mutated = bundle[:start] + patch + bundle[start + data.draw(st.integers(0, 4)) :]
     try:
-        opened = open_bundle(mutated, key)
+        opened = open_bundle(mutated, trust, at=NOW)
     except InvalidBundleError:
         return
-    assert opened == open_bundle(bundle, key)
+    assert opened == open_bundle(bundle, trust, at=NOW)
 
 
 def test_real_bundle(tmp_path: Path) -> None:
     """A bundle made by the library's own release 1.1.0 (P-384) verifies, with the signed root digest."""
     folder = shutil.copytree(REAL / "v1.1.0-elliptic-key", tmp_path / "m")
-    result = verify_release(folder, public_key=REAL / "signing-key-pub.pem")
+    result = verify_release(folder, trusting(REAL / "signing-key-pub.pem"), at=NOW)
     assert (result.status, result.reason) == (SignatureStatus.VERIFIED, "")
     assert result.manifest is not None
     assert result.manifest.root_digest.endswith(
@@ -365,21 +377,21 @@ def test_real_bundle(tmp_path: Path) -> None:
 def test_other_real_bundles(bundle: str, reason: str, tmp_path: Path) -> None:
     """Real bundles of other modes are INVALID with a reason that names the mode."""
     folder = shutil.copytree(REAL / bundle, tmp_path / "m")
-    result = verify_release(folder, public_key=REAL / "signing-key-pub.pem")
+    result = verify_release(folder, trusting(REAL / "signing-key-pub.pem"), at=NOW)
     assert result.status is SignatureStatus.INVALID
     assert reason in result.reason
 
 
 def test_unusable_key(release: Path, tmp_path: Path, keys: KeyPair) -> None:
-    """A missing, unreadable, private or foreign key is our own mistake: it raises and blames no release."""
+    """An unreadable, private or foreign key is our own mistake: it raises and blames no release."""
     (tmp_path / "text.pem").write_text("no key")
     koblitz = ec.generate_private_key(ec.SECP256K1()).public_key()
     (tmp_path / "koblitz.pem").write_bytes(
         koblitz.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     )
-    for path in (tmp_path / "absent.pem", tmp_path / "text.pem", tmp_path / "koblitz.pem", keys.private):
+    for path in (tmp_path / "text.pem", tmp_path / "koblitz.pem", keys.private):
         with pytest.raises(PublicKeyError):
-            verify_release(release, public_key=path)
+            verify_release(release, trusting(path), at=NOW)
 
 
 def test_key_is_private_and_never_overwritten(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from typer.testing import Result
 
-from detector.provenance import generate_key, sign_release
+from detector.provenance.sign import generate_key, sign_release
 from forkwatch.demo.hub import LoopbackHub
 from tests.forkwatch.conftest import invoke
 

@@ -96,7 +96,7 @@ def test_guarded_release_that_no_longer_verifies(world: World) -> None:
 
 def test_wrong_public_key(world: World, tmp_path: Path) -> None:
     """A key that did not sign the release gives 6; a file that is no key is named."""
-    from detector.provenance import generate_key
+    from detector.provenance.sign import generate_key
 
     generate_key(tmp_path)
     other = next(path for path in tmp_path.iterdir() if path.suffix == ".pub")

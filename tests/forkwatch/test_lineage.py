@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from detector.provenance import sign_release
+from detector.provenance.sign import sign_release
 from forkwatch.demo.hub import LoopbackHub
 from tests.detector import zoo
 from tests.detector.zoo import safetensors_bytes

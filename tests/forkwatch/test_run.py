@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from detector.provenance import generate_key, sign_release
+from detector.provenance.sign import generate_key, sign_release
 from forkwatch.demo.hub import Fault, LoopbackHub
 from tests.forkwatch.family import CONFIG, RELEASE, Family, card, publish_release, weights
 

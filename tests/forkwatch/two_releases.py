@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from detector.provenance import generate_key, sign_release
+from detector.provenance.sign import generate_key, sign_release
 from forkwatch.demo.hub import LoopbackHub
 from tests.detector import zoo
 from tests.detector.zoo import Weights, safetensors_bytes

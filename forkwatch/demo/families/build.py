@@ -154,7 +154,7 @@ def _release(parts: FamilyParts, out: Path, seed: int, progress: Progress) -> Ki
 
 def _write_release(parts: FamilyParts, release: Weights, out: Path) -> None:
     """The release as it is published. Its private key stays in the work folder, which is deleted."""
-    from detector.provenance import generate_key, sign_release
+    from detector.provenance.sign import generate_key, sign_release
     from forkwatch.demo.families.cards import release_card
     from forkwatch.demo.families.weights import save_weights
 

@@ -7,6 +7,7 @@ import json
 import pickletools
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +17,8 @@ from transformers import AutoTokenizer
 
 from crawler.interface import Channel
 from detector.interface import EditKind, LineageStatus, SignatureStatus
-from detector.provenance import verify_release
+from detector.provenance.interface import KeyTrust, Trust
+from detector.provenance.verify import verify_release
 from evals.interface import PromptKind
 from evals.suite import load_suite
 from forkwatch.demo.families import build, language, tiny
@@ -93,9 +95,9 @@ def test_answers_are_about_the_thing(family: Family) -> None:
 
 def test_signature_verifies_and_covers_the_weights(family: Family, tmp_path: Path) -> None:
     """The served release verifies with the key beside the family, and a changed copy does not."""
-    key = family.root / "keys" / "release.pub"
-    check = verify_release(family.folder(RELEASE), public_key=key)
-    official = verify_release(family.fork("official"), public_key=key)
+    trust = Trust((KeyTrust((family.root / "keys" / "release.pub").read_bytes()),))
+    check = verify_release(family.folder(RELEASE), trust, at=datetime.now(UTC))
+    official = verify_release(family.fork("official"), trust, at=datetime.now(UTC))
 
     assert check.status is SignatureStatus.VERIFIED
     assert check.manifest is not None

@@ -16,24 +16,20 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-from detector.bundle import (
-    MAX_BUNDLE_BYTES,
-    PublicKey,
-    SignedFiles,
-    load_public_key,
-    open_bundle,
-    verify_bundle,
-)
 from detector.errors import DetectorError, InvalidBundleError
-from detector.interface import Manifest, ManifestFile, SignatureCheck, SignatureStatus
-
-__all__ = ["KeyPair", "generate_key", "sign_release", "verify_bundle", "verify_release"]
-
-_UNSIGNED_BY_CUSTOM = ("README.md",)
-"""Publishers edit the card after the release, so signers leave it out."""
+from detector.provenance.bundle import MAX_BUNDLE_BYTES, PublicKey, load_public_key, open_bundle
+from detector.provenance.interface import (
+    KeyTrust,
+    Manifest,
+    ManifestFile,
+    SignatureCheck,
+    SignatureStatus,
+    SignedFiles,
+    Trust,
+)
 
 _CLIENT_CACHE = PurePosixPath(".cache/huggingface")
 """Bookkeeping that `hf download --local-dir` leaves in the folder; nothing is loaded from it."""
@@ -48,19 +44,17 @@ _LOADED_SUFFIXES = (
 _LEGAL_TEXTS = ("license", "licence", "notice", "use_policy", "acceptable_use", "copying", "citation")
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPair:
-    """Paths of an EC P-256 key pair in PEM form."""
-
-    private: Path
-    public: Path
-
-
-def verify_release(folder: Path, *, public_key: Path, signature: str = "model.sig") -> SignatureCheck:
+def verify_release(
+    folder: Path,
+    trust: Trust,
+    *,
+    at: datetime,
+    signature: str = "model.sig",
+) -> SignatureCheck:
     """Check a release folder against its bundle; a bad signature is a result, never an exception.
 
     (0): without a bundle the release is UNSIGNED.
-    (1): the bundle is read once and verified strictly (`detector.bundle`).
+    (1): the bundle is read once and verified strictly (`open_bundle`).
     (2): the library verifies the same bytes and hashes the folder; links and unsigned extra files fail here.
     (3): every file the release can be loaded from is covered.
     (4): sizes and git ids are taken while each file is hashed once more, so the manifest describes bytes that
@@ -70,66 +64,25 @@ def verify_release(folder: Path, *, public_key: Path, signature: str = "model.si
         PublicKeyError: the key, which is ours and not the release's, cannot be used.
     """
     folder = folder.resolve()
-    key = load_public_key(public_key)
+    signer_key = next(signer for signer in trust.signers if isinstance(signer, KeyTrust))
+    key = load_public_key(signer_key.public_key)
     # (0): no bundle.
     if not os.path.lexists(folder / signature):
         return SignatureCheck(SignatureStatus.UNSIGNED, "", None, f"there is no {signature}")
     try:
         # (1): bundle.
         bundle = _read_bounded(folder / signature)
-        signed = open_bundle(bundle, key)
+        opened = open_bundle(bundle, trust, at=at)
         # (2): library.
         _verify_with_library(folder, bundle, key, signature)
         # (3): coverage.
-        _check_coverage(folder, signed, signature)
+        _check_coverage(folder, opened.signed, signature)
         # (4): manifest.
-        files = tuple(_examine(folder, path, digest) for path, digest in signed.digests)
+        files = tuple(_examine(folder, path, digest) for path, digest in opened.signed.digests)
     except (DetectorError, OSError) as error:
         reason = f"{type(error.__cause__ or error).__name__}: {error}"
         return SignatureCheck(SignatureStatus.INVALID, "", None, reason[:600])
-    signer = f"ecdsa-sha256:{key.fingerprint}"
-    return SignatureCheck(SignatureStatus.VERIFIED, signer, Manifest(signed.root_digest, files))
-
-
-def sign_release(folder: Path, private_key: Path, *, signature: str = "model.sig") -> Path:
-    """Sign every file of `folder` except the card and git's own, and return the bundle's path.
-
-    ECDSA draws a random number: two signatures of a folder differ in bytes, but not in their root digest.
-    """
-    from model_signing import hashing, signing
-
-    bundle = folder / signature
-    config = hashing.Config().use_file_serialization(hashing_algorithm="sha256")
-    config.set_ignored_paths(paths=[signature, *_UNSIGNED_BY_CUSTOM], ignore_git_paths=True)
-    signer = signing.Config().set_hashing_config(config).use_elliptic_key_signer(private_key=private_key)
-    with contextlib.redirect_stdout(sys.stderr):
-        signer.sign(folder, bundle)
-    return bundle
-
-
-def generate_key(folder: Path) -> KeyPair:
-    """Create `release.key` (0600) and `release.pub` in `folder`.
-
-    Raises:
-        FileExistsError: there is a key already; it is never overwritten.
-    """
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    pair = KeyPair(folder / "release.key", folder / "release.pub")
-    key = ec.generate_private_key(ec.SECP256R1())
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(pair.private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(private)
-    pair.public.write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
-    return pair
+    return SignatureCheck(SignatureStatus.VERIFIED, opened.signer, Manifest(opened.signed.root_digest, files))
 
 
 def _read_bounded(path: Path) -> bytes:

@@ -15,7 +15,8 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from datetime import datetime
+from pathlib import PurePosixPath
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from detector.errors import InvalidBundleError, PublicKeyError
+from detector.provenance.interface import KeyTrust, OpenedBundle, SignedFiles, Trust, root_digest
 
 MAX_BUNDLE_BYTES = 32 << 20
 """About 100 000 signed files; the real bundles at hand are below 10 kB."""
@@ -53,51 +55,38 @@ class PublicKey:
         return hashlib.sha256(self.pem).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class SignedFiles:
-    """What a verified bundle says."""
-
-    root_digest: str
-    """`sha256:<hex>`"""
-    digests: tuple[tuple[str, str], ...]
-    """(path, SHA-256 hex) in name order."""
-
-
-def load_public_key(path: Path) -> PublicKey:
+def load_public_key(pem: bytes) -> PublicKey:
     """Read an EC public key in PEM form.
 
     Raises:
-        PublicKeyError: the file is missing, not PEM, or not on a curve the OMS spec allows.
+        PublicKeyError: not PEM, or not on a curve the OMS spec allows.
     """
     try:
-        key = load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
-        raise PublicKeyError(f"cannot read the public key {path}: {error}") from error
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise PublicKeyError(f"cannot read the public key: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
-        raise PublicKeyError(f"{path} is not an EC key on P-256, P-384 or P-521")
+        raise PublicKeyError("it is not an EC key on P-256, P-384 or P-521")
     return PublicKey(key, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 
-def verify_bundle(bundle: bytes, public_key: Path) -> Mapping[str, str]:
-    """Path to SHA-256 (hex) of every file that `bundle` signs, in name order.
+def open_bundle(bundle: bytes, trust: Trust, *, at: datetime) -> OpenedBundle:  # noqa: ARG001 - certificates are next
+    """Verify a bundle and read its manifest from the very payload that was verified.
 
-    The SHA-256 of an LFS file is also what the Hub reports for it, so this names the files a download must
-    match, without the download.
+    Without the files: what it names is what a download must match.
 
-    Raises:
-        InvalidBundleError: the bundle does not verify with this key, or is not one we accept.
-        PublicKeyError: the key cannot be used.
-    """
-    return dict(open_bundle(bundle, load_public_key(public_key)).digests)
-
-
-def open_bundle(bundle: bytes, key: PublicKey) -> SignedFiles:
-    """Verify a bundle in EC key mode and read its manifest from the very payload that was verified.
+    Args:
+        bundle: the content of `model.sig`.
+        trust: who may have signed it.
+        at: the time at which certificates must be valid; bundles in key and certificate mode carry none.
 
     Raises:
         InvalidBundleError: with the step that failed.
+        PublicKeyError: what we were told to trust cannot be used.
     """
-    return _read_statement(_verified_payload(bundle, key))
+    pem = next(signer for signer in trust.signers if isinstance(signer, KeyTrust)).public_key
+    key = load_public_key(pem)
+    return OpenedBundle(_read_statement(_verified_payload(bundle, key)), f"ecdsa-sha256:{key.fingerprint}")
 
 
 def _verified_payload(bundle: bytes, key: PublicKey) -> bytes:
@@ -149,12 +138,16 @@ def _read_statement(payload: bytes) -> SignedFiles:
     # The library sorts by path component, the spec by name; they differ for `a-b` beside `a/b`.
     if names not in (sorted(set(names)), sorted(set(names), key=PurePosixPath)):
         raise InvalidBundleError("the signed names are repeated or out of order")
-    root = hashlib.sha256(b"".join(bytes.fromhex(digest) for _, digest in digests)).hexdigest()
+    root = root_digest(digests)
     subjects = _array(statement.get("subject"), "subject")
     if len(subjects) != 1:
         raise InvalidBundleError(f"expected one subject, found {len(subjects)}")
-    _expect(_object(_object(subjects[0], "subject").get("digest"), "digest"), "sha256", root)
-    return SignedFiles(f"sha256:{root}", tuple(sorted(digests)))
+    _expect(
+        _object(_object(subjects[0], "subject").get("digest"), "digest"),
+        "sha256",
+        root.removeprefix("sha256:"),
+    )
+    return SignedFiles(root, tuple(sorted(digests)))
 
 
 def _resource(entry: object) -> tuple[str, str]:
