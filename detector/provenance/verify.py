@@ -10,17 +10,16 @@ release exists (an older signed release verifies too). A signature says nothing 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import stat
 import sys
 import tempfile
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from detector.errors import DetectorError, InvalidBundleError
 from detector.provenance.bundle import MAX_BUNDLE_BYTES, PublicKey, load_public_key, open_bundle
+from detector.provenance.coverage import CLIENT_CACHE, files_below, is_loaded
+from detector.provenance.hashing import hash_file
 from detector.provenance.interface import (
     KeyTrust,
     Manifest,
@@ -30,18 +29,6 @@ from detector.provenance.interface import (
     SignedFiles,
     Trust,
 )
-
-_CLIENT_CACHE = PurePosixPath(".cache/huggingface")
-"""Bookkeeping that `hf download --local-dir` leaves in the folder; nothing is loaded from it."""
-
-_LOADED_SUFFIXES = (
-    *(".safetensors", ".gguf", ".ggml", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"),
-    *(".h5", ".keras", ".msgpack", ".npz", ".npy", ".onnx", ".pb"),
-    *(".json", ".jsonl", ".yaml", ".yml", ".jinja", ".jinja2"),
-    *(".model", ".spm", ".bpe", ".tiktoken", ".txt"),
-    *(".py", ".so"),
-)
-_LEGAL_TEXTS = ("license", "licence", "notice", "use_policy", "acceptable_use", "copying", "citation")
 
 
 def verify_release(
@@ -78,7 +65,7 @@ def verify_release(
         # (3): coverage.
         _check_coverage(folder, opened.signed, signature)
         # (4): manifest.
-        files = tuple(_examine(folder, path, digest) for path, digest in opened.signed.digests)
+        files = tuple(_hashed(folder, path, digest) for path, digest in opened.signed.digests)
     except (DetectorError, OSError) as error:
         reason = f"{type(error.__cause__ or error).__name__}: {error}"
         return SignatureCheck(SignatureStatus.INVALID, "", None, reason[:600])
@@ -98,7 +85,7 @@ def _verify_with_library(folder: Path, bundle: bytes, key: PublicKey, signature:
 
     # Explicit, so that a bundle cannot choose another hash, sharding, or to follow symbolic links.
     config = hashing.Config().use_file_serialization(hashing_algorithm="sha256", allow_symlinks=False)
-    config.set_ignored_paths(paths=[signature, str(_CLIENT_CACHE)], ignore_git_paths=True)
+    config.set_ignored_paths(paths=[signature, str(CLIENT_CACHE)], ignore_git_paths=True)
     with tempfile.TemporaryDirectory(prefix="forkwatch-verify-") as private:
         bundle_copy, key_copy = Path(private, "model.sig"), Path(private, "release.pub")
         bundle_copy.write_bytes(bundle)
@@ -115,7 +102,7 @@ def _verify_with_library(folder: Path, bundle: bytes, key: PublicKey, signature:
 def _check_coverage(folder: Path, signed: SignedFiles, signature: str) -> None:
     """Refuse a release whose signature leaves out (`ignore_paths`) a file that changes the model."""
     covered = {path for path, _ in signed.digests}
-    loaded = {path for path in _files_below(folder) if path != signature and _is_loaded(path)}
+    loaded = {path for path in files_below(folder) if path != signature and is_loaded(path)}
     missing = sorted(loaded - covered)
     if missing:
         raise InvalidBundleError(f"not covered: {_printable(', '.join(missing[:10]))}")
@@ -126,33 +113,8 @@ def _printable(text: str) -> str:
     return "".join(char if " " <= char <= "~" else ascii(char)[1:-1] for char in text[:500])[:500]
 
 
-def _files_below(folder: Path) -> Iterator[str]:
-    for path in folder.rglob("*"):
-        relative = PurePosixPath(path.relative_to(folder).as_posix())
-        bookkeeping = relative.parts[0] in {".git", ".github"} or relative.is_relative_to(_CLIENT_CACHE)
-        if not bookkeeping and not path.is_dir():
-            yield str(relative)
-
-
-def _is_loaded(path: str) -> bool:
-    """Whether a loader could take weights, configuration, vocabulary, a template or code from the file."""
-    name = PurePosixPath(path.lower())
-    legal = name.suffix == ".txt" and name.name.startswith(_LEGAL_TEXTS)
-    return name.suffix in _LOADED_SUFFIXES and not legal
-
-
-def _examine(folder: Path, path: str, sha256: str) -> ManifestFile:
-    """Size and git id of a file, from the same bytes that give its signed SHA-256."""
-    with os.fdopen(os.open(folder / path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidBundleError(f"{path!a} is not a regular file")
-        content = hashlib.sha256()
-        # Git's object id is SHA-1 by definition; it is used to recognise a file, never to trust one.
-        blob = hashlib.sha1(b"blob %d\0" % status.st_size, usedforsecurity=False)
-        while chunk := file.read(1 << 20):
-            content.update(chunk)
-            blob.update(chunk)
-    if content.hexdigest() != sha256:
+def _hashed(folder: Path, path: str, sha256: str) -> ManifestFile:
+    file = hash_file(folder, path)
+    if file.sha256 != sha256:
         raise InvalidBundleError(f"{path!a} changed while it was verified")
-    return ManifestFile(path, sha256, status.st_size, blob.hexdigest())
+    return file
