@@ -53,7 +53,19 @@ class InvalidBundleError(DetectorError):
     )
 
 
-class PublicKeyError(DetectorError):
+class UnknownSignerError(InvalidBundleError):
+    """A signature bundle is well formed, and the trust names nobody who could have made it: a claim."""
+
+    tip = "Name the publisher's key, certificate or identity in the release's trust."
+
+
+class TrustError(DetectorError):
+    """Whom a release is to be trusted to cannot be used: our own settings, never the release's fault."""
+
+    tip = "Correct the trust of the release: roots with a pin, or an identity with its issuer."
+
+
+class PublicKeyError(TrustError):
     """The public key of a release is missing or is not an EC key in PEM form."""
 
     tip = "Point the release at the publisher's EC public key (PEM, P-256, P-384 or P-521)."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -170,6 +171,8 @@ class SignatureCheck:
     manifest: Manifest | None
     reason: str = ""
     """Why it is not verified, with the class of the library's exception."""
+    signed_at: datetime | None = None
+    """When, as the transparency log of a keyless bundle proves; no other mode carries a time."""
 
 
 @dataclass(frozen=True, slots=True)

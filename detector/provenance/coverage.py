@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 CLIENT_CACHE = PurePosixPath(".cache/huggingface")
 """Bookkeeping that `hf download --local-dir` leaves in the folder; nothing is loaded from it."""
 
-_LOADED_SUFFIXES = (
-    *(".safetensors", ".gguf", ".ggml", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"),
-    *(".h5", ".keras", ".msgpack", ".npz", ".npy", ".onnx", ".pb"),
-    *(".json", ".jsonl", ".yaml", ".yml", ".jinja", ".jinja2"),
-    *(".model", ".spm", ".bpe", ".tiktoken", ".txt"),
-    *(".py", ".so"),
+_PROSE_SUFFIXES = frozenset(
+    (
+        *(".md", ".rst", ".html", ".htm", ".pdf", ".bib", ".cff", ".log"),
+        *(".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".ico", ".mp4", ".webm", ".mp3", ".wav"),
+        *(".sig", ".asc", ".sha256", ".sha512", ".md5", ".pub", ".pem", ".crt"),
+    )
 )
+"""Read by people, or about the files. Every other suffix is some loader's: formats outrun any list."""
+_LOADED_NAMES = frozenset(
+    ("modelfile", "template", "params", "system", "adapter", "vocab", "merges", "makefile")
+)
+"""Names without a suffix that a loader knows (Ollama's, early tokenizers')."""
 _LEGAL_TEXTS = ("license", "licence", "notice", "use_policy", "acceptable_use", "copying", "citation")
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Relative paths of all files of a release folder, without git's and the Hub client's bookkeeping."""
-    for path in folder.rglob("*"):
-        relative = PurePosixPath(path.relative_to(folder).as_posix())
-        bookkeeping = relative.parts[0] in {".git", ".github"} or relative.is_relative_to(CLIENT_CACHE)
-        if not bookkeeping and not path.is_dir():
-            yield str(relative)
+    """Relative paths of all files and links of a folder, without git's and the Hub client's bookkeeping."""
+    for parent, folders, files in os.walk(folder):
+        # A link to a folder is not walked into: it counts as a file, which no manifest can cover.
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        for name in (*files, *links):
+            relative = PurePosixPath(Path(parent, name).relative_to(folder).as_posix())
+            if relative.parts[0] not in {".git", ".github"} and not relative.is_relative_to(CLIENT_CACHE):
+                yield str(relative)
 
 
 def is_loaded(path: str) -> bool:
-    """Whether a loader could take weights, configuration, vocabulary, a template or code from the file."""
+    """Whether a loader could take weights, configuration, vocabulary, a template or code from the file.
+
+    In doubt it could: what is not prose, a picture, a legal text, a signature or a dot file counts.
+    """
     name = PurePosixPath(path.lower())
-    legal = name.suffix == ".txt" and name.name.startswith(_LEGAL_TEXTS)
-    return name.suffix in _LOADED_SUFFIXES and not legal
+    if name.suffix in ("", ".txt"):
+        legal = name.name.startswith(_LEGAL_TEXTS)
+        return not legal and (name.suffix == ".txt" or name.name in _LOADED_NAMES)
+    return name.suffix not in _PROSE_SUFFIXES

@@ -1,14 +1,16 @@
 """What it takes to believe a release: whom to trust, and what a check found. Read this first.
 
-A bundle is *verified* when a signer named in the `Trust` signed it; *claimed* when it is a well-formed bundle
-of somebody whom nobody named; *invalid* when it breaks the format, the signature or the trust; a release
-without a bundle is *unsigned*. Binding is by digest throughout: names are for people.
+A bundle is *verified* when a signer named in the `Trust` signed it; *claimed* when it is well formed and the
+trust names nobody; *invalid* when it breaks the format, the signature or the trust, a bundle in another mode
+than the trust's signers included; a release without a bundle is *unsigned*. Binding is by digest throughout:
+names are for people.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 
 from detector.interface import Manifest, ManifestFile, SignatureCheck, SignatureStatus
 
@@ -89,6 +91,8 @@ class OpenedBundle:
     signed: SignedFiles
     signer: str
     """As `SignatureCheck.signer`."""
+    signed_at: datetime | None = None
+    """As `SignatureCheck.signed_at`."""
 
 
 def root_digest(digests: tuple[tuple[str, str], ...]) -> str:
