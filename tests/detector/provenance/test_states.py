@@ -100,7 +100,7 @@ def test_mistakes_in_any_signer_show(tmp_path: Path) -> None:
             check(folder, Trust((KEY, broken)))
 
 
-class PanicException(BaseException):  # noqa: N818 - the name and module that PyO3 gives a panic in Rust
+class PanicException(BaseException):
     __module__ = "pyo3_runtime"
 
 
