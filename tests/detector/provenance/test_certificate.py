@@ -154,17 +154,6 @@ def test_root_expired(tmp_path: Path) -> None:
     assert "not valid at validation time" in result.reason
 
 
-@pytest.mark.parametrize("case", ["leaf expired", "web server's leaf", "another subject"])
-def test_library_alone_accepts(case: str, tmp_path: Path) -> None:
-    """Why chains are judged here: model-signing 1.1.1 by itself verifies these three."""
-    from model_signing import verifying
-
-    folder = sealed_release(tmp_path / "release", *REFUSED[case][0]())
-    (tmp_path / "root.pem").write_bytes(root().pem)
-    library = verifying.Config().use_certificate_verifier(certificate_chain=[tmp_path / "root.pem"])
-    library.verify(folder, folder / "model.sig")
-
-
 def test_leaf_without_key_usage(tmp_path: Path) -> None:
     """A leaf that is for signing code by its purposes alone verifies, whatever the library logs about it."""
     folder = sealed_release(tmp_path, leaf(intermediate(), key_usage=None), intermediate())

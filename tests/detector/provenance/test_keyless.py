@@ -7,6 +7,8 @@ import json
 import shutil
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,13 @@ from detector.interface import SignatureStatus
 from detector.provenance.bundle import open_bundle
 from detector.provenance.interface import KeylessTrust, Trust
 from detector.provenance.verify import verify_release
-from tests.detector.provenance.bundles import NOW, REAL, minimal
+from tests.detector.provenance import sigstore
+from tests.detector.provenance.bundles import NOW, REAL, minimal, statement_of, write_files
+from tests.detector.provenance.sigstore import SIGNED_AT, private_sigstore
 
 WHO, ISSUER = "stefanb@us.ibm.com", "https://sigstore.verify.ibm.com/oauth2"
 BUNDLE = (REAL / "v1.1.0-sigstore" / "model.sig").read_bytes()
+PRIVATE = (sigstore.WHO, sigstore.ISSUER)
 STORE = resources.files("sigstore") / "_store"
 PUBLIC_ROOT = (STORE / "https%3A%2F%2Ftuf-repo-cdn.sigstore.dev" / "trusted_root.json").read_bytes()
 STAGING_ROOT = (STORE / "https%3A%2F%2Ftuf-repo-cdn.sigstage.dev" / "trusted_root.json").read_bytes()
@@ -80,6 +85,42 @@ def test_given_root() -> None:
         without = json.dumps({**root, part: []}).encode()
         with pytest.raises(InvalidBundleError):
             opened(BUNDLE, KeylessTrust(WHO, ISSUER, without))
+
+
+def test_private_instance(tmp_path: Path) -> None:
+    """An organisation's own Sigstore works with its own root, and its bundles with no other."""
+    folder = write_files(tmp_path / "m")
+    instance, other = private_sigstore(), private_sigstore()
+    (folder / "model.sig").write_bytes(instance.sign(statement_of(folder)))
+    mine, others = (KeylessTrust(*PRIVATE, it.trusted_root()) for it in (instance, other))
+    result = verify_release(folder, Trust((others, mine)), at=NOW)
+    assert (result.status, result.reason) == (SignatureStatus.VERIFIED, "")
+    assert (result.signer, result.signed_at) == ("sigstore:{} ({})".format(*PRIVATE), SIGNED_AT)
+    for trust in (others, KeylessTrust(*PRIVATE), KeylessTrust(WHO, ISSUER, mine.trusted_root)):
+        assert verify_release(folder, Trust((trust,)), at=NOW).status is SignatureStatus.INVALID
+    (folder / "config.json").write_bytes(b"[]")
+    assert verify_release(folder, Trust((mine,)), at=NOW).reason.startswith("ValueError: Signature mismatch")
+
+
+@pytest.mark.parametrize("minutes", [-1, 11])
+def test_logged_outside_validity(minutes: int) -> None:
+    """A signature that the log saw when the certificate of ten minutes was not valid is refused."""
+    instance = private_sigstore()
+    trust = KeylessTrust(*PRIVATE, instance.trusted_root())
+    assert opened(instance.sign(minimal()), trust)
+    late = instance.sign(minimal(), logged=SIGNED_AT + timedelta(minutes=minutes))
+    with pytest.raises(InvalidBundleError, match="not valid at"):
+        opened(late, trust)
+
+
+@pytest.mark.parametrize("service", ["authority", "transparency", "rekor"])
+def test_every_service_counts(service: str) -> None:
+    """A signature is believed only if all three services of one instance vouch for it."""
+    instance, other = private_sigstore(), private_sigstore()
+    mixed = replace(instance, **{service: getattr(other, service)})
+    trust = KeylessTrust(*PRIVATE, instance.trusted_root())
+    with pytest.raises(InvalidBundleError):
+        opened(mixed.sign(minimal()), trust)
 
 
 @pytest.mark.parametrize("root", [b"", b"[]", b'{"mediaType": "text/plain"}', b"\xff"])
