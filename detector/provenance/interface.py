@@ -42,7 +42,8 @@ class CertificateTrust:
     """Certificates under a private root, of a signer that is pinned.
 
     A root alone is no identity: whatever it issues, to anybody and for any use, would be believed. So at
-    least one pin is needed, and it must match the leaf or an intermediate of the chain.
+    least one pin is needed, and one must match the leaf or an intermediate of the chain. A pin on an
+    intermediate believes everybody to whom it issues certificates that may sign.
     """
 
     roots: tuple[bytes, ...]
@@ -72,7 +73,8 @@ class Trust:
 
     signers: tuple[Signer, ...] = ()
     legacy: bool = False
-    """Accept predicate `https://model_signing/Digests/v0.1`, which was written before the specification."""
+    """Accept predicate `https://model_signing/Digests/v0.1`, and how release 0.2 of the library encoded what it
+    signed: both are older than the specification."""
 
 
 @dataclass(frozen=True, slots=True)

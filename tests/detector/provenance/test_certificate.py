@@ -160,6 +160,12 @@ def test_leaf_without_key_usage(tmp_path: Path) -> None:
     assert verify_release(folder, trusting_root(), at=NOW).status is SignatureStatus.VERIFIED
 
 
+def test_leaf_without_purposes(tmp_path: Path) -> None:
+    """So does one that may make signatures and names no purpose, as NVIDIA's production leaf of 2026 does."""
+    folder = sealed_release(tmp_path, leaf(intermediate(), purposes=()), intermediate(), root())
+    assert verify_release(folder, trusting_root(), at=NOW).status is SignatureStatus.VERIFIED
+
+
 def test_root_without_key_usage(tmp_path: Path) -> None:
     """What `openssl req -x509` makes has no key usage, and may therefore issue."""
     plain = issue("CN=Plain Root", ca=True, key_usage=None)

@@ -16,7 +16,7 @@ SIGNERS = {"elliptic-key": KEY, "certificate": CERTIFICATE, "sigstore": KEYLESS}
 
 
 @pytest.mark.parametrize("mode", SIGNERS)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_mutation(mode: str, data: st.DataObject) -> None:
     """A real bundle with up to four bytes replaced, inserted or removed is refused or says the same."""
