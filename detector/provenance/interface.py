@@ -73,8 +73,8 @@ class Trust:
 
     signers: tuple[Signer, ...] = ()
     legacy: bool = False
-    """Accept predicate `https://model_signing/Digests/v0.1`, and how release 0.2 of the library encoded what it
-    signed: both are older than the specification."""
+    """Accept predicate `https://model_signing/Digests/v0.1`, and how release 0.2 of the library encoded what
+    it signed: both are older than the specification."""
 
 
 @dataclass(frozen=True, slots=True)
