@@ -12,15 +12,16 @@ Importing it needs the standard library and `cryptography`. (1) The bundle is ve
 (2) every signed file is hashed, several at a time; (3) every file that a loader would use must be signed.
 A file that no loader uses, such as a picture, may be unsigned: it is listed, and not checked.
 
-Not covered: what happens to the files later. Between this check and the loader's reading, whoever can write
-to the folder can exchange a file; `recheck` after loading notices, unless the file was written twice within
-one tick of the file system's clock, or in a way that `hash_cache` names. Where others may write to the folder,
-copy it first and verify the copy. Nor is it said when the files were signed, whether there is a newer release,
-or whether the model is safe.
+Not covered: what happens to the files later. Between this check and the loader's reading, whoever can
+write to the folder can exchange a file; `recheck` after loading notices, unless the file was written twice
+within one tick of the file system's clock, or in a way that `hash_cache` names. Where others may write to
+the folder, copy it first and verify the copy. Nor is it said when the files were signed, whether there is a
+newer release, or whether the model is safe.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -128,10 +129,8 @@ def verify_checkpoint(  # noqa: PLR0913 - keyword-only, and the defaults are saf
         NotAuthenticError: in every case but success; `.check` says what was found.
         PublicKeyError: the trust itself cannot be used, which is the caller's mistake.
     """
-    hashes = HashCache.open(cache)
-    check = check_checkpoint(
-        folder, trust, at=at, signature=signature, hashes=hashes, full=full, progress=progress
-    )
+    hashes = HashCache.open(cache, full=full)
+    check = check_checkpoint(folder, trust, at=at, signature=signature, hashes=hashes, progress=progress)
     hashes.save()
     if check.status is not CheckpointStatus.AUTHENTIC or check.found is None:
         raise NotAuthenticError(check)
@@ -145,7 +144,6 @@ def check_checkpoint(  # noqa: PLR0913 - as verify_checkpoint
     hashes: HashCache,
     at: datetime | None = None,
     signature: str = "model.sig",
-    full: bool = False,
     progress: Progress = ignore_progress,
 ) -> CheckpointCheck:
     """As `verify_checkpoint`, but whatever is found is a result.
@@ -161,14 +159,12 @@ def check_checkpoint(  # noqa: PLR0913 - as verify_checkpoint
         if not trust.signers:
             return CheckpointCheck(CheckpointStatus.INVALID, "the trust names no signer")
         opened = open_bundle(bundle, trust, at=at or datetime.now(UTC))
-        found = compare_folder(
-            place, opened.signed, signature=signature, hashes=hashes, full=full, progress=progress
-        )
+        found = compare_folder(place, opened.signed, signature=signature, hashes=hashes, progress=progress)
     except InvalidBundleError as error:
         return CheckpointCheck(CheckpointStatus.INVALID, printable(str(error)))
     except OSError as error:
         return _unreadable(error)
-    status, reason = judge(found)
+    status, reason = judge_files(found.files)
     return CheckpointCheck(status, reason, opened.signer, opened.signed.root_digest, found)
 
 
@@ -189,16 +185,16 @@ def read_bundle(place: Folder, signature: str) -> bytes | None:
         return file.read(MAX_BUNDLE_BYTES + 1)
 
 
-def judge(found: FolderCheck) -> tuple[CheckpointStatus, str]:
-    """What the files of a folder amount to, and why. A folder of which nothing matched is not authentic."""
+def judge_files(files: Sequence[CheckedFile]) -> tuple[CheckpointStatus, str]:
+    """What checked files amount to, and why. Where nothing matched, nothing is authentic."""
     for state in (FileState.DIFFERS, FileState.MISSING, FileState.UNCOVERED):
-        if paths := paths_in(found.files, state):
+        if paths := paths_in(files, state):
             more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
             said = "not signed, and a loader would use it" if state is FileState.UNCOVERED else state.value
             return CheckpointStatus.ALTERED, f"{said}: {printable(', '.join(paths[:5]))}{more}"
-    if unknown := paths_in(found.files, FileState.UNKNOWN):
-        return CheckpointStatus.UNREADABLE, f"cannot be read: {printable(', '.join(unknown[:5]))}"
-    if not paths_in(found.files, FileState.MATCHED):
+    if unknown := paths_in(files, FileState.UNKNOWN):
+        return CheckpointStatus.UNREADABLE, f"unknown content: {printable(', '.join(unknown[:5]))}"
+    if not paths_in(files, FileState.MATCHED):
         return CheckpointStatus.UNREADABLE, "there is no file to check"
     return CheckpointStatus.AUTHENTIC, ""
 

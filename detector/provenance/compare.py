@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from detector.provenance.checked import Basis, CheckedFile, FileState
@@ -42,13 +42,12 @@ class FolderCheck:
     """Name of the bundle, which cannot sign itself."""
 
 
-def compare_folder(  # noqa: PLR0913 - keyword-only
+def compare_folder(
     place: Folder,
     signed: SignedFiles,
     *,
     signature: str,
     hashes: HashCache,
-    full: bool = False,
     progress: Progress = ignore_progress,
 ) -> FolderCheck:
     """Compare every signed file, and look for files that a loader would use and nobody signed.
@@ -58,7 +57,6 @@ def compare_folder(  # noqa: PLR0913 - keyword-only
         signed: what its files must be.
         signature: name of the bundle, which cannot sign itself.
         hashes: digests of unchanged files; it learns the new ones, and is not saved.
-        full: read also what `hashes` knows.
         progress: told `(bytes done, bytes in all)`.
 
     Raises:
@@ -67,14 +65,8 @@ def compare_folder(  # noqa: PLR0913 - keyword-only
     present = place.files()
     wanted = dict(signed.digests)
     loaded = {path for path, refused in present.items() if refused or is_loaded(path)} - {signature}
-    reading = _Reading(place, progress)
-    results = reading.run(
-        [path for path in wanted if path in present and not present[path]],
-        (lambda _: None) if full else hashes.find,
-    )
-    for result in results.values():
-        if result.began_ns is not None and result.identity is not None and result.sha256 is not None:
-            hashes.remember(result.identity, result.sha256, result.began_ns)
+    reading = _Reading(place, hashes, progress)
+    results = reading.run([path for path in wanted if path in present and not present[path]])
     absent = _Result(state=FileState.MISSING)
     files = [results.get(path, absent).against(path, sha256) for path, sha256 in wanted.items()]
     files += [CheckedFile(path, FileState.UNCOVERED, note=present[path]) for path in loaded - wanted.keys()]
@@ -118,8 +110,9 @@ class _Result:
 
     identity: FileIdentity | None = None
     sha256: str | None = None
+    basis: Basis = Basis.NONE
     began_ns: int | None = None
-    """When reading began; None when the digest is a remembered one."""
+    """When reading began; None when the digest was known."""
     state: FileState = FileState.UNKNOWN
     note: str = ""
 
@@ -128,10 +121,8 @@ class _Result:
         size = None if self.identity is None else self.identity.size
         if self.sha256 is None:
             return CheckedFile(path, self.state, size=size, note=self.note)
-        basis = Basis.REMEMBERED if self.began_ns is None else Basis.READ
-        return CheckedFile(
-            path, FileState.MATCHED if self.sha256 == sha256 else FileState.DIFFERS, basis, size
-        )
+        state = FileState.MATCHED if self.sha256 == sha256 else FileState.DIFFERS
+        return CheckedFile(path, state, self.basis, size)
 
 
 class _Stopped(Exception):  # noqa: N818 - no error: the reader is told to give up
@@ -141,22 +132,16 @@ class _Stopped(Exception):  # noqa: N818 - no error: the reader is told to give 
 class _Reading:
     """Reads files in threads, the largest first so that none is left alone at the end."""
 
-    def __init__(self, place: Folder, progress: Progress) -> None:
+    def __init__(self, place: Folder, hashes: HashCache, progress: Progress) -> None:
         self.done = 0
         self._total = 0
-        self._place = place
-        self._progress = progress
+        self._place, self._hashes, self._progress = place, hashes, progress
         self._lock = threading.Lock()
         self._stop = threading.Event()
 
-    def run(self, paths: Iterable[str], known: Callable[[FileIdentity], str | None]) -> dict[str, _Result]:
-        """Every path with what came of it; `known` gives the digests of files that need not be read."""
-        results = {
-            path: self._opened(path, lambda _descriptor, identity: _Result(identity)) for path in paths
-        }
-        for path, result in results.items():
-            if result.identity is not None:
-                results[path] = replace(result, sha256=known(result.identity))
+    def run(self, paths: Iterable[str]) -> dict[str, _Result]:
+        """Every path with what came of it. Files whose digest is known are not read."""
+        results = {path: self._opened(path, self._known) for path in paths}
         sizes = {
             path: result.identity.size
             for path, result in results.items()
@@ -171,6 +156,9 @@ class _Reading:
                 self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        for result in results.values():
+            if result.began_ns is not None and result.identity is not None and result.sha256 is not None:
+                self._hashes.remember(result.identity, result.sha256, result.began_ns)
         return results
 
     def _opened(self, path: str, use: Callable[[int, FileIdentity], _Result]) -> _Result:
@@ -189,6 +177,10 @@ class _Reading:
         finally:
             os.close(descriptor)
 
+    def _known(self, _descriptor: int, identity: FileIdentity) -> _Result:
+        sha256, basis = self._hashes.find(identity) or (None, Basis.NONE)
+        return _Result(identity, sha256, basis)
+
     def _read(self, path: str) -> _Result:
         return self._opened(path, self._hashed)
 
@@ -197,7 +189,7 @@ class _Reading:
         sha256 = sha256_of(descriptor, self._advance)
         if FileIdentity.of(os.fstat(descriptor)) != identity:
             return _Result(identity, state=FileState.DIFFERS, note="changed while it was read")
-        return _Result(identity, sha256, began)
+        return _Result(identity, sha256, Basis.READ, began)
 
     def _advance(self, count: int) -> None:
         if self._stop.is_set():
@@ -205,10 +197,6 @@ class _Reading:
         with self._lock:
             self.done += count
             self._progress(self.done, self._total)
-
-
-def _unread(_descriptor: int, identity: FileIdentity) -> _Result:
-    return _Result(identity)
 
 
 def _threads() -> int:

@@ -22,6 +22,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detector.provenance.checked import Basis
+
 _SCHEMA = "forkwatch.hashes/1"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_ENTRIES = 50_000
@@ -60,16 +62,27 @@ class HashCache:
     path: Path | None
     """None: remember for as long as this object lives."""
     _known: dict[FileIdentity, str] = field(default_factory=dict)
+    """From the file."""
+    _read: dict[FileIdentity, str] = field(default_factory=dict)
+    """Read while this object lives."""
     _new: dict[FileIdentity, str] = field(default_factory=dict)
+    """What of that may be kept."""
 
     @classmethod
-    def open(cls, path: Path | None) -> HashCache:
-        """What the file holds; nothing, if it is missing, damaged, a link, or could be written by others."""
-        return cls(path, dict(_load(path)) if path is not None else {})
+    def open(cls, path: Path | None, *, full: bool = False) -> HashCache:
+        """What the file holds; nothing, if it is missing, damaged, a link, or could be written by others.
 
-    def find(self, identity: FileIdentity) -> str | None:
-        """The digest of the file that has this identity."""
-        return self._known.get(identity)
+        Args:
+            path: the file.
+            full: believe nothing of it, but keep in it what is read now.
+        """
+        return cls(path, dict(_load(path)) if path is not None and not full else {})
+
+    def find(self, identity: FileIdentity) -> tuple[str, Basis] | None:
+        """The digest of the file that has this identity, and whether it was read just now or before."""
+        if identity in self._read:
+            return self._read[identity], Basis.READ
+        return (self._known[identity], Basis.REMEMBERED) if identity in self._known else None
 
     def remember(self, identity: FileIdentity, sha256: str, began_ns: int) -> None:
         """Keep the digest of a file whose identity was the same before and after it was read.
@@ -79,8 +92,9 @@ class HashCache:
             sha256: hex.
             began_ns: wall clock when reading began.
         """
+        self._read[identity] = sha256
         if identity.settled(began_ns):
-            self._known[identity] = self._new[identity] = sha256
+            self._new[identity] = sha256
 
     def save(self) -> bool:
         """Write what is new beside what others wrote meanwhile; False when it could not be kept.

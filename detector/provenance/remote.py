@@ -2,8 +2,8 @@
 
 The Hub reports the SHA-256 of every file in its large-file storage, which is what the bundle signs. Small
 files have no SHA-256 there: where their trusted content is known, its git blob id is compared, and else they
-are fetched, within limits, and hashed. A match by a hash that the Hub reports is the Hub's word; `Basis` keeps
-it apart from a match of bytes.
+are fetched, within limits, and hashed. A match by a hash that the Hub reports is the Hub's word; `Basis`
+keeps it apart from a match of bytes.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ class RemoteCheck:
     """Bytes."""
 
 
-def check_listing(
+def check_listing(  # noqa: PLR0913 - keyword-only, two with defaults
     signed: SignedFiles,
     listing: Iterable[ListedFile],
     fetch: Callable[[str, int], bytes],
     *,
     signature: str = "model.sig",
     known: Mapping[str, str] | None = None,
-    limits: FetchLimits = FetchLimits(),  # noqa: B008 - frozen
+    limits: FetchLimits = FetchLimits(),
 ) -> RemoteCheck:
     """Compare a listing with what was signed.
 
