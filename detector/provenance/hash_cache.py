@@ -141,17 +141,17 @@ def _replace(path: Path, content: bytes) -> None:
 def _load(path: Path) -> Mapping[FileIdentity, str]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return {}
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        private = stat.S_ISREG(status.st_mode) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if not private or status.st_uid != os.geteuid() or status.st_size > _MAX_BYTES:
-            return {}
         try:
-            return _parse(json.loads(file.read(_MAX_BYTES)))
-        except (OSError, ValueError, RecursionError):
-            return {}
+            status = os.fstat(descriptor)
+            private = stat.S_ISREG(status.st_mode) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            if not private or status.st_uid != os.geteuid() or status.st_size > _MAX_BYTES:
+                return {}
+            text = os.read(descriptor, _MAX_BYTES)
+        finally:
+            os.close(descriptor)
+        return _parse(json.loads(text))
+    except (OSError, ValueError, RecursionError):
+        return {}
 
 
 def _parse(document: object) -> Mapping[FileIdentity, str]:
