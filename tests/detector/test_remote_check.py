@@ -1,4 +1,4 @@
-"""A repository is compared with what was signed through the Hub's listing; what was not seen is not matched."""
+"""A repository is compared with what was signed through the Hub's listing; what is unseen is not matched."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_known_content_is_not_fetched(repo: Repo) -> None:
 
 
 def test_differences(repo: Repo) -> None:
-    """A changed weight, a changed small file of the same size, a missing one and an extra one are told apart."""
+    """A changed weight, a small file of the same size, a missing one and an extra one are told apart."""
     repo.files["model.safetensors"] = b"\x01" * 100
     repo.files["tokenizer.json"] = b'{"a": 2}'
     del repo.files["vocab.txt"]
