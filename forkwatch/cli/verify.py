@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from forkwatch.pipeline.authentic import Judgement
     from forkwatch.pipeline.sides import Side
     from forkwatch.pipeline.subjects import Subject
-    from forkwatch.state import StateDir
-    from forkwatch.store.models import Release
 
 
 @handled
@@ -90,9 +88,9 @@ def verify(
         )
     began = time.monotonic()
     with ExitStack() as stack:
-        opened, rows = _open(side, stack, full=full, cached=not no_cache)
+        opened = _open(side, stack, full=full, cached=not no_cache)
         judged = (
-            _by_releases(opened, rows, release, signature)
+            _by_releases(opened, release, signature)
             if trust is None
             else _by_trust(opened, trust, signature or "model.sig")
         )
@@ -149,10 +147,9 @@ def _content(path: Path) -> bytes:
         raise SettingsError(f"cannot read {path}: {error.strerror}", tip="Check the path.") from error
 
 
-def _open(side: Side, stack: ExitStack, *, full: bool, cached: bool) -> tuple[Subject, Sequence[Release]]:
-    """What is to be verified, and the guarded releases; without a database there are none."""
+def _open(side: Side, stack: ExitStack, *, full: bool, cached: bool) -> Subject:
+    """What is to be verified; a session is opened only for a repository."""
     from detector.provenance.hash_cache import HashCache
-    from forkwatch.cli.session import session
     from forkwatch.pipeline.sides import LocalSide
     from forkwatch.pipeline.subjects import LocalSubject, RemoteSubject
     from forkwatch.state import find_state_dir
@@ -160,14 +157,14 @@ def _open(side: Side, stack: ExitStack, *, full: bool, cached: bool) -> tuple[Su
     if not isinstance(side, LocalSide):
         if side.path is not None:
             raise SettingsError(f"{side.name} is one file", tip="Name the repository.")
-        context = stack.enter_context(session())
-        return RemoteSubject(context.hub, side.repo, side.revision), context.store.releases()
+        from forkwatch.cli.session import session
+
+        return RemoteSubject(stack.enter_context(session()).hub, side.repo, side.revision)
     state = find_state_dir()
     talk = stack.enter_context(progress())
     hashes = HashCache.open(state.root / "hashes.json" if cached else None, full=full)
     stack.callback(_keep, hashes)
-    subject = LocalSubject(side.path, hashes, lambda done, total: talk.progress(side.name, done, total))
-    return subject, _stored(state)
+    return LocalSubject(side.path, hashes, lambda done, total: talk.progress(side.name, done, total))
 
 
 def _keep(hashes: HashCache) -> None:
@@ -175,36 +172,22 @@ def _keep(hashes: HashCache) -> None:
         say(f"forkwatch: cannot write {hashes.path}; all files will be read again next time")
 
 
-def _stored(state: StateDir) -> Sequence[Release]:
-    from forkwatch.cli.session import utc_now
-    from forkwatch.store.engine import open_engine
-    from forkwatch.store.store import Store
-
-    if not state.database.is_file():
-        return ()
-    store = Store(open_engine(f"sqlite:///{state.database}"), utc_now)
-    try:
-        return store.releases()
-    finally:
-        store.close()
-
-
 def _by_trust(subject: Subject, trust: Trust, signature: str) -> Judgement:
     from detector.errors import PublicKeyError
-    from forkwatch.cli.session import utc_now
     from forkwatch.pipeline.authentic import judge_by_trust
 
     try:
-        return judge_by_trust(subject, trust, at=utc_now(), signature=signature)
+        return judge_by_trust(subject, trust, at=datetime.now(UTC), signature=signature)
     except PublicKeyError as error:
         raise SettingsError(str(error), tip=error.tip) from error
 
 
-def _by_releases(
-    subject: Subject, rows: Sequence[Release], release: str | None, signature: str | None
-) -> Judgement:
-    from forkwatch.pipeline.authentic import judge_by_releases, reference
+def _by_releases(subject: Subject, release: str | None, signature: str | None) -> Judgement:
+    from forkwatch.pipeline.authentic import judge_by_releases
+    from forkwatch.pipeline.references import reference, stored_releases
+    from forkwatch.state import find_state_dir
 
+    rows = stored_releases(find_state_dir())
     if release is not None:
         rows = [row for row in rows if row.repo == release]
         if not rows:

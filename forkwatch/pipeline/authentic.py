@@ -11,19 +11,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import TypeAdapter
-
 from detector.errors import InvalidBundleError
-from detector.interface import Manifest
 from detector.provenance.bundle import open_bundle
 from detector.provenance.checked import CheckedFile, FileState, paths_in
 from detector.provenance.checkpoint import CheckpointStatus, judge_files
-from detector.provenance.coverage import is_loaded
-from detector.provenance.interface import KeyTrust, OpenedBundle, SignedFiles, Trust
+from detector.provenance.interface import OpenedBundle, SignedFiles, Trust
 from forkwatch.pipeline.subjects import Compared, Subject
-from forkwatch.store.models import Release
-
-_MANIFEST = TypeAdapter(Manifest)
 
 
 class Authenticity(StrEnum):
@@ -74,28 +67,6 @@ class Judgement:
     def files(self) -> tuple[CheckedFile, ...]:
         """All files that were looked at."""
         return self.compared.files
-
-
-def trust_of(row: Release) -> Trust:
-    """Whom a guarded release is believed to be signed by."""
-    return Trust((KeyTrust(row.public_key.encode()),))
-
-
-def reference(row: Release) -> Reference:
-    """A guarded release as it was verified when it was pinned."""
-    manifest = _MANIFEST.validate_python(row.manifest)
-    trust = trust_of(row)
-    digests = tuple((file.path, file.sha256) for file in manifest.files)
-    if not trust.signers:
-        digests = tuple((path, sha256) for path, sha256 in digests if is_loaded(path))
-    return Reference(
-        f"{row.repo}@{row.commit}",
-        SignedFiles(row.root_digest, digests),
-        trust,
-        row.added_at,
-        row.signature,
-        {file.sha256: file.git_oid for file in manifest.files},
-    )
 
 
 def judge_by_trust(subject: Subject, trust: Trust, *, at: datetime, signature: str) -> Judgement:

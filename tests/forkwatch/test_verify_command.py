@@ -135,7 +135,7 @@ def test_named_release_is_bound_by_digest(family: Family, copy: Path, place: Pat
 
 
 def test_another_version_of_the_same_signer(family: Family, copy: Path, place: Path) -> None:
-    """A good signature of the right key over other files is no guarded release; by the key alone it is fine."""
+    """A good signature of the right key over other files is no guarded release; by key alone it is fine."""
     (copy / "model.safetensors").write_bytes(weights(2))
     sign_release(copy, place / "release.key")
     code, found = verdict(family, str(copy))
