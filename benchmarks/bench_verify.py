@@ -3,10 +3,10 @@
 A signed checkpoint of two safetensors shards and some small files (2 GB in all by default) is made in the
 folder if it is not there. It is then verified, each time by a process of its own, with
 
-    floor            `hashlib.file_digest` of every file, one after another: no verifier on one core can beat it
-    model_signing    `model_signing verify key …`, the reference implementation's command line
+    floor               `hashlib.file_digest` of one file after another: what one core needs at least
+    model_signing       `model_signing verify key …`, the reference implementation's command line
     verify_checkpoint   forkwatch's check for applications, everything read
-    forkwatch verify    the command, everything read, and again with what it remembers (`cached`)
+    forkwatch verify    the command, everything read, and again with what it remembers
 
 in turns, `--rounds` times. Printed are the best wall time of each, its processor time, and the median of the
 ratios to `model_signing` within the same round: a machine that is busy for a while is busy for both.
