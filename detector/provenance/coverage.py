@@ -21,15 +21,10 @@ _LEGAL_TEXTS = ("license", "licence", "notice", "use_policy", "acceptable_use", 
 def files_below(folder: Path) -> Iterator[str]:
     """Relative paths of all files of a release folder, without git's and the Hub client's bookkeeping."""
     for path in folder.rglob("*"):
-        relative = path.relative_to(folder).as_posix()
-        if not is_bookkeeping(relative) and not path.is_dir():
-            yield relative
-
-
-def is_bookkeeping(path: str) -> bool:
-    """Whether it is git's or the Hub client's: no loader looks there."""
-    relative = PurePosixPath(path)
-    return relative.parts[0] in {".git", ".github"} or relative.is_relative_to(CLIENT_CACHE)
+        relative = PurePosixPath(path.relative_to(folder).as_posix())
+        bookkeeping = relative.parts[0] in {".git", ".github"} or relative.is_relative_to(CLIENT_CACHE)
+        if not bookkeeping and not path.is_dir():
+            yield str(relative)
 
 
 def is_loaded(path: str) -> bool:
