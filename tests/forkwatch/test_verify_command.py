@@ -214,6 +214,13 @@ def test_second_time(family: Family, place: Path, public: Path, tmp_path: Path) 
     ]
 
 
+def test_state_that_cannot_be_written(copy: Path, public: Path, tmp_path: Path) -> None:
+    """Digests that cannot be kept are no obstacle, and the reader is told."""
+    (tmp_path / "file").write_bytes(b"")
+    done = invoke(tmp_path / "file" / "state", "verify", str(copy), "--public-key", str(public))
+    assert done.exit_code == 0, done.output
+
+
 def test_hostile_names(family: Family, copy: Path) -> None:
     """A file name cannot write to the terminal."""
     (copy / "a\x1b[31m\u202e.safetensors").write_bytes(b"")
