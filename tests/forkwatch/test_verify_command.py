@@ -196,11 +196,18 @@ def test_usage(family: Family, copy: Path, public: Path, tmp_path: Path) -> None
     assert stateless(tmp_path, str(copy)).exit_code == 3
 
 
-def test_second_time(family: Family, place: Path, public: Path, tmp_path: Path) -> None:
-    """Digests are kept in the state folder once files have settled; `--full` reads them again."""
-    age = time.time() - max(path.stat().st_ctime for path in (place / "release").iterdir())
+@pytest.fixture
+def settled(family: Family, place: Path) -> Path:
+    """The release's own folder, when it has not been written to for two seconds."""
+    folder = place / "release"
+    age = time.time() - max(path.stat().st_ctime for path in folder.iterdir())
     time.sleep(max(0.0, 2.1 - age))
-    state, options = tmp_path / "state", (str(place / "release"), "--public-key", str(public), "--json")
+    return folder
+
+
+def test_second_time(settled: Path, public: Path, tmp_path: Path) -> None:
+    """Digests are kept in the state folder once files have settled; `--full` reads them again."""
+    state, options = tmp_path / "state", (str(settled), "--public-key", str(public), "--json")
 
     def bases(*more: str) -> set[str]:
         document = json.loads(invoke(state, "verify", *options, *more).stdout)
@@ -214,11 +221,12 @@ def test_second_time(family: Family, place: Path, public: Path, tmp_path: Path) 
     ]
 
 
-def test_state_that_cannot_be_written(copy: Path, public: Path, tmp_path: Path) -> None:
+def test_state_that_cannot_be_written(settled: Path, public: Path, tmp_path: Path) -> None:
     """Digests that cannot be kept are no obstacle, and the reader is told."""
     (tmp_path / "file").write_bytes(b"")
-    done = invoke(tmp_path / "file" / "state", "verify", str(copy), "--public-key", str(public))
+    done = invoke(tmp_path / "file" / "state", "verify", str(settled), "--public-key", str(public))
     assert done.exit_code == 0, done.output
+    assert "cannot write" in done.stderr
 
 
 def test_hostile_names(family: Family, copy: Path) -> None:
