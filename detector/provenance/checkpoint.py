@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from os import PathLike
 from pathlib import Path
 
 from detector.errors import DetectorError, InvalidBundleError
@@ -104,12 +105,12 @@ class VerifiedCheckpoint:
 
 
 def verify_checkpoint(  # noqa: PLR0913 - keyword-only, and the defaults are safe
-    folder: Path,
+    folder: str | PathLike[str],
     trust: Trust,
     *,
     at: datetime | None = None,
     signature: str = "model.sig",
-    cache: Path | None = None,
+    cache: str | PathLike[str] | None = None,
     full: bool = False,
     progress: Progress = ignore_progress,
 ) -> VerifiedCheckpoint:
@@ -129,12 +130,14 @@ def verify_checkpoint(  # noqa: PLR0913 - keyword-only, and the defaults are saf
         NotAuthenticError: in every case but success; `.check` says what was found.
         PublicKeyError: the trust itself cannot be used, which is the caller's mistake.
     """
-    hashes = HashCache.open(cache, full=full)
-    check = check_checkpoint(folder, trust, at=at, signature=signature, hashes=hashes, progress=progress)
+    hashes = HashCache.open(None if cache is None else Path(cache), full=full)
+    check = check_checkpoint(
+        Path(folder), trust, at=at, signature=signature, hashes=hashes, progress=progress
+    )
     hashes.save()
     if check.status is not CheckpointStatus.AUTHENTIC or check.found is None:
         raise NotAuthenticError(check)
-    return VerifiedCheckpoint(Folder.at(folder).root, check.signer, check.root_digest, check.found)
+    return VerifiedCheckpoint(Folder.at(Path(folder)).root, check.signer, check.root_digest, check.found)
 
 
 def check_checkpoint(  # noqa: PLR0913 - as verify_checkpoint

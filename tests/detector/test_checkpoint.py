@@ -254,8 +254,8 @@ def test_hub_cache(folder: Path, trust: Trust, tmp_path: Path) -> None:
 
 
 def test_at(folder: Path, trust: Trust) -> None:
-    """The time of the check can be given."""
-    assert verify_checkpoint(folder, trust, at=datetime(2026, 1, 1, tzinfo=UTC)).signer
+    """The time of the check can be given, and the folder as text."""
+    assert verify_checkpoint(str(folder), trust, at=datetime(2026, 1, 1, tzinfo=UTC)).signer
 
 
 def test_one_reading_gives_both_hashes(folder: Path) -> None:
