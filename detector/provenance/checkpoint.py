@@ -78,11 +78,14 @@ class NotAuthenticError(DetectorError):
 class VerifiedCheckpoint:
     """A folder whose every file that a loader would use is signed by a trusted signer, byte for byte."""
 
-    folder: Path
-    """Without links. Load from here, and from nowhere else."""
     signer: str
     root_digest: str
     found: FolderCheck
+
+    @property
+    def folder(self) -> Path:
+        """The folder that was read, without links. Load from here: a link may have been turned since."""
+        return self.found.folder
 
     @property
     def files(self) -> tuple[CheckedFile, ...]:
@@ -137,7 +140,7 @@ def verify_checkpoint(  # noqa: PLR0913 - keyword-only, and the defaults are saf
     hashes.save()
     if check.status is not CheckpointStatus.AUTHENTIC or check.found is None:
         raise NotAuthenticError(check)
-    return VerifiedCheckpoint(Folder.at(Path(folder)).root, check.signer, check.root_digest, check.found)
+    return VerifiedCheckpoint(check.signer, check.root_digest, check.found)
 
 
 def check_checkpoint(  # noqa: PLR0913 - as verify_checkpoint

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from detector.provenance.checked import Basis, CheckedFile, FileState
@@ -31,6 +32,8 @@ def ignore_progress(done: int, total: int) -> None:
 class FolderCheck:
     """A folder compared with what was signed."""
 
+    folder: Path
+    """Without links."""
     files: tuple[CheckedFile, ...]
     """Signed files and uncovered ones, by path."""
     unsigned: tuple[str, ...]
@@ -71,6 +74,7 @@ def compare_folder(
     files = [results.get(path, absent).against(path, sha256) for path, sha256 in wanted.items()]
     files += [CheckedFile(path, FileState.UNCOVERED, note=present[path]) for path in loaded - wanted.keys()]
     return FolderCheck(
+        place.root,
         tuple(sorted(files, key=lambda file: file.path)),
         tuple(path for path in present if path not in loaded and path not in wanted and path != signature),
         tuple((path, result.identity) for path, result in results.items() if result.identity is not None),

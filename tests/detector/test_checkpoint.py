@@ -253,6 +253,19 @@ def test_hub_cache(folder: Path, trust: Trust, tmp_path: Path) -> None:
     assert paths_in(check.found.files, FileState.MISSING) == ("config.json",)
 
 
+def test_link_that_is_turned(folder: Path, trust: Trust, tmp_path: Path) -> None:
+    """What was read is what is returned, wherever the link to it leads by then."""
+    (tmp_path / "evil").mkdir()
+    link = tmp_path / "current"
+    link.symlink_to(folder)
+
+    def turn(_done: int, _total: int) -> None:
+        link.unlink()
+        link.symlink_to(tmp_path / "evil")
+
+    assert verify_checkpoint(link, trust, progress=turn).folder == folder.resolve()
+
+
 def test_at(folder: Path, trust: Trust) -> None:
     """The time of the check can be given, and the folder as text."""
     assert verify_checkpoint(str(folder), trust, at=datetime(2026, 1, 1, tzinfo=UTC)).signer
