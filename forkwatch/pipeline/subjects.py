@@ -28,7 +28,7 @@ class Compared:
     unsigned: tuple[str, ...]
     """Neither signed nor used by a loader: not checked. Hostile text."""
     bytes_read: int
-    """From the disk, or fetched from the Hub."""
+    """From the disk, for this comparison and those before it, or fetched from the Hub for this one."""
 
 
 class Subject(Protocol):
@@ -82,6 +82,7 @@ class LocalSubject:
             ) from error
         self.name = str(path)
         self._hashes, self._progress = hashes, progress
+        self._read = 0
 
     def bundle(self, signature: str) -> bytes | None:
         """As `Subject.bundle`."""
@@ -106,7 +107,8 @@ class LocalSubject:
             )
         except OSError as error:
             raise SettingsError(f"cannot list {self.name}: {error.strerror}", tip="") from error
-        return Compared(found.files, found.unsigned, found.bytes_read)
+        self._read += found.bytes_read
+        return Compared(found.files, found.unsigned, self._read)
 
 
 class RemoteSubject:
@@ -123,6 +125,7 @@ class RemoteSubject:
         self._hub = hub
         self._snapshot: Snapshot = hub.snapshot(repo, revision)
         self.name = f"{self._snapshot.repo}@{self._snapshot.commit}"
+        self._small: dict[str, bytes] = {}
 
     @property
     def cost(self) -> Cost:
@@ -152,4 +155,7 @@ class RemoteSubject:
         return Compared(found.files, found.unsigned, found.fetched)
 
     def _fetch(self, path: str, size: int) -> bytes:
-        return self._hub.open(self._snapshot, path).read(0, size)
+        """A small file, once however many releases it is compared with."""
+        if path not in self._small:
+            self._small[path] = self._hub.open(self._snapshot, path).read(0, size)
+        return self._small[path]
