@@ -17,18 +17,21 @@ from forkwatch.policy.catalogue import CATALOGUE, finding_page
 
 DOCS = Path(__file__).parent
 COMMANDS = (
-    "init", "release add", "release list", "release verify", "crawl", "tree", "scan", "diff", "lineage",
-    "index add", "index list", "index remove", "run", "report build",
+    "init", "release add", "release list", "release verify", "verify", "crawl", "tree", "scan", "diff",
+    "lineage", "index add", "index list", "index remove", "run", "report build",
     "report serve", "status", "demo", "doctor", "version",
 )  # fmt: skip
 EXIT_MEANINGS = {
     Exit.OK: "Nothing at or above `--fail-on`.",
-    Exit.FINDING: "A finding at or above `--fail-on`; in `demo`, a fork that was not recognised as built.",
+    Exit.FINDING: "A finding at or above `--fail-on`; in `verify`, an altered copy; in `demo`, a fork that "
+    "was not recognised as built.",
     Exit.USAGE: "Wrong arguments or settings.",
-    Exit.INCONCLUSIVE: "Inconclusive, or nothing to examine: no release, candidate or readable weights.",
+    Exit.INCONCLUSIVE: "Inconclusive, or nothing to examine: no release, candidate, signature or readable "
+    "weights.",
     Exit.HUB: "The Hub or the network: unknown repository, wrong token, unreachable, damaged download.",
     Exit.INTERNAL: "An internal error, or a machine that cannot do the work (no disk space, say).",
-    Exit.SIGNATURE: "The original's signature does not verify; nothing else was run.",
+    Exit.SIGNATURE: "The signature of the original, or in `verify` of the copy, does not verify; nothing "
+    "else was run.",
 }
 
 

@@ -25,6 +25,7 @@ from forkwatch.cli import (
     scan,
     status,
     tree,
+    verify,
     version,
 )
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.add_typer(release.app, name="release")
+app.command("verify")(verify.verify)
 app.command("crawl")(crawl.crawl)
 app.command("tree")(tree.tree)
 app.command("scan")(scan.scan)
