@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detector.errors import InvalidAttestationError
-from detector.provenance.bundle import PublicKey
-from detector.provenance.dsse import MAX_ENVELOPE_BYTES, SigningKey, open_sealed, seal
+from detector.provenance.dsse import MAX_ENVELOPE_BYTES, PublicKey, SigningKey, open_sealed, seal
 from detector.provenance.strict import Strict
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -103,7 +102,7 @@ def read_statement(payload: bytes, predicate_type: str) -> Statement:
 
 def _subject(entry: object) -> Subject:
     fields = _STRICT.mapping(entry, "subject")
-    name = _STRICT.text(fields.get("name"), "name", most=1000)
+    name = _STRICT.text(fields.get("name"), "name", most=2000)
     digests = _STRICT.mapping(fields.get("digest"), "digest")
     if len(digests) != 1:
         _STRICT.refuse("a subject has not exactly one digest")

@@ -67,11 +67,6 @@ def load_public_key(pem: bytes) -> PublicKey:
         raise PublicKeyError(f"cannot read the public key: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
         raise PublicKeyError("it is not an EC key on P-256, P-384 or P-521")
-    return public_key_of(key)
-
-
-def public_key_of(key: ec.EllipticCurvePublicKey) -> PublicKey:
-    """A key with its canonical PEM."""
     return PublicKey(key, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 

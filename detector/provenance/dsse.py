@@ -11,6 +11,7 @@ that fits, and its signers draw a random nonce.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,16 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
 
-from detector.errors import InvalidAttestationError, PrivateKeyError
-from detector.provenance.bundle import PublicKey, public_key_of
+from detector.errors import InvalidAttestationError, PrivateKeyError, PublicKeyError
 from detector.provenance.strict import Strict
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -37,11 +44,37 @@ _STRICT = Strict("attestation", InvalidAttestationError)
 
 
 @dataclass(frozen=True, slots=True)
+class PublicKey:
+    """An EC public key on P-256, P-384 or P-521."""
+
+    key: ec.EllipticCurvePublicKey
+
+    @property
+    def pem(self) -> bytes:
+        """Canonical PEM."""
+        return self.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical PEM, hex: the id of the key."""
+        return hashlib.sha256(self.pem).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
 class SigningKey:
-    """An EC private key on P-256, P-384 or P-521, and its public half."""
+    """An EC private key on P-256, P-384 or P-521."""
 
     key: ec.EllipticCurvePrivateKey
-    public: PublicKey
+
+    @property
+    def public(self) -> PublicKey:
+        """Its public half."""
+        return PublicKey(self.key.public_key())
+
+    @property
+    def pem(self) -> bytes:
+        """PKCS #8, not encrypted."""
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +83,26 @@ class Opened:
 
     payload: bytes
     key: PublicKey
+
+
+def new_signing_key() -> SigningKey:
+    """A fresh key on P-256."""
+    return SigningKey(ec.generate_private_key(ec.SECP256R1()))
+
+
+def load_verifying_key(pem: bytes) -> PublicKey:
+    """Read an EC public key in PEM form.
+
+    Raises:
+        PublicKeyError: not PEM, or another kind of key.
+    """
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise PublicKeyError(f"cannot read the public key: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _HASHES:
+        raise PublicKeyError("it is not an EC key on P-256, P-384 or P-521")
+    return PublicKey(key)
 
 
 def load_signing_key(pem: bytes, password: bytes | None = None) -> SigningKey:
@@ -64,7 +117,7 @@ def load_signing_key(pem: bytes, password: bytes | None = None) -> SigningKey:
         raise PrivateKeyError(f"cannot read the private key: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in _HASHES:
         raise PrivateKeyError("the private key is not an EC key on P-256, P-384 or P-521")
-    return SigningKey(key, public_key_of(key.public_key()))
+    return SigningKey(key)
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
