@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from detector.provenance.dsse import SigningKey
     from forkwatch.pipeline.attest import Checked
     from forkwatch.pipeline.context import Context
+    from forkwatch.store.models import Release
     from reports.scan import ScanDocument
 
 app = typer.Typer(help="Signed verdicts (docs/attestation.md).", no_args_is_help=True)
@@ -156,15 +157,12 @@ def _sign_document(context: Context, document: ScanDocument, signing_key: Signin
     """With what the store knows of the repository, if it does."""
     from forkwatch.pipeline.attest import attest
 
-    row = next(
-        (row for row in context.store.releases() if f"{row.repo}@{row.commit}" == document.release), None
-    )
-    known = None
-    if row is not None and row.id is not None:
-        known = context.store.candidate(row.id, document.repo)
+    rows = context.store.releases()
+    row = next((row for row in rows if f"{row.repo}@{row.commit}" == document.release), None)
+    repo_id = None if row is None else _judged(context, row, document.repo)
     examined = None
-    if row is not None and known is not None:
-        examined = context.store.examined(known.repo_id, document.commit, row.root_digest)
+    if row is not None and repo_id is not None:
+        examined = context.store.examined(repo_id, document.commit, row.root_digest)
     return attest(document, row, examined, signing_key)
 
 
@@ -175,12 +173,25 @@ def _sign_stored(context: Context, repo: str, release: str | None, signing_key: 
 
     parse_repo_id(repo)
     row = release_of(context, repo, release)
+    repo_id = _judged(context, row, repo)
+    if row.id is None or repo_id is None:
+        raise NothingToExamineError(f"there is no verdict about {repo}", tip="`forkwatch scan` makes one.")
+    log = context.store.verdicts(row.id)
+    newest = next(verdict.document for verdict in reversed(log) if verdict.repo_id == repo_id)
+    return sign_verdict(context.store, row, repo_id, replace(newest, repo=repo), signing_key).bundle
+
+
+def _judged(context: Context, row: Release, repo: str) -> int | None:
+    """The repository that holds a name, when it has a verdict against a release."""
     if row.id is None:
         raise AssertionError("a stored release has an id")
-    newest = next((v for v in reversed(context.store.verdicts(row.id)) if v.document.repo == repo), None)
-    if newest is None:
-        raise NothingToExamineError(f"there is no verdict about {repo}", tip="`forkwatch scan` makes one.")
-    return sign_verdict(context.store, row, newest.repo_id, newest.document, signing_key).bundle
+    judged = {verdict.repo_id for verdict in context.store.verdicts(row.id)}
+    held = [
+        history.repo_id
+        for history in context.store.histories(judged).values()
+        if history.repo == repo and history.gone_at is None
+    ]
+    return next(iter(held), None)
 
 
 def _document(path: Path) -> ScanDocument:

@@ -148,7 +148,9 @@ def release_card(state: StateDir, manifest: Manifest) -> ReleaseCardDocument | N
 
 
 def published_card(context: Context, row: Release) -> ReleaseCardDocument | None:
-    """The card of a guarded release for its page; a malformed one is said and left out."""
+    """The card of a guarded release that is signed; a malformed card is said and left out."""
+    if not row.signer:
+        return None
     try:
         return release_card(context.state, _MANIFEST.validate_python(row.manifest))
     except InvalidCardError as error:
