@@ -182,16 +182,13 @@ def _sign_stored(context: Context, repo: str, release: str | None, signing_key: 
 
 
 def _judged(context: Context, row: Release, repo: str) -> int | None:
-    """The repository that holds a name, when it has a verdict against a release."""
+    """The repository that holds a name, or held it, when it has a verdict against a release."""
     if row.id is None:
         raise AssertionError("a stored release has an id")
     judged = {verdict.repo_id for verdict in context.store.verdicts(row.id)}
-    held = [
-        history.repo_id
-        for history in context.store.histories(judged).values()
-        if history.repo == repo and history.gone_at is None
-    ]
-    return next(iter(held), None)
+    held = [found for found in context.store.histories(judged).values() if found.repo == repo]
+    held.sort(key=lambda history: history.gone_at is None)
+    return held[-1].repo_id if held else None
 
 
 def _document(path: Path) -> ScanDocument:
