@@ -89,7 +89,7 @@ def test_with_a_key(folder: Path, key: Path) -> None:
 
 
 def test_with_a_new_key(folder: Path, tmp_path: Path) -> None:
-    """`--generate-key` makes a pair that signs; the private half is its owner's alone and never overwritten."""
+    """`--generate-key` makes a pair that signs; the private half is never overwritten."""
     keys = tmp_path / "new"
     done = sign(folder, "--generate-key", str(keys))
     assert done.exit_code == 0, done.stderr
@@ -293,6 +293,34 @@ def test_a_card_that_is_not_measured(folder: Path, key: Path, tmp_path: Path) ->
     assert write_card(folder, "--force", "--measure", "--baseline", str(key)).exit_code == 2
     assert write_card(folder, "--force", "--baseline", str(folder / "forkwatch-release.json")).exit_code == 2
     assert json.loads((folder / "forkwatch-release.json").read_text()) == written
+
+
+def test_a_measured_card(family: Path, folder: Path, key: Path) -> None:
+    """The baseline is that of these files: it moves to another card of theirs, and to none of others."""
+    shutil.rmtree(folder)
+    shutil.copytree(
+        family / "repos" / "lab" / "tiny-chat", folder, ignore=shutil.ignore_patterns("model.sig")
+    )
+    suite = str(family / "suite.json")
+    done = write_card(folder, "--measure", "--suite", suite)
+    assert done.exit_code == 0, done.stderr
+    place = folder / "forkwatch-release.json"
+    baseline = json.loads(place.read_text())["baseline"]
+    assert baseline["refusal"]["n"] > 0
+    assert baseline["refusal"]["rate"] > baseline["over_refusal"]["rate"]
+    assert baseline["suite_digest"].startswith("sha256:")
+    assert baseline["judge"]
+
+    measured = folder.parent / "measured.json"
+    place.rename(measured)
+    assert write_card(folder, "--baseline", str(measured)).exit_code == 0
+    assert json.loads(place.read_text())["baseline"] == baseline
+    document = shown(sign(folder, "--private-key", str(key), "--json"))
+    assert "forkwatch-release.json" in document["files"]
+    (folder / "config.json").write_bytes(b"{}")
+    done = write_card(folder, "--baseline", str(measured), "--force")
+    assert done.exit_code == 2
+    assert "other files" in done.stderr
 
 
 @pytest.fixture
