@@ -69,3 +69,33 @@ class PublicKeyError(TrustError):
     """The public key of a release is missing or is not an EC key in PEM form."""
 
     tip = "Point the release at the publisher's EC public key (PEM, P-256, P-384 or P-521)."
+
+
+class PrivateKeyError(DetectorError):
+    """Our own signing key is missing, encrypted with another password, or not an EC key in PEM form."""
+
+    tip = "Keys are EC (P-256, P-384 or P-521) in PEM form; FORKWATCH_KEY_PASSWORD opens an encrypted one."
+
+
+class SigningError(DetectorError):
+    """A folder cannot be signed as a release: what is in it, or a certificate, would not verify."""
+
+    tip = "docs/signing.md says what a release folder may hold."
+
+
+class SigningServiceError(DetectorError):
+    """Keyless signing has no identity, or the Sigstore services cannot be reached."""
+
+    tip = "Run it where the network and an OpenID Connect identity are (CI), or sign with --private-key."
+
+
+class InvalidCardError(DetectorError):
+    """A release card is malformed or too large."""
+
+    tip = "`forkwatch release card` writes one; reports/schema/ holds its JSON Schema."
+
+
+class InvalidAttestationError(DetectorError):
+    """A signed verdict is malformed, of another type, or not signed by the given key."""
+
+    tip = "Get the file and the operator's public key again; believe nothing in it until it verifies."

@@ -17,9 +17,10 @@ from forkwatch.policy.catalogue import CATALOGUE, finding_page
 
 DOCS = Path(__file__).parent
 COMMANDS = (
-    "init", "release add", "release list", "release verify", "verify", "crawl", "tree", "scan", "diff",
-    "lineage", "index add", "index list", "index remove", "run", "report build",
-    "report serve", "status", "demo", "doctor", "version",
+    "init", "release add", "release list", "release verify", "release card", "release sign",
+    "verify", "crawl", "tree", "scan", "diff", "lineage",
+    "index add", "index list", "index remove", "attest key", "attest sign", "attest verify",
+    "run", "report build", "report serve", "status", "demo", "doctor", "version",
 )  # fmt: skip
 EXIT_MEANINGS = {
     Exit.OK: "Nothing at or above `--fail-on`.",

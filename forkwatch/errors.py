@@ -16,7 +16,14 @@ from __future__ import annotations
 from enum import IntEnum
 
 from crawler.interface import CrawlerError, InvalidRepoIdError, NoSpaceError
-from detector.errors import DetectorError
+from detector.errors import (
+    DetectorError,
+    InvalidAttestationError,
+    InvalidCardError,
+    PrivateKeyError,
+    SigningError,
+    SigningServiceError,
+)
 from evals.interface import EvalsError
 from reports.interface import EmptySiteError, ReportsError
 
@@ -97,18 +104,23 @@ USER_FACING: tuple[type[Exception], ...] = (
 )
 
 
+_EXITS: tuple[tuple[type[Exception], Exit], ...] = (
+    (InvalidRepoIdError, Exit.USAGE),
+    (NoSpaceError, Exit.INTERNAL),
+    (CrawlerError, Exit.HUB),
+    (InvalidAttestationError, Exit.SIGNATURE),
+    (PrivateKeyError, Exit.USAGE),
+    (SigningError, Exit.USAGE),
+    (InvalidCardError, Exit.USAGE),
+    (SigningServiceError, Exit.HUB),
+    (DetectorError, Exit.INCONCLUSIVE),
+    (EmptySiteError, Exit.INCONCLUSIVE),
+)
+"""Errors of the stage packages, the special before the general."""
+
+
 def exit_code(error: Exception) -> Exit:
     """The row of the table for an error that reached a command."""
-    match error:
-        case ForkwatchError():
-            return error.code
-        case InvalidRepoIdError():
-            return Exit.USAGE
-        case NoSpaceError():
-            return Exit.INTERNAL
-        case CrawlerError():
-            return Exit.HUB
-        case DetectorError() | EmptySiteError():
-            return Exit.INCONCLUSIVE
-        case _:
-            return Exit.INTERNAL
+    if isinstance(error, ForkwatchError):
+        return error.code
+    return next((code for kind, code in _EXITS if isinstance(error, kind)), Exit.INTERNAL)

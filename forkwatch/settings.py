@@ -94,6 +94,13 @@ class PolicySettings(_Section):
     fail_on: Literal["info", "low", "medium", "high", "critical"] = "high"
 
 
+class AttestSettings(_Section):
+    """Who signs verdicts."""
+
+    private_key: Path | None = None
+    """PEM of an EC key; None: the one that `forkwatch attest key` made, if it did."""
+
+
 class Settings(BaseSettings):
     """Everything that can be configured."""
 
@@ -109,6 +116,7 @@ class Settings(BaseSettings):
     crawl: CrawlSettings = CrawlSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     policy: PolicySettings = PolicySettings()
+    attest: AttestSettings = AttestSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from reports.card import ReleaseCardDocument
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
 from reports.tree import TreeDocument
 
@@ -92,6 +93,25 @@ class ForkHistory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignedVerdict:
+    """The operator's signature under the newest verdict of a fork."""
+
+    repo: str
+    bundle: str
+    """JSON of a sigstore bundle (docs/attestation.md)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorKey:
+    """A public key that verdicts of this site are, or were, signed with."""
+
+    id: str
+    """SHA-256 of `pem`, hex."""
+    pem: str
+    current: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplacedFork:
     """A repository that is gone and whose name another one has by now. Its verdict is not the other one's."""
 
@@ -100,6 +120,7 @@ class ReplacedFork:
     scan: ScanDocument
     changes: tuple[VerdictChange, ...]
     history: ForkHistory
+    signed: SignedVerdict | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +140,10 @@ class ReleaseView:
     """Of repositories in `scans`, by name."""
     replaced: tuple[ReplacedFork, ...] = ()
     tree: TreeDocument | None = None
+    signed: tuple[SignedVerdict, ...] = ()
+    """Of forks in `scans`; empty when the operator signs nothing."""
+    card: ReleaseCardDocument | None = None
+    """What its publisher signed about it, if anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +158,7 @@ class SiteView:
     findings: tuple[FindingDoc, ...]
     contact: str | None = None
     """Where to dispute a result: an https URL, a mail address or a sentence, as the publisher set it."""
+    keys: tuple[OperatorKey, ...] = ()
     base_url: str | None = None
     """The https address under which the site is published; the digest e-mail links only when it is known."""
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports import charts, numbers, words
-from reports.scan import ParentView, RateView
+from reports.scan import ParentView, RateView, UnmeasuredView
 from reports.text import clean, is_https_url, is_mail_address, is_repo_id
 
 
@@ -48,6 +48,7 @@ def environment() -> Environment:
     }
     env.tests |= {
         "measured": _is_measured,
+        "unmeasured": _is_unmeasured,
         "repo_id": is_repo_id,
         "https_url": is_https_url,
         "mail_address": is_mail_address,
@@ -103,3 +104,7 @@ def _finalize(value: object) -> object:
 
 def _is_measured(value: object) -> bool:
     return isinstance(value, RateView)
+
+
+def _is_unmeasured(value: object) -> bool:
+    return isinstance(value, UnmeasuredView)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from reports.interface import ReleaseView, ReplacedFork, SiteView
+from reports.interface import OperatorKey, ReleaseView, ReplacedFork, SiteView
 from reports.scan import ScanDocument
 from reports.text import repo_folder, slug
 
@@ -52,6 +52,14 @@ class Routes:
     def former_document(self, release: ReleaseView, former: ReplacedFork) -> str:
         """The JSON document behind it."""
         return f"api/v1/{self.replaced[release_key(release), former.identity]}.json"
+
+    def signed(self, document: str) -> str:
+        """The signed verdict beside a JSON document."""
+        return document.removesuffix(".json") + ".attestation.json"
+
+    def key(self, key: OperatorKey) -> str:
+        """A public key of the operator."""
+        return f"api/v1/keys/{key.id}.pem"
 
     def tree(self, release: ReleaseView) -> str:
         """The family of a release as JSON."""

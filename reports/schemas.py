@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from reports import diff, document, tree_json, verdicts
+from reports import attestation, card_json, diff, document, tree_json, verdicts
 
 FOLDER = Path(__file__).parent / "schema"
 """Where the checked-in copies live."""
@@ -15,6 +15,8 @@ FOLDER = Path(__file__).parent / "schema"
 def schema_files() -> Mapping[str, str]:
     """File name to content, for every document type we publish."""
     schemas = {
+        "forkwatch.release-card-1.json": card_json.json_schema(),
+        "forkwatch.verdict-1.json": attestation.json_schema(),
         "forkwatch.diff-1.json": diff.json_schema(),
         "forkwatch.scan-1.json": document.json_schema(),
         "forkwatch.tree-1.json": tree_json.json_schema(),

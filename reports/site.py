@@ -75,11 +75,18 @@ def site_files(view: SiteView) -> Iterator[tuple[str, str]]:
     for name, text in schemas.schema_files().items():
         yield f"api/v1/schema/{name}", text
     addresses = routes(view)
+    for key in view.keys:
+        yield addresses.key(key), key.pem
     for release in sorted_releases(view):
         for scan in sorted_scans(release):
             yield addresses.document(release, scan.repo), document.to_json(scan)
+        for signed in release.signed:
+            yield addresses.signed(addresses.document(release, signed.repo)), signed.bundle
         for former in sorted_replaced(release):
-            yield addresses.former_document(release, former), document.to_json(former.scan)
+            place = addresses.former_document(release, former)
+            yield place, document.to_json(former.scan)
+            if former.signed is not None:
+                yield addresses.signed(place), former.signed.bundle
         if release.tree is not None:
             yield addresses.tree(release), tree_json.to_json(release.tree)
     week = week_of(view.generated_at)

@@ -93,6 +93,11 @@ class Past:
         self._gaps: dict[str, Gap] = {}
         for gap in release.gaps:
             self._gaps.setdefault(gap.repo, gap)
+        self._signed = frozenset(signed.repo for signed in release.signed)
+
+    def is_signed(self, repo: str) -> bool:
+        """Whether the operator signed the newest verdict about a fork."""
+        return repo in self._signed
 
     def history(self, repo: str) -> ForkHistory | None:
         """What became of a fork that has a verdict."""

@@ -55,6 +55,8 @@ class VerdictRow:
     """Relative to the site's root."""
     document: str
     """The `forkwatch.scan/1` document, relative to the site's root."""
+    attestation: str | None = None
+    """The signed verdict (`docs/attestation.md`), relative to the site's root; null when it is not signed."""
     gone_at: str | None = None
     """ISO 8601, UTC: since when the repository is gone; null while it is there."""
     former_names: tuple[str, ...] = ()
@@ -139,6 +141,7 @@ def _release(release: ReleaseView, addresses: Routes) -> ReleaseVerdicts:
 
 def _row(release: ReleaseView, past: Past, scan: ScanDocument, addresses: Routes) -> VerdictRow:
     history = past.history(scan.repo)
+    document = addresses.document(release, scan.repo)
     return VerdictRow(
         repo=scan.repo,
         commit=scan.commit,
@@ -153,7 +156,8 @@ def _row(release: ReleaseView, past: Past, scan: ScanDocument, addresses: Routes
         first_verdict_at=past.first_verdict(scan),
         scanned_at=scan.scanned_at,
         page=addresses.fork_page(release, scan.repo),
-        document=addresses.document(release, scan.repo),
+        document=document,
+        attestation=addresses.signed(document) if past.is_signed(scan.repo) else None,
         gone_at=None if history is None else history.gone_at,
         former_names=() if history is None else former_names(history),
     )

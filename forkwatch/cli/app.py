@@ -12,6 +12,7 @@ import typer
 
 import forkwatch
 from forkwatch.cli import (
+    attest,
     crawl,
     demo,
     diff,
@@ -20,6 +21,7 @@ from forkwatch.cli import (
     init,
     lineage,
     release,
+    release_sign,
     report,
     run,
     scan,
@@ -40,12 +42,15 @@ app = typer.Typer(
 app.command("init")(init.init)
 app.add_typer(release.app, name="release")
 app.command("verify")(verify.verify)
+release.app.command("sign")(release_sign.sign)
+release.app.command("card")(release_sign.card)
 app.command("crawl")(crawl.crawl)
 app.command("tree")(tree.tree)
 app.command("scan")(scan.scan)
 app.command("diff")(diff.diff)
 app.command("lineage")(lineage.lineage)
 app.add_typer(index.app, name="index")
+app.add_typer(attest.app, name="attest")
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
 app.command("status")(status.status)

@@ -44,6 +44,9 @@ alpha = 0.01                   # level of the McNemar and of the output test
 removed_below = 0.5            # safety-removed: the fork refuses less than this share of the original's rate
 degraded_drop = 0.15           # safety-degraded: the refusal rate fell by more than this; retained: by less
 fail_on = "high"               # info, low, medium, high or critical: what makes `scan` exit with 1
+
+[attest]
+# private_key = "operator.key"  # signs published verdicts; default: the key that `forkwatch attest key` made
 """
 
 

@@ -57,13 +57,23 @@ def add(
 @handled
 def list_releases(json_output: JsonOption = False) -> None:
     """List the guarded releases."""
+    from dataclasses import asdict
+
     from forkwatch.cli.session import session
+    from forkwatch.pipeline.cards import published_card
 
     with session() as context:
         rows = context.store.releases()
+        cards = {row.repo: published_card(context, row) for row in rows}
     if json_output:
         shown = [
-            {"repo": row.repo, "commit": row.commit, "root_digest": row.root_digest, "signer": row.signer}
+            {
+                "repo": row.repo,
+                "commit": row.commit,
+                "root_digest": row.root_digest,
+                "signer": row.signer,
+                "card": None if (card := cards[row.repo]) is None else asdict(card),
+            }
             for row in rows
         ]
         data_json({"schema": "forkwatch.releases/1", "releases": shown})

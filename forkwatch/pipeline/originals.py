@@ -18,6 +18,7 @@ from detector.provenance.interface import KeyTrust, Trust
 from detector.provenance.verify import verify_release
 from forkwatch.errors import NothingToExamineError, SignatureInvalidError, UnknownReleaseError
 from forkwatch.pipeline.blobs import blob_path, keep_bytes
+from forkwatch.pipeline.cards import keep_card
 from forkwatch.pipeline.context import Context
 from forkwatch.store.models import Release
 
@@ -178,6 +179,8 @@ def _folder(context: Context, repo: RepoId, commit: str) -> Path:
 def _original(context: Context, row: Release, folder: Path) -> Original:
     if row.id is None:
         raise AssertionError("a stored release has an id")
+    manifest = _MANIFEST.validate_python(row.manifest)
+    keep_card(context.state, manifest, folder)
     return Original(
         release_id=row.id,
         repo=RepoId(row.repo),
@@ -186,7 +189,7 @@ def _original(context: Context, row: Release, folder: Path) -> Original:
         signer=row.signer,
         license=row.license,
         folder=folder,
-        manifest=_MANIFEST.validate_python(row.manifest),
+        manifest=manifest,
         suite=blob_path(context.state, row.suite),
         suite_digest=row.suite,
     )

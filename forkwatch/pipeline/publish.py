@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from crawler.history import EventKind
+from detector.provenance.dsse import SigningKey
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
+from forkwatch.pipeline.attest import sign_verdict
+from forkwatch.pipeline.cards import published_card
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.forecast import fit, forecast
+from forkwatch.pipeline.operator import find_key, operator_keys
 from forkwatch.pipeline.tree import FormerName, Member, OwnVerdict, build_tree
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
 from forkwatch.store.models import Release
@@ -25,6 +29,7 @@ from reports.interface import (
     MetricPoint,
     ReleaseView,
     ReplacedFork,
+    SignedVerdict,
     SiteView,
     VerdictChange,
 )
@@ -49,7 +54,8 @@ def publish(context: Context, out: Path | None = None) -> Published:
     Raises:
         NothingToExamineError: there is no verdict yet; an empty site must not look like a clean one.
     """
-    view = site_view(context)
+    key = find_key(context.state, context.settings)
+    view = site_view(context, key)
     forks = sum(len(release.scans) for release in view.releases)
     if not forks:
         raise NothingToExamineError("there is no verdict to publish", tip="Run `forkwatch run --once` first.")
@@ -59,9 +65,9 @@ def publish(context: Context, out: Path | None = None) -> Published:
     return Published(site, site / "digest" / f"{week_of(view.generated_at)}.html", forks)
 
 
-def site_view(context: Context) -> SiteView:
-    """The store's content as plain values, in a fixed order."""
-    releases = tuple(_release(context, row) for row in context.store.releases())
+def site_view(context: Context, key: SigningKey | None = None) -> SiteView:
+    """The store's content as plain values, in a fixed order; verdicts are signed when there is a key."""
+    releases = tuple(_release(context, row, key) for row in context.store.releases())
     times = [scan.scanned_at for release in releases for scan in release.scans]
     times += [event.at for release in releases for fork in _histories(release) for event in fork.events]
     findings = tuple(
@@ -69,7 +75,13 @@ def site_view(context: Context) -> SiteView:
         for spec in CATALOGUE.values()
     )
     newest = max(times, default=context.now().isoformat(timespec="seconds"))
-    return SiteView(generated_at=newest, version=__version__, releases=releases, findings=findings)
+    return SiteView(
+        generated_at=newest,
+        version=__version__,
+        releases=releases,
+        findings=findings,
+        keys=operator_keys(context.state, key),
+    )
 
 
 def family_tree(context: Context, row: Release) -> TreeDocument | None:
@@ -87,7 +99,7 @@ def _histories(release: ReleaseView) -> Iterator[ForkHistory]:
     yield from (former.history for former in release.replaced)
 
 
-def _release(context: Context, row: Release) -> ReleaseView:
+def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseView:
     if row.id is None:
         raise AssertionError("a stored release has an id")
     log = context.store.verdicts(row.id)
@@ -98,14 +110,19 @@ def _release(context: Context, row: Release) -> ReleaseView:
     judged = sorted(newest, key=lambda repo_id: (histories[repo_id].repo, repo_id))
     current = [repo_id for repo_id in judged if repo_id in holders]
     predictor = fit(newest.values())
+
+    def signed(repo_id: int, scan: ScanDocument) -> SignedVerdict | None:
+        return None if key is None else sign_verdict(context.store, row, repo_id, scan, key)
+
+    scans = {
+        repo_id: forecast(_current(histories[repo_id], newest[repo_id]), predictor) for repo_id in current
+    }
     return ReleaseView(
         repo=row.repo,
         commit=row.commit,
         original=OriginalView(signature="verified", signer=row.signer, root_digest=row.root_digest),
         license=row.license,
-        scans=tuple(
-            forecast(_current(histories[repo_id], newest[repo_id]), predictor) for repo_id in current
-        ),
+        scans=tuple(scans.values()),
         changes=tuple(_change(v, histories[v.repo_id].repo) for v in log if v.repo_id in holders),
         gaps=tuple(
             _gap(fork)
@@ -113,8 +130,12 @@ def _release(context: Context, row: Release) -> ReleaseView:
             if fork.repo_id in holders and _is_gap(fork, judged=fork.repo_id in newest)
         ),
         histories=tuple(_history(histories[repo_id]) for repo_id in current),
-        replaced=tuple(_replaced(histories[repo_id], log) for repo_id in judged if repo_id not in holders),
+        replaced=tuple(
+            _replaced(histories[repo_id], log, signed) for repo_id in judged if repo_id not in holders
+        ),
         tree=_tree(context, row, known, newest, histories) if known else None,
+        signed=tuple(filter(None, (signed(repo_id, scan) for repo_id, scan in scans.items()))),
+        card=published_card(context, row),
     )
 
 
@@ -163,13 +184,19 @@ def _gap(fork: Known) -> Gap:
     return Gap(repo=fork.repo, reason=fork.gap or "not examined yet")
 
 
-def _replaced(history: History, log: Iterable[Verdict]) -> ReplacedFork:
+def _replaced(
+    history: History,
+    log: Iterable[Verdict],
+    signed: Callable[[int, ScanDocument], SignedVerdict | None],
+) -> ReplacedFork:
     mine = [verdict for verdict in log if verdict.repo_id == history.repo_id]
+    scan = _current(history, mine[-1].document)
     return ReplacedFork(
         identity=history.identity,
-        scan=_current(history, mine[-1].document),
+        scan=scan,
         changes=tuple(_change(verdict, history.repo) for verdict in mine),
         history=_history(history),
+        signed=signed(history.repo_id, scan),
     )
 
 

@@ -28,6 +28,7 @@ from forkwatch.store.models import (
 from forkwatch.store.repos import Repos, chunks, insert_into
 from forkwatch.store.values import (
     SNAPSHOT,
+    Examined,
     History,
     KeptEvent,
     Known,
@@ -235,6 +236,21 @@ class Store:
             sum(row.requests for row in rows),
             sum(row.bytes_downloaded for row in rows),
         )
+
+    def examined(self, repo_id: int, commit: str, root_digest: str) -> Examined | None:
+        """A snapshot of a repository, be it gone by now, and its results against a release."""
+        pinned = select(SnapshotRow).where(SnapshotRow.repo_id == repo_id, SnapshotRow.commit == commit)
+        with self.session() as session:
+            row = session.exec(pinned).first()
+            if row is None:
+                return None
+            made = (
+                select(Result.stage, Result.version)
+                .where(Result.snapshot_id == row.id, Result.root_digest == root_digest)
+                .order_by(col(Result.id))
+            )
+            newest = dict(iter(session.exec(made)))
+        return Examined(SNAPSHOT.validate_python(row.content), tuple(sorted(newest.items())))
 
     # --- verdicts ---
 

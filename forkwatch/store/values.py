@@ -38,6 +38,15 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
+class Examined:
+    """A snapshot, and which results about it there are."""
+
+    snapshot: Snapshot
+    stages: tuple[tuple[str, str], ...]
+    """(stage, version) of the newest result of each stage against one release, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """One row of the append-only verdict log."""
 

@@ -1,0 +1,90 @@
+"""The operator's key, which signs verdicts, and every public key that ever did.
+
+All of them are in the state folder's `attest/`: the private key as `operator.key` (0600) unless the settings
+name another, and one `<key id>.pem` for each key that was used. A retired key verifies what it signed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from detector.provenance.dsse import PublicKey, SigningKey, load_verifying_key, new_signing_key
+from forkwatch.errors import SettingsError
+from forkwatch.keys import load_private_key
+from forkwatch.settings import Settings
+from forkwatch.state import StateDir
+from reports.interface import OperatorKey
+
+
+def find_key(state: StateDir, settings: Settings) -> SigningKey | None:
+    """The key that verdicts are signed with, noted among those that were used; None when there is none.
+
+    Raises:
+        SettingsError: the settings name a file that is not there.
+        PrivateKeyError: the file is no EC private key, or its password is wrong.
+    """
+    chosen = settings.attest.private_key
+    if chosen is not None and not chosen.is_file():
+        raise SettingsError(
+            f"attest.private_key: {chosen} is not a file", tip="`forkwatch attest key` makes one."
+        )
+    place = chosen or _generated(state)
+    if not place.is_file():
+        return None
+    key = load_private_key(place)
+    _note(state, key.public)
+    return key
+
+
+def new_key(state: StateDir, *, rotate: bool) -> SigningKey:
+    """Make a key (P-256) in the state folder; with `rotate`, retire the one that is there.
+
+    The retired private key stays beside it as `<key id>.retired.key`, for its owner to destroy.
+
+    Raises:
+        SettingsError: there is one already.
+    """
+    place = _generated(state)
+    _folder(state).mkdir(mode=0o700, exist_ok=True)
+    if place.exists():
+        if not rotate:
+            raise SettingsError(f"{place} is there already", tip="--rotate retires it and makes another.")
+        old = load_private_key(place)
+        _note(state, old.public)
+        place.rename(place.with_name(f"{old.public.fingerprint}.retired.key"))
+    key = new_signing_key()
+    with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(key.pem)
+    _note(state, key.public)
+    return key
+
+
+def used_keys(state: StateDir) -> tuple[PublicKey, ...]:
+    """Every public key that verdicts were signed with, by id."""
+    files = sorted(_folder(state).glob("*.pem"))
+    return tuple(load_verifying_key(file.read_bytes()) for file in files)
+
+
+def operator_keys(state: StateDir, current: SigningKey | None) -> tuple[OperatorKey, ...]:
+    """The keys as the site publishes them."""
+    now = None if current is None else current.public.fingerprint
+    return tuple(
+        OperatorKey(id=key.fingerprint, pem=key.pem.decode(), current=key.fingerprint == now)
+        for key in used_keys(state)
+    )
+
+
+def _note(state: StateDir, key: PublicKey) -> None:
+    place = _folder(state) / f"{key.fingerprint}.pem"
+    if not place.is_file():
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.write_bytes(key.pem)
+
+
+def _generated(state: StateDir) -> Path:
+    return _folder(state) / "operator.key"
+
+
+def _folder(state: StateDir) -> Path:
+    return state.root / "attest"
