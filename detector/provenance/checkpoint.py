@@ -29,9 +29,10 @@ from os import PathLike
 from pathlib import Path
 
 from detector.errors import DetectorError, InvalidBundleError
-from detector.provenance.bundle import MAX_BUNDLE_BYTES, open_bundle
+from detector.provenance.bundle import open_bundle
 from detector.provenance.checked import CheckedFile, FileState, paths_in
 from detector.provenance.compare import FolderCheck, Progress, compare_folder, ignore_progress, touched
+from detector.provenance.container import MAX_BUNDLE_BYTES
 from detector.provenance.folder import Folder, RefusedFileError
 from detector.provenance.hash_cache import HashCache
 from detector.provenance.interface import Trust

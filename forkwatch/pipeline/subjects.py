@@ -9,10 +9,10 @@ from typing import Protocol
 
 from crawler.interface import Cost, Hub, RepoId, Snapshot
 from detector.errors import InvalidBundleError
-from detector.provenance.bundle import MAX_BUNDLE_BYTES
 from detector.provenance.checked import CheckedFile
 from detector.provenance.checkpoint import printable, read_bundle
 from detector.provenance.compare import compare_folder
+from detector.provenance.container import MAX_BUNDLE_BYTES
 from detector.provenance.folder import Folder
 from detector.provenance.hash_cache import HashCache
 from detector.provenance.interface import SignedFiles
