@@ -14,8 +14,8 @@ from enum import StrEnum
 from detector.errors import InvalidBundleError
 from detector.provenance.fields import as_array, as_bytes, as_object, expect, strict_json
 
-MAX_BUNDLE_BYTES = 32 << 20
-"""About 100 000 signed files; the real bundles at hand are below 10 kB."""
+MAX_BUNDLE_BYTES = 8 << 20
+"""About 25 000 signed files. Parsing the worst 8 MiB took 0.8 s and 200 MB; real bundles are below 10 kB."""
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 _MAX_CERTIFICATES = 16
