@@ -100,10 +100,11 @@ def _integrated(material: dict[str, object]) -> datetime | None:
     if len(entries) != 1:
         raise InvalidBundleError(f"expected one entry of the transparency log, found {len(entries)}")
     entry = as_object(entries[0], "tlogEntries")
-    seconds = entry.get("integratedTime")
-    if "inclusionPromise" not in entry or seconds is None:
+    if not isinstance(entry.get("inclusionPromise"), dict) or entry.get("integratedTime") is None:
         return None
+    seconds = str(entry["integratedTime"])
     try:
-        return datetime.fromtimestamp(int(str(seconds)), UTC)
+        # sigstore takes 0 for no time, and then does not check the promise.
+        return datetime.fromtimestamp(int(seconds), UTC) if int(seconds) > 0 else None
     except (ValueError, OverflowError, OSError) as error:
         raise InvalidBundleError(f"{ascii(seconds)[:50]} is not a time") from error

@@ -34,12 +34,13 @@ STAGING_ROOT = (STORE / "https%3A%2F%2Ftuf-repo-cdn.sigstage.dev" / "trusted_roo
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No socket opens, no name resolves, and the home folder cannot be written to or read from."""
+    """No socket connects, no name resolves, and the home folder is not there."""
 
     def refuse(*_arguments: object, **_options: object) -> None:
         pytest.fail("the network was used")
 
-    monkeypatch.setattr(socket, "socket", refuse)
+    for method in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, method, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     for variable in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / "absent"))
@@ -194,14 +195,26 @@ TAMPERING: Mapping[str, Callable[[dict[str, Any]], None]] = {
 }
 
 
-def test_time_without_promise() -> None:
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda entry: entry.pop("inclusionPromise"),
+        lambda entry: entry.update(inclusionPromise=None),
+        lambda entry: entry.update(inclusionPromise=None, integratedTime="5"),
+        lambda entry: entry.update(inclusion_promise=entry.pop("inclusionPromise")),
+        lambda entry: entry.update(integratedTime="0"),
+        lambda entry: entry.update(integratedTime=None),
+    ],
+    ids=["removed", "null", "null with a time", "other spelling", "no time", "null time"],
+)
+def test_time_without_promise(edit: Callable[[dict[str, object]], object]) -> None:
     """Without the log's promise a timestamp authority vouches for the time; with neither nothing verifies."""
     bundle = json.loads(BUNDLE)
-    remove("tlogEntries", "0", "inclusionPromise")(bundle)
+    edit(bundle["verificationMaterial"]["tlogEntries"][0])
     trust = Trust((KeylessTrust(WHO, ISSUER),))
     assert open_bundle(json.dumps(bundle).encode(), trust, at=NOW).signed_at is None
     remove("timestampVerificationData")(bundle)
-    with pytest.raises(InvalidBundleError, match="inclusion promise or signed timestamp"):
+    with pytest.raises(InvalidBundleError, match="inclusion promise or signed timestamp|verified time"):
         open_bundle(json.dumps(bundle).encode(), trust, at=NOW)
 
 
