@@ -213,7 +213,7 @@ def test_time_without_promise(edit: Callable[[dict[str, object]], object]) -> No
     trust = Trust((KeylessTrust(WHO, ISSUER),))
     assert open_bundle(json.dumps(bundle).encode(), trust, at=NOW).signed_at is None
     remove("timestampVerificationData")(bundle)
-    with pytest.raises(InvalidBundleError, match="inclusion promise or signed timestamp|verified time"):
+    with pytest.raises(InvalidBundleError, match=r"inclusion promise or signed timestamp|verified time"):
         open_bundle(json.dumps(bundle).encode(), trust, at=NOW)
 
 
