@@ -127,8 +127,11 @@ def test_every_service_counts(service: str) -> None:
 @pytest.mark.parametrize("root", [b"", b"[]", b'{"mediaType": "text/plain"}', b"\xff"])
 def test_broken_root(root: bytes) -> None:
     """A trusted root that cannot be read is our own mistake."""
+    trust = KeylessTrust(WHO, ISSUER, root)
     with pytest.raises(TrustError):
-        opened(BUNDLE, KeylessTrust(WHO, ISSUER, root))
+        opened(BUNDLE, trust)
+    with pytest.raises(TrustError):
+        verify_release(REAL / "v1.1.0-sigstore", Trust((trust,)), at=NOW)
 
 
 def encoded(content: object) -> str:
