@@ -34,12 +34,13 @@ STAGING_ROOT = (STORE / "https%3A%2F%2Ftuf-repo-cdn.sigstage.dev" / "trusted_roo
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No socket opens, no name resolves, and the home folder cannot be written to or read from."""
+    """No socket connects, no name resolves, and the home folder is not there."""
 
     def refuse(*_arguments: object, **_options: object) -> None:
         pytest.fail("the network was used")
 
-    monkeypatch.setattr(socket, "socket", refuse)
+    for method in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, method, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     for variable in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / "absent"))
@@ -126,8 +127,11 @@ def test_every_service_counts(service: str) -> None:
 @pytest.mark.parametrize("root", [b"", b"[]", b'{"mediaType": "text/plain"}', b"\xff"])
 def test_broken_root(root: bytes) -> None:
     """A trusted root that cannot be read is our own mistake."""
+    trust = KeylessTrust(WHO, ISSUER, root)
     with pytest.raises(TrustError):
-        opened(BUNDLE, KeylessTrust(WHO, ISSUER, root))
+        opened(BUNDLE, trust)
+    with pytest.raises(TrustError):
+        verify_release(REAL / "v1.1.0-sigstore", Trust((trust,)), at=NOW)
 
 
 def encoded(content: object) -> str:
@@ -194,15 +198,38 @@ TAMPERING: Mapping[str, Callable[[dict[str, Any]], None]] = {
 }
 
 
-def test_time_without_promise() -> None:
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda entry: entry.pop("inclusionPromise"),
+        lambda entry: entry.update(inclusionPromise=None),
+        lambda entry: entry.update(inclusionPromise=None, integratedTime="5"),
+        lambda entry: entry.update(integratedTime="0"),
+        lambda entry: entry.update(integratedTime=None),
+    ],
+    ids=["removed", "null", "null with a time", "no time", "null time"],
+)
+def test_time_without_promise(edit: Callable[[dict[str, object]], object]) -> None:
     """Without the log's promise a timestamp authority vouches for the time; with neither nothing verifies."""
     bundle = json.loads(BUNDLE)
-    remove("tlogEntries", "0", "inclusionPromise")(bundle)
+    edit(bundle["verificationMaterial"]["tlogEntries"][0])
     trust = Trust((KeylessTrust(WHO, ISSUER),))
     assert open_bundle(json.dumps(bundle).encode(), trust, at=NOW).signed_at is None
     remove("timestampVerificationData")(bundle)
-    with pytest.raises(InvalidBundleError, match="inclusion promise or signed timestamp"):
+    with pytest.raises(InvalidBundleError, match=r"inclusion promise or signed timestamp|verified time"):
         open_bundle(json.dumps(bundle).encode(), trust, at=NOW)
+
+
+def test_other_spelling() -> None:
+    """sigstore reads `inclusion_promise` too, and refuses both at once; then we state no time."""
+    bundle = json.loads(BUNDLE)
+    entry = bundle["verificationMaterial"]["tlogEntries"][0]
+    entry["inclusion_promise"] = entry["inclusionPromise"]
+    trust = Trust((KeylessTrust(WHO, ISSUER),))
+    with pytest.raises(InvalidBundleError, match="not permitted"):
+        open_bundle(json.dumps(bundle).encode(), trust, at=NOW)
+    del entry["inclusionPromise"]
+    assert open_bundle(json.dumps(bundle).encode(), trust, at=NOW).signed_at is None
 
 
 @pytest.mark.parametrize("case", TAMPERING)

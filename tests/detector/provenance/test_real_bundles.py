@@ -112,4 +112,4 @@ def test_invalid_vector(vector: Path) -> None:
 
 def test_vectors_are_there() -> None:
     """Three valid and five invalid vectors."""
-    assert len(list(REAL.glob("spec/*/*.json"))) == 8
+    assert len(list(REAL.glob("spec/*/*.bundle.json"))) == 8
