@@ -184,6 +184,7 @@ def test_usage(family: Family, copy: Path, public: Path, tmp_path: Path) -> None
         [str(copy), *pin],
         [str(copy), "--certificate-subject", "CN=x"],
         [str(copy), "--identity", "a@b.c"],
+        [str(copy), "--legacy"],
         [str(copy), "--release", RELEASE, *key],
         [str(copy), "--release", "lab/unknown"],
         [str(copy), "--public-key", str(tmp_path / "nowhere.pub")],
@@ -203,13 +204,16 @@ def test_whom_the_options_trust(tmp_path: Path) -> None:
     for name in ("key", "root", "trusted"):
         (tmp_path / name).write_text(name)
     key, root, trusted = (tmp_path / name for name in ("key", "root", "trusted"))
-    assert _trust(None, ([], [], []), (None, None, None)) is None
-    assert _trust(key, ([root], ["CN=x"], ["ab"]), ("a@b.c", "https://issuer", trusted)) == Trust(
+    assert _trust(None, ([], [], []), (None, None, None), legacy=False) is None
+    assert _trust(
+        key, ([root], ["CN=x"], ["ab"]), ("a@b.c", "https://issuer", trusted), legacy=True
+    ) == Trust(
         (
             KeyTrust(b"key"),
             CertificateTrust((b"root",), ("CN=x",), ("ab",)),
             KeylessTrust("a@b.c", "https://issuer", b"trusted"),
-        )
+        ),
+        legacy=True,
     )
 
 
