@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import stat
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from detector.errors import InvalidBundleError
 from detector.provenance.interface import ManifestFile
 
 _BUFFER = 1 << 20
-"""Fits the second-level cache; larger ones were no faster, and `hashlib` releases the GIL from 2 KiB on."""
+"""Fits the second-level cache; larger ones were no faster. It starts at a page: a large `bytearray` starts 16
+bytes after one, and Linux copies to just there five times as slowly (0.9 s for 2 GB, measured on 6.18)."""
 
 
 def ignore_bytes(count: int) -> None:
@@ -58,7 +60,7 @@ def hash_file(folder: Path, path: str) -> ManifestFile:
 def _read_into(descriptor: int, digests: tuple[hashlib._Hash, ...], progress: Callable[[int], None]) -> None:
     if hasattr(os, "posix_fadvise"):  # Linux reads twice as far ahead
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    buffer = memoryview(bytearray(_BUFFER))
+    buffer = memoryview(mmap.mmap(-1, _BUFFER))
     offset = 0
     while count := os.preadv(descriptor, [buffer], offset):
         for digest in digests:

@@ -24,6 +24,30 @@ if TYPE_CHECKING:
     from forkwatch.pipeline.subjects import Subject
 
 
+KeyOption = Annotated[Path | None, typer.Option("--public-key", help="PEM of the publisher's EC public key.")]
+RootOption = Annotated[
+    list[Path] | None,
+    typer.Option("--certificate-root", help="PEM of a private root; with a subject or SPKI."),
+]
+SubjectOption = Annotated[
+    list[str] | None,
+    typer.Option("--certificate-subject", help="RFC 4514 name of the signer, or of an intermediate."),
+]
+SpkiOption = Annotated[
+    list[str] | None,
+    typer.Option("--certificate-spki", help="SHA-256 (hex) of the signer's key, or of an intermediate's."),
+]
+IdentityOption = Annotated[str | None, typer.Option("--identity", help="Sigstore identity; with --issuer.")]
+IssuerOption = Annotated[str | None, typer.Option("--issuer", help="OpenID Connect issuer of the identity.")]
+TrustedRootOption = Annotated[
+    Path | None, typer.Option("--trusted-root", help="trusted_root.json of a private Sigstore.")
+]
+LegacyOption = Annotated[bool, typer.Option("--legacy", help="Accept bundles from before the specification.")]
+SignatureOption = Annotated[
+    str | None, typer.Option("--signature", help="Path of the signature bundle (default: model.sig).")
+]
+
+
 @handled
 def verify(
     subject: Annotated[
@@ -31,37 +55,17 @@ def verify(
     ],
     release: Annotated[
         str | None,
-        typer.Option(
-            "--release",
-            "-r",
-            help="The guarded release that it must be (default: whichever it is).",
-            metavar="ORG/NAME",
-        ),
+        typer.Option("--release", "-r", help="The guarded release that it must be.", metavar="ORG/NAME"),
     ] = None,
-    public_key: Annotated[
-        Path | None, typer.Option("--public-key", help="Trust this EC public key (PEM) instead.")
-    ] = None,
-    certificate_root: Annotated[
-        list[Path] | None,
-        typer.Option("--certificate-root", help="Trust certificates under this root (PEM); with a pin."),
-    ] = None,
-    certificate_subject: Annotated[
-        list[str] | None, typer.Option("--certificate-subject", help="Pin: RFC 4514 name of the signer.")
-    ] = None,
-    certificate_spki: Annotated[
-        list[str] | None, typer.Option("--certificate-spki", help="Pin: SHA-256 (hex) of the signer's key.")
-    ] = None,
-    identity: Annotated[
-        str | None, typer.Option("--identity", help="Trust this sigstore identity; with --issuer.")
-    ] = None,
-    issuer: Annotated[str | None, typer.Option("--issuer", help="OpenID Connect issuer of it.")] = None,
-    trusted_root: Annotated[
-        Path | None, typer.Option("--trusted-root", help="trusted_root.json of a private Sigstore.")
-    ] = None,
-    signature: Annotated[
-        str | None,
-        typer.Option("--signature", help="Path of the signature bundle in it (default: model.sig)."),
-    ] = None,
+    public_key: KeyOption = None,
+    certificate_root: RootOption = None,
+    certificate_subject: SubjectOption = None,
+    certificate_spki: SpkiOption = None,
+    identity: IdentityOption = None,
+    issuer: IssuerOption = None,
+    trusted_root: TrustedRootOption = None,
+    legacy: LegacyOption = False,
+    signature: SignatureOption = None,
     full: Annotated[
         bool, typer.Option("--full", help="Read every file, also those that have not changed since.")
     ] = False,
@@ -72,6 +76,7 @@ def verify(
 ) -> None:
     """Say whether a folder or repository is, byte for byte, what its publisher signed.
 
+    Compared with the guarded releases, or with what a key, certificate or identity signed.
     Exits with 0 (authentic), 1 (altered), 6 (signature invalid) or 3 (nothing to go by).
     Of a repository, only small files are downloaded; the rest is said to be Hub-reported.
     """
@@ -80,7 +85,7 @@ def verify(
 
     side = parse_side(subject)
     certificates = (certificate_root or [], certificate_subject or [], certificate_spki or [])
-    trust = _trust(public_key, certificates, (identity, issuer, trusted_root))
+    trust = _trust(public_key, certificates, (identity, issuer, trusted_root), legacy=legacy)
     if trust is not None and release is not None:
         raise SettingsError(
             "--release and a key, certificate or identity exclude each other",
@@ -115,6 +120,8 @@ def _trust(
     public_key: Path | None,
     certificates: tuple[list[Path], list[str], list[str]],
     keyless: tuple[str | None, str | None, Path | None],
+    *,
+    legacy: bool,
 ) -> Trust | None:
     """Whom the options say to trust; None when they do not."""
     from detector.provenance.interface import CertificateTrust, KeylessTrust, KeyTrust, Signer, Trust
@@ -137,7 +144,9 @@ def _trust(
     if identity and issuer:
         root = None if trusted_root is None else _content(trusted_root)
         signers.append(KeylessTrust(identity, issuer, root))
-    return Trust(tuple(signers)) if signers else None
+    if legacy and not signers:
+        raise SettingsError("--legacy says how, not whom to trust", tip="Name a key, root or identity, too.")
+    return Trust(tuple(signers), legacy=legacy) if signers else None
 
 
 def _content(path: Path) -> bytes:

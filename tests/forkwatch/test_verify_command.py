@@ -13,7 +13,9 @@ import huggingface_hub
 import pytest
 from typer.testing import Result
 
+from detector.provenance.interface import CertificateTrust, KeylessTrust, KeyTrust, Trust
 from detector.provenance.sign import KeyPair, generate_key, sign_release
+from forkwatch.cli.verify import _trust
 from forkwatch.demo.hub import LoopbackHub
 from tests.forkwatch.conftest import invoke
 from tests.forkwatch.family import CONFIG, RELEASE, Family, card, publish_release, weights
@@ -182,6 +184,7 @@ def test_usage(family: Family, copy: Path, public: Path, tmp_path: Path) -> None
         [str(copy), *pin],
         [str(copy), "--certificate-subject", "CN=x"],
         [str(copy), "--identity", "a@b.c"],
+        [str(copy), "--legacy"],
         [str(copy), "--release", RELEASE, *key],
         [str(copy), "--release", "lab/unknown"],
         [str(copy), "--public-key", str(tmp_path / "nowhere.pub")],
@@ -194,6 +197,24 @@ def test_usage(family: Family, copy: Path, public: Path, tmp_path: Path) -> None
         assert done.exit_code == 2, (arguments, done.output)
         assert "tip:" in done.stderr
     assert stateless(tmp_path, str(copy)).exit_code == 3
+
+
+def test_whom_the_options_trust(tmp_path: Path) -> None:
+    """Each kind of signer, and several at once; any one of them suffices."""
+    for name in ("key", "root", "trusted"):
+        (tmp_path / name).write_text(name)
+    key, root, trusted = (tmp_path / name for name in ("key", "root", "trusted"))
+    assert _trust(None, ([], [], []), (None, None, None), legacy=False) is None
+    assert _trust(
+        key, ([root], ["CN=x"], ["ab"]), ("a@b.c", "https://issuer", trusted), legacy=True
+    ) == Trust(
+        (
+            KeyTrust(b"key"),
+            CertificateTrust((b"root",), ("CN=x",), ("ab",)),
+            KeylessTrust("a@b.c", "https://issuer", b"trusted"),
+        ),
+        legacy=True,
+    )
 
 
 @pytest.fixture
