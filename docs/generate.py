@@ -24,12 +24,13 @@ COMMANDS = (
 )  # fmt: skip
 EXIT_MEANINGS = {
     Exit.OK: "Nothing at or above `--fail-on`.",
-    Exit.FINDING: "A finding at or above `--fail-on`; in `demo`, a fork that was not recognised as built.",
+    Exit.FINDING: "A finding at or above `--fail-on`; in `demo`, a fork that was not recognised as built; in "
+    "`attest verify`, files or a document that are not the attested ones.",
     Exit.USAGE: "Wrong arguments or settings.",
     Exit.INCONCLUSIVE: "Inconclusive, or nothing to examine: no release, candidate or readable weights.",
     Exit.HUB: "The Hub or the network: unknown repository, wrong token, unreachable, damaged download.",
     Exit.INTERNAL: "An internal error, or a machine that cannot do the work (no disk space, say).",
-    Exit.SIGNATURE: "The original's signature does not verify; nothing else was run.",
+    Exit.SIGNATURE: "The original's signature, or a signed verdict's, does not verify; nothing else was run.",
 }
 
 

@@ -53,6 +53,8 @@ def sign(
     from forkwatch.cli.session import utc_now
     from forkwatch.pipeline import signing
 
+    if Path(signature).name != signature:
+        raise SettingsError(f"{signature} is not the name of a file in the release", tip="Give a bare name.")
     _check_folder(folder, private_key, generate_key, identity_token)
     signer = _signer(private_key, generate_key, certificate, chain or [], keyless, identity_token)
     done = signing.sign(folder, signer, signature=signature, force=force, at=utc_now())
@@ -133,7 +135,7 @@ def card(
         removed_below=policy.removed_below if removed_below is None else removed_below,
     )
     place = write_card(folder, made, force=force)
-    say(f"Safety baseline: {_baseline_line(measured)}")
+    say(f"Safety baseline: {_baseline_line(measured)}. Next: `forkwatch release sign`.")
     data(str(place))
 
 

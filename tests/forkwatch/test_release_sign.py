@@ -22,7 +22,7 @@ from typer.testing import Result
 from detector.interface import SignatureStatus
 from detector.provenance.dsse import load_signing_key
 from detector.provenance.interface import KeyTrust, Trust
-from detector.provenance.sign import generate_key
+from detector.provenance.sign import generate_key, sign_release
 from detector.provenance.verify import verify_release
 from forkwatch.demo.hub import LoopbackHub
 from tests.forkwatch.conftest import invoke
@@ -224,6 +224,7 @@ def test_one_way_to_sign(folder: Path, key: Path) -> None:
         [*own, "--certificate", str(key)],
         [*own, "--chain", str(key)],
         [*own, "--identity-token", str(key)],
+        [*own, "--signature", "../model.sig"],
         ["--keyless", "--certificate", str(key), "--chain", str(key)],
         ["--private-key", str(folder / "none")],
     ):
@@ -350,10 +351,12 @@ def test_a_guarded_release_shows_its_card(hub: LoopbackHub, folder: Path, key: P
     assert listed["card"]["baseline"] == {"unmeasured": "the publisher did not measure it"}
 
 
-def test_a_card_that_nobody_signed_is_not_shown(hub: LoopbackHub, folder: Path, key: Path) -> None:
-    """Malformed, though signed: left out and said; the release is guarded all the same."""
+def test_a_card_that_nobody_would_believe(hub: LoopbackHub, folder: Path, key: Path) -> None:
+    """Malformed: not signed here; signed elsewhere, left out and said; the release is guarded."""
     (folder / "forkwatch-release.json").write_text("{}")
-    shown(sign(folder, "--private-key", str(key), "--json"))
+    assert sign(folder, "--private-key", str(key)).exit_code == 2
+    assert not (folder / "model.sig").exists()
+    sign_release(folder, key)
     publish(hub, folder)
     with hub:
         family = Family(hub, folder.parent / "state")
