@@ -356,6 +356,21 @@ def test_sign_a_document_or_a_name(published: Published, tmp_path: Path) -> None
     assert told.stdout.startswith(f"{FORK}@{COMMIT[:12]}: safety-removed")
 
 
+def test_hostile_text(published: Published, tmp_path: Path) -> None:
+    """What an attestation says reaches a terminal without control and direction characters."""
+    scan = json.loads(published.scan.read_text())
+    scan["verdict"]["summary"] = "fine\x1b[2J\u202e\u009b2J"
+    hostile = tmp_path / "hostile.json"
+    hostile.write_text(json.dumps(scan))
+    bundle = tmp_path / "bundle.json"
+    bundle.write_text(published.judged.run("attest", "sign", str(hostile)).stdout)
+    for form in ((), ("--json",)):
+        known = ("attest", "verify", str(bundle), "--public-key", str(published.key), *form)
+        told = published.judged.run(*known)
+        assert told.exit_code == 0
+        assert not {"\x1b", "\u202e", "\u009b"} & set(told.stdout)
+
+
 def test_a_configured_key(judged: Judged, tmp_path: Path) -> None:
     """The settings' key signs, opened with a password from the environment; a missing one is an error."""
     from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
