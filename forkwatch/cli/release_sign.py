@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -220,7 +221,7 @@ def _key(private_key: Path | None, new_key: Path | None) -> SigningKey:
     from forkwatch.keys import load_private_key
 
     if private_key is not None:
-        return load_private_key(private_key, lambda: str(typer.prompt("Password", hide_input=True, err=True)))
+        return load_private_key(private_key, _ask)
     if new_key is None:
         raise AssertionError("one of the two is given")
     try:
@@ -231,6 +232,16 @@ def _key(private_key: Path | None, new_key: Path | None) -> SigningKey:
         ) from error
     say(f"Made {pair.private} (keep it secret) and {pair.public} (publish it).")
     return load_private_key(pair.private)
+
+
+def _ask() -> str:
+    """The password, from whoever sits at the terminal; empty when there is nobody, or no answer."""
+    if not sys.stdin.isatty():
+        return ""
+    try:
+        return str(typer.prompt("Password", hide_input=True, err=True))
+    except typer.Abort:
+        return ""
 
 
 def _read(file: Path) -> str:

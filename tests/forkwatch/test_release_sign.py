@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pty
 import shutil
 import stat
 import subprocess
@@ -60,12 +61,13 @@ def shown(done: Result) -> dict[str, Any]:
     return document
 
 
-def library(mode: str, folder: Path, *arguments: str) -> int:
-    """The `model_signing` program, as a user would run it."""
-    program = [sys.executable, "-m", "model_signing", "verify", mode, str(folder), "--signature"]
+def library(folder: Path, public_key: Path) -> int:
+    """The exit code of the `model_signing` program, as a user would run it."""
+    program = [sys.executable, "-m", "model_signing", "verify", "key", str(folder), "--signature"]
     ignored = [str(folder / name) for name in ("model.sig", "README.md")]
     done = subprocess.run(
-        [*program, str(folder / "model.sig"), *(f"--ignore-paths={path}" for path in ignored), *arguments],
+        [*program, str(folder / "model.sig"), "--public_key", str(public_key)]
+        + [f"--ignore-paths={path}" for path in ignored],
         capture_output=True,
         check=False,
     )
@@ -85,7 +87,7 @@ def test_with_a_key(folder: Path, key: Path) -> None:
     assert check.manifest is not None
     assert document["root_digest"] == check.manifest.root_digest
     assert document["signer"] == check.signer
-    assert library("key", folder, "--public_key", str(public)) == 0
+    assert library(folder, public) == 0
 
 
 def test_with_a_new_key(folder: Path, tmp_path: Path) -> None:
@@ -101,14 +103,47 @@ def test_with_a_new_key(folder: Path, tmp_path: Path) -> None:
 
 
 def test_with_an_encrypted_key(folder: Path, key: Path) -> None:
-    """The password comes from the environment, or is asked for; a wrong one signs nothing."""
+    """The password comes from the environment; none or a wrong one signs nothing."""
+    lock(key)
+    for password in ("", "other"):
+        assert sign(folder, "--private-key", str(key), FORKWATCH_KEY_PASSWORD=password).exit_code == 2
+        assert not (folder / "model.sig").exists()
+    shown(sign(folder, "--private-key", str(key), "--json", FORKWATCH_KEY_PASSWORD="word"))
+
+
+def test_who_sits_at_a_terminal_is_asked(folder: Path, key: Path, tmp_path: Path) -> None:
+    """The answer opens the key, and is not shown."""
+    lock(key)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "forkwatch", "release", "sign", str(folder), "--private-key", str(key)]
+    environment = {**os.environ, "FORKWATCH_STATE_DIR": str(tmp_path / "state"), "FORKWATCH_KEY_PASSWORD": ""}
+    with subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    ) as asked:
+        assert asked.stderr is not None
+        err = b""
+        # The space comes once the terminal has stopped echoing; what is typed before is thrown away.
+        while b"Password: " not in err and (read := asked.stderr.read(1)):
+            err += read
+        os.write(ours, b"word\n")
+        out, rest = asked.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert asked.returncode == 0, err + rest
+    assert out.startswith(b"sha256:")
+    assert b"word\n" not in out + err + rest
+
+
+def lock(key: Path) -> None:
+    """Encrypt a key in its file, with the password `word`."""
     own = load_signing_key(key.read_bytes())
     form = BestAvailableEncryption(b"word")
     key.write_bytes(own.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, form))
-    for password in ("", "other"):
-        assert sign(folder, "--private-key", str(key), FORKWATCH_KEY_PASSWORD=password).exit_code != 0
-        assert not (folder / "model.sig").exists()
-    shown(sign(folder, "--private-key", str(key), "--json", FORKWATCH_KEY_PASSWORD="word"))
 
 
 @pytest.fixture
@@ -122,13 +157,12 @@ def certificate_of(leaf: Issued, *chain: Issued) -> list[str]:
 
 
 def test_with_a_certificate(folder: Path, tmp_path: Path, root: Issued) -> None:
-    """The leaf is named as the signer, and the library's program verifies under the root."""
+    """The leaf is named as the signer."""
     middle = issue(tmp_path, "middle", root)
     leaf = issue(tmp_path, "leaf", middle, usage=CODE)
     document = shown(sign(folder, *certificate_of(leaf, middle, root), "--json"))
     assert document["signer"] == "x509:CN=leaf"
     assert document["files"] == SIGNED
-    assert library("certificate", folder, "--certificate_chain", str(root.certificate)) == 0
 
 
 def test_certificates_that_would_not_verify(folder: Path, tmp_path: Path, root: Issued, key: Path) -> None:
