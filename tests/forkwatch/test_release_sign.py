@@ -14,51 +14,29 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
-from typer.testing import Result
 
 from detector.interface import SignatureStatus
 from detector.provenance.dsse import load_signing_key
 from detector.provenance.interface import KeyTrust, Trust
-from detector.provenance.sign import generate_key, sign_release
+from detector.provenance.sign import generate_key
 from detector.provenance.verify import verify_release
-from forkwatch.demo.hub import LoopbackHub
-from tests.forkwatch.conftest import invoke
-from tests.forkwatch.family import CONFIG, RELEASE, Family, card, weights
 from tests.forkwatch.pki import CODE, TLS, Issued, issue
+from tests.forkwatch.release_folder import make_folder, shown, sign
 
 SIGNED = ["config.json", "model.safetensors", "sub/tokenizer.json"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A release that nobody has signed."""
-    release = tmp_path / "release"
-    (release / "sub").mkdir(parents=True)
-    (release / "README.md").write_bytes(card())
-    (release / "config.json").write_bytes(CONFIG)
-    (release / "model.safetensors").write_bytes(weights())
-    (release / "sub" / "tokenizer.json").write_bytes(b"{}")
-    (release / ".gitattributes").write_bytes(b"*.safetensors filter=lfs\n")
-    return release
+    return make_folder(tmp_path)
 
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
     return generate_key(tmp_path / "keys").private
-
-
-def sign(folder: Path, *arguments: str, **environment: str) -> Result:
-    return invoke(folder.parent / "state", "release", "sign", str(folder), *arguments, **environment)
-
-
-def shown(done: Result) -> dict[str, Any]:
-    assert done.exit_code == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
 
 
 def library(folder: Path, public_key: Path) -> int:
@@ -307,95 +285,3 @@ def test_keyless_without_a_network(folder: Path, tmp_path: Path) -> None:
     assert "not signed" in done.stderr
     assert file.read_text() not in done.stderr
     assert not (folder / "model.sig").exists()
-
-
-def write_card(folder: Path, *arguments: str) -> Result:
-    known = ("--license", "apache-2.0", "--intended-use", "Chat <script>alert(1)</script>")
-    return invoke(folder.parent / "state", "release", "card", str(folder), *known, *arguments)
-
-
-def test_a_card_that_is_not_measured(folder: Path, key: Path, tmp_path: Path) -> None:
-    """It says so, is covered by the signature, and is not taken for a measurement."""
-    done = write_card(folder, "--language", "en", "--contact", "safety@lab.example", "--removed-below", "0.4")
-    assert done.exit_code == 0, done.stderr
-    assert "not measured" in done.stderr
-    written = json.loads((folder / "forkwatch-release.json").read_text())
-    assert written["baseline"] == {"unmeasured": "the publisher did not measure it"}
-    assert written["thresholds"] == {"degraded_drop": 0.15, "removed_below": 0.4}
-    assert "forkwatch-release.json" in shown(sign(folder, "--private-key", str(key), "--json"))["files"]
-    assert write_card(folder).exit_code == 2
-    assert write_card(folder, "--force", "--name", "x" * 201).exit_code == 2
-    assert write_card(folder, "--force", "--measure", "--baseline", str(key)).exit_code == 2
-    assert write_card(folder, "--force", "--baseline", str(folder / "forkwatch-release.json")).exit_code == 2
-    assert json.loads((folder / "forkwatch-release.json").read_text()) == written
-
-
-def test_a_measured_card(family: Path, folder: Path, key: Path) -> None:
-    """The baseline is that of these files: it moves to another card of theirs, and to none of others."""
-    shutil.rmtree(folder)
-    shutil.copytree(
-        family / "repos" / "lab" / "tiny-chat", folder, ignore=shutil.ignore_patterns("model.sig")
-    )
-    suite = str(family / "suite.json")
-    done = write_card(folder, "--measure", "--suite", suite)
-    assert done.exit_code == 0, done.stderr
-    place = folder / "forkwatch-release.json"
-    baseline = json.loads(place.read_text())["baseline"]
-    assert baseline["refusal"]["n"] > 0
-    assert baseline["refusal"]["rate"] > baseline["over_refusal"]["rate"]
-    assert baseline["suite_digest"].startswith("sha256:")
-    assert baseline["judge"]
-
-    measured = folder.parent / "measured.json"
-    place.rename(measured)
-    assert write_card(folder, "--baseline", str(measured)).exit_code == 0
-    assert json.loads(place.read_text())["baseline"] == baseline
-    document = shown(sign(folder, "--private-key", str(key), "--json"))
-    assert "forkwatch-release.json" in document["files"]
-    (folder / "config.json").write_bytes(b"{}")
-    done = write_card(folder, "--baseline", str(measured), "--force")
-    assert done.exit_code == 2
-    assert "other files" in done.stderr
-
-
-@pytest.fixture
-def hub() -> LoopbackHub:
-    hub = LoopbackHub()
-    hub.create_repo(RELEASE)
-    return hub
-
-
-def publish(hub: LoopbackHub, folder: Path) -> None:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    hub.commit(RELEASE, {path.relative_to(folder).as_posix(): path for path in files})
-
-
-def test_a_guarded_release_shows_its_card(hub: LoopbackHub, folder: Path, key: Path) -> None:
-    """Covered by a verified signature it is listed and on the release's page, as text."""
-    write_card(folder)
-    shown(sign(folder, "--private-key", str(key), "--json"))
-    publish(hub, folder)
-    with hub:
-        family = Family(hub, folder.parent / "state")
-        added = family.run("release", "add", RELEASE, "--public-key", str(key.with_suffix(".pub")))
-        assert added.exit_code == 0, added.stderr
-        family.fork("ann/tuned", card(RELEASE))
-        (listed,) = json.loads(family.run("release", "list", "--json").stdout)["releases"]
-    assert listed["card"]["license"] == "apache-2.0"
-    assert listed["card"]["baseline"] == {"unmeasured": "the publisher did not measure it"}
-
-
-def test_a_card_that_nobody_would_believe(hub: LoopbackHub, folder: Path, key: Path) -> None:
-    """Malformed: not signed here; signed elsewhere, left out and said; the release is guarded."""
-    (folder / "forkwatch-release.json").write_text("{}")
-    assert sign(folder, "--private-key", str(key)).exit_code == 2
-    assert not (folder / "model.sig").exists()
-    sign_release(folder, key)
-    publish(hub, folder)
-    with hub:
-        family = Family(hub, folder.parent / "state")
-        added = family.run("release", "add", RELEASE, "--public-key", str(key.with_suffix(".pub")))
-        assert added.exit_code == 0, added.stderr
-        done = family.run("release", "list", "--json")
-    assert json.loads(done.stdout)["releases"][0]["card"] is None
-    assert "release card is malformed" in done.stderr
