@@ -24,15 +24,16 @@ COMMANDS = (
 )  # fmt: skip
 EXIT_MEANINGS = {
     Exit.OK: "Nothing at or above `--fail-on`.",
-    Exit.FINDING: "A finding at or above `--fail-on`; in `verify`, an altered copy; in `demo`, a fork that "
-    "was not recognised as built.",
+    Exit.FINDING: "A finding at or above `--fail-on`; in `verify`, an altered copy; in `attest verify`, files or a "
+    "document that are not the attested ones; in `release check`, something to decide; in `demo`, a fork that was "
+    "not recognised as built.",
     Exit.USAGE: "Wrong arguments or settings.",
     Exit.INCONCLUSIVE: "Inconclusive, or nothing to examine: no release, candidate, signature or readable "
     "weights.",
     Exit.HUB: "The Hub or the network: unknown repository, wrong token, unreachable, damaged download.",
     Exit.INTERNAL: "An internal error, or a machine that cannot do the work (no disk space, say).",
-    Exit.SIGNATURE: "The signature of the original, or in `verify` of the copy, does not verify; nothing "
-    "else was run.",
+    Exit.SIGNATURE: "The signature of the original, of the copy in `verify`, or of a signed verdict does not "
+    "verify; nothing else was run.",
 }
 
 

@@ -34,7 +34,7 @@ class Exit(IntEnum):
     OK = 0
     """Nothing at or above `--fail-on`."""
     FINDING = 1
-    """A finding at or above `--fail-on`."""
+    """A finding at or above `--fail-on`, or files that are not the attested ones."""
     USAGE = 2
     """Wrong arguments or settings."""
     INCONCLUSIVE = 3
@@ -44,7 +44,7 @@ class Exit(IntEnum):
     INTERNAL = 5
     """An internal error, or the machine cannot do the work (no disk space)."""
     SIGNATURE = 6
-    """The original's signature does not verify."""
+    """The original's signature, or a signed verdict's, does not verify."""
 
 
 class ForkwatchError(Exception):

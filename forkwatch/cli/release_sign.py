@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,6 +54,8 @@ def sign(
     from forkwatch.cli.session import utc_now
     from forkwatch.pipeline import signing
 
+    if Path(signature).name != signature:
+        raise SettingsError(f"{signature} is not the name of a file in the release", tip="Give a bare name.")
     _check_folder(folder, private_key, generate_key, identity_token)
     signer = _signer(private_key, generate_key, certificate, chain or [], keyless, identity_token)
     done = signing.sign(folder, signer, signature=signature, force=force, at=utc_now())
@@ -133,7 +136,7 @@ def card(
         removed_below=policy.removed_below if removed_below is None else removed_below,
     )
     place = write_card(folder, made, force=force)
-    say(f"Safety baseline: {_baseline_line(measured)}")
+    say(f"Safety baseline: {_baseline_line(measured)}. Next: `forkwatch release sign`.")
     data(str(place))
 
 
@@ -218,7 +221,7 @@ def _key(private_key: Path | None, new_key: Path | None) -> SigningKey:
     from forkwatch.keys import load_private_key
 
     if private_key is not None:
-        return load_private_key(private_key, lambda: str(typer.prompt("Password", hide_input=True, err=True)))
+        return load_private_key(private_key, _ask)
     if new_key is None:
         raise AssertionError("one of the two is given")
     try:
@@ -229,6 +232,16 @@ def _key(private_key: Path | None, new_key: Path | None) -> SigningKey:
         ) from error
     say(f"Made {pair.private} (keep it secret) and {pair.public} (publish it).")
     return load_private_key(pair.private)
+
+
+def _ask() -> str:
+    """The password, from whoever sits at the terminal; empty when there is nobody, or no answer."""
+    if not sys.stdin.isatty():
+        return ""
+    try:
+        return str(typer.prompt("Password", hide_input=True, err=True))
+    except typer.Abort:
+        return ""
 
 
 def _read(file: Path) -> str:

@@ -125,6 +125,16 @@ def subject_of(folder: Path, signature: str) -> str:
     return root_digest(tuple((path, hash_file(folder, path).sha256) for path in paths))
 
 
+def check_card(manifest: Manifest, folder: Path) -> None:
+    """See that a card in a release that has just been signed, if there is one, is one that guards will read.
+
+    Raises:
+        InvalidCardError: it is malformed, or its baseline was measured on other files.
+    """
+    if manifest.file(CARD_FILE) is not None:
+        card_of(manifest, _bounded(folder / CARD_FILE))
+
+
 def keep_card(state: StateDir, manifest: Manifest, folder: Path) -> None:
     """Keep the card of a verified release as a blob, so that pages need not fetch the release again."""
     if manifest.file(CARD_FILE) is None:

@@ -18,6 +18,7 @@ from detector.provenance.coverage import is_loaded
 from detector.provenance.interface import Trust
 from detector.provenance.sign import ReleaseSigner, sign_folder
 from detector.provenance.verify import verify_release
+from forkwatch.pipeline.cards import check_card
 from forkwatch.text import plain
 
 _REFUSED = frozenset({"hostile-name", "pickle-file", "unsafe-pickle"})
@@ -45,6 +46,7 @@ def sign(folder: Path, signer: ReleaseSigner, *, signature: str, force: bool, at
 
     Raises:
         SigningError: what is in the folder must not be signed, or was signed and does not verify.
+        InvalidCardError: there is a release card that nobody would believe.
         SigningServiceError: keyless, and Sigstore could not be reached.
     """
     folder, bundle = folder.resolve(), folder.resolve() / signature
@@ -56,6 +58,7 @@ def sign(folder: Path, signer: ReleaseSigner, *, signature: str, force: bool, at
     try:
         sign_folder(folder, signer, signature=signature)
         manifest, name = _verified(verify_release(folder, trust, at=at, signature=signature))
+        check_card(manifest, folder)
     except BaseException:
         _restore(bundle, old)
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pty
 import shutil
 import stat
 import subprocess
@@ -13,36 +14,24 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
-from typer.testing import Result
 
 from detector.interface import SignatureStatus
 from detector.provenance.dsse import load_signing_key
 from detector.provenance.interface import KeyTrust, Trust
 from detector.provenance.sign import generate_key
 from detector.provenance.verify import verify_release
-from forkwatch.demo.hub import LoopbackHub
-from tests.forkwatch.conftest import invoke
-from tests.forkwatch.family import CONFIG, RELEASE, Family, card, weights
 from tests.forkwatch.pki import CODE, TLS, Issued, issue
+from tests.forkwatch.release_folder import make_folder, shown, sign
 
 SIGNED = ["config.json", "model.safetensors", "sub/tokenizer.json"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A release that nobody has signed."""
-    release = tmp_path / "release"
-    (release / "sub").mkdir(parents=True)
-    (release / "README.md").write_bytes(card())
-    (release / "config.json").write_bytes(CONFIG)
-    (release / "model.safetensors").write_bytes(weights())
-    (release / "sub" / "tokenizer.json").write_bytes(b"{}")
-    (release / ".gitattributes").write_bytes(b"*.safetensors filter=lfs\n")
-    return release
+    return make_folder(tmp_path)
 
 
 @pytest.fixture
@@ -50,22 +39,13 @@ def key(tmp_path: Path) -> Path:
     return generate_key(tmp_path / "keys").private
 
 
-def sign(folder: Path, *arguments: str, **environment: str) -> Result:
-    return invoke(folder.parent / "state", "release", "sign", str(folder), *arguments, **environment)
-
-
-def shown(done: Result) -> dict[str, Any]:
-    assert done.exit_code == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
-
-
-def library(mode: str, folder: Path, *arguments: str) -> int:
-    """The `model_signing` program, as a user would run it."""
-    program = [sys.executable, "-m", "model_signing", "verify", mode, str(folder), "--signature"]
+def library(folder: Path, public_key: Path) -> int:
+    """The exit code of the `model_signing` program, as a user would run it."""
+    program = [sys.executable, "-m", "model_signing", "verify", "key", str(folder), "--signature"]
     ignored = [str(folder / name) for name in ("model.sig", "README.md")]
     done = subprocess.run(
-        [*program, str(folder / "model.sig"), *(f"--ignore-paths={path}" for path in ignored), *arguments],
+        [*program, str(folder / "model.sig"), "--public_key", str(public_key)]
+        + [f"--ignore-paths={path}" for path in ignored],
         capture_output=True,
         check=False,
     )
@@ -85,7 +65,7 @@ def test_with_a_key(folder: Path, key: Path) -> None:
     assert check.manifest is not None
     assert document["root_digest"] == check.manifest.root_digest
     assert document["signer"] == check.signer
-    assert library("key", folder, "--public_key", str(public)) == 0
+    assert library(folder, public) == 0
 
 
 def test_with_a_new_key(folder: Path, tmp_path: Path) -> None:
@@ -101,14 +81,47 @@ def test_with_a_new_key(folder: Path, tmp_path: Path) -> None:
 
 
 def test_with_an_encrypted_key(folder: Path, key: Path) -> None:
-    """The password comes from the environment, or is asked for; a wrong one signs nothing."""
+    """The password comes from the environment; none or a wrong one signs nothing."""
+    lock(key)
+    for password in ("", "other"):
+        assert sign(folder, "--private-key", str(key), FORKWATCH_KEY_PASSWORD=password).exit_code == 2
+        assert not (folder / "model.sig").exists()
+    shown(sign(folder, "--private-key", str(key), "--json", FORKWATCH_KEY_PASSWORD="word"))
+
+
+def test_who_sits_at_a_terminal_is_asked(folder: Path, key: Path, tmp_path: Path) -> None:
+    """The answer opens the key, and is not shown."""
+    lock(key)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "forkwatch", "release", "sign", str(folder), "--private-key", str(key)]
+    environment = {**os.environ, "FORKWATCH_STATE_DIR": str(tmp_path / "state"), "FORKWATCH_KEY_PASSWORD": ""}
+    with subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    ) as asked:
+        assert asked.stderr is not None
+        err = b""
+        # The space comes once the terminal has stopped echoing; what is typed before is thrown away.
+        while b"Password: " not in err and (read := asked.stderr.read(1)):
+            err += read
+        os.write(ours, b"word\n")
+        out, rest = asked.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert asked.returncode == 0, err + rest
+    assert out.startswith(b"sha256:")
+    assert b"word\n" not in out + err + rest
+
+
+def lock(key: Path) -> None:
+    """Encrypt a key in its file, with the password `word`."""
     own = load_signing_key(key.read_bytes())
     form = BestAvailableEncryption(b"word")
     key.write_bytes(own.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, form))
-    for password in ("", "other"):
-        assert sign(folder, "--private-key", str(key), FORKWATCH_KEY_PASSWORD=password).exit_code != 0
-        assert not (folder / "model.sig").exists()
-    shown(sign(folder, "--private-key", str(key), "--json", FORKWATCH_KEY_PASSWORD="word"))
 
 
 @pytest.fixture
@@ -122,13 +135,12 @@ def certificate_of(leaf: Issued, *chain: Issued) -> list[str]:
 
 
 def test_with_a_certificate(folder: Path, tmp_path: Path, root: Issued) -> None:
-    """The leaf is named as the signer, and the library's program verifies under the root."""
+    """The leaf is named as the signer."""
     middle = issue(tmp_path, "middle", root)
     leaf = issue(tmp_path, "leaf", middle, usage=CODE)
     document = shown(sign(folder, *certificate_of(leaf, middle, root), "--json"))
     assert document["signer"] == "x509:CN=leaf"
     assert document["files"] == SIGNED
-    assert library("certificate", folder, "--certificate_chain", str(root.certificate)) == 0
 
 
 def test_certificates_that_would_not_verify(folder: Path, tmp_path: Path, root: Issued, key: Path) -> None:
@@ -224,6 +236,7 @@ def test_one_way_to_sign(folder: Path, key: Path) -> None:
         [*own, "--certificate", str(key)],
         [*own, "--chain", str(key)],
         [*own, "--identity-token", str(key)],
+        [*own, "--signature", "../model.sig"],
         ["--keyless", "--certificate", str(key), "--chain", str(key)],
         ["--private-key", str(folder / "none")],
     ):
@@ -272,93 +285,3 @@ def test_keyless_without_a_network(folder: Path, tmp_path: Path) -> None:
     assert "not signed" in done.stderr
     assert file.read_text() not in done.stderr
     assert not (folder / "model.sig").exists()
-
-
-def write_card(folder: Path, *arguments: str) -> Result:
-    known = ("--license", "apache-2.0", "--intended-use", "Chat <script>alert(1)</script>")
-    return invoke(folder.parent / "state", "release", "card", str(folder), *known, *arguments)
-
-
-def test_a_card_that_is_not_measured(folder: Path, key: Path, tmp_path: Path) -> None:
-    """It says so, is covered by the signature, and is not taken for a measurement."""
-    done = write_card(folder, "--language", "en", "--contact", "safety@lab.example", "--removed-below", "0.4")
-    assert done.exit_code == 0, done.stderr
-    assert "not measured" in done.stderr
-    written = json.loads((folder / "forkwatch-release.json").read_text())
-    assert written["baseline"] == {"unmeasured": "the publisher did not measure it"}
-    assert written["thresholds"] == {"degraded_drop": 0.15, "removed_below": 0.4}
-    assert "forkwatch-release.json" in shown(sign(folder, "--private-key", str(key), "--json"))["files"]
-    assert write_card(folder).exit_code == 2
-    assert write_card(folder, "--force", "--name", "x" * 201).exit_code == 2
-    assert write_card(folder, "--force", "--measure", "--baseline", str(key)).exit_code == 2
-    assert write_card(folder, "--force", "--baseline", str(folder / "forkwatch-release.json")).exit_code == 2
-    assert json.loads((folder / "forkwatch-release.json").read_text()) == written
-
-
-def test_a_measured_card(family: Path, folder: Path, key: Path) -> None:
-    """The baseline is that of these files: it moves to another card of theirs, and to none of others."""
-    shutil.rmtree(folder)
-    shutil.copytree(
-        family / "repos" / "lab" / "tiny-chat", folder, ignore=shutil.ignore_patterns("model.sig")
-    )
-    suite = str(family / "suite.json")
-    done = write_card(folder, "--measure", "--suite", suite)
-    assert done.exit_code == 0, done.stderr
-    place = folder / "forkwatch-release.json"
-    baseline = json.loads(place.read_text())["baseline"]
-    assert baseline["refusal"]["n"] > 0
-    assert baseline["refusal"]["rate"] > baseline["over_refusal"]["rate"]
-    assert baseline["suite_digest"].startswith("sha256:")
-    assert baseline["judge"]
-
-    measured = folder.parent / "measured.json"
-    place.rename(measured)
-    assert write_card(folder, "--baseline", str(measured)).exit_code == 0
-    assert json.loads(place.read_text())["baseline"] == baseline
-    document = shown(sign(folder, "--private-key", str(key), "--json"))
-    assert "forkwatch-release.json" in document["files"]
-    (folder / "config.json").write_bytes(b"{}")
-    done = write_card(folder, "--baseline", str(measured), "--force")
-    assert done.exit_code == 2
-    assert "other files" in done.stderr
-
-
-@pytest.fixture
-def hub() -> LoopbackHub:
-    hub = LoopbackHub()
-    hub.create_repo(RELEASE)
-    return hub
-
-
-def publish(hub: LoopbackHub, folder: Path) -> None:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    hub.commit(RELEASE, {path.relative_to(folder).as_posix(): path for path in files})
-
-
-def test_a_guarded_release_shows_its_card(hub: LoopbackHub, folder: Path, key: Path) -> None:
-    """Covered by a verified signature it is listed and on the release's page, as text."""
-    write_card(folder)
-    shown(sign(folder, "--private-key", str(key), "--json"))
-    publish(hub, folder)
-    with hub:
-        family = Family(hub, folder.parent / "state")
-        added = family.run("release", "add", RELEASE, "--public-key", str(key.with_suffix(".pub")))
-        assert added.exit_code == 0, added.stderr
-        family.fork("ann/tuned", card(RELEASE))
-        (listed,) = json.loads(family.run("release", "list", "--json").stdout)["releases"]
-    assert listed["card"]["license"] == "apache-2.0"
-    assert listed["card"]["baseline"] == {"unmeasured": "the publisher did not measure it"}
-
-
-def test_a_card_that_nobody_signed_is_not_shown(hub: LoopbackHub, folder: Path, key: Path) -> None:
-    """Malformed, though signed: left out and said; the release is guarded all the same."""
-    (folder / "forkwatch-release.json").write_text("{}")
-    shown(sign(folder, "--private-key", str(key), "--json"))
-    publish(hub, folder)
-    with hub:
-        family = Family(hub, folder.parent / "state")
-        added = family.run("release", "add", RELEASE, "--public-key", str(key.with_suffix(".pub")))
-        assert added.exit_code == 0, added.stderr
-        done = family.run("release", "list", "--json")
-    assert json.loads(done.stdout)["releases"][0]["card"] is None
-    assert "release card is malformed" in done.stderr
