@@ -44,6 +44,22 @@ alpha = 0.01                   # level of the McNemar and of the output test
 removed_below = 0.5            # safety-removed: the fork refuses less than this share of the original's rate
 degraded_drop = 0.15           # safety-degraded: the refusal rate fell by more than this; retained: by less
 fail_on = "high"               # info, low, medium, high or critical: what makes `scan` exit with 1
+
+# Whom to trust for a release: one section each, then `forkwatch release add ORG/NAME`. A later change here is
+# adopted by `forkwatch release add ORG/NAME --replace` only. Any one of the signers suffices. Paths start at
+# the folder of this file.
+# [releases."org/name"]
+# revision = "0123456789abcdef0123456789abcdef01234567"    # the pinned commit; default: the head when it is added
+# signature = "model.sig"      # path of the bundle in the repository
+# public_key = "keys/org.pub"                              # EC key, PEM
+# certificate_roots = ["keys/org-root.pem"]                # private roots, with the subject or key of the signer:
+# certificate_subjects = ["CN=Model Signing 001,O=Example"]
+# certificate_spki = ["<SHA-256 of the public key, hex>"]
+# identity = "release@example.org"                         # sigstore, as this issuer asserts it:
+# issuer = "https://accounts.example.org"
+# trusted_root = "keys/trusted_root.json"                  # of a private Sigstore; default: the public one's
+# legacy = true                # accept bundles from before the specification
+# unsigned = true              # instead of all these: nobody signs it; pin its files by hash on first use
 """
 
 

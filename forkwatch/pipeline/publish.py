@@ -8,13 +8,16 @@ from datetime import datetime
 from pathlib import Path
 
 from crawler.history import EventKind
+from detector.interface import SignatureStatus
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.document import original_view
 from forkwatch.pipeline.forecast import fit, forecast
 from forkwatch.pipeline.tree import FormerName, Member, OwnVerdict, build_tree
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
 from forkwatch.store.models import Release
+from forkwatch.store.upstream import UpstreamEvent, upstream_events
 from forkwatch.store.values import History, Known, Verdict
 from forkwatch.text import plain
 from reports.interface import (
@@ -23,13 +26,14 @@ from reports.interface import (
     Gap,
     HistoryEvent,
     MetricPoint,
+    ReleaseEvent,
     ReleaseView,
     ReplacedFork,
     SiteView,
     VerdictChange,
 )
 from reports.numbers import week_of
-from reports.scan import OriginalView, ScanDocument, VerdictLabel
+from reports.scan import ScanDocument, VerdictLabel
 from reports.site import build_site
 from reports.tree import TreeDocument
 
@@ -63,6 +67,7 @@ def site_view(context: Context) -> SiteView:
     """The store's content as plain values, in a fixed order."""
     releases = tuple(_release(context, row) for row in context.store.releases())
     times = [scan.scanned_at for release in releases for scan in release.scans]
+    times += [event.at for release in releases for event in release.events]
     times += [event.at for release in releases for fork in _histories(release) for event in fork.events]
     findings = tuple(
         FindingDoc(id=spec.id, title=spec.title, severity=spec.severity, markdown=finding_page(spec))
@@ -101,7 +106,7 @@ def _release(context: Context, row: Release) -> ReleaseView:
     return ReleaseView(
         repo=row.repo,
         commit=row.commit,
-        original=OriginalView(signature="verified", signer=row.signer, root_digest=row.root_digest),
+        original=original_view(SignatureStatus(row.status), row.signer, row.root_digest),
         license=row.license,
         scans=tuple(
             forecast(_current(histories[repo_id], newest[repo_id]), predictor) for repo_id in current
@@ -115,6 +120,21 @@ def _release(context: Context, row: Release) -> ReleaseView:
         histories=tuple(_history(histories[repo_id]) for repo_id in current),
         replaced=tuple(_replaced(histories[repo_id], log) for repo_id in judged if repo_id not in holders),
         tree=_tree(context, row, known, newest, histories) if known else None,
+        pinned_at=_time(row.verified_at),
+        events=tuple(_upstream(event) for event in upstream_events(context.store, row.id)),
+    )
+
+
+def _upstream(event: UpstreamEvent) -> ReleaseEvent:
+    change = event.change
+    return ReleaseEvent(
+        at=_time(event.at),
+        kind=change.kind.value,
+        before=plain(change.before),
+        after=plain(change.after),
+        note=plain(change.note, 500),
+        decision=None if event.decision is None else event.decision.value,
+        decided_at=None if event.decided_at is None else _time(event.decided_at),
     )
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from detector.interface import VALUE_PRESERVING, Diff, EditKind, LineageStatus
+from detector.interface import VALUE_PRESERVING, Diff, EditKind, LineageStatus, SignatureStatus
 from evals.interface import Measured, SafetyStatus, Unmeasured
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
 from reports.scan import FindingView, VerdictView
 
+_ORIGIN = {
+    SignatureStatus.CLAIMED: "the release is signed by nobody whom the operator trusts; its files were pinned on first use.",
+    SignatureStatus.UNSIGNED: "the release is not signed; its files were pinned on first use.",
+}
+"""Why "authentic" means no more than: identical to the copy that was pinned."""
 _BEHAVIOUR_KINDS = frozenset({EditKind.TEMPLATE_CHANGE, EditKind.CONFIG_CHANGE})
 
 
@@ -33,6 +38,8 @@ def decide(facts: Facts, findings: tuple[FindingView, ...]) -> VerdictView:
 
 def _not_measured(facts: Facts) -> tuple[str, ...]:
     gaps: list[str] = []
+    if facts.signature is not SignatureStatus.VERIFIED:
+        gaps.append(f"Origin: {_ORIGIN[facts.signature]}")
     match facts.weights:
         case Unreadable(reason=reason) | NotReached(reason=reason):
             gaps.append(f"Weights: {reason}")
@@ -118,16 +125,21 @@ def _unrelated(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictView 
 
 def _conversion(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictView | None:
     kinds = facts.edit_kinds
-    if kinds - _BEHAVIOUR_KINDS == {EditKind.IDENTICAL}:
+    if kinds - _ORIGIN = {
+    SignatureStatus.CLAIMED: "the release is signed by nobody whom the operator trusts; its files were pinned on first use.",
+    SignatureStatus.UNSIGNED: "the release is not signed; its files were pinned on first use.",
+}
+"""Why "authentic" means no more than: identical to the copy that was pinned."""
+_BEHAVIOUR_KINDS == {EditKind.IDENTICAL}:
         if kinds & _BEHAVIOUR_KINDS:
             return _inconclusive(
                 facts,
-                "The weights are authentic; what the changed files beside them do was not measured.",
+                f"The weights are those of {facts.copy}; what the changed files beside them do was not measured.",
             )
         return VerdictView(
             label="authentic",
-            certainty="proved",
-            summary=f"Byte-identical to the signed {facts.release}.",
+            certainty="proved" if signed else "consistent-with",
+            summary=f"Byte-identical to {facts.copy}{'' if signed else '; whose files those are, no signature says'}.",
             not_measured=_not_measured(facts),
         )
     if kinds and kinds <= VALUE_PRESERVING and facts.comparison.status is SafetyStatus.RETAINED:
