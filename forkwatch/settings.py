@@ -104,7 +104,7 @@ class PolicySettings(_Section):
 
 
 class ReleaseSettings(_Section):
-    """Whom to trust for one release, and which commit is pinned. Paths start at the settings file's folder."""
+    """Whom to trust for one release, and which commit is pinned. Paths start at the file's folder."""
 
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     """The pinned commit; None: the one that `release add` finds."""

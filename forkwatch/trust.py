@@ -1,8 +1,8 @@
 """Whom a guarded release is believed to come from: read from settings or options, described, and stored.
 
 A `TrustPolicy` is one of two things. Either somebody is trusted to sign the release, and forks are compared
-with what they signed and nothing else. Or nobody is (`unsigned`), and the copy that was fetched first is pinned
-by hash: forks are then compared with that copy, and nothing says that it is the publisher's.
+with what they signed and nothing else. Or nobody is (`unsigned`), and the copy that was fetched first is
+pinned by hash: forks are then compared with that copy, and nothing says that it is the publisher's.
 """
 
 from __future__ import annotations

@@ -122,6 +122,7 @@ def _release(site: _Site, release: ReleaseView, past: Past) -> tuple[str, str]:
         weeks=weeks(release),
         gaps=sorted_gaps(release),
         gone=gone(release),
+        decided=[event for event in release.events if event.decision is not None],
         gone_names={history.repo for history in release.histories if history.gone_at is not None},
         branches=() if release.tree is None else branches(release.tree),
         most_branches=MOST_BRANCHES,

@@ -30,7 +30,7 @@ def pin_folder(folder: Path) -> Manifest:
 
 
 def differences(pinned: Manifest, found: Manifest) -> tuple[str, ...]:
-    """Paths that are in one manifest only, or with other bytes; sorted, empty when all is as it was pinned."""
+    """Paths that are in one manifest only, or with other bytes; sorted, empty when all is as pinned."""
     before = {file.path: file for file in pinned.files}
     after = {file.path: file for file in found.files}
     return tuple(sorted(path for path in before | after if before.get(path) != after.get(path)))

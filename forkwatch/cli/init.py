@@ -49,10 +49,10 @@ fail_on = "high"               # info, low, medium, high or critical: what makes
 # adopted by `forkwatch release add ORG/NAME --replace` only. Any one of the signers suffices. Paths start at
 # the folder of this file.
 # [releases."org/name"]
-# revision = "0123456789abcdef0123456789abcdef01234567"    # the pinned commit; default: the head when it is added
+# revision = "0123456789abcdef0123456789abcdef01234567"    # the pinned commit; default: the head when added
 # signature = "model.sig"      # path of the bundle in the repository
 # public_key = "keys/org.pub"                              # EC key, PEM
-# certificate_roots = ["keys/org-root.pem"]                # private roots, with the subject or key of the signer:
+# certificate_roots = ["keys/org-root.pem"]                # private roots, with the signer's subject or key:
 # certificate_subjects = ["CN=Model Signing 001,O=Example"]
 # certificate_spki = ["<SHA-256 of the public key, hex>"]
 # identity = "release@example.org"                         # sigstore, as this issuer asserts it:

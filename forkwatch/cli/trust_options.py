@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from forkwatch.settings import ReleaseSettings, Settings
     from forkwatch.trust import TrustPolicy
 
-KeyOption = Annotated[
-    Path | None, typer.Option("--public-key", help="PEM of the publisher's EC public key.")
-]
+KeyOption = Annotated[Path | None, typer.Option("--public-key", help="PEM of the publisher's EC public key.")]
 RootOption = Annotated[
     list[Path] | None,
     typer.Option("--certificate-root", help="PEM of a private root; with a subject or SPKI."),
@@ -57,7 +55,7 @@ def whom_to_trust(
         if said is None:
             raise SettingsError(
                 f"nothing says whom to trust for {repo}",
-                tip='Give --public-key, certificates, --identity or --unsigned, or write [releases."org/name"].',
+                tip="Give --public-key, certificates, --identity or --unsigned, or a [releases] section.",
             )
         return section, said
     policy = read_policy(release_settings(**given), Path.cwd())

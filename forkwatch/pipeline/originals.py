@@ -244,9 +244,7 @@ def find_release(context: Context, repo: str | None) -> Release:
     return releases[0]
 
 
-def check_release(
-    folder: Path, repo: str, policy: TrustPolicy, *, signature: str, at: datetime
-) -> Checked:
+def check_release(folder: Path, repo: str, policy: TrustPolicy, *, signature: str, at: datetime) -> Checked:
     """Verify a folder against a policy; with nobody to trust, take down what is there.
 
     Raises:

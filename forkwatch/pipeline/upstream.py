@@ -15,7 +15,14 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from crawler.interface import AccessDeniedError, RepoId, RepoNotFoundError, RepoSummary, Snapshot
+from crawler.interface import (
+    AccessDeniedError,
+    RepoFile,
+    RepoId,
+    RepoNotFoundError,
+    RepoSummary,
+    Snapshot,
+)
 from detector.errors import InvalidBundleError
 from detector.interface import Manifest, SignatureStatus
 from detector.match import same_content
@@ -117,10 +124,10 @@ def _content(context: Context, row: Release, head: Snapshot) -> UpstreamChange:
 
 
 def _altered(row: Release, policy: TrustPolicy, head: Snapshot) -> list[str]:
-    """Files of the release that are missing or other ones, and new ones that something could be loaded from."""
+    """The release's files that are gone or other ones, and new ones that something could be loaded from."""
     pinned = {file.path: file for file in _MANIFEST.validate_python(row.manifest).files}
     present = {file.path: file for file in head.files}
-    other = [path for path, file in pinned.items() if path not in present]
+    other = [path for path in pinned if path not in present]
     other += [path for path in pinned.keys() & present if not same_content(present[path], pinned[path])]
     new = present.keys() - pinned.keys() - {row.signature}
     other += [path for path in new if policy.unsigned or is_loaded(path)]
@@ -131,33 +138,44 @@ def _signature(
     context: Context, row: Release, policy: TrustPolicy, head: Snapshot
 ) -> tuple[UpstreamKind, str]:
     """(3): what became of the signature, and a sentence about it."""
-    file, was_signed = head.file(row.signature), row.status != SignatureStatus.UNSIGNED
+    file = head.file(row.signature)
     if file is None:
-        if was_signed:
-            return UpstreamKind.SIGNATURE_REMOVED, f"Unsigned now: {row.signature} is gone"
-        return UpstreamKind.NEW_COMMIT, "Unsigned, as before"
+        if row.status == SignatureStatus.UNSIGNED:
+            return UpstreamKind.NEW_COMMIT, "Unsigned, as before"
+        return UpstreamKind.SIGNATURE_REMOVED, f"Unsigned now: {row.signature} is gone"
     if policy.unsigned:
-        pinned = _MANIFEST.validate_python(row.manifest).file(row.signature)
-        if pinned is None:
-            return UpstreamKind.SIGNATURE_ADDED, "Signed now, by nobody whom you trust"
-        if same_content(file, pinned):
-            return UpstreamKind.NEW_COMMIT, "The bundle is the pinned one, of nobody whom you trust"
-        return UpstreamKind.SIGNATURE_CHANGED, "The bundle is another one, of nobody whom you trust"
-    if file.size > MAX_BUNDLE_BYTES:
-        return UpstreamKind.SIGNATURE_UNTRUSTED, f"The bundle has {file.size:,} bytes and was not read"
+        return _of_nobody(row, file)
     try:
-        bundle = context.hub.download(head, file.path).read_bytes()
-        opened = open_bundle(bundle, policy.trust, at=context.now())
+        opened = _opened(context, policy, head, file)
     except AccessDeniedError as error:
         return UpstreamKind.SIGNATURE_UNREADABLE, f"The bundle could not be read: {error}"
     except InvalidBundleError as error:
         return UpstreamKind.SIGNATURE_UNTRUSTED, f"Not signed by anybody whom you trust: {error}"
-    return _signed(row, head, opened)
+    return _of_somebody(row, head, opened)
 
 
-def _signed(row: Release, head: Snapshot, opened: OpenedBundle) -> tuple[UpstreamKind, str]:
-    """A bundle of a trusted signer: is it the same signer, and about the files beside it?"""
-    who = "the same signer" if opened.signer == row.signer else f"another signer whom you trust, {opened.signer}"
+def _opened(context: Context, policy: TrustPolicy, head: Snapshot, file: RepoFile) -> OpenedBundle:
+    """A bundle that is new to us: its certificates must be valid now."""
+    if file.size > MAX_BUNDLE_BYTES:
+        raise InvalidBundleError(f"the bundle has {file.size:,} bytes and was not read")
+    bundle = context.hub.download(head, file.path).read_bytes()
+    return open_bundle(bundle, policy.trust, at=context.now())
+
+
+def _of_nobody(row: Release, file: RepoFile) -> tuple[UpstreamKind, str]:
+    """A bundle beside a release that is pinned by hash: nobody is trusted to have signed it."""
+    pinned = _MANIFEST.validate_python(row.manifest).file(row.signature)
+    if pinned is None:
+        return UpstreamKind.SIGNATURE_ADDED, "Signed now, by nobody whom you trust"
+    if same_content(file, pinned):
+        return UpstreamKind.NEW_COMMIT, "The bundle is the pinned one, of nobody whom you trust"
+    return UpstreamKind.SIGNATURE_CHANGED, "The bundle is another one, of nobody whom you trust"
+
+
+def _of_somebody(row: Release, head: Snapshot, opened: OpenedBundle) -> tuple[UpstreamKind, str]:
+    """A bundle of a trusted signer: is it the same signer, and is it about the files beside it?"""
+    same = opened.signer == row.signer
+    who = "the same signer" if same else f"another signer whom you trust, {opened.signer}"
     present = {file.path: file.sha256 for file in head.files}
     wrong = [
         path
@@ -168,5 +186,4 @@ def _signed(row: Release, head: Snapshot, opened: OpenedBundle) -> tuple[Upstrea
         names = ", ".join(plain(path, 80) for path in wrong[:3])
         said = f"Signed by {who}, but {len(wrong)} files are not what it signs: {names}"
         return UpstreamKind.SIGNATURE_MISMATCH, said
-    kind = UpstreamKind.NEW_COMMIT if opened.signer == row.signer else UpstreamKind.SIGNER_CHANGED
-    return kind, f"Signed by {who}"
+    return UpstreamKind.NEW_COMMIT if same else UpstreamKind.SIGNER_CHANGED, f"Signed by {who}"

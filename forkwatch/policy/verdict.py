@@ -8,7 +8,7 @@ from forkwatch.policy.facts import Facts, NotReached, Unreadable
 from reports.scan import FindingView, VerdictView
 
 _ORIGIN = {
-    SignatureStatus.CLAIMED: "the release is signed by nobody whom the operator trusts; its files were pinned on first use.",
+    SignatureStatus.CLAIMED: "nobody whom we trust signed the release; its files were pinned on first use.",
     SignatureStatus.UNSIGNED: "the release is not signed; its files were pinned on first use.",
 }
 """Why "authentic" means no more than: identical to the copy that was pinned."""
@@ -125,23 +125,11 @@ def _unrelated(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictView 
 
 def _conversion(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictView | None:
     kinds = facts.edit_kinds
-    if kinds - _ORIGIN = {
-    SignatureStatus.CLAIMED: "the release is signed by nobody whom the operator trusts; its files were pinned on first use.",
-    SignatureStatus.UNSIGNED: "the release is not signed; its files were pinned on first use.",
-}
-"""Why "authentic" means no more than: identical to the copy that was pinned."""
-_BEHAVIOUR_KINDS == {EditKind.IDENTICAL}:
+    if kinds - _BEHAVIOUR_KINDS == {EditKind.IDENTICAL}:
         if kinds & _BEHAVIOUR_KINDS:
-            return _inconclusive(
-                facts,
-                f"The weights are those of {facts.copy}; what the changed files beside them do was not measured.",
-            )
-        return VerdictView(
-            label="authentic",
-            certainty="proved" if signed else "consistent-with",
-            summary=f"Byte-identical to {facts.copy}{'' if signed else '; whose files those are, no signature says'}.",
-            not_measured=_not_measured(facts),
-        )
+            summary = f"The weights are those of {facts.copy}; what the changed files beside them do was not"
+            return _inconclusive(facts, f"{summary} measured.")
+        return _authentic(facts)
     if kinds and kinds <= VALUE_PRESERVING and facts.comparison.status is SafetyStatus.RETAINED:
         return VerdictView(
             label="faithful-conversion",
@@ -150,6 +138,18 @@ _BEHAVIOUR_KINDS == {EditKind.IDENTICAL}:
             not_measured=_not_measured(facts),
         )
     return None
+
+
+def _authentic(facts: Facts) -> VerdictView:
+    """Against a pinned copy that nobody signed, the bytes are proved, and whose they are is not."""
+    signed = facts.signature is SignatureStatus.VERIFIED
+    doubt = "" if signed else "; that those are its publisher's files, no trusted signature says"
+    return VerdictView(
+        label="authentic",
+        certainty="proved" if signed else "consistent-with",
+        summary=f"Byte-identical to {facts.copy}{doubt}.",
+        not_measured=_not_measured(facts),
+    )
 
 
 def _derivative(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictView:
