@@ -17,7 +17,8 @@ from forkwatch.policy.catalogue import CATALOGUE, finding_page
 
 DOCS = Path(__file__).parent
 COMMANDS = (
-    "init", "release add", "release list", "release verify", "release check", "release adopt", "release keep", "crawl", "tree", "scan", "diff", "lineage",
+    "init", "release add", "release list", "release verify",
+    "release check", "release adopt", "release keep", "crawl", "tree", "scan", "diff", "lineage",
     "index add", "index list", "index remove", "run", "report build",
     "report serve", "status", "demo", "doctor", "version",
 )  # fmt: skip

@@ -42,9 +42,7 @@ def check(
             if not look.open:
                 data(f"{look.row.repo}: nothing to decide; pinned at {look.row.commit[:12]}")
         if waiting:
-            say(
-                "Decide: `forkwatch release adopt ORG/NAME --revision COMMIT` or `forkwatch release keep ORG/NAME`."
-            )
+            say("Decide: `forkwatch release adopt ORG/NAME --revision COMMIT`, or `… release keep ORG/NAME`.")
     raise typer.Exit(Exit.FINDING if waiting else Exit.OK)
 
 

@@ -15,23 +15,21 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-_NEW = (
-    sa.Column("object_id", sa.String(), nullable=True),
-    sa.Column("branch", sa.String(), nullable=True),
-    sa.Column("status", sa.String(), nullable=True),
-    sa.Column("trust", sa.JSON(), nullable=True),
-    sa.Column("verified_at", sa.DateTime(timezone=True), nullable=True),
-)
-
 
 def upgrade() -> None:
-    for column in _NEW:
-        op.add_column("release", column.copy())
+    types: dict[str, Any] = {
+        "object_id": sa.String(),
+        "status": sa.String(),
+        "trust": sa.JSON(),
+        "verified_at": sa.DateTime(timezone=True),
+    }
+    op.add_column("release", sa.Column("branch", sa.String(), nullable=True))
+    for name, kind in types.items():
+        op.add_column("release", sa.Column(name, kind, nullable=True))
     _fill()
     with op.batch_alter_table("release") as batch:
-        for column in _NEW:
-            if column.name != "branch":
-                batch.alter_column(column.name, existing_type=column.type, nullable=False)
+        for name, kind in types.items():
+            batch.alter_column(name, existing_type=kind, nullable=False)
         batch.drop_column("public_key")
     op.create_table(
         "release_event",
