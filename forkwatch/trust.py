@@ -7,13 +7,13 @@ pinned by hash: forks are then compared with that copy, and nothing says that it
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from detector.interface import SignatureStatus
-from detector.provenance.bundle import load_public_key
 from detector.provenance.interface import CertificateTrust, KeylessTrust, KeyTrust, Signer, Trust
 from forkwatch.errors import SettingsError
 from forkwatch.settings import ReleaseSettings
@@ -88,11 +88,7 @@ def _read(folder: Path, path: Path) -> bytes:
 
 
 def describe(policy: TrustPolicy) -> str:
-    """The policy on one line, for people.
-
-    Raises:
-        PublicKeyError: a key cannot be read.
-    """
+    """The policy on one line, for people."""
     said = [_described(signer) for signer in policy.trust.signers] or ["nobody: pinned on first use"]
     return " or ".join(said) + (" (legacy bundles too)" if policy.trust.legacy else "")
 
@@ -100,7 +96,7 @@ def describe(policy: TrustPolicy) -> str:
 def _described(signer: Signer) -> str:
     match signer:
         case KeyTrust(public_key=pem):
-            return f"key {load_public_key(pem).fingerprint[:16]}"
+            return f"key {hashlib.sha256(pem.strip() + b'\n').hexdigest()[:16]}"
         case CertificateTrust(subjects=subjects, spki=spki):
             return "certificate " + ", ".join((*subjects, *(f"SPKI {pin[:16]}" for pin in spki)))
         case KeylessTrust(identity=identity, issuer=issuer):

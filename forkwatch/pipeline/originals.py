@@ -186,7 +186,6 @@ def settings_difference(context: Context, row: Release) -> UpstreamChange | None
 
     Raises:
         SettingsError: a file that they name cannot be read.
-        PublicKeyError: a key that they name cannot be used.
     """
     section = context.settings.releases.get(row.repo)
     if section is None:

@@ -26,7 +26,7 @@ from crawler.interface import (
 from detector.errors import InvalidBundleError
 from detector.interface import Manifest, SignatureStatus
 from detector.match import same_content
-from detector.provenance.bundle import MAX_BUNDLE_BYTES, open_bundle
+from detector.provenance.bundle import open_bundle
 from detector.provenance.coverage import is_loaded
 from detector.provenance.interface import OpenedBundle
 from forkwatch.pipeline.context import Context
@@ -44,6 +44,8 @@ from forkwatch.text import plain
 from forkwatch.trust import TrustPolicy, load_policy
 
 _MANIFEST = TypeAdapter(Manifest)
+_MOST_BYTES = 32 << 20
+"""Of a bundle that is fetched: room for about 100 000 files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def _signature(
 
 def _opened(context: Context, policy: TrustPolicy, head: Snapshot, file: RepoFile) -> OpenedBundle:
     """A bundle that is new to us: its certificates must be valid now."""
-    if file.size > MAX_BUNDLE_BYTES:
+    if file.size > _MOST_BYTES:
         raise InvalidBundleError(f"the bundle has {file.size:,} bytes and was not read")
     bundle = context.hub.download(head, file.path).read_bytes()
     return open_bundle(bundle, policy.trust, at=context.now())
