@@ -43,6 +43,8 @@ class TrustPolicy:
 UNSIGNED = TrustPolicy(Trust(), unsigned=True)
 """Pin on first use."""
 
+_END = b"\n"
+"""Ends a PEM file: its SHA-256 is then the fingerprint that bundles hint at."""
 _MODES: Mapping[type[Signer], str] = {
     KeyTrust: "key",
     CertificateTrust: "certificate",
@@ -96,7 +98,7 @@ def describe(policy: TrustPolicy) -> str:
 def _described(signer: Signer) -> str:
     match signer:
         case KeyTrust(public_key=pem):
-            return f"key {hashlib.sha256(pem.strip() + b'\n').hexdigest()[:16]}"
+            return f"key {hashlib.sha256(pem.strip() + _END).hexdigest()[:16]}"
         case CertificateTrust(subjects=subjects, spki=spki):
             return "certificate " + ", ".join((*subjects, *(f"SPKI {pin[:16]}" for pin in spki)))
         case KeylessTrust(identity=identity, issuer=issuer):
