@@ -116,7 +116,7 @@ class ReleaseSettings(_Section):
     """PEM of private roots; the web's root store is never used."""
     certificate_subjects: tuple[str, ...] = ()
     """RFC 4514 names; the leaf or an intermediate must have one of them."""
-    certificate_spki: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    certificate_spki: tuple[Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")], ...] = ()
     """SHA-256 of the public key of the leaf or of an intermediate."""
     identity: str | None = None
     """Of a sigstore certificate, as `issuer` asserts it."""

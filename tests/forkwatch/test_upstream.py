@@ -227,8 +227,23 @@ def test_an_unsigned_release_that_gets_a_signature(family: Family, tmp_path: Pat
     assert kinds(json.loads(done.stdout)["releases"][0]) == ["signature-added"]
 
 
-def test_a_branch_is_watched_where_it_was_pinned_from(family: Family) -> None:
-    """Main is; a release that the Hub cannot show for the moment is no event but an error."""
+def test_the_branch_that_was_named_is_watched(family: Family, tmp_path: Path) -> None:
+    """Named once, it is watched after the pin has moved to a commit of it, too."""
+    key = str(tmp_path / "release.pub")
+    assert family.run("release", "add", RELEASE, "--public-key", key, "--revision", "main").exit_code == 0
+    commit = push(family, tmp_path, key=tmp_path / "release.key")
+    before = len(family.hub.requests)
+    first = check(family)
+    asked = [request.path for request in family.hub.requests[before:]]
+    assert family.run("release", "adopt", RELEASE, "--revision", commit).exit_code == 0
+
+    assert kinds(first[1]) == ["new-commit"]
+    assert any("/revision/main" in path for path in asked)
+    assert check(family)[0] == 0
+
+
+def test_a_hub_that_is_down_is_no_event(family: Family) -> None:
+    """What cannot be seen for the moment has not changed."""
     done = family.run("release", "check", FORKWATCH_HUB__ENDPOINT="http://127.0.0.1:9")
 
     assert done.exit_code == 4
