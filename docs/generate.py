@@ -24,7 +24,8 @@ COMMANDS = (
 )  # fmt: skip
 EXIT_MEANINGS = {
     Exit.OK: "Nothing at or above `--fail-on`.",
-    Exit.FINDING: "A finding at or above `--fail-on`; in `demo`, a fork that was not recognised as built.",
+    Exit.FINDING: "A finding at or above `--fail-on`; in `demo`, a fork that was not recognised as built;"
+    " in `release check`, something to decide.",
     Exit.USAGE: "Wrong arguments or settings.",
     Exit.INCONCLUSIVE: "Inconclusive, or nothing to examine: no release, candidate or readable weights.",
     Exit.HUB: "The Hub or the network: unknown repository, wrong token, unreachable, damaged download.",

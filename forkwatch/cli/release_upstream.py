@@ -72,13 +72,17 @@ def _event(event: UpstreamEvent) -> dict[str, str]:
 @handled
 def adopt(
     repo: Repo,
-    revision: Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch to pin.")] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option("--revision", help="Commit, tag or branch (default: the commit that waits)."),
+    ] = None,
 ) -> None:
     """Move the pin of a guarded release, with the trust that it has; verdicts about the old pin stay."""
     from forkwatch.cli.session import session
     from forkwatch.pipeline.blobs import blob_path
     from forkwatch.pipeline.known import keep_release
     from forkwatch.pipeline.originals import add_release, find_release
+    from forkwatch.pipeline.upstream import commit_to_adopt
     from forkwatch.trust import STATES, load_policy
 
     with session() as context:
@@ -94,7 +98,7 @@ def adopt(
             repo,
             policy=load_policy(row.trust),
             suite=blob_path(context.state, row.suite).read_bytes(),
-            revision=revision or row.branch,
+            revision=revision or commit_to_adopt(context, row),
             signature=row.signature,
             replace=True,
         )
@@ -114,6 +118,7 @@ def keep(repo: Repo) -> None:
         closed = decide(context.store, row.id or 0, Decision.KEPT)
     if not closed:
         raise NothingToExamineError(
-            f"there is nothing to decide about {repo}", tip="`forkwatch release check` looks again."
+            f"there is nothing to keep {repo} from",
+            tip="`forkwatch release check` looks again; what the settings say is settled by `release add`.",
         )
     say(f"{repo} stays at {row.commit[:12]}: {closed} events closed.")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -16,6 +17,8 @@ from crawler.interface import ByteSource, Commit, RepoId, Snapshot, parse_repo_i
 from crawler.local import LocalFile
 from detector.errors import DetectorError
 from detector.interface import Manifest, SignatureStatus
+from detector.match import same_content
+from detector.provenance.coverage import CLIENT_CACHE
 from detector.provenance.pinned import differences, pin_folder
 from detector.provenance.verify import verify_release
 from forkwatch.errors import (
@@ -33,6 +36,8 @@ from forkwatch.text import plain
 from forkwatch.trust import TrustPolicy, describe, dump_policy, load_policy, read_policy
 
 _MANIFEST = TypeAdapter(Manifest)
+_BOOKKEEPING = (".git/", ".github/", f"{CLIENT_CACHE}/")
+"""Folders of which nothing is pinned, because nothing is loaded from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +97,7 @@ def add_release(  # noqa: PLR0913 - the fields of a pin
     snapshot = context.hub.snapshot(parse_repo_id(repo), revision)
     known = _guarded(context, snapshot)
     trust = dump_policy(policy)
-    same = (
-        known is not None
-        and (known.repo, known.commit, known.trust, known.signature)
-        == (snapshot.repo, snapshot.commit, trust, signature)
-        and known.object_id in ("", snapshot.object_id)
-    )
+    same = known is not None and _is_pinned(known, snapshot, trust, signature)
     at = known.verified_at if known is not None and same else context.now()
     folder = fetch_folder(context, snapshot)
     checked = check_release(folder, repo, policy, signature=signature, at=at)
@@ -106,6 +106,7 @@ def add_release(  # noqa: PLR0913 - the fields of a pin
             f"{known.repo} is guarded at {known.commit[:12]}, trusting {describe(load_policy(known.trust))}",
             tip="Say --replace to move the pin or to trust others; verdicts about the old pin stay.",
         )
+    _require_no_tampering(checked.manifest, snapshot, known if same else None, policy)
     row = context.store.add_release(
         Release(
             id=None if known is None else known.id,
@@ -130,6 +131,43 @@ def add_release(  # noqa: PLR0913 - the fields of a pin
     if not same:
         decide(context.store, original.release_id, Decision.ADOPTED)
     return original
+
+
+def _is_pinned(known: Release, snapshot: Snapshot, trust: dict[str, Any], signature: str) -> bool:
+    """Whether a release is guarded at this very commit of this very repository, with this trust."""
+    pin = (known.repo, known.commit, known.trust, known.signature)
+    return pin == (snapshot.repo, snapshot.commit, trust, signature) and known.object_id in (
+        "",
+        snapshot.object_id,
+    )
+
+
+def _require_no_tampering(
+    found: Manifest, snapshot: Snapshot, known: Release | None, policy: TrustPolicy
+) -> None:
+    """A folder that was here already is no new first use: it must be what was fetched, and what was pinned.
+
+    Raises:
+        SignatureInvalidError: files were altered since.
+    """
+    altered: tuple[str, ...] = ()
+    if policy.unsigned:  # nobody's signature would tell
+        reported = {file.path: file for file in snapshot.files}
+        here = {file.path: file for file in found.files}
+        altered = tuple(
+            path
+            for path in sorted(here.keys() | reported.keys())
+            if not path.startswith(_BOOKKEEPING)
+            and not (path in here and path in reported and same_content(reported[path], here[path]))
+        )
+    if known is not None:
+        altered += differences(_MANIFEST.validate_python(known.manifest), found)
+    if altered:
+        names = ", ".join(plain(path, 80) for path in altered[:5])
+        raise SignatureInvalidError(
+            f"{snapshot.repo}: the copy on this machine was altered: {names}",
+            tip="Find out by whom; then delete it below `originals` in the state folder, and add it again.",
+        )
 
 
 def _watched(known: Release | None, snapshot: Snapshot, revision: str | None) -> str | None:

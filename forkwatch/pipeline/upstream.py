@@ -44,6 +44,15 @@ from forkwatch.text import plain
 from forkwatch.trust import TrustPolicy, load_policy
 
 _MANIFEST = TypeAdapter(Manifest)
+_WITHOUT_COMMIT = frozenset(
+    {
+        UpstreamKind.BRANCH_REMOVED,
+        UpstreamKind.RENAMED,
+        UpstreamKind.REREGISTERED,
+        UpstreamKind.DELETED,
+        UpstreamKind.SETTINGS_CHANGED,
+    }
+)
 _MOST_BYTES = 32 << 20
 """Of a bundle that is fetched: room for about 100 000 files."""
 
@@ -70,6 +79,18 @@ def watch(context: Context, row: Release) -> Watched:
     context.talk.stage(row.repo, "look at the release upstream")
     new = note_changes(context.store, row.id, tuple(_changes(context, row)))
     return Watched(row, new, open_events(upstream_events(context.store, row.id)))
+
+
+def commit_to_adopt(context: Context, row: Release) -> str:
+    """The commit that waits for a decision, which somebody may have reviewed; else the pinned one.
+
+    Never the head of the moment: that may have moved since the review.
+    """
+    if row.id is None:
+        raise AssertionError("a stored release has an id")
+    waiting = open_events(upstream_events(context.store, row.id))
+    commits = [event.change.after for event in waiting if event.change.kind not in _WITHOUT_COMMIT]
+    return commits[-1] if commits else row.commit
 
 
 def sentence(row: Release, event: UpstreamEvent) -> str:

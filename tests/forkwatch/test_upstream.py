@@ -210,6 +210,16 @@ def test_adopting_moves_the_pin_and_keeps_the_verdicts(family: Family, tmp_path:
     assert "the pin was moved" in page
 
 
+def test_what_is_adopted_is_what_was_noted(family: Family, tmp_path: Path) -> None:
+    """Not the head of the moment, which may have moved since somebody looked at it."""
+    noted = push(family, tmp_path, key=tmp_path / "release.key")
+    assert check(family)[0] == 1
+    push(family, tmp_path, key=tmp_path / "release.key", marker=3)
+    assert family.run("release", "adopt", RELEASE).exit_code == 0
+
+    assert check(family)[1]["commit"] == noted
+
+
 def test_an_unsigned_release_that_gets_a_signature(family: Family, tmp_path: Path) -> None:
     """Nobody is trusted with it until somebody says so: the event asks, and the pin stays."""
     family.hub.create_repo("lab/Bare-1B")
