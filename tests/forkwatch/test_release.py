@@ -164,6 +164,25 @@ def test_an_unsigned_release_is_pinned_and_says_so(family: Family) -> None:
     assert "covered by the signature" not in scanned.stdout
 
 
+def test_every_page_says_that_nobody_signed_it(family: Family) -> None:
+    """Overview, release, fork and digest, and the exports."""
+    assert family.run("release", "add", BARE, "--unsigned").exit_code == 0
+    family.hub.create_repo("bob/card")
+    family.hub.commit("bob/card", {"README.md": card(BARE)})
+    done = family.run("run", "--once")
+    site = family.state / "site"
+    pages = [site / "index.html", *site.glob("releases/**/*.html"), *site.glob("forks/**/index.html")]
+    exported = json.loads((site / "verdicts.json").read_text())["releases"][0]["original"]
+
+    assert done.exit_code == 0, done.stderr
+    assert len(pages) >= 3
+    for page in (*pages, *site.glob("digest/*.html")):
+        text = page.read_text()
+        assert "ot signed, pinned on first use" in text, page
+        assert "Signature verified" not in text, page
+    assert (exported["signature"], exported["signer"]) == ("unsigned", "")
+
+
 @pytest.mark.parametrize("how", ["changed", "added", "removed", "renamed", "linked"])
 def test_a_pinned_copy_that_was_tampered_with_is_refused(family: Family, how: str) -> None:
     """One byte, one file more or less, or the same bytes under another name: exit 6, and nothing runs."""

@@ -11,7 +11,7 @@ import pytest
 
 from detector.provenance.sign import generate_key, sign_release
 from forkwatch.demo.hub import LoopbackHub
-from tests.forkwatch.family import CONFIG, RELEASE, Family, card, publish_release, weights
+from tests.forkwatch.family import CONFIG, OLDER, RELEASE, Family, card, publish_release, weights
 
 LARGE = weights(2, rows=400_000)
 """Above the size from which the loopback hub keeps a file as LFS, as the Hub does."""
@@ -31,13 +31,11 @@ def family(tmp_path: Path) -> Iterator[Family]:
         yield made
 
 
-def push(
-    family: Family, tmp_path: Path, *, key: Path | None, marker: int = 2, readme: str = "# New\n"
-) -> str:
+def push(family: Family, tmp_path: Path, *, key: Path | None, marker: int = 2) -> str:
     """A new commit of the release, signed with a key or not at all; its id."""
     folder = tmp_path / f"next-{marker}"
     folder.mkdir()
-    (folder / "README.md").write_bytes(card(text=readme))
+    (folder / "README.md").write_bytes(card(OLDER))
     (folder / "config.json").write_bytes(CONFIG)
     (folder / "model.safetensors").write_bytes(weights(marker))
     if key is not None:
