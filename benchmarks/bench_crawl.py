@@ -87,11 +87,13 @@ def crawler_side(endpoint: str, state: str, release: str) -> dict[str, Any]:
             commit="0" * 40,
             root_digest="",
             signer="",
-            public_key="",
+            trust={"signers": [], "legacy": False, "unsigned": True},
+            status="unsigned",
             signature="",
             suite="",
             manifest={},
             added_at=now(),
+            verified_at=now(),
         )
     )
     assert row.id is not None

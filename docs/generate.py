@@ -17,16 +17,17 @@ from forkwatch.policy.catalogue import CATALOGUE, finding_page
 
 DOCS = Path(__file__).parent
 COMMANDS = (
-    "init", "release add", "release list", "release verify", "release card", "release sign",
+    "init", "release add", "release list", "release verify", "release check",
+    "release adopt", "release keep", "release card", "release sign",
     "verify", "crawl", "tree", "scan", "diff", "lineage",
     "index add", "index list", "index remove", "attest key", "attest sign", "attest verify",
     "run", "report build", "report serve", "status", "demo", "doctor", "version",
 )  # fmt: skip
 EXIT_MEANINGS = {
     Exit.OK: "Nothing at or above `--fail-on`.",
-    Exit.FINDING: "A finding at or above `--fail-on`; in `verify`, an altered copy; in `attest verify`, files or a "
-    "document that are not the attested ones; in `release check`, something to decide; in `demo`, a fork that was "
-    "not recognised as built.",
+    Exit.FINDING: "A finding at or above `--fail-on`; in `verify`, an altered copy; in `attest verify`, files or "
+    "a document that are not the attested ones; in `release check`, something to decide; in `demo`, a fork that "
+    "was not recognised as built.",
     Exit.USAGE: "Wrong arguments or settings.",
     Exit.INCONCLUSIVE: "Inconclusive, or nothing to examine: no release, candidate, signature or readable "
     "weights.",

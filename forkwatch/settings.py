@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -16,6 +24,7 @@ from pydantic_settings import (
 )
 
 from crawler.dataset import InvalidDatasetPathError, parse_dataset_path
+from crawler.interface import InvalidRepoIdError, parse_repo_id
 from forkwatch.errors import SettingsError
 from forkwatch.state import find_state_dir
 
@@ -99,6 +108,46 @@ class AttestSettings(_Section):
 
     private_key: Path | None = None
     """PEM of an EC key; None: the one that `forkwatch attest key` made, if it did."""
+class ReleaseSettings(_Section):
+    """Whom to trust for one release, and which commit is pinned. Paths start at the file's folder."""
+
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    """The pinned commit; None: the one that `release add` finds."""
+    signature: str = Field(default="model.sig", min_length=1)
+    """Path of the bundle in the repository."""
+    public_key: Path | None = None
+    """PEM of an EC key."""
+    certificate_roots: tuple[Path, ...] = ()
+    """PEM of private roots; the web's root store is never used."""
+    certificate_subjects: tuple[str, ...] = ()
+    """RFC 4514 names; the leaf or an intermediate must have one of them."""
+    certificate_spki: tuple[Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")], ...] = ()
+    """SHA-256 of the public key of the leaf or of an intermediate."""
+    identity: str | None = None
+    """Of a sigstore certificate, as `issuer` asserts it."""
+    issuer: str | None = None
+    trusted_root: Path | None = None
+    """`trusted_root.json` of a private Sigstore; None: the public instance's."""
+    legacy: bool = False
+    """Accept bundles from before the specification (predicate v0.1)."""
+    unsigned: bool = False
+    """Trust nobody; pin the files by hash on first use."""
+
+    @model_validator(mode="after")
+    def _says_whom_to_trust(self) -> ReleaseSettings:
+        pins = self.certificate_subjects or self.certificate_spki
+        signers = self.public_key or self.certificate_roots or self.identity
+        if bool(self.certificate_roots) != bool(pins):
+            raise ValueError("a certificate root and a subject or SPKI of the signer go together")
+        if bool(self.identity) != bool(self.issuer):
+            raise ValueError("an identity and its issuer go together")
+        if self.trusted_root and not self.identity:
+            raise ValueError("a trusted root needs an identity and its issuer")
+        if self.unsigned and (signers or self.legacy):
+            raise ValueError("it is either unsigned, or somebody is trusted to have signed it")
+        if not signers and not self.unsigned:
+            raise ValueError("it names nobody: give a key, certificates or an identity, or say unsigned")
+        return self
 
 
 class Settings(BaseSettings):
@@ -117,6 +166,18 @@ class Settings(BaseSettings):
     evaluation: EvaluationSettings = EvaluationSettings()
     policy: PolicySettings = PolicySettings()
     attest: AttestSettings = AttestSettings()
+    releases: dict[str, ReleaseSettings] = Field(default_factory=dict)
+    """By repository."""
+
+    @field_validator("releases")
+    @classmethod
+    def _are_of_repositories(cls, value: dict[str, ReleaseSettings]) -> dict[str, ReleaseSettings]:
+        for name in value:
+            try:
+                parse_repo_id(name)
+            except InvalidRepoIdError as error:
+                raise ValueError(str(error)) from error
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -147,6 +208,24 @@ def find_settings_file() -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
+def settings_folder() -> Path:
+    """Where relative paths of the settings start: the file's folder; without a file, the present one."""
+    file = find_settings_file()
+    return Path.cwd() if file is None else file.absolute().parent
+
+
+def release_settings(**values: Any) -> ReleaseSettings:
+    """What a section `[releases."org/name"]` would say, from the options of a command.
+
+    Raises:
+        SettingsError: it would not be valid; says why.
+    """
+    try:
+        return ReleaseSettings(**values)
+    except ValidationError as error:
+        raise SettingsError(_first(error), tip="See `forkwatch release add --help`.") from error
+
+
 def load_settings() -> Settings:
     """Read the settings.
 
@@ -157,11 +236,16 @@ def load_settings() -> Settings:
         _refuse_unknown_sections(find_settings_file())
         return Settings()
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"setting {where}: {first['msg']}") from error
+        raise SettingsError(f"setting {_first(error)}") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{find_settings_file()} is not valid TOML: {error}") from error
+
+
+def _first(error: ValidationError) -> str:
+    """Where the first mistake is, and what is wrong there."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return ": ".join(part for part in (where, first["msg"].removeprefix("Value error, ")) if part)
 
 
 def _refuse_unknown_sections(file: Path | None) -> None:

@@ -28,7 +28,7 @@ from reports.routes import routes, sorted_releases
 from reports.scan import ScanDocument
 from reports.summary import Funnel, Net, attention, funnel, gone_in, week_changes
 from reports.text import clean, is_https_url
-from reports.words import VERDICTS
+from reports.words import RELEASE_EVENTS, SIGNATURES, VERDICTS
 
 MOST_ROWS = 15
 """Rows of each table; what is more is counted and left to the site."""
@@ -92,7 +92,14 @@ class Content:
     """Forks whose verdict of an earlier week asks for a decision as well."""
     untrusted: tuple[ReleaseView, ...]
     """Releases whose signature is not verified."""
+    upstream: tuple[ReleaseView, ...]
+    """Releases that changed upstream, whenever it was: each still waits for a decision."""
     funnel: Funnel
+
+    @property
+    def asking(self) -> int:
+        """How many things need a decision, of forks and of releases."""
+        return self.decide.total + sum(len(release.to_decide) for release in self.upstream)
 
     @property
     def also(self) -> str:
@@ -154,6 +161,7 @@ def _content(view: SiteView, week: str) -> Content:
         untrusted=tuple(
             release for release in sorted_releases(view) if release.original.signature != "verified"
         ),
+        upstream=tuple(release for release in sorted_releases(view) if release.to_decide),
         funnel=funnel(view.releases),
     )
 
@@ -183,7 +191,8 @@ def _rows(items: list[Item]) -> Rows:
 def _subject(content: Content) -> str:
     count = content.decide.total
     decide = f"{plural(count, 'fork')} {'needs' if count == 1 else 'need'} a decision" if count else ""
-    said = ", ".join(part for part in (decide, content.also) if part)
+    moved = f"{plural(len(content.upstream), 'release')} changed upstream" if content.upstream else ""
+    said = ", ".join(part for part in (moved, decide, content.also) if part)
     return f"forkwatch {content.week}: {said or 'no change'}"
 
 
@@ -203,7 +212,9 @@ def _html(view: SiteView, content: Content, subject: str, root: str | None, *, w
 def _text(view: SiteView, content: Content, subject: str, base: str | None) -> Iterator[str]:
     yield from (subject, f"{content.first_day} to {content.last_day}", "")
     for release in content.untrusted:
-        yield f"! {clean(release.repo, 200)}: signature {release.original.signature}"
+        title, meaning = SIGNATURES[release.original.signature]
+        yield f"! {clean(release.repo, 200)}: {title.lower()}. {meaning}"
+    yield from _text_upstream(content)
     yield from _text_rows("NEEDS YOUR DECISION", content.decide, base)
     if content.waiting:
         yield f"{plural(content.waiting, 'fork')} with such a verdict from earlier weeks."
@@ -226,6 +237,17 @@ def _text(view: SiteView, content: Content, subject: str, base: str | None) -> I
     yield f"Newest result {view.generated_at}. forkwatch {view.version}."
     if base is not None:
         yield base
+
+
+def _text_upstream(content: Content) -> Iterator[str]:
+    if not content.upstream:
+        return
+    yield f"NEEDS YOUR DECISION: GUARDED RELEASES ({content.asking - content.decide.total})"
+    for release in content.upstream:
+        for event in release.to_decide:
+            yield f"- {clean(release.repo, 200)}: {RELEASE_EVENTS[event.kind]}"
+            yield f"  {clean(event.note, 400)} Still pinned at {release.commit[:12]}."
+    yield ""
 
 
 def _text_rows(title: str, rows: Rows, base: str | None) -> Iterator[str]:

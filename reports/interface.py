@@ -18,6 +18,23 @@ EventName = Literal[
 ]
 
 
+ReleaseEventName = Literal[
+    "new-commit",
+    "signer-changed",
+    "signature-untrusted",
+    "signature-mismatch",
+    "signature-removed",
+    "signature-added",
+    "signature-changed",
+    "signature-unreadable",
+    "branch-removed",
+    "renamed",
+    "re-registered",
+    "deleted",
+    "settings-changed",
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindingDoc:
     """The reference page of one finding id."""
@@ -64,6 +81,23 @@ class HistoryEvent:
     before: str
     after: str
     """Commits, names, ways of access or ids, as the kind has it. Hostile text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseEvent:
+    """What became of a guarded release upstream. Comparisons go on with the pinned copy."""
+
+    at: str
+    """ISO 8601, UTC: when it was noticed."""
+    kind: ReleaseEventName
+    before: str
+    after: str
+    """Commits, names or ids, as the kind has it. Hostile text."""
+    note: str
+    """One sentence. Hostile text."""
+    decision: Literal["adopted", "kept", "passed", "none-needed"] | None = None
+    """None while somebody has to decide."""
+    decided_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +178,15 @@ class ReleaseView:
     """Of forks in `scans`; empty when the operator signs nothing."""
     card: ReleaseCardDocument | None = None
     """What its publisher signed about it, if anything."""
+    pinned_at: str | None = None
+    """ISO 8601, UTC: when this commit was first verified, or pinned by hash."""
+    events: tuple[ReleaseEvent, ...] = ()
+    """Oldest first."""
+
+    @property
+    def to_decide(self) -> tuple[ReleaseEvent, ...]:
+        """Events that somebody has to decide about."""
+        return tuple(event for event in self.events if event.decision is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,8 @@ from reports.summary import (
 )
 from reports.tree import branches
 
+MOST_EVENTS = 30
+"""Decided events of a release that its page lists, the newest ones."""
 MOST_BRANCHES = 300
 """Lines of the family drawn on a release's page; the whole is in its JSON."""
 
@@ -122,6 +124,7 @@ def _release(site: _Site, release: ReleaseView, past: Past) -> tuple[str, str]:
         weeks=weeks(release),
         gaps=sorted_gaps(release),
         gone=gone(release),
+        decided=[event for event in release.events if event.decision is not None][-MOST_EVENTS:],
         gone_names={history.repo for history in release.histories if history.gone_at is not None},
         branches=() if release.tree is None else branches(release.tree),
         most_branches=MOST_BRANCHES,

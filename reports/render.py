@@ -56,9 +56,11 @@ def environment() -> Environment:
     env.globals |= {
         "CERTAINTIES": words.CERTAINTIES,
         "CHANNELS": words.CHANNELS,
+        "DECISIONS": words.DECISIONS,
         "EVENTS": words.EVENTS,
         "EDITS": words.EDITS,
         "LINEAGE": words.LINEAGE,
+        "RELEASE_EVENTS": words.RELEASE_EVENTS,
         "SAFETY": words.SAFETY,
         "SIGNATURES": words.SIGNATURES,
         "VERDICTS": words.VERDICTS,

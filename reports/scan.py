@@ -37,8 +37,10 @@ class EvidenceView:
 class OriginalView:
     """The release a snapshot was compared with."""
 
-    signature: Literal["verified", "unsigned", "invalid"]
+    signature: Literal["verified", "claimed", "unsigned", "invalid"]
+    """Claimed and unsigned ones are pinned by hash on first use: nobody who is trusted signed them."""
     signer: str
+    """Empty when nobody is known to have signed it."""
     root_digest: str
 
 

@@ -22,7 +22,7 @@ _VERDICTS = (
     VerdictWord(
         label="authentic",
         title="Authentic",
-        meaning="Every weight file has the exact bytes of the signed original.",
+        meaning="Every weight file has the exact bytes of the original that it was compared with.",
         attention=False,
     ),
     VerdictWord(
@@ -136,7 +136,14 @@ SAFETY: dict[str, str] = {
 
 SIGNATURES: dict[str, tuple[str, str]] = {
     "verified": ("Signature verified", "The release's bytes match its signature."),
-    "unsigned": ("Not signed", "Nothing proves that these bytes are the official release."),
+    "claimed": (
+        "Signed by nobody trusted, pinned on first use",
+        "Its signature is of nobody whom we trust. Comparisons are with the copy that was fetched first.",
+    ),
+    "unsigned": (
+        "Not signed, pinned on first use",
+        "Comparisons are with the copy that was fetched first; nothing proves that it is its publisher's.",
+    ),
     "invalid": ("Signature does not verify", "Do not rely on comparisons with these bytes."),
 }
 
@@ -149,6 +156,30 @@ EVENTS: dict[str, str] = {
     "gated": "Access was gated",
     "disabled": "Disabled by the Hub",
     "opened": "Opened: neither gated nor disabled any more",
+}
+
+RELEASE_EVENTS: dict[str, str] = {
+    "new-commit": "New commit",
+    "signer-changed": "New commit, signed by another trusted signer",
+    "signature-untrusted": "New commit, signed by nobody trusted",
+    "signature-mismatch": "New commit, whose files are not what its signature covers",
+    "signature-removed": "New commit without the signature",
+    "signature-added": "New commit with a signature, where there was none",
+    "signature-changed": "New commit with another signature of nobody trusted",
+    "signature-unreadable": "New commit, whose signature cannot be read",
+    "branch-removed": "The watched branch is gone",
+    "renamed": "Renamed",
+    "re-registered": "Its name was registered again: that is another repository",
+    "deleted": "Deleted, or made private: the Hub does not tell which",
+    "settings-changed": "The settings trust others, or pin another commit",
+}
+"""What becomes of a guarded release upstream."""
+
+DECISIONS: dict[str, str] = {
+    "adopted": "the pin was moved",
+    "kept": "the pin was kept",
+    "passed": "not so any more",
+    "none-needed": "no decision needed",
 }
 
 CHANNELS: dict[str, str] = {

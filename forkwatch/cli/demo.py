@@ -84,16 +84,24 @@ def _demo_state() -> tuple[StateDir, Settings]:
 def _run(settings: Settings, state: StateDir, folder: Path) -> tuple[tuple[Agreement, ...], Published]:
     import json
 
+    from detector.provenance.interface import KeyTrust, Trust
     from forkwatch.cli.session import session
     from forkwatch.demo.truth import compare_with_truth
     from forkwatch.pipeline.originals import add_release
     from forkwatch.pipeline.publish import publish, site_view
     from forkwatch.pipeline.run import run_once
+    from forkwatch.trust import TrustPolicy
 
     release = json.loads((folder / "hub.json").read_text())["release"]
     with session(settings, state) as context:
-        public_key = (folder / "keys" / "release.pub").read_text()
-        add_release(context, release, public_key=public_key, suite=(folder / "suite.json").read_bytes())
+        key = KeyTrust((folder / "keys" / "release.pub").read_bytes())
+        add_release(
+            context,
+            release,
+            policy=TrustPolicy(Trust((key,))),
+            suite=(folder / "suite.json").read_bytes(),
+            replace=True,
+        )
         run_once(context)
         published = publish(context)
         view = next(view for view in site_view(context).releases if view.repo == release)

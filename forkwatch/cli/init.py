@@ -47,6 +47,21 @@ fail_on = "high"               # info, low, medium, high or critical: what makes
 
 [attest]
 # private_key = "operator.key"  # signs published verdicts; default: the key that `forkwatch attest key` made
+# Whom to trust for a release: one section each, then `forkwatch release add ORG/NAME`. A later change here is
+# adopted by `forkwatch release add ORG/NAME --replace` only. Any one of the signers suffices. Paths start at
+# the folder of this file.
+# [releases."org/name"]
+# revision = "0123456789abcdef0123456789abcdef01234567"    # the pinned commit; default: the head when added
+# signature = "model.sig"      # path of the bundle in the repository
+# public_key = "keys/org.pub"                              # EC key, PEM
+# certificate_roots = ["keys/org-root.pem"]                # private roots, with the signer's subject or key:
+# certificate_subjects = ["CN=Model Signing 001,O=Example"]
+# certificate_spki = ["<SHA-256 of the public key, hex>"]
+# identity = "release@example.org"                         # sigstore, as this issuer asserts it:
+# issuer = "https://accounts.example.org"
+# trusted_root = "keys/trusted_root.json"                  # of a private Sigstore; default: the public one's
+# legacy = true                # accept bundles from before the specification
+# unsigned = true              # instead of all these: nobody signs it; pin its files by hash on first use
 """
 
 

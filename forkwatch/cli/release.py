@@ -1,70 +1,150 @@
-"""`forkwatch release add|list|verify`."""
+"""`forkwatch release add|list|verify`; what happens upstream is in `release_upstream`."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from forkwatch.cli import release_upstream
 from forkwatch.cli.handled import handled
 from forkwatch.cli.options import JsonOption
 from forkwatch.cli.output import data_json, say, table
+from forkwatch.cli.trust_options import (
+    IdentityOption,
+    IssuerOption,
+    KeyOption,
+    LegacyOption,
+    RootOption,
+    SpkiOption,
+    SubjectOption,
+    TrustedRootOption,
+    UnsignedOption,
+    agreed,
+    whom_to_trust,
+)
 from forkwatch.errors import NothingToExamineError, SettingsError
 
+if TYPE_CHECKING:
+    from forkwatch.pipeline.originals import Original
+    from forkwatch.settings import Settings
+    from forkwatch.store.models import Release
+    from forkwatch.trust import TrustPolicy
+
 app = typer.Typer(help="The releases that are guarded.", no_args_is_help=True)
+app.command("check")(release_upstream.check)
+app.command("adopt")(release_upstream.adopt)
+app.command("keep")(release_upstream.keep)
 
 
 @app.command("add")
 @handled
 def add(
     repo: Annotated[str, typer.Argument(metavar="ORG/NAME")],
-    public_key: Annotated[Path, typer.Option("--public-key", help="PEM of the publisher's EC public key.")],
+    public_key: KeyOption = None,
+    certificate_root: RootOption = None,
+    certificate_subject: SubjectOption = None,
+    certificate_spki: SpkiOption = None,
+    identity: IdentityOption = None,
+    issuer: IssuerOption = None,
+    trusted_root: TrustedRootOption = None,
+    unsigned: UnsignedOption = False,
+    legacy: LegacyOption = False,
     suite: Annotated[
         Path | None, typer.Option("--suite", help="Prompt suite (default: the built-in one).")
     ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch to pin.")] = None,
     signature: Annotated[
-        str, typer.Option("--signature", help="Path of the signature bundle.")
-    ] = "model.sig",
+        str | None, typer.Option("--signature", help="Path of the signature bundle (default: model.sig).")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Move the pin, or trust others, for a guarded release.")
+    ] = False,
 ) -> None:
-    """Fetch a release, verify its signature, and guard it."""
+    """Fetch a release, verify its signature, and guard it.
+
+    Whom to trust is said by options, or by the release's section in the settings.
+    """
+    from forkwatch.settings import load_settings
+
+    settings = load_settings()
+    options = {
+        "public_key": public_key,
+        "certificate_roots": certificate_root,
+        "certificate_subjects": certificate_subject,
+        "certificate_spki": certificate_spki,
+        "identity": identity,
+        "issuer": issuer,
+        "trusted_root": trusted_root,
+        "unsigned": unsigned,
+        "legacy": legacy,
+    }
+    section, policy = whom_to_trust(settings, repo, options)
+    revision = agreed(repo, "revision", revision, None if section is None else section.revision)
+    signature = agreed(repo, "signature", signature, None if section is None else section.signature)
+    content = _suite(suite or Path(str(files("evals") / "prompts" / "core.json")))
+    _add(settings, repo, policy, content, revision, signature or "model.sig", replace)
+
+
+def _suite(path: Path) -> bytes:
     from evals.suite import load_suite
+
+    if not path.is_file():
+        raise SettingsError(f"{path} is not a file", tip="Check the path.")
+    load_suite(path)
+    return path.read_bytes()
+
+
+def _add(
+    settings: Settings,
+    repo: str,
+    policy: TrustPolicy,
+    suite: bytes,
+    revision: str | None,
+    signature: str,
+    replace: bool,
+) -> None:
     from forkwatch.cli.session import session
     from forkwatch.pipeline.known import keep_release
     from forkwatch.pipeline.originals import add_release
+    from forkwatch.trust import STATES
 
-    prompts = suite or Path(str(files("evals") / "prompts" / "core.json"))
-    for file in (public_key, prompts):
-        if not file.is_file():
-            raise SettingsError(f"{file} is not a file", tip="Check the path.")
-    load_suite(prompts)
-    with session() as context:
+    with session(settings) as context:
         original = add_release(
             context,
             repo,
-            public_key=public_key.read_text(),
-            suite=prompts.read_bytes(),
+            policy=policy,
+            suite=suite,
             revision=revision,
             signature=signature,
+            replace=replace,
         )
         keep_release(context, original)
-    say(f"Guarding {original.name}: signature verified, {len(original.manifest.files)} files covered.")
+    say(f"Guarding {original.name}: {STATES[original.signature]}, {_count(original)} files covered.")
+
+
+def _count(original: Original) -> int:
+    return len(original.manifest.files)
 
 
 @app.command("list")
 @handled
 def list_releases(json_output: JsonOption = False) -> None:
-    """List the guarded releases."""
+    """List the guarded releases: whom each is believed to come from, and what there is to decide."""
     from dataclasses import asdict
 
     from forkwatch.cli.session import session
     from forkwatch.pipeline.cards import published_card
+    from forkwatch.store.upstream import open_events, upstream_events
+    from forkwatch.trust import STATES, load_policy
 
     with session() as context:
         rows = context.store.releases()
-        cards = {row.repo: published_card(context, row) for row in rows}
+        waiting = {row.id: len(open_events(upstream_events(context.store, row.id or 0))) for row in rows}
+        cards = {row.id: published_card(context, row) for row in rows}
+    policies = {row.id: load_policy(row.trust) for row in rows}
     if json_output:
         shown = [
             {
@@ -72,17 +152,36 @@ def list_releases(json_output: JsonOption = False) -> None:
                 "commit": row.commit,
                 "root_digest": row.root_digest,
                 "signer": row.signer,
-                "card": None if (card := cards[row.repo]) is None else asdict(card),
+                "signature": row.status,
+                "trust": list(policies[row.id].modes),
+                "verified_at": _time(row),
+                "to_decide": waiting[row.id],
+                "card": None if (card := cards[row.id]) is None else asdict(card),
             }
             for row in rows
         ]
         data_json({"schema": "forkwatch.releases/1", "releases": shown})
         return
+    states = {str(status): said for status, said in STATES.items()}
     table(
         "Guarded releases",
-        ("release", "commit", "signer"),
-        [(row.repo, row.commit[:12], row.signer) for row in rows],
+        ("release", "commit", "trust", "state", "signer", "to decide"),
+        [
+            (
+                row.repo,
+                row.commit[:12],
+                ", ".join(policies[row.id].modes),
+                states[row.status],
+                row.signer or "nobody",
+                str(waiting[row.id]),
+            )
+            for row in rows
+        ],
     )
+
+
+def _time(row: Release) -> str:
+    return row.verified_at.isoformat(timespec="seconds")
 
 
 @app.command("verify")
@@ -90,10 +189,11 @@ def list_releases(json_output: JsonOption = False) -> None:
 def verify(
     repo: Annotated[str | None, typer.Argument(metavar="ORG/NAME")] = None, json_output: JsonOption = False
 ) -> None:
-    """Verify the signature of one guarded release, or of all."""
+    """Verify one guarded release, or all: its signature, or that it is as it was pinned."""
     from forkwatch.cli.session import session
     from forkwatch.pipeline.known import keep_release
     from forkwatch.pipeline.originals import find_release, open_original
+    from forkwatch.trust import STATES, load_policy
 
     with session() as context:
         rows = (find_release(context, repo),) if repo else context.store.releases()
@@ -106,13 +206,17 @@ def verify(
         shown = [
             {
                 "release": original.name,
-                "signature": "verified",
+                "signature": str(original.signature),
                 "signer": original.signer,
                 "root_digest": original.root_digest,
+                "trust": list(load_policy(row.trust).modes),
+                "verified_at": _time(row),
+                "files": _count(original),
             }
-            for original in originals
+            for row, original in zip(rows, originals, strict=True)
         ]
         data_json({"schema": "forkwatch.verify/1", "releases": shown})
         return
-    for original in originals:
-        say(f"{original.name}: verified, {len(original.manifest.files)} files, signed by {original.signer}")
+    for row, original in zip(rows, originals, strict=True):
+        by = f"signed by {original.signer}" if original.signer else f"as pinned at {_time(row)}"
+        say(f"{original.name}: {STATES[original.signature]}, {_count(original)} files, {by}")

@@ -31,6 +31,8 @@ def run(
     if json_output:
         data_json({"schema": "forkwatch.run/1", **asdict(tally), "site": str(published.site)})
         return
+    for line in tally.to_decide:
+        data(f"to decide: {line}")
     data(
         f"{tally.candidates} candidates ({tally.new_candidates} new), {tally.scanned} scanned, "
         f"{tally.verdicts_changed} verdicts changed, {len(tally.gaps)} could not be examined\n"

@@ -12,6 +12,7 @@ from forkwatch.cli.options import DepthChoice, JsonOption, ReleaseOption, Severi
 from forkwatch.cli.output import data
 from forkwatch.text import plain
 from reports.scan import NumberView, RateView, ScanDocument
+from reports.words import SIGNATURES
 
 
 @handled
@@ -59,7 +60,7 @@ def _lines(document: ScanDocument) -> list[str]:
     lines = [
         f"{document.repo}@{document.commit[:12]}: {document.verdict.label} ({document.verdict.certainty})",
         f"  {document.verdict.summary}",
-        f"  compared with {document.release}, signature {document.original.signature}",
+        f"  compared with {document.release}, {SIGNATURES[document.original.signature][0].lower()}",
         f"  lineage: {document.lineage.status} from the weights; the card claims {claimed}",
         f"  edits:   {', '.join(edit.kind for edit in document.edits) or 'none'}",
         f"  refusal: original {_rate(refusal.original)}, fork {_rate(refusal.fork)}",

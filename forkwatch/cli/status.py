@@ -24,6 +24,8 @@ def status(json_output: JsonOption = False) -> None:
             "release": f"{release.repo}@{release.commit}",
             "verdicts": dict(_counts(release)),
             "without_verdict": {gap.repo: gap.reason for gap in release.gaps},
+            "signature": release.original.signature,
+            "to_decide": len(release.to_decide),
             "last_result": max((scan.scanned_at for scan in release.scans), default=None),
         }
         for release in view.releases
@@ -38,10 +40,11 @@ def status(json_output: JsonOption = False) -> None:
             str(len(release.scans)),
             ", ".join(f"{n} {label}" for label, n in _counts(release)),
             str(len(release.gaps)),
+            str(len(release.to_decide)),
         )
         for release in view.releases
     ]
-    table("Guarded releases", ("release", "forks", "verdicts", "without verdict"), rows)
+    table("Guarded releases", ("release", "forks", "verdicts", "without verdict", "changed upstream"), rows)
 
 
 def _counts(release: ReleaseView) -> list[tuple[str, int]]:

@@ -14,6 +14,7 @@ from detector.interface import (
     EditKind,
     Lineage,
     LineageStatus,
+    SignatureStatus,
     TensorDiff,
     TensorStatus,
     TextChange,
@@ -62,7 +63,7 @@ def build_document(
         repo=facts.snapshot.repo,
         commit=facts.snapshot.commit,
         release=original.name,
-        original=OriginalView(signature="verified", signer=original.signer, root_digest=original.root_digest),
+        original=original_view(original.signature, original.signer, original.root_digest),
         claims=tuple(_claim(claim) for claim in facts.claims),
         hub=_hub(facts, channels),
         lineage=_lineage(facts),
@@ -92,6 +93,11 @@ def build_document(
         ),
         intent=_intent(examination.aim),
     )
+
+
+def original_view(signature: SignatureStatus, signer: str, root_digest: str) -> OriginalView:
+    """What a snapshot was compared with."""
+    return OriginalView(signature=signature.value, signer=signer, root_digest=root_digest)
 
 
 def _claim(claim: Claim) -> ClaimView:

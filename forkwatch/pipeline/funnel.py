@@ -23,6 +23,7 @@ from detector.interface import (
     LineageStatus,
     OutputStatus,
     OutputTest,
+    SignatureStatus,
     Sketch,
     TextChange,
 )
@@ -113,6 +114,7 @@ class _Funnel:
         baseline, fork, why_not = self._behaviour(weights)
         facts = Facts(
             release=self.original.repo,
+            signature=self.original.signature,
             release_license=self.original.license,
             snapshot=self.snapshot,
             claims=claims,
@@ -156,7 +158,7 @@ class _Funnel:
     def _weights(self, match: FileMatch) -> WeightFacts:
         """Stages 4 and 5, or why they were not run."""
         if match.weights_identical:
-            return _identical(match)
+            return _identical(match, self.original.signature)
         if self.snapshot.access is not Access.OPEN:
             return Unreadable("access-denied", f"the repository is {self.snapshot.access}")
         if self.depth < Depth.SKETCH:
@@ -249,8 +251,9 @@ class _Funnel:
         )
 
 
-def _identical(match: FileMatch) -> Diff:
-    note = "SHA-256 reported by the Hub, covered by the signature"
+def _identical(match: FileMatch, signature: SignatureStatus) -> Diff:
+    known = "covered by the signature" if signature is SignatureStatus.VERIFIED else "as pinned on first use"
+    note = f"SHA-256 reported by the Hub, {known}"
     evidence = (Evidence("identical-files", len(match.identical), note),)
     return Diff(
         tensors=(),

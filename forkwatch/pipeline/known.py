@@ -214,7 +214,7 @@ def _keep_local(context: Context) -> None:
             continue
         try:
             keep_release(context, open_original(context, row))
-        except SignatureInvalidError as error:
+        except (SignatureInvalidError, SettingsError) as error:
             context.talk.note(f"{_name(row)} is not compared with: {error}")
 
 
@@ -268,7 +268,10 @@ def _parents(
             continue
         try:
             found[_name(row)] = open_weights(original_files(open_original(context, row)))
-        except SignatureInvalidError as error:  # its bands were verified when they were taken
+        except (
+            SignatureInvalidError,
+            SettingsError,
+        ) as error:  # its bands were verified when they were taken
             context.talk.note(f"{_name(row)} is not compared with: {error}")
     return found
 

@@ -7,36 +7,55 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from crawler.interface import ByteSource, Commit, RepoId, Snapshot, parse_repo_id
 from crawler.local import LocalFile
-from detector.interface import Manifest, SignatureCheck, SignatureStatus
-from detector.provenance.interface import KeyTrust, Trust
+from detector.errors import DetectorError
+from detector.interface import Manifest, SignatureStatus
+from detector.match import same_content
+from detector.provenance.coverage import CLIENT_CACHE
+from detector.provenance.pinned import differences, pin_folder
 from detector.provenance.verify import verify_release
-from forkwatch.errors import NothingToExamineError, SignatureInvalidError, UnknownReleaseError
+from forkwatch.errors import (
+    NothingToExamineError,
+    SettingsError,
+    SignatureInvalidError,
+    UnknownReleaseError,
+)
 from forkwatch.pipeline.blobs import blob_path, keep_bytes
 from forkwatch.pipeline.cards import keep_card
 from forkwatch.pipeline.context import Context
+from forkwatch.settings import settings_folder
 from forkwatch.store.models import Release
+from forkwatch.store.upstream import Decision, UpstreamChange, UpstreamKind, decide
+from forkwatch.text import plain
+from forkwatch.trust import TrustPolicy, describe, dump_policy, load_policy, read_policy
 
 _MANIFEST = TypeAdapter(Manifest)
+_BOOKKEEPING = (".git/", ".github/", f"{CLIENT_CACHE}/")
+"""Folders of which nothing is pinned, because nothing is loaded from them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A verified release on this machine."""
+    """A release on this machine, verified or as it was pinned."""
 
     release_id: int
     repo: RepoId
     commit: Commit
     root_digest: str
+    signature: SignatureStatus
+    """VERIFIED; or CLAIMED or UNSIGNED, and then pinned by hash on first use."""
     signer: str
+    """Empty unless VERIFIED."""
     license: str | None
     folder: Path
-    """Real files, every one covered by the signature or named in its ignore list."""
+    """Real files, every one covered by the signature or named in its ignore list, or pinned."""
     manifest: Manifest
     suite: Path
     suite_digest: str
@@ -47,63 +66,185 @@ class Original:
         return f"{self.repo}@{self.commit}"
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A release folder that may be compared with."""
+
+    status: SignatureStatus
+    signer: str
+    manifest: Manifest
+
+
 def add_release(  # noqa: PLR0913 - the fields of a pin
     context: Context,
     repo: str,
     *,
-    public_key: str,
+    policy: TrustPolicy,
     suite: bytes,
     revision: str | None = None,
     signature: str = "model.sig",
+    replace: bool = False,
 ) -> Original:
-    """Fetch a release, verify it, and pin it.
+    """Fetch a release, verify it, and pin it. What was to decide about the pin before is decided by that.
 
-    `public_key` is the PEM of the publisher's EC key, `suite` the content of a prompt suite
-    (`forkwatch.prompts/1`) that it and its forks are measured with.
+    `suite` is the content of a prompt suite (`forkwatch.prompts/1`) that it and its forks are measured with.
+    `replace` allows to move the pin, or to trust others, for a release that is guarded already.
 
     Raises:
         SignatureInvalidError: the signature is missing or does not verify; nothing is stored.
+        SettingsError: it is guarded with another pin, and `replace` was not said.
         CrawlerError: the release could not be fetched.
     """
     snapshot = context.hub.snapshot(parse_repo_id(repo), revision)
+    known = _guarded(context, snapshot)
+    trust = dump_policy(policy)
+    same = known is not None and _is_pinned(known, snapshot, trust, signature)
+    at = known.verified_at if known is not None and same else context.now()
     folder = fetch_folder(context, snapshot)
-    check = check_release(context, folder, public_key=public_key, signature=signature)
-    if check.manifest is None:
-        raise SignatureInvalidError(f"{repo}: the signature is {check.status}: {check.reason}")
+    checked = check_release(folder, repo, policy, signature=signature, at=at)
+    if known is not None and not same and not replace:
+        raise SettingsError(
+            f"{known.repo} is guarded at {known.commit[:12]}, trusting {describe(load_policy(known.trust))}",
+            tip="Say --replace to move the pin or to trust others; verdicts about the old pin stay.",
+        )
+    _require_no_tampering(checked.manifest, snapshot, known if same else None, policy)
     row = context.store.add_release(
         Release(
+            id=None if known is None else known.id,
             repo=snapshot.repo,
+            object_id=snapshot.object_id,
             commit=snapshot.commit,
-            root_digest=check.manifest.root_digest,
-            signer=check.signer,
-            public_key=public_key,
+            branch=_watched(known, snapshot, revision),
+            root_digest=checked.manifest.root_digest,
+            status=str(checked.status),
+            signer=checked.signer,
+            trust=trust,
             signature=signature,
             suite=keep_bytes(context.state, suite),
-            manifest=_MANIFEST.dump_python(check.manifest, mode="json"),
+            manifest=_MANIFEST.dump_python(checked.manifest, mode="json"),
             license=snapshot.license,
-            added_at=context.now(),
+            added_at=at,
+            verified_at=at,
         )
     )
     context.store.pin(snapshot)
-    return _original(context, row, folder)
+    original = _original(context, row, folder)
+    if not same:
+        decide(context.store, original.release_id, Decision.ADOPTED)
+    return original
+
+
+def _is_pinned(known: Release, snapshot: Snapshot, trust: dict[str, Any], signature: str) -> bool:
+    """Whether a release is guarded at this very commit of this very repository, with this trust."""
+    pin = (known.repo, known.commit, known.trust, known.signature)
+    return pin == (snapshot.repo, snapshot.commit, trust, signature) and known.object_id in (
+        "",
+        snapshot.object_id,
+    )
+
+
+def _require_no_tampering(
+    found: Manifest, snapshot: Snapshot, known: Release | None, policy: TrustPolicy
+) -> None:
+    """A folder that was here already is no new first use: it must be what was fetched, and what was pinned.
+
+    Raises:
+        SignatureInvalidError: files were altered since.
+    """
+    altered: tuple[str, ...] = ()
+    if policy.unsigned:  # nobody's signature would tell
+        reported = {file.path: file for file in snapshot.files}
+        here = {file.path: file for file in found.files}
+        altered = tuple(
+            path
+            for path in sorted(here.keys() | reported.keys())
+            if not path.startswith(_BOOKKEEPING)
+            and not (path in here and path in reported and same_content(reported[path], here[path]))
+        )
+    if known is not None:
+        altered += differences(_MANIFEST.validate_python(known.manifest), found)
+    if altered:
+        names = ", ".join(plain(path, 80) for path in altered[:5])
+        raise SignatureInvalidError(
+            f"{snapshot.repo}: the copy on this machine was altered: {names}",
+            tip="Find out by whom; then delete it below `originals` in the state folder, and add it again.",
+        )
+
+
+def _watched(known: Release | None, snapshot: Snapshot, revision: str | None) -> str | None:
+    """What a revision leads to watch: a commit does not move, so what was watched before is."""
+    if revision is not None and snapshot.commit.startswith(revision):
+        return None if known is None else known.branch
+    return revision
+
+
+def _guarded(context: Context, snapshot: Snapshot) -> Release | None:
+    """The release that this is a snapshot of: by its name, or by its id under another name."""
+    rows = context.store.releases()
+    by_name = [row for row in rows if row.repo == snapshot.repo]
+    by_id = [row for row in rows if row.object_id and row.object_id == snapshot.object_id]
+    return next(iter(by_name + by_id), None)
 
 
 def open_original(context: Context, row: Release) -> Original:
     """A guarded release, fetched again if its folder is gone, and verified again in any case.
 
+    Certificates are judged as of the first verification: bundles carry no time of their own.
+
     Raises:
+        SettingsError: the settings trust others, or pin another commit, than what it was added with.
         SignatureInvalidError: the files no longer verify, or are not the ones that were pinned.
     """
+    difference = settings_difference(context, row)
+    if difference is not None:
+        raise SettingsError(
+            f"{row.repo}: the settings say {difference.after}, and it was added with {difference.before}",
+            tip=f"Adopt the settings with `forkwatch release add {row.repo} --replace`, or undo the change.",
+        )
     context.talk.stage(row.repo, "verify signature")
     folder = _folder(context, RepoId(row.repo), row.commit)
     if not folder.is_dir():
         fetch_folder(context, context.hub.snapshot(RepoId(row.repo), row.commit))
-    check = check_release(context, folder, public_key=row.public_key, signature=row.signature)
-    if check.status is not SignatureStatus.VERIFIED or check.manifest is None:
-        raise SignatureInvalidError(f"{row.repo}: the signature is {check.status}: {check.reason}")
-    if check.manifest.root_digest != row.root_digest:
-        raise SignatureInvalidError(f"{row.repo}: verifies, but is not the release that was pinned")
+    policy, pinned = load_policy(row.trust), _MANIFEST.validate_python(row.manifest)
+    if policy.unsigned:
+        found = _pinned(folder, row.repo)
+    else:
+        found = check_release(folder, row.repo, policy, signature=row.signature, at=row.verified_at).manifest
+    if altered := differences(pinned, found):
+        names = ", ".join(plain(path, 80) for path in altered[:5])
+        raise SignatureInvalidError(
+            f"{row.repo}: not the release that was pinned; {len(altered)} files differ: {names}"
+        )
     return _original(context, row, folder)
+
+
+def settings_difference(context: Context, row: Release) -> UpstreamChange | None:
+    """What the settings say of a release, where it differs from what it was added with.
+
+    A change of the settings is never adopted silently: neither is the old trust used on against them.
+
+    Raises:
+        SettingsError: a file that they name cannot be read.
+    """
+    section = context.settings.releases.get(row.repo)
+    if section is None:
+        return None
+    policy, stored = read_policy(section, settings_folder()), load_policy(row.trust)
+    before, after = [], []
+    if policy != stored:
+        before.append(f"trust in {describe(stored)}")
+        after.append(f"trust in {describe(policy)}")
+    if section.signature != row.signature:
+        before.append(f"bundle {row.signature}")
+        after.append(f"bundle {section.signature}")
+    if section.revision is not None and section.revision != row.commit:
+        before.append(f"commit {row.commit[:12]}")
+        after.append(f"commit {section.revision[:12]}")
+    if not after:
+        return None
+    said = "; ".join(before), "; ".join(after)
+    note = "The settings differ from what the release was added with."
+    return UpstreamChange(UpstreamKind.SETTINGS_CHANGED, *said, note)
 
 
 def is_fetched(context: Context, row: Release) -> bool:
@@ -141,10 +282,30 @@ def find_release(context: Context, repo: str | None) -> Release:
     return releases[0]
 
 
-def check_release(context: Context, folder: Path, *, public_key: str, signature: str) -> SignatureCheck:
-    """Verify a folder with a PEM key."""
-    trust = Trust((KeyTrust(public_key.encode()),))
-    return verify_release(folder, trust, at=context.now(), signature=signature)
+def check_release(folder: Path, repo: str, policy: TrustPolicy, *, signature: str, at: datetime) -> Checked:
+    """Verify a folder against a policy; with nobody to trust, take down what is there.
+
+    Raises:
+        SignatureInvalidError: it does not verify; a broken bundle is no better for trusting nobody.
+    """
+    if policy.unsigned and not os.path.lexists(folder / signature):
+        return Checked(SignatureStatus.UNSIGNED, "", _pinned(folder, repo))
+    check = verify_release(folder, policy.trust, at=at, signature=signature)
+    if policy.unsigned and check.status is SignatureStatus.CLAIMED:
+        return Checked(check.status, "", _pinned(folder, repo))
+    if check.status is not SignatureStatus.VERIFIED or check.manifest is None:
+        raise SignatureInvalidError(f"{repo}: the signature is {check.status}: {check.reason}")
+    return Checked(check.status, check.signer, check.manifest)
+
+
+def _pinned(folder: Path, repo: str) -> Manifest:
+    try:
+        return pin_folder(folder)
+    except (DetectorError, OSError) as error:
+        raise SignatureInvalidError(
+            f"{repo}: the pinned copy cannot be read: {plain(str(error))}",
+            tip="Do not use these files.",
+        ) from error
 
 
 def fetch_folder(context: Context, snapshot: Snapshot) -> Path:
@@ -186,6 +347,7 @@ def _original(context: Context, row: Release, folder: Path) -> Original:
         repo=RepoId(row.repo),
         commit=Commit(row.commit),
         root_digest=row.root_digest,
+        signature=SignatureStatus(row.status),
         signer=row.signer,
         license=row.license,
         folder=folder,

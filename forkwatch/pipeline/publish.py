@@ -8,17 +8,20 @@ from datetime import datetime
 from pathlib import Path
 
 from crawler.history import EventKind
+from detector.interface import SignatureStatus
 from detector.provenance.dsse import SigningKey
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.attest import sign_verdict
 from forkwatch.pipeline.cards import published_card
 from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.document import original_view
 from forkwatch.pipeline.forecast import fit, forecast
 from forkwatch.pipeline.operator import find_key, operator_keys
 from forkwatch.pipeline.tree import FormerName, Member, OwnVerdict, build_tree
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
 from forkwatch.store.models import Release
+from forkwatch.store.upstream import UpstreamEvent, upstream_events
 from forkwatch.store.values import History, Known, Verdict
 from forkwatch.text import plain
 from reports.interface import (
@@ -27,6 +30,7 @@ from reports.interface import (
     Gap,
     HistoryEvent,
     MetricPoint,
+    ReleaseEvent,
     ReleaseView,
     ReplacedFork,
     SignedVerdict,
@@ -34,7 +38,7 @@ from reports.interface import (
     VerdictChange,
 )
 from reports.numbers import week_of
-from reports.scan import OriginalView, ScanDocument, VerdictLabel
+from reports.scan import ScanDocument, VerdictLabel
 from reports.site import build_site
 from reports.tree import TreeDocument
 
@@ -69,6 +73,7 @@ def site_view(context: Context, key: SigningKey | None = None) -> SiteView:
     """The store's content as plain values, in a fixed order; verdicts are signed when there is a key."""
     releases = tuple(_release(context, row, key) for row in context.store.releases())
     times = [scan.scanned_at for release in releases for scan in release.scans]
+    times += [event.at for release in releases for event in release.events]
     times += [event.at for release in releases for fork in _histories(release) for event in fork.events]
     findings = tuple(
         FindingDoc(id=spec.id, title=spec.title, severity=spec.severity, markdown=finding_page(spec))
@@ -120,7 +125,7 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
     return ReleaseView(
         repo=row.repo,
         commit=row.commit,
-        original=OriginalView(signature="verified", signer=row.signer, root_digest=row.root_digest),
+        original=original_view(SignatureStatus(row.status), row.signer, row.root_digest),
         license=row.license,
         scans=tuple(scans.values()),
         changes=tuple(_change(v, histories[v.repo_id].repo) for v in log if v.repo_id in holders),
@@ -136,6 +141,21 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
         tree=_tree(context, row, known, newest, histories) if known else None,
         signed=tuple(filter(None, (signed(repo_id, scan) for repo_id, scan in scans.items()))),
         card=published_card(context, row),
+        pinned_at=_time(row.verified_at),
+        events=tuple(_upstream(event) for event in upstream_events(context.store, row.id)),
+    )
+
+
+def _upstream(event: UpstreamEvent) -> ReleaseEvent:
+    change = event.change
+    return ReleaseEvent(
+        at=_time(event.at),
+        kind=change.kind.value,
+        before=plain(change.before),
+        after=plain(change.after),
+        note=plain(change.note, 500),
+        decision=None if event.decision is None else event.decision.value,
+        decided_at=None if event.decided_at is None else _time(event.decided_at),
     )
 
 

@@ -32,6 +32,7 @@ from forkwatch.pipeline.document import build_document
 from forkwatch.pipeline.forecast import NoPredictor, expected_loss, fit
 from forkwatch.pipeline.funnel import Depth, examine
 from forkwatch.pipeline.originals import Original, find_release, open_original
+from forkwatch.pipeline.upstream import sentence, watch
 from forkwatch.store.models import Release
 from forkwatch.store.values import Known
 from reports.scan import ScanDocument
@@ -63,6 +64,8 @@ class Tally:
     events: int = 0
     left_out: list[str] = field(default_factory=list)
     """What the crawls did not look at, one sentence each."""
+    to_decide: list[str] = field(default_factory=list)
+    """What has become of guarded releases upstream and waits for somebody, one sentence each."""
     scanned: int = 0
     verdicts_changed: int = 0
     results_reused: int = 0
@@ -138,9 +141,10 @@ def release_of(context: Context, repo: str, release: str | None) -> Release:
 
 
 def run_once(context: Context) -> Tally:
-    """Stages 1 to 8 for every guarded release.
+    """Stages 1 to 8 for every guarded release, as it was pinned, whatever became of it upstream.
 
     Raises:
+        SettingsError: the settings trust others for a release than what it was added with.
         NothingToExamineError: no release is guarded, no candidate was found for any, or the Hub is empty.
         RepoNotFoundError: every guarded release is gone from the Hub.
         SignatureInvalidError: an original does not verify; nothing else runs.
@@ -150,6 +154,8 @@ def run_once(context: Context) -> Tally:
         raise NothingToExamineError("no release is guarded")
     originals = [open_original(context, row) for row in rows]  # all must verify before anything else runs
     tally, before = Tally(), context.hub.cost
+    for row in rows:
+        tally.to_decide += [sentence(row, event) for event in watch(context, row).open]
     lost = []
     for original in originals:
         try:

@@ -139,7 +139,7 @@ _SPECS = (
         "Weights are byte-identical",
         "info",
         "Every weight file has the SHA-256 that the release's signature covers.",
-        "Hashes that the Hub reports, compared with the signed manifest.",
+        "Hashes that the Hub reports, compared with the manifest of the release, signed or pinned.",
         "Nothing. Hub-reported hashes are confirmed when the file is downloaded.",
     ),
     FindingSpec(
@@ -203,7 +203,7 @@ _SPECS = (
         "false-copy-claim",
         "Claims to be an unmodified copy, and is not",
         "high",
-        "The card presents the repository as official or as an exact copy, while weights or behaviour files differ from the signed "
+        "The card presents the repository as official or as an exact copy, while weights or behaviour files differ from the "
         "original's values.",
         "The claim is quoted from the card; the difference is measured on the files.",
         "Do not trust other statements of the card. Report the impersonation to the platform.",

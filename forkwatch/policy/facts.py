@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crawler.interface import Claim, RepoId, Snapshot
-from detector.interface import Diff, EditKind, Evidence, FileFinding, FileMatch, OutputTest, TextChange
+from detector.interface import (
+    Diff,
+    EditKind,
+    Evidence,
+    FileFinding,
+    FileMatch,
+    OutputTest,
+    SignatureStatus,
+    TextChange,
+)
 from evals.interface import Comparison, EvalResult
 
 
@@ -33,6 +42,8 @@ class Facts:
     """One snapshot against one release."""
 
     release: RepoId
+    signature: SignatureStatus
+    """Of the release; unless it is VERIFIED, nothing says that the copy is its publisher's."""
     release_license: str | None
     snapshot: Snapshot
     claims: tuple[Claim, ...]
@@ -45,6 +56,13 @@ class Facts:
     outputs: OutputTest
     shared: tuple[Evidence, ...] = ()
     """What the Hub's storage proves of changed weight files, if that was asked for."""
+
+    @property
+    def copy(self) -> str:
+        """What was compared with: the signed release, or a copy of it of which nobody says whose it is."""
+        if self.signature is SignatureStatus.VERIFIED:
+            return f"the signed {self.release}"
+        return f"the pinned copy of {self.release}"
 
     @property
     def edit_kinds(self) -> frozenset[EditKind]:

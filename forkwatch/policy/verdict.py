@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from detector.interface import VALUE_PRESERVING, Diff, EditKind, LineageStatus
+from detector.interface import VALUE_PRESERVING, Diff, EditKind, LineageStatus, SignatureStatus
 from evals.interface import Measured, SafetyStatus, Unmeasured
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
 from reports.scan import FindingView, VerdictView
 
+_ORIGIN = {
+    SignatureStatus.CLAIMED: "nobody whom we trust signed the release; its files were pinned on first use.",
+    SignatureStatus.UNSIGNED: "the release is not signed; its files were pinned on first use.",
+}
+"""Why "authentic" means no more than: identical to the copy that was pinned."""
 _BEHAVIOUR_KINDS = frozenset({EditKind.TEMPLATE_CHANGE, EditKind.CONFIG_CHANGE})
 
 
@@ -33,6 +38,8 @@ def decide(facts: Facts, findings: tuple[FindingView, ...]) -> VerdictView:
 
 def _not_measured(facts: Facts) -> tuple[str, ...]:
     gaps: list[str] = []
+    if facts.signature is not SignatureStatus.VERIFIED:
+        gaps.append(f"Origin: {_ORIGIN[facts.signature]}")
     match facts.weights:
         case Unreadable(reason=reason) | NotReached(reason=reason):
             gaps.append(f"Weights: {reason}")
@@ -120,16 +127,9 @@ def _conversion(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictView
     kinds = facts.edit_kinds
     if kinds - _BEHAVIOUR_KINDS == {EditKind.IDENTICAL}:
         if kinds & _BEHAVIOUR_KINDS:
-            return _inconclusive(
-                facts,
-                "The weights are authentic; what the changed files beside them do was not measured.",
-            )
-        return VerdictView(
-            label="authentic",
-            certainty="proved",
-            summary=f"Byte-identical to the signed {facts.release}.",
-            not_measured=_not_measured(facts),
-        )
+            summary = f"The weights are those of {facts.copy}; what the changed files beside them do was not"
+            return _inconclusive(facts, f"{summary} measured.")
+        return _authentic(facts)
     if kinds and kinds <= VALUE_PRESERVING and facts.comparison.status is SafetyStatus.RETAINED:
         return VerdictView(
             label="faithful-conversion",
@@ -138,6 +138,18 @@ def _conversion(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictView
             not_measured=_not_measured(facts),
         )
     return None
+
+
+def _authentic(facts: Facts) -> VerdictView:
+    """Against a pinned copy that nobody signed, the bytes are proved, and whose they are is not."""
+    signed = facts.signature is SignatureStatus.VERIFIED
+    doubt = "" if signed else "; that those are its publisher's files, no trusted signature says"
+    return VerdictView(
+        label="authentic",
+        certainty="proved" if signed else "consistent-with",
+        summary=f"Byte-identical to {facts.copy}{doubt}.",
+        not_measured=_not_measured(facts),
+    )
 
 
 def _derivative(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictView:

@@ -38,15 +38,22 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Release(SQLModel, table=True):
-    """A guarded release: pinned commit, key, manifest."""
+    """A guarded release: pinned commit, whom it is believed to come from, manifest."""
 
     id: int | None = Field(default=None, primary_key=True)
     repo: str = Field(unique=True)
+    object_id: str = ""
+    """The Hub's `_id` of the repository when it was pinned; empty when that is not known."""
     commit: str = Field(sa_type=String(40))
+    branch: str | None = None
+    """The branch or tag that it was pinned from, and that is watched; None: main."""
     root_digest: str
+    status: str
+    """`SignatureStatus`: verified, or claimed or unsigned, which are pinned on first use."""
     signer: str
-    public_key: str
-    """PEM."""
+    """Who signed; empty when nobody is known to have."""
+    trust: dict[str, Any] = Field(sa_type=JSON)
+    """`forkwatch.trust.TrustPolicy`."""
     signature: str
     """Path of the OMS bundle in the repository."""
     suite: str
@@ -54,6 +61,30 @@ class Release(SQLModel, table=True):
     manifest: dict[str, Any] = Field(sa_type=JSON)
     license: str | None = None
     added_at: datetime = Field(sa_type=UtcDateTime)
+    """When the repository was first guarded."""
+    verified_at: datetime = Field(sa_type=UtcDateTime)
+    """When this pin was first verified. Certificates must have been valid then: bundles carry no time, and a
+    certificate that ends later does not make the pinned files another release."""
+
+
+class ReleaseEventRow(SQLModel, table=True):
+    """A difference between a guarded release and what the Hub shows of it, and what was decided about it."""
+
+    __tablename__: ClassVar[str] = "release_event"
+
+    id: int | None = Field(default=None, primary_key=True)
+    release_id: int = Field(foreign_key="release.id", index=True)
+    kind: str
+    """`forkwatch.store.upstream.UpstreamKind`."""
+    before: str
+    after: str
+    note: str
+    """One sentence; hostile text."""
+    at: datetime = Field(sa_type=UtcDateTime)
+    """When it was first noticed."""
+    decision: str | None = None
+    """`forkwatch.store.upstream.Decision`; None while somebody has to decide."""
+    decided_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class RepoRow(SQLModel, table=True):

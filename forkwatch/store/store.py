@@ -87,9 +87,10 @@ class Store:
     # --- releases ---
 
     def add_release(self, release: Release) -> Release:
-        """Insert a release, or replace the pin of the one with the same name."""
+        """Insert a release, or replace the pin of the one with the same id, else with the same name."""
         with self.writing() as session:
-            known = session.exec(select(Release).where(Release.repo == release.repo)).first()
+            same = Release.repo == release.repo if release.id is None else Release.id == release.id
+            known = session.exec(select(Release).where(same)).first()
             if known is not None:
                 release.id, release.added_at = known.id, known.added_at
                 release = session.merge(release)

@@ -125,11 +125,13 @@ def release(store: Store) -> int:
             commit="a" * 40,
             root_digest="sha256:" + "1" * 64,
             signer="ecdsa",
-            public_key="PEM",
+            trust={"signers": [], "legacy": False, "unsigned": True},
+            status="unsigned",
             signature="model.sig",
             suite="3" * 64,
             manifest={},
             added_at=CREATED,
+            verified_at=CREATED,
         )
     )
     assert row.id is not None

@@ -15,6 +15,7 @@ from detector.interface import (
     LineageStatus,
     OutputStatus,
     OutputTest,
+    SignatureStatus,
 )
 from evals.interface import Comparison, Measured, SafetyStatus, Unmeasured
 from forkwatch.policy.facts import Facts
@@ -76,6 +77,7 @@ def facts(**changes: object) -> Facts:
     """A declared, retained full fine-tune, with `changes` applied."""
     base = Facts(
         release=RELEASE,
+        signature=SignatureStatus.VERIFIED,
         release_license="apache-2.0",
         snapshot=SNAPSHOT,
         claims=(DECLARED,),

@@ -68,7 +68,17 @@ ALIGNED = Aim(
 def make_document(store: Store, facts: Facts, aim: Aim) -> ScanDocument:
     """The document about these facts, from a ledger that is empty."""
     original = Original(
-        1, facts.release, Commit("a" * 40), "sha256:1", "key", None, Path(), Manifest("", ()), Path(), ""
+        release_id=1,
+        repo=facts.release,
+        commit=Commit("a" * 40),
+        root_digest="sha256:1",
+        signature=facts.signature,
+        signer="key",
+        license=None,
+        folder=Path(),
+        manifest=Manifest("", ()),
+        suite=Path(),
+        suite_digest="",
     )
     context = Context(None, store, None, None, store._now, None)  # type: ignore[arg-type]  # an empty ledger asks nobody
     ledger = Ledger(context, facts.snapshot.repo, store.pin(facts.snapshot), "sha256:1")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from crawler.interface import Claim
-from detector.interface import EditKind, FileFinding, LineageStatus, TextChange
+from detector.interface import EditKind, FileFinding, LineageStatus, SignatureStatus, TextChange
 from evals.interface import SafetyStatus
 from forkwatch.policy.catalogue import CATALOGUE, SEVERITIES
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
@@ -55,6 +56,21 @@ CASES = {
 def test_verdict(case: Facts, expected: str) -> None:
     """Each situation of the verdict table gives its verdict."""
     assert decide(case, all_findings(case)).label == expected
+
+
+@pytest.mark.parametrize("signature", [SignatureStatus.CLAIMED, SignatureStatus.UNSIGNED])
+@pytest.mark.parametrize("case", [case for case, _ in CASES.values()], ids=CASES.keys())
+def test_nothing_is_signed_that_nobody_signed(case: Facts, signature: SignatureStatus) -> None:
+    """Against a pinned copy a verdict names the copy, proves nothing about its publisher, and says why."""
+    unsigned = replace(case, signature=signature)
+    verdict = decide(unsigned, all_findings(unsigned))
+
+    assert verdict.label == decide(case, all_findings(case)).label
+    assert "the signed" not in verdict.summary
+    assert any("pinned on first use" in gap for gap in verdict.not_measured)
+    if verdict.label == "authentic":
+        assert verdict.certainty == "consistent-with"
+        assert "pinned copy" in verdict.summary
 
 
 @pytest.mark.parametrize("case", [case for case, _ in CASES.values()], ids=CASES.keys())

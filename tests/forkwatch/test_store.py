@@ -58,11 +58,13 @@ def _release(store: Store, commit: str = "a" * 40) -> int:
             commit=commit,
             root_digest="sha256:" + "1" * 64,
             signer="ecdsa-sha256:" + "2" * 64,
-            public_key="PEM",
+            trust={"signers": [], "legacy": False, "unsigned": True},
+            status="unsigned",
             signature="model.sig",
             suite="3" * 64,
             manifest={},
             added_at=datetime(2026, 1, 1, tzinfo=UTC),
+            verified_at=datetime(2026, 1, 1, tzinfo=UTC),
         )
     )
     assert row.id is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -14,9 +15,11 @@ from crawler.interface import (
     Claim,
     Relation,
 )
+from detector.provenance.interface import KeyTrust, Trust
 from forkwatch.store.engine import open_engine, upgrade
 from forkwatch.store.memory import StoreMemory
 from forkwatch.store.store import Store
+from forkwatch.trust import TrustPolicy, load_policy
 from reports.scan import ScanDocument
 from tests.forkwatch.past import CREATED, DAY, A, B, Clock, batch, kinds, summary
 from tests.forkwatch.samples import RELEASE
@@ -71,6 +74,18 @@ def _first_tables(url: str) -> None:
         )
         connection.execute(
             text(
+                'INSERT INTO snapshot (id, repo, "commit", content, pinned_at)'
+                " VALUES (8, :r, :c, :content, :at)"
+            ),
+            {
+                "r": RELEASE,
+                "c": "a" * 40,
+                "content": json.dumps({**json.loads(old), "repo": RELEASE, "object_id": "0123abcd"}),
+                "at": at,
+            },
+        )
+        connection.execute(
+            text(
                 "INSERT INTO result (snapshot_id, root_digest, stage, version, payload, created_at, seconds,"
                 " requests, bytes_downloaded)"
                 " VALUES (7, 'sha256:1', 'match', '1', '{\"value\": 1}', :at, 1, 2, 3)"
@@ -107,6 +122,11 @@ def test_a_database_of_the_first_version_keeps_everything(tmp_path: Path, clock:
     assert first.summary.commit == "c" * 40
     assert [(verdict.repo_id, verdict.document.repo) for verdict in store.verdicts(1)] == [(first.repo_id, A)]
     assert store.spent(7, "sha256:1").bytes_downloaded == 3
+    (release,) = store.releases()
+    assert load_policy(release.trust) == TrustPolicy(Trust((KeyTrust(b"PEM"),)))
+    assert (release.status, release.signer, release.branch) == ("verified", "s", None)
+    assert release.verified_at == release.added_at == datetime(2026, 1, 2, tzinfo=UTC)
+    assert release.object_id == "0123abcd"
     samples = store.histories([first.repo_id])[first.repo_id].samples
     assert [sample.downloads for sample in samples] == [1, 2]
     assert store.snapshot(A, "c" * 40) is not None

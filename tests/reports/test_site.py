@@ -233,15 +233,24 @@ def test_only_gaps_are_published_as_such(tmp_path):
     assert "2 candidates could not be examined" in text
 
 
-def test_an_unverified_original_is_said_on_every_page_that_depends_on_it(tmp_path):
+@pytest.mark.parametrize(
+    ("signature", "said"),
+    [
+        ("invalid", "signature does not verify"),
+        ("unsigned", "not signed, pinned on first use"),
+        ("claimed", "signed by nobody trusted, pinned on first use"),
+    ],
+)
+def test_an_unverified_original_is_said_on_every_page_that_depends_on_it(tmp_path, signature, said):
     """A comparison with bytes of unknown origin never looks like one with the signed release."""
     (release,) = samples.view().releases
-    bad = replace(release.original, signature="invalid")
+    bad = replace(release.original, signature=signature)
     scans = tuple(replace(scan, original=bad) for scan in release.scans)
     build_site(samples.with_releases(replace(release, original=bad, scans=scans)), tmp_path / "site")
     for name, page in pages_of(tmp_path / "site").items():
         if name.startswith(("forks/", "releases/", "digest/", "index")):
-            assert "signature does not verify" in page.text.lower(), name
+            assert said in page.text.lower(), name
+            assert "signed manifest" not in page.text, name
             assert "Signature verified" not in page.text, name
 
 

@@ -1,0 +1,124 @@
+"""`forkwatch release check|adopt|keep`: what became of guarded releases upstream, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from forkwatch.cli.handled import handled
+from forkwatch.cli.options import JsonOption
+from forkwatch.cli.output import data, data_json, say
+from forkwatch.errors import Exit, NothingToExamineError, SettingsError
+
+if TYPE_CHECKING:
+    from forkwatch.pipeline.upstream import Watched
+    from forkwatch.store.upstream import UpstreamEvent
+
+Repo = Annotated[str, typer.Argument(metavar="ORG/NAME")]
+
+
+@handled
+def check(
+    repo: Annotated[str | None, typer.Argument(metavar="ORG/NAME")] = None, json_output: JsonOption = False
+) -> None:
+    """Look at guarded releases on the Hub, without their weights. Exit 1: there is something to decide."""
+    from forkwatch.cli.session import session
+    from forkwatch.pipeline.originals import find_release
+    from forkwatch.pipeline.upstream import sentence, watch
+
+    with session() as context:
+        rows = (find_release(context, repo),) if repo else context.store.releases()
+        if not rows:
+            raise NothingToExamineError("no release is guarded")
+        looks = [watch(context, row) for row in rows]
+    waiting = sum(len(look.open) for look in looks)
+    if json_output:
+        data_json({"schema": "forkwatch.release-check/1", "releases": [_shown(look) for look in looks]})
+    else:
+        for look in looks:
+            for event in look.open:
+                data(sentence(look.row, event))
+            if not look.open:
+                data(f"{look.row.repo}: nothing to decide; pinned at {look.row.commit[:12]}")
+        if waiting:
+            say("Decide: `forkwatch release adopt ORG/NAME --revision COMMIT`, or `… release keep ORG/NAME`.")
+    raise typer.Exit(Exit.FINDING if waiting else Exit.OK)
+
+
+def _shown(look: Watched) -> dict[str, Any]:
+    row = look.row
+    return {
+        "repo": row.repo,
+        "commit": row.commit,
+        "signature": row.status,
+        "signer": row.signer,
+        "new": look.new,
+        "to_decide": [_event(event) for event in look.open],
+    }
+
+
+def _event(event: UpstreamEvent) -> dict[str, str]:
+    change = event.change
+    return {
+        "kind": str(change.kind),
+        "before": change.before,
+        "after": change.after,
+        "note": change.note,
+        "at": event.at.isoformat(timespec="seconds"),
+    }
+
+
+@handled
+def adopt(
+    repo: Repo,
+    revision: Annotated[
+        str | None,
+        typer.Option("--revision", help="Commit, tag or branch (default: the commit that waits)."),
+    ] = None,
+) -> None:
+    """Move the pin of a guarded release, with the trust that it has; verdicts about the old pin stay."""
+    from forkwatch.cli.session import session
+    from forkwatch.pipeline.blobs import blob_path
+    from forkwatch.pipeline.known import keep_release
+    from forkwatch.pipeline.originals import add_release, find_release
+    from forkwatch.pipeline.upstream import commit_to_adopt
+    from forkwatch.trust import STATES, load_policy
+
+    with session() as context:
+        row = find_release(context, repo)
+        section = context.settings.releases.get(repo)
+        if section is not None and section.revision is not None:
+            raise SettingsError(
+                f"the settings pin {repo} at {section.revision[:12]}",
+                tip=f"Change its revision there, then `forkwatch release add {repo} --replace`.",
+            )
+        original = add_release(
+            context,
+            repo,
+            policy=load_policy(row.trust),
+            suite=blob_path(context.state, row.suite).read_bytes(),
+            revision=revision or commit_to_adopt(context, row),
+            signature=row.signature,
+            replace=True,
+        )
+        keep_release(context, original)
+    say(f"Guarding {original.name}: {STATES[original.signature]}. It was at {row.commit[:12]}.")
+
+
+@handled
+def keep(repo: Repo) -> None:
+    """Decide that a guarded release stays at its pin: what is open is closed, and not noted again."""
+    from forkwatch.cli.session import session
+    from forkwatch.pipeline.originals import find_release
+    from forkwatch.store.upstream import Decision, decide
+
+    with session() as context:
+        row = find_release(context, repo)
+        closed = decide(context.store, row.id or 0, Decision.KEPT)
+    if not closed:
+        raise NothingToExamineError(
+            f"there is nothing to keep {repo} from",
+            tip="`forkwatch release check` looks again; what the settings say is settled by `release add`.",
+        )
+    say(f"{repo} stays at {row.commit[:12]}: {closed} events closed.")
