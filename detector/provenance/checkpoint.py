@@ -36,6 +36,7 @@ from detector.provenance.container import MAX_BUNDLE_BYTES
 from detector.provenance.folder import Folder, RefusedFileError
 from detector.provenance.hash_cache import HashCache
 from detector.provenance.interface import Trust
+from detector.provenance.refusal import printable
 
 
 class CheckpointStatus(StrEnum):
@@ -132,7 +133,7 @@ def verify_checkpoint(  # noqa: PLR0913 - keyword-only, and the defaults are saf
 
     Raises:
         NotAuthenticError: in every case but success; `.check` says what was found.
-        PublicKeyError: the trust itself cannot be used, which is the caller's mistake.
+        TrustError: the trust itself cannot be used, which is the caller's mistake.
     """
     hashes = HashCache.open(None if cache is None else Path(cache), full=full)
     check = check_checkpoint(
@@ -156,7 +157,7 @@ def check_checkpoint(  # noqa: PLR0913 - as verify_checkpoint
     """As `verify_checkpoint`, but whatever is found is a result.
 
     Raises:
-        PublicKeyError: the trust itself cannot be used.
+        TrustError: the trust itself cannot be used.
     """
     try:
         place = Folder.at(folder)
@@ -204,11 +205,6 @@ def judge_files(files: Sequence[CheckedFile]) -> tuple[CheckpointStatus, str]:
     if not paths_in(files, FileState.MATCHED):
         return CheckpointStatus.UNREADABLE, "there is no file to check"
     return CheckpointStatus.AUTHENTIC, ""
-
-
-def printable(text: str) -> str:
-    """At most 500 characters of printable ASCII: names may hold anything."""
-    return "".join(char if " " <= char <= "~" else ascii(char)[1:-1] for char in text[:500])[:500]
 
 
 def _unreadable(error: OSError) -> CheckpointCheck:

@@ -14,6 +14,16 @@ import typer
 from forkwatch.cli.handled import handled
 from forkwatch.cli.options import JsonOption
 from forkwatch.cli.output import data, data_json, progress, say
+from forkwatch.cli.trust_options import (
+    IdentityOption,
+    IssuerOption,
+    KeyOption,
+    LegacyOption,
+    RootOption,
+    SpkiOption,
+    SubjectOption,
+    TrustedRootOption,
+)
 from forkwatch.errors import Exit, NothingToExamineError, SettingsError, UnknownReleaseError
 
 if TYPE_CHECKING:
@@ -24,25 +34,6 @@ if TYPE_CHECKING:
     from forkwatch.pipeline.subjects import Subject
 
 
-KeyOption = Annotated[Path | None, typer.Option("--public-key", help="PEM of the publisher's EC public key.")]
-RootOption = Annotated[
-    list[Path] | None,
-    typer.Option("--certificate-root", help="PEM of a private root; with a subject or SPKI."),
-]
-SubjectOption = Annotated[
-    list[str] | None,
-    typer.Option("--certificate-subject", help="RFC 4514 name of the signer, or of an intermediate."),
-]
-SpkiOption = Annotated[
-    list[str] | None,
-    typer.Option("--certificate-spki", help="SHA-256 (hex) of the signer's key, or of an intermediate's."),
-]
-IdentityOption = Annotated[str | None, typer.Option("--identity", help="Sigstore identity; with --issuer.")]
-IssuerOption = Annotated[str | None, typer.Option("--issuer", help="OpenID Connect issuer of the identity.")]
-TrustedRootOption = Annotated[
-    Path | None, typer.Option("--trusted-root", help="trusted_root.json of a private Sigstore.")
-]
-LegacyOption = Annotated[bool, typer.Option("--legacy", help="Accept bundles from before the specification.")]
 SignatureOption = Annotated[
     str | None, typer.Option("--signature", help="Path of the signature bundle (default: model.sig).")
 ]
@@ -182,12 +173,12 @@ def _keep(hashes: HashCache) -> None:
 
 
 def _by_trust(subject: Subject, trust: Trust, signature: str) -> Judgement:
-    from detector.errors import PublicKeyError
+    from detector.errors import TrustError
     from forkwatch.pipeline.authentic import judge_by_trust
 
     try:
         return judge_by_trust(subject, trust, at=datetime.now(UTC), signature=signature)
-    except PublicKeyError as error:
+    except TrustError as error:
         raise SettingsError(str(error), tip=error.tip) from error
 
 

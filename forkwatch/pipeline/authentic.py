@@ -73,7 +73,7 @@ def judge_by_trust(subject: Subject, trust: Trust, *, at: datetime, signature: s
     """Against its own bundle, which somebody in `trust` must have signed. No state is needed.
 
     Raises:
-        PublicKeyError: the trust cannot be used.
+        TrustError: the trust cannot be used.
         CrawlerError: the Hub could not be asked.
     """
     try:
@@ -95,7 +95,7 @@ def judge_by_releases(subject: Subject, references: Sequence[Reference], *, name
         named: the user named the one release that it must be.
 
     Raises:
-        PublicKeyError: a stored key cannot be used.
+        TrustError: a stored key cannot be used.
         CrawlerError: the Hub could not be asked.
     """
     opened, refused, reasons = _open_with_each(subject, references)

@@ -9,18 +9,19 @@ from sqlmodel import Session, select
 
 from detector.interface import Manifest
 from detector.provenance.coverage import is_loaded
-from detector.provenance.interface import KeyTrust, SignedFiles, Trust
+from detector.provenance.interface import SignedFiles, Trust
 from forkwatch.pipeline.authentic import Reference
 from forkwatch.state import StateDir
 from forkwatch.store.engine import open_engine
 from forkwatch.store.models import Release
+from forkwatch.trust import load_policy
 
 _MANIFEST = TypeAdapter(Manifest)
 
 
 def trust_of(row: Release) -> Trust:
     """Whom a guarded release is believed to be signed by."""
-    return Trust((KeyTrust(row.public_key.encode()),))
+    return load_policy(row.trust).trust
 
 
 def reference(row: Release) -> Reference:
@@ -34,7 +35,7 @@ def reference(row: Release) -> Reference:
         f"{row.repo}@{row.commit}",
         SignedFiles(row.root_digest, digests),
         trust,
-        row.added_at,
+        row.verified_at,
         row.signature,
         {file.sha256: file.git_oid for file in manifest.files},
     )

@@ -10,12 +10,13 @@ from typing import Protocol
 from crawler.interface import Cost, Hub, RepoId, Snapshot
 from detector.errors import InvalidBundleError
 from detector.provenance.checked import CheckedFile
-from detector.provenance.checkpoint import printable, read_bundle
+from detector.provenance.checkpoint import read_bundle
 from detector.provenance.compare import compare_folder
 from detector.provenance.container import MAX_BUNDLE_BYTES
 from detector.provenance.folder import Folder
 from detector.provenance.hash_cache import HashCache
 from detector.provenance.interface import SignedFiles
+from detector.provenance.refusal import printable
 from detector.provenance.remote import check_listing
 from forkwatch.errors import SettingsError
 
