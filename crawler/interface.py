@@ -103,6 +103,17 @@ class RepoFile:
     """SHA-256 of the content, known for LFS files only."""
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedFile:
+    """A file that is left out of a snapshot because no disk could hold it as it is named, beside the others."""
+
+    path: str
+    """Escaped to ASCII, at most 255 characters."""
+    reason: str
+    collides: bool = False
+    """With a file that is kept: on some disks the two names are one."""
+
+
 class Access(StrEnum):
     """Whether the file contents of a repository can be read."""
 
@@ -130,6 +141,8 @@ class Snapshot:
     downloads: int
     """In the last 30 days, as the Hub counts."""
     likes: int
+    refused: tuple[RefusedFile, ...] = ()
+    """Files that are there and never looked at, at most `crawler.paths.MAX_REFUSED` of them."""
 
     @property
     def total_bytes(self) -> int:
@@ -369,7 +382,7 @@ class TooLargeError(CrawlerError):
 
 
 class RefusedSnapshotError(CrawlerError):
-    """The file list is hostile or broken: unsafe, colliding or countless paths. A finding, not our bug."""
+    """The file list is hostile or broken: an unsafe path where only one was asked for, or countless paths."""
 
     tip = "Nothing of this repository was read further; look at its file list on the Hub."
 
