@@ -14,6 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NewType, Protocol
 
+from crawler.refused import RefusedFile
+
 if TYPE_CHECKING:
     from crawler.dataset import DatasetPath
     from crawler.xet import Term
@@ -100,18 +102,7 @@ class RepoFile:
     git_oid: str
     """Git blob id: SHA-1 of the content for a small file, of the pointer for an LFS file."""
     sha256: str | None
-    """SHA-256 of the content, known for LFS files only."""
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedFile:
-    """A file that is left out of a snapshot because no disk could hold it as it is named, beside the others."""
-
-    path: str
-    """Escaped to ASCII, at most 255 characters."""
-    reason: str
-    collides: bool = False
-    """With a file that is kept: on some disks the two names are one."""
+    """Of the content, known for LFS files only."""
 
 
 class Access(StrEnum):
@@ -142,7 +133,6 @@ class Snapshot:
     """In the last 30 days, as the Hub counts."""
     likes: int
     refused: tuple[RefusedFile, ...] = ()
-    """Files that are there and never looked at, at most `crawler.paths.MAX_REFUSED` of them."""
 
     @property
     def total_bytes(self) -> int:

@@ -13,7 +13,6 @@ from crawler.interface import (
     BadAnswerError,
     Commit,
     InvalidRepoIdError,
-    RefusedFile,
     RepoFile,
     RepoId,
     RepoSummary,
@@ -21,6 +20,7 @@ from crawler.interface import (
     parse_repo_id,
 )
 from crawler.paths import sift_paths
+from crawler.refused import RefusedFile
 
 _HEX40 = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _HEX64 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -55,12 +55,15 @@ class RepoInfo:
 
     @property
     def license(self) -> str | None:
-        """As the card states it, or as the Hub tags it."""
+        """As the card states it, or as the Hub tags it; `other: NAME` where the card names one of its own."""
         stated = self.card.get("license")
         names = [stated] if isinstance(stated, str) else stated if isinstance(stated, list) else []
         names = [name for name in names if isinstance(name, str)] or [
             tag.removeprefix("license:") for tag in self.tags if tag.startswith("license:")
         ]
+        own = self.card.get("license_name")
+        if names == ["other"] and isinstance(own, str) and own.strip():
+            names = [f"other: {own.strip()}"]
         return ", ".join(names)[:_MAX_TAG] or None
 
 

@@ -6,7 +6,8 @@ import unicodedata
 from collections.abc import Iterable
 from itertools import islice
 
-from crawler.interface import RefusedFile, RefusedSnapshotError
+from crawler.interface import RefusedSnapshotError
+from crawler.refused import RefusedFile
 
 MAX_PATH_BYTES = 255
 MAX_FILES = 50_000
@@ -49,11 +50,15 @@ def sift_paths(paths: Iterable[str]) -> tuple[frozenset[str], tuple[RefusedFile,
             refused.append(RefusedFile(_escaped(path), reason, collides=True))
         else:
             kept[key] = path
-    for folder in sorted(_folders(kept) & kept.keys()):
-        refused.append(RefusedFile(_escaped(kept.pop(folder)), "both a file and a folder", collides=True))
+    refused.extend(
+        RefusedFile(_escaped(kept.pop(folder)), "both a file and a folder", collides=True)
+        for folder in sorted(_folders(kept) & kept.keys())
+    )
     if len(refused) > MAX_REFUSED:
         last, more = refused[MAX_REFUSED - 1], len(refused) - MAX_REFUSED
-        refused[MAX_REFUSED - 1 :] = [RefusedFile(last.path, f"{last.reason}; and {more} more", last.collides)]
+        refused[MAX_REFUSED - 1 :] = [
+            RefusedFile(last.path, f"{last.reason}; and {more} more", last.collides)
+        ]
     return frozenset(kept.values()), tuple(refused)
 
 

@@ -28,7 +28,9 @@ MAX_GRAPH = 1 << 20
 """Bytes of a Keras model's description that are searched."""
 _MAX_ARRAYS = 64
 _NUMPY_HEADER = 1 << 14
-_PROGRAMS = frozenset({".py", ".pyc", ".sh", ".exe", ".bat", ".cmd", ".ps1", ".so", ".dll", ".dylib", ".class"})
+_PROGRAMS = frozenset(
+    {".py", ".pyc", ".sh", ".exe", ".bat", ".cmd", ".ps1", ".so", ".dll", ".dylib", ".class"}
+)
 _PICKLES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib"})
 _ARCHIVES = frozenset({".zip", ".7z", ".gz", ".xz", ".bz2", ".zst", ".rar", ".tar", ".tgz"})
 _TAR_LINKS = frozenset(b"12")
@@ -45,7 +47,7 @@ class ArchiveProblem:
 
 
 class BoundedReader(io.BufferedReader):
-    """A file whose single reads are bounded: `zipfile` reads the list of members at once, whatever its size."""
+    """A file whose single reads are bounded: `zipfile` reads the list of members at once, however long."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """As `io.BufferedReader`.
@@ -111,7 +113,9 @@ def read_tar(source: ByteSource) -> tuple[tuple[TarMember, ...], tuple[ArchivePr
             break
         name, size = _tar_member(header)
         if size is None or position + 512 + size > source.size:
-            problems.append(ArchiveProblem("packed-archive", "a tar archive with a header that does not parse"))
+            problems.append(
+                ArchiveProblem("packed-archive", "a tar archive with a header that does not parse")
+            )
             break
         if header[156] in _TAR_LINKS or header[156] in _TAR_DEVICES:
             links.append(name)
@@ -146,7 +150,9 @@ def inspect_array(head: bytes, *, complete: bool) -> PickleReport:
         head: the file from its first byte.
         complete: False when `head` was cut off at a limit.
     """
-    length = int.from_bytes(head[8:10], "little") if head[6:7] == b"\x01" else int.from_bytes(head[8:12], "little")
+    length = (
+        int.from_bytes(head[8:10], "little") if head[6:7] == b"\x01" else int.from_bytes(head[8:12], "little")
+    )
     start = (10 if head[6:7] == b"\x01" else 12) + length
     if length > _NUMPY_HEADER or not head[:start].rstrip().endswith(b"}"):
         return PickleReport(PickleKind.UNSAFE, "an array with a header that does not parse")
@@ -176,7 +182,9 @@ def _keras(text: bytes) -> Iterator[ArchiveProblem]:
 
 def _array(head: bytes, name: str) -> Iterator[ArchiveProblem]:
     if not head.startswith(b"\x93NUMPY") or inspect_array(head, complete=False).kind is not PickleKind.NONE:
-        yield ArchiveProblem("unsafe-pickle", f"holds an array of objects, which is a pickle: {_listed([name])}")
+        yield ArchiveProblem(
+            "unsafe-pickle", f"holds an array of objects, which is a pickle: {_listed([name])}"
+        )
 
 
 def _named(names: Iterable[str]) -> Iterator[ArchiveProblem]:

@@ -1,4 +1,4 @@
-"""File names that mislead a reader, a shell or a file system; other scripts, emoji and full-width marks do not."""
+"""File names that mislead a reader, a shell or a file system; other scripts and emoji do not."""
 
 from __future__ import annotations
 
@@ -10,15 +10,49 @@ from crawler.interface import RepoFile
 from detector.interface import FileFinding
 
 _LOADED = frozenset(
-    {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "adapter_config.json"}
-    | {"special_tokens_map.json", "tokenizer.model", "model.safetensors", "adapter_model.safetensors"}
+    {
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "adapter_config.json",
+    }
+    | {
+        "adapter_config.json",
+        "special_tokens_map.json",
+        "tokenizer.model",
+        "model.safetensors",
+        "adapter_model.safetensors",
+    }
     | {"model.safetensors.index.json", "pytorch_model.bin", "chat_template.jinja", "readme.md", "model.gguf"}
 )
 """What loaders and readers ask for by name."""
 _LOOK_ALIKES = {
-    **{"a": "аɑα", "b": "в", "c": "сϲ", "d": "ԁ", "e": "еє", "f": "ғ", "g": "ɡ", "h": "һ", "i": "іι", "j": "јϳ"},
-    **{"k": "кκ", "l": "ӏ", "m": "м", "n": "ոп", "o": "оοօ", "p": "рρ", "q": "ԛ", "r": "г", "s": "ѕ"},
-    **{"t": "тτ", "u": "υս", "v": "νѵ", "w": "ѡԝ", "x": "хχ", "y": "уγ"},
+    "a": "аɑα",
+    "b": "в",
+    "c": "сϲ",
+    "d": "ԁ",
+    "e": "еє",
+    "f": "ғ",
+    "g": "ɡ",
+    "h": "һ",
+    "i": "іι",
+    "j": "јϳ",
+    "k": "кκ",
+    "l": "ӏ",
+    "m": "м",
+    "n": "ոп",
+    "o": "оοօ",
+    "p": "рρ",
+    "q": "ԛ",
+    "r": "г",
+    "s": "ѕ",
+    "t": "тτ",
+    "u": "υս",
+    "v": "νѵ",
+    "w": "ѡԝ",
+    "x": "хχ",
+    "y": "уγ",
 }
 """Cyrillic, Greek and Armenian letters that look like an ASCII one, lower case (Unicode TS 39)."""
 _LETTERS = {ord(letter): ascii_ for ascii_, letters in _LOOK_ALIKES.items() for letter in letters}
@@ -57,7 +91,7 @@ def hostile_reason(path: str) -> str:
 
 
 def unportable_reason(path: str) -> str:
-    """Why Windows stores a name as another one, as a device or a stream, or not at all; or an empty string."""
+    """Why Windows stores a name as another one, a device or a stream, or not at all; or an empty string."""
     for part in path.split("/"):
         if _RESERVED.fullmatch(part.rstrip(" ")):
             return "is the name of a device on Windows"

@@ -9,10 +9,10 @@ Not covered: malware in general (the Hub runs scanners for that), text files and
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from pathlib import PurePosixPath
 
 from crawler.interface import ByteSource, RepoFile, Snapshot
@@ -96,31 +96,51 @@ def inspect_files(
     """
     budget, opcodes = _Budget(MAX_BYTES), Opcodes(MAX_OPCODES)
     findings = [*_refused(snapshot), *name_findings(snapshot.files)]
-    configs, binaries, texts = list[RepoFile](), list[RepoFile](), list[RepoFile]()
-    for file in snapshot.files:
-        name = PurePosixPath(file.path.lower())
-        if file.path in known:
-            continue
-        if name.suffix in _PROGRAM_SUFFIXES:
-            note = f"a program by its name ({name.suffix})"
-            findings.append(FileFinding("executable-file", file.path, note))
-        elif name.name in _CONFIGS:
-            configs.append(file)
-        elif file.size and name.name not in _CARDS:
-            is_text = name.suffix in _TEXT_SUFFIXES or name.name in _TEXT_NAMES
-            (texts if is_text else binaries).append(file)
+    groups = _grouped(file for file in snapshot.files if file.path not in known)
+    for file in groups[_Group.PROGRAM]:
+        note = f"a program by its name ({PurePosixPath(file.path.lower()).suffix})"
+        findings.append(FileFinding("executable-file", file.path, note))
     spare = _Budget(_MAX_CONFIGS)
-    for number, file in enumerate(sorted(configs, key=lambda file: (file.path.count("/"), file.path))):
+    nearest = sorted(groups[_Group.CONFIG], key=lambda file: (file.path.count("/"), file.path))
+    for number, file in enumerate(nearest):
         findings.extend(_inspect_config(file, read, spare if number < _CONFIGS_READ else _Budget(-1)))
-    for number, file in enumerate(sorted(binaries, key=_urgency)):
+    for number, file in enumerate(sorted(groups[_Group.BINARY], key=_urgency)):
         if number < MAX_PROBED:
             findings.extend(_inspect_binary(file, _Source(read(file.path), budget), opcodes))
         elif _is_named_pickle(file):
             note = f"not inspected: the repository has more than {MAX_PROBED} binary files"
             findings.append(FileFinding("unsafe-pickle", file.path, note))
-    for file in sorted(texts, key=lambda file: (file.sha256 is None, file.path))[:MAX_TEXT_PROBED]:
+    texts = sorted(groups[_Group.TEXT], key=lambda file: (file.sha256 is None, file.path))
+    for file in texts[:MAX_TEXT_PROBED]:
         findings.extend(_inspect_text(file, _Source(read(file.path), budget), opcodes))
-    return tuple(_capped(sorted(set(findings), key=lambda finding: (finding.path, finding.id, finding.note))))
+    return tuple(_capped(sorted(set(findings), key=lambda found: (found.path, found.id, found.note))))
+
+
+class _Group(Enum):
+    """How a file is looked at, by its name."""
+
+    PROGRAM = 1
+    CONFIG = 2
+    TEXT = 3
+    BINARY = 4
+    NONE = 5
+
+
+def _grouped(files: Iterable[RepoFile]) -> dict[_Group, list[RepoFile]]:
+    groups: dict[_Group, list[RepoFile]] = {group: [] for group in _Group}
+    for file in files:
+        name = PurePosixPath(file.path.lower())
+        if name.suffix in _PROGRAM_SUFFIXES:
+            group = _Group.PROGRAM
+        elif name.name in _CONFIGS:
+            group = _Group.CONFIG
+        elif not file.size or name.name in _CARDS:
+            group = _Group.NONE
+        else:
+            is_text = name.suffix in _TEXT_SUFFIXES or name.name in _TEXT_NAMES
+            group = _Group.TEXT if is_text else _Group.BINARY
+        groups[group].append(file)
+    return groups
 
 
 def _refused(snapshot: Snapshot) -> Iterator[FileFinding]:
@@ -155,7 +175,9 @@ def _inspect_binary(file: RepoFile, source: _Source, opcodes: Opcodes) -> Iterat
         kind = sniff(head)
         expected = _EXPECTED.get(PurePosixPath(file.path.lower()).suffix)
         if expected and kind not in {Content.OTHER, expected}:
-            yield FileFinding("disguised-file", file.path, f"the first bytes are those of {kind}, not {expected}")
+            yield FileFinding(
+                "disguised-file", file.path, f"the first bytes are those of {kind}, not {expected}"
+            )
         if kind is Content.PROGRAM:
             yield FileFinding("executable-file", file.path, "a program by its first bytes")
         else:
@@ -248,7 +270,9 @@ def _inspect_config(
     try:
         config: object = json.loads(_Source(read(file.path), budget).read(0, file.size))
     except ReadLimitError:
-        yield FileFinding("malformed-config", file.path, "not inspected: more or larger configurations than any model has")
+        yield FileFinding(
+            "malformed-config", file.path, "not inspected: more or larger configurations than any model has"
+        )
         return
     except (ValueError, RecursionError) as error:
         yield FileFinding("malformed-config", file.path, f"not JSON ({type(error).__name__})")

@@ -8,7 +8,16 @@ PROBE_BYTES = 512
 """A tar archive's magic stands at 257."""
 
 _COMPRESSED = (
-    *(b"7z\xbc\xaf\x27\x1c", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd", b"Rar!", b"MSCF", b"\x04\x22\x4d\x18"),
+    *(
+        b"7z\xbc\xaf\x27\x1c",
+        b"\x1f\x8b",
+        b"BZh",
+        b"\xfd7zXZ",
+        b"(\xb5/\xfd",
+        b"Rar!",
+        b"MSCF",
+        b"\x04\x22\x4d\x18",
+    ),
     *(b"x\x9c", b"x\x01", b"x\xda"),
 )
 _PROGRAMS = (

@@ -30,7 +30,7 @@ MAX_KEY = (1 << 16) - 1
 MAX_ARRAY = 4 << 20
 """Elements of one array."""
 MAX_STRINGS = 2 << 20
-"""Strings in all arrays, passed over in 1 s; vocabulary, merges and types of 260 000 tokens are 0.8 million."""
+"""Strings in all arrays, passed over in 1 s; words and merges of 260 000 tokens are 0.8 million."""
 MAX_TENSORS = 40_000
 """Read and named in 1 s; experts are stacked in this format, and real files have below 3 000."""
 MAX_DIMS = 4

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_KEPT = 256 << 20
 """Bytes of the one tensor that `whole` keeps."""
 MAX_TENSORS = 1 << 18
-"""In all files of a checkpoint; the largest seen, Kimi K2 with a scale beside each expert's matrix, has 140 000."""
+"""In all files of a checkpoint; the most seen, experts one by one with a scale each, are 140 000."""
 MAX_PREFETCHED = 4096
 """Bytes of a tensor that `prefetch` takes: quantisation states and shapes have at most a few hundred."""
 

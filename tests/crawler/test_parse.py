@@ -71,7 +71,9 @@ def test_answer_that_is_no_object_is_refused(whole: object) -> None:
 def test_hostile_path_is_left_out() -> None:
     """The file list is sifted before anything is done with it; a path that comes twice is one file."""
     names = ["../x", "a", "a"]
-    info = repo_info(answer(siblings=[{"rfilename": name, "size": 1, "blobId": SHA1} for name in names]), ASKED)
+    info = repo_info(
+        answer(siblings=[{"rfilename": name, "size": 1, "blobId": SHA1} for name in names]), ASKED
+    )
     assert [file.path for file in info.files] == ["a"]
     assert [file.path for file in info.refused] == ["a", "../x"]
 

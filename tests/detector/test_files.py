@@ -23,8 +23,8 @@ from crawler.interface import Access, CorruptDownloadError, RepoFile, Snapshot, 
 from crawler.interface import Commit as CommitId
 from detector.files import MAX_BYTES, MAX_PER_ID, MAX_PROBED, inspect_files
 from detector.interface import FileFinding
-from detector.sniff import PROBE_BYTES
 from detector.pickles import ALLOWED, MAX_PICKLE_BYTES, PickleKind, inspect_stream
+from detector.sniff import PROBE_BYTES
 
 SYSTEM = b"cos\nsystem\n"
 """The opcode that names os.system; without the call that would follow, it is inert even when loaded."""
