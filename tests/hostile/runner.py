@@ -37,7 +37,7 @@ def run(name: str) -> dict[str, object]:
     if child == 0:
         try:
             _child(name, theirs)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - told, and the process ends
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
@@ -52,4 +52,4 @@ def run(name: str) -> dict[str, object]:
 
 if __name__ == "__main__":
     for case_name in CASES:
-        print(json.dumps(run(case_name)), flush=True)
+        print(json.dumps(run(case_name)), flush=True)  # noqa: T201 - its output
