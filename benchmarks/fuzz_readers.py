@@ -196,7 +196,10 @@ def _leaf_changed(data: bytes, draw: random.Random) -> bytes:
             del parent[key]
     elif isinstance(parent, list):
         parent[draw.randrange(len(parent) + 1) :] = [draw.choice((*_LEAVES, node))]
-    text = json.dumps(whole).encode()
+    try:
+        text = json.dumps(whole).encode()
+    except ValueError:  # an object within itself
+        return data
     return (struct.pack("<Q", len(text)) if start else b"") + text + data[end:]
 
 
@@ -248,7 +251,7 @@ def _rearrange(data: bytearray, place: int, seeds: tuple[bytes, ...], draw: rand
 def _relengthed(data: bytes, draw: random.Random) -> bytes:
     """A safetensors file whose length field fits again, half of the time, so that its header is parsed."""
     end = data.rfind(b"}}")
-    if data[8:9] == b"{" and end > 0 and draw.random() < 0.5:
+    if data[8:9] == b"{" and end > 8 and draw.random() < 0.5:
         return struct.pack("<Q", end + 2 - 8) + data[8:]
     return data
 
