@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from crawler.interface import Access, CorruptDownloadError, RepoFile, Snapshot, parse_repo_id
 from crawler.interface import Commit as CommitId
-from detector.files import MAX_BYTES, MAX_PER_ID, MAX_PROBED, inspect_files
+from detector.files import MAX_BYTES, MAX_PER_ID, MAX_PROBED, MAX_TEXT_PROBED, inspect_files
 from detector.interface import FileFinding
 from detector.pickles import ALLOWED, MAX_PICKLE_BYTES, PickleKind, inspect_stream
 from detector.sniff import PROBE_BYTES
@@ -337,32 +337,6 @@ def test_malformed_config(content: bytes) -> None:
     assert ids("config.json", content) == ["malformed-config"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "a\u202egpj.txt",
-        "a\x1b[2J.txt",
-        "a\u200b.txt",
-        "../a.txt",
-        "/a.txt",
-        "a\\b.txt",
-        "\uff4dodel.txt",
-        "x" * 256,
-    ],
-)
-def test_hostile_names(name: str) -> None:
-    """Invisible, direction-changing, look-alike and escaping names are findings."""
-    assert "hostile-name" in ids(name, b"text")
-
-
-@pytest.mark.parametrize(
-    "name", ["模型/读我（新）.md", "क्\u200dष.txt", "👩\u200d💻.png", "Ünïcode.md", "README.md"]
-)
-def test_ordinary_names(name: str) -> None:
-    """Other scripts, their joiners, emoji and full-width marks are ordinary names."""
-    assert ids(name, b"text") == []
-
-
 def test_many_files() -> None:
     """Beyond the bounds the rest is judged by name and counted, so a flood of files hides nothing."""
     files = {f"{number:04}.bin": pickle.dumps({}) for number in range(MAX_PROBED + 100)}
@@ -393,3 +367,21 @@ def test_nothing_is_loaded(tmp_path: Path) -> None:
 
     assert ids("a.pkl", pickle.dumps(Touch())) == ["unsafe-pickle"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_known_files_are_not_read() -> None:
+    """The publisher's own files cost no request."""
+
+    def refuse(path: str) -> Bytes:
+        raise AssertionError(path)
+
+    taken = snapshot({"model.safetensors": 9, "config.json": 9, "notes.txt": 9, "a.bin": 9})
+    assert inspect_files(taken, refuse, frozenset(file.path for file in taken.files)) == ()
+
+
+def test_text_files_are_probed_up_to_a_bound() -> None:
+    """Of many text files a few are probed, a request each, and ordinary ones are no finding."""
+    texts = {f"{number:02}.txt": Bytes(b"plain text") for number in range(MAX_TEXT_PROBED + 9)}
+    found = inspect_files(snapshot({path: source.size for path, source in texts.items()}), texts.__getitem__)
+    assert found == ()
+    assert sum(source.spent > 0 for source in texts.values()) == MAX_TEXT_PROBED
