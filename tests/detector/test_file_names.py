@@ -1,4 +1,4 @@
-"""Names that mislead or cannot be held are told; the names and files that honest repositories have are not."""
+"""Names that mislead or cannot be held are told; those that honest repositories have are not."""
 
 from __future__ import annotations
 
