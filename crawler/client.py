@@ -181,7 +181,7 @@ class HubClient(Hub):
         The snapshot carries the Hub's canonical id: another than `repo` when the repository was renamed.
 
         Raises:
-            RefusedSnapshotError: the file list is hostile.
+            RefusedSnapshotError: the file list is countless.
             CrawlerError: see `errors_map`.
         """
         about = repo if revision is None else f"{repo}@{revision}"
@@ -202,6 +202,7 @@ class HubClient(Hub):
             last_modified=info.last_modified,
             downloads=info.downloads,
             likes=info.likes,
+            refused=info.refused,
         )
         if snapshot.access is Access.GATED and self._has_token and self._opens(snapshot):
             snapshot = replace(snapshot, access=Access.OPEN)

@@ -23,7 +23,7 @@ from crawler.interface import (
     Snapshot,
     parse_repo_id,
 )
-from crawler.paths import check_paths
+from crawler.paths import check_path
 
 if TYPE_CHECKING:
     import httpx2
@@ -73,7 +73,7 @@ def parse_dataset_path(text: str) -> DatasetPath:
         if found is None:
             raise InvalidDatasetPathError("no hf://datasets/org/name/path")
         repo, revision, path = found[1], unquote(found[2] or "main"), found[3]
-        check_paths([path])
+        check_path(path)
         if not revision.isprintable():
             raise InvalidDatasetPathError("not a revision")
         return DatasetPath(parse_repo_id(repo), revision, path)

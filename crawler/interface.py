@@ -14,6 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NewType, Protocol
 
+from crawler.refused import RefusedFile
+
 if TYPE_CHECKING:
     from crawler.dataset import DatasetPath
     from crawler.xet import Term
@@ -100,7 +102,7 @@ class RepoFile:
     git_oid: str
     """Git blob id: SHA-1 of the content for a small file, of the pointer for an LFS file."""
     sha256: str | None
-    """SHA-256 of the content, known for LFS files only."""
+    """Of the content, known for LFS files only."""
 
 
 class Access(StrEnum):
@@ -130,6 +132,7 @@ class Snapshot:
     downloads: int
     """In the last 30 days, as the Hub counts."""
     likes: int
+    refused: tuple[RefusedFile, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -369,7 +372,7 @@ class TooLargeError(CrawlerError):
 
 
 class RefusedSnapshotError(CrawlerError):
-    """The file list is hostile or broken: unsafe, colliding or countless paths. A finding, not our bug."""
+    """The file list is hostile or broken: an unsafe path where only one was asked for, or countless paths."""
 
     tip = "Nothing of this repository was read further; look at its file list on the Hub."
 

@@ -19,7 +19,8 @@ from crawler.interface import (
     Shape,
     parse_repo_id,
 )
-from crawler.paths import check_paths
+from crawler.paths import sift_paths
+from crawler.refused import RefusedFile
 
 _HEX40 = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _HEX64 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -43,6 +44,7 @@ class RepoInfo:
     object_id: str
     commit: Commit
     files: tuple[RepoFile, ...]
+    refused: tuple[RefusedFile, ...]
     tags: tuple[str, ...]
     card: Mapping[str, object]
     access: Access
@@ -53,12 +55,15 @@ class RepoInfo:
 
     @property
     def license(self) -> str | None:
-        """As the card states it, or as the Hub tags it."""
+        """As the card states it, or as the Hub tags it; `other: NAME` where the card names one of its own."""
         stated = self.card.get("license")
         names = [stated] if isinstance(stated, str) else stated if isinstance(stated, list) else []
         names = [name for name in names if isinstance(name, str)] or [
             tag.removeprefix("license:") for tag in self.tags if tag.startswith("license:")
         ]
+        own = self.card.get("license_name")
+        if names == ["other"] and isinstance(own, str) and own.strip():
+            names = [f"other: {own.strip()}"]
         return ", ".join(names)[:_MAX_TAG] or None
 
 
@@ -67,7 +72,7 @@ def repo_info(answer: object, asked: RepoId) -> RepoInfo:
 
     Raises:
         BadAnswerError: it is not what the Hub's API promises.
-        RefusedSnapshotError: its file list is hostile.
+        RefusedSnapshotError: its file list is countless.
     """
     if not _is_object(answer):
         raise BadAnswerError(f"{asked}: the Hub's answer is not a JSON object")
@@ -77,13 +82,14 @@ def repo_info(answer: object, asked: RepoId) -> RepoInfo:
         files = _files(answer.get("siblings", []))
     except (BadAnswerError, InvalidRepoIdError) as error:
         raise BadAnswerError(f"{asked}: malformed model info: {ascii(str(error))[:200]}") from error
-    check_paths(file.path for file in files)
+    kept, refused = sift_paths(file.path for file in files)
     card = answer.get("cardData")
     return RepoInfo(
         repo=repo,
         object_id=_word(answer.get("_id")) or "",
         commit=Commit(commit),
-        files=tuple(sorted(files, key=lambda file: file.path)),
+        files=tuple(file for path, file in sorted({f.path: f for f in files}.items()) if path in kept),
+        refused=refused,
         tags=_tags(answer.get("tags")),
         card=card if _is_object(card) else {},
         access=_access(answer),

@@ -1,8 +1,8 @@
 """What differs in the files that steer a model beside its weights: templates, configuration, tokenizer.
 
-They are compared as text and JSON and never rendered or handed to a loader. Two packagings of the same
-behaviour must compare equal (a template moved to its own file, `rope_theta` in its new place, a re-saved
-config), because a report that cries wolf at every re-upload is not read.
+They are compared as text, JSON and syntax trees, and never rendered or handed to a loader. Two packagings of
+the same behaviour must compare equal (a template moved to its own file, `rope_theta` in its new place, a
+re-saved config), because a report that cries wolf at every re-upload is not read.
 
 Not covered: whether a change is harmful. Keys outside the lists below are ignored, so a new one can pass.
 """
@@ -14,7 +14,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from detector.interface import EditKind, TextChange
+from detector.interface import EditKind, FileFinding, TextChange
+from detector.templates import Hazard, hazards, same_template
 
 BEHAVIOUR_FILES = (
     "config.json",
@@ -23,6 +24,7 @@ BEHAVIOUR_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
     "chat_template.json",
+    "processor_config.json",
 )
 """Small text files to fetch from the root; also every `ADDITIONAL_TEMPLATES/*.jinja`."""
 
@@ -34,12 +36,22 @@ TOKENIZER_FILES = (
 """Large: pass their text on both sides, or their digest (`sha256:…`, `git:…`) on both sides."""
 
 EMBEDDED_TEMPLATE = "tokenizer.chat_template"
-"""A mapping key that ends so (`model.gguf#tokenizer.chat_template`) is a template inside another file."""
+"""A mapping key that holds it (`model.gguf#tokenizer.chat_template`, or with `.NAME` behind) is a template
+inside another file."""
+
+_TEMPLATE_CONFIGS = frozenset({"tokenizer_config.json", "chat_template.json", "processor_config.json"})
 
 _SUMMARY = 300
 _ABSENT = object()
 _MAX_DEPTH = 64
 """Of JSON; real files nest five deep."""
+_MAX_BRACKETS = 200_000
+"""In a JSON text that is parsed here: a hostile one of 16 MB becomes 700 MB."""
+_VOLATILE = 64
+"""Marks of JSON that padding and truncation may add to a tokenizer or take from it."""
+_MAX_JUDGED = 8
+"""Different templates of one fork whose trees are looked at; the others count as changed."""
+_MAX_NAMED = 64
 
 # Key to the value that loaders assume when it is missing; _ABSENT where no such value is known, and then a
 # key that only one side has is not a change. Padding, caching, training and version keys are left out on
@@ -126,16 +138,40 @@ def _config_changes(original: Mapping[str, str], fork: Mapping[str, str]) -> Ite
 # --- templates ----------------------------------------------------------------------------------------------
 
 
+def template_findings(original: Mapping[str, str], fork: Mapping[str, str]) -> tuple[FileFinding, ...]:
+    """What the fork's templates do that none of the original's does; both map a path to its text.
+
+    Ids: `unsafe-template`, `template-trigger`, `odd-template`.
+    """
+    ours = tuple(sorted({text for _, _, text in _templates(original)}))
+    judged: dict[str, tuple[Hazard, ...]] = {}
+    found = set[FileFinding]()
+    for path, name, text in _templates(fork):
+        if "/" in name or "\\" in name:
+            note = "a template whose name leads out of the folder that it is saved to"
+            found.add(FileFinding("unsafe-template", path, note))
+        if text not in ours and text not in judged and len(judged) < _MAX_JUDGED:
+            judged[text] = hazards(_normalised(text), ours)
+        found.update(FileFinding(hazard.id, path, hazard.note) for hazard in judged.get(text, ()))
+    return tuple(sorted(found, key=lambda finding: (finding.path, finding.id, finding.note)))
+
+
 def _template_changes(original: Mapping[str, str], fork: Mapping[str, str]) -> Iterator[TextChange]:
     accepted: defaultdict[str, set[str]] = defaultdict(set)
     for _, name, text in _templates(original):
         accepted[name].add(_normalised(text))
-    seen = set()
+    seen, judged = set(), 0
     for path, name, text in _templates(fork):
         seen.add(name)
-        if _normalised(text) not in accepted[name]:
-            summary = _template_summary(name, sorted(accepted[name]), _normalised(text))
-            yield TextChange(EditKind.TEMPLATE_CHANGE, path, summary)
+        after = _normalised(text)
+        if after in accepted[name]:
+            continue
+        judged += 1
+        if judged <= _MAX_JUDGED and any(same_template(before, after) for before in accepted[name]):
+            continue
+        yield TextChange(
+            EditKind.TEMPLATE_CHANGE, path, _template_summary(name, sorted(accepted[name]), after)
+        )
     # A tokenizer_config.json that lost the template it had, with no other file to hold it, has dropped it.
     held = {name for path, name, _ in _templates(original) if path == "tokenizer_config.json"}
     for name in sorted(held - seen) if "tokenizer_config.json" in fork else ():
@@ -147,17 +183,25 @@ def _template_changes(original: Mapping[str, str], fork: Mapping[str, str]) -> I
 def _templates(files: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     """(path, template name, text) from every place a loader looks."""
     for path in sorted(files):
-        if path == "chat_template.jinja" or path.endswith(EMBEDDED_TEMPLATE):
-            yield path, "default", files[path]
+        _, embedded, name = path.partition(f"#{EMBEDDED_TEMPLATE}")
+        if path == "chat_template.jinja" or embedded:
+            yield path, name.removeprefix(".") or "default", files[path]
         elif path.startswith(f"{ADDITIONAL_TEMPLATES}/") and path.endswith(".jinja"):
             yield path, PurePosixPath(path).stem, files[path]
-        elif path in {"tokenizer_config.json", "chat_template.json"}:
-            value = (_parse(files[path]) or {}).get("chat_template")
-            if isinstance(value, str):
-                yield path, "default", value
-            for entry in value if isinstance(value, list) else ():
-                if isinstance(entry, dict):
-                    yield path, str(entry.get("name")), str(entry.get("template"))
+        elif path in _TEMPLATE_CONFIGS:
+            for name, text in _named_templates((_parse(files[path]) or {}).get("chat_template")):
+                yield path, name, text
+
+
+def _named_templates(value: object) -> Iterator[tuple[str, str]]:
+    """A template, a list of named ones, or a mapping of names to them."""
+    if isinstance(value, str):
+        yield "default", value
+    for entry in value[:_MAX_NAMED] if isinstance(value, list) else ():
+        if isinstance(entry, dict):
+            yield str(entry.get("name")), str(entry.get("template"))
+    for name, text in list(value.items())[:_MAX_NAMED] if isinstance(value, dict) else ():
+        yield str(name), str(text)
 
 
 def _normalised(text: str) -> str:
@@ -179,8 +223,11 @@ def _template_summary(name: str, before: list[str], after: str) -> str:
 # --- JSON ---------------------------------------------------------------------------------------------------
 
 
-def _parse(text: str) -> dict[str, object] | None:
-    """A JSON object no deeper than `_MAX_DEPTH`, or None."""
+def _parse(text: str, *, bounded: bool = True) -> dict[str, object] | None:
+    """A JSON object no deeper than `_MAX_DEPTH`, or None; not `bounded` if its make is known."""
+    brackets, commas = text.count("[") + text.count("{"), text.count(",")
+    if bounded and (brackets > _MAX_BRACKETS or commas > 4 * _MAX_BRACKETS):
+        return None
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError):
@@ -257,7 +304,10 @@ def _same_tokenizer(before: str, after: str) -> bool:
     """Same text, or the same JSON apart from the padding and truncation that a training run left in it."""
     if before == after:
         return True
-    a, b = _parse(before), _parse(after)
+    # Padding and truncation have few entries; a text of quite another make need not be parsed to differ.
+    if any(abs(before.count(mark) - after.count(mark)) > _VOLATILE for mark in "[{,:"):
+        return False
+    a, b = _parse(before, bounded=False), _parse(after, bounded=False)
     if a is None or b is None:
         return False
     volatile = ("padding", "truncation")

@@ -3,36 +3,56 @@
 Looks at content before names: the first bytes decide what a file is. Reads little (bounded below) and opens
 nothing with the loader it was meant for.
 
-Not covered: malware in general (the Hub runs scanners for that), archives other than torch's, and files
-beyond `MAX_PROBED`, which are judged by name alone.
+Not covered: malware in general (the Hub runs scanners for that), text files and images beyond
+`MAX_TEXT_PROBED`, and other files beyond `MAX_PROBED`, which are judged by name alone.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from pathlib import PurePosixPath
 
 from crawler.interface import ByteSource, RepoFile, Snapshot
 from crawler.stream import SourceStream
+from detector.archives import BoundedReader, inspect_array, inspect_graph, inspect_members, read_tar
+from detector.filenames import name_findings
 from detector.interface import FileFinding
-from detector.pickles import MAX_PICKLE_BYTES, PickleKind, PickleReport, inspect_stream, inspect_zip
+from detector.pickles import (
+    MAX_PICKLE_BYTES,
+    Opcodes,
+    PickleKind,
+    PickleReport,
+    inspect_stream,
+    inspect_zip,
+)
+from detector.sniff import PROBE_BYTES, Content, sniff
 
 MAX_PROBED = 256
 """Files whose first bytes are read, one ranged request each; Llama-3.1-405B is 191 shards."""
+MAX_TEXT_PROBED = 16
+"""Text files and images that are probed too, those that the Hub stores apart first: a request each, and a
+program under such a name needs somebody else to start it."""
 MAX_BYTES = 128 << 20
 """Read from one repository in all."""
+MAX_OPCODES = 1_500_000
+"""Of all pickles of a repository, parsed in 1 s; a checkpoint of 300 tensors has 9 300."""
 MAX_CONFIG_BYTES = 4 << 20
 """Of a JSON configuration; real ones stay below 1 MB."""
+_MAX_CONFIGS = 8 << 20
+"""Bytes of all configurations."""
+_CONFIGS_READ = 64
+"""Those nearest to the root; a request each."""
 _MAX_ARCHIVE = 2 * MAX_PICKLE_BYTES
-"""Read from one zip archive: the pickle in it, twice over."""
+"""Read from one archive: the pickle in it, twice over."""
+_MAX_GRAPH = 1 << 20
+_MAX_INNER = 8
+"""Pickles looked into in one tar archive."""
 MAX_PER_ID = 50
 """Findings listed under one id; the rest is counted."""
 
-_PROBE_BYTES = 64
 _PICKLE_SUFFIXES = frozenset(
     {".bin", ".pt", ".pth", ".th", ".pt2", ".ckpt", ".pkl", ".pickle", ".p", ".joblib", ".dill"}
 )
@@ -45,93 +65,198 @@ _TEXT_SUFFIXES = frozenset(
     | {".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf", ".ipynb"}
 )
 _TEXT_NAMES = frozenset({".gitattributes", ".gitignore", "license", "notice"})
-"""Never probed: neither loaded as weights nor run by opening them with what they are named for."""
+_CARDS = frozenset({"readme.md", ".gitattributes"})
+"""The Hub itself reads these as text."""
 
-_COMPRESSED = (
-    *(b"7z\xbc\xaf\x27\x1c", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd", b"Rar!"),
-    *(b"x\x9c", b"x\x01", b"x\xda"),
-)
-_PROGRAM_MAGIC = (b"\x7fELF", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xcf\xfa\xed\xfe", b"#!/", b"#! /")
 _CONFIGS = frozenset(
     {"config.json", "tokenizer_config.json", "generation_config.json", "adapter_config.json"}
-    | {"processor_config.json", "preprocessor_config.json"}
+    | {"processor_config.json", "preprocessor_config.json", "modules.json", "model_index.json"}
 )
+_EXPECTED = {".safetensors": Content.SAFETENSORS, ".gguf": Content.GGUF}
+_WEIGHTS = frozenset({Content.SAFETENSORS, Content.GGUF})
 
 
-def inspect_files(snapshot: Snapshot, read: Callable[[str], ByteSource]) -> tuple[FileFinding, ...]:
-    """Findings about the files of a snapshot, in path order; at most one about a file's content.
+def inspect_files(
+    snapshot: Snapshot, read: Callable[[str], ByteSource], known: frozenset[str] = frozenset()
+) -> tuple[FileFinding, ...]:
+    """Findings about the files of a snapshot, in path order.
 
-    Ids: `hostile-name`, `executable-file`, `pickle-file` (imports only constructors of tensors and plain
-    data), `unsafe-pickle` (imports anything else, or cannot be read to its end), `remote-code` (a config
-    that asks a loader to run code), `malformed-config`.
+    Ids: `hostile-name`, `unportable-name`, `colliding-names`, `executable-file`, `pickle-file` (imports only
+    constructors of tensors and plain data), `unsafe-pickle` (imports anything else, or cannot be read to its
+    end), `remote-code` (a config or graph that makes a loader run code), `disguised-file` (content of another
+    kind than its name says), `packed-archive` (not looked into), `malformed-config`.
+
+    Args:
+        snapshot: the file list.
+        read: path → its bytes.
+        known: paths of files that are the publisher's own, which are not read.
 
     Raises:
         CrawlerError: a file could not be read.
     """
-    budget = _Budget(MAX_BYTES)
-    findings = [*_hostile_names(snapshot.files)]
-    probed = 0
-    for file in sorted(snapshot.files, key=_urgency):
+    budget, opcodes = _Budget(MAX_BYTES), Opcodes(MAX_OPCODES)
+    findings = [*_refused(snapshot), *name_findings(snapshot.files)]
+    groups = _grouped(file for file in snapshot.files if file.path not in known)
+    for file in groups[_Group.PROGRAM]:
+        note = f"a program by its name ({PurePosixPath(file.path.lower()).suffix})"
+        findings.append(FileFinding("executable-file", file.path, note))
+    spare = _Budget(_MAX_CONFIGS)
+    nearest = sorted(groups[_Group.CONFIG], key=lambda file: (file.path.count("/"), file.path))
+    for number, file in enumerate(nearest):
+        findings.extend(_inspect_config(file, read, spare if number < _CONFIGS_READ else _Budget(-1)))
+    for number, file in enumerate(sorted(groups[_Group.BINARY], key=_urgency)):
+        if number < MAX_PROBED:
+            findings.extend(_inspect_binary(file, _Source(read(file.path), budget), opcodes))
+        elif _is_named_pickle(file):
+            note = f"not inspected: the repository has more than {MAX_PROBED} binary files"
+            findings.append(FileFinding("unsafe-pickle", file.path, note))
+    texts = sorted(groups[_Group.TEXT], key=lambda file: (file.sha256 is None, file.path))
+    for file in texts[:MAX_TEXT_PROBED]:
+        findings.extend(_inspect_text(file, _Source(read(file.path), budget), opcodes))
+    return tuple(_capped(sorted(set(findings), key=lambda found: (found.path, found.id, found.note))))
+
+
+class _Group(Enum):
+    """How a file is looked at, by its name."""
+
+    PROGRAM = 1
+    CONFIG = 2
+    TEXT = 3
+    BINARY = 4
+    NONE = 5
+
+
+def _grouped(files: Iterable[RepoFile]) -> dict[_Group, list[RepoFile]]:
+    groups: dict[_Group, list[RepoFile]] = {group: [] for group in _Group}
+    for file in files:
         name = PurePosixPath(file.path.lower())
-        suffix = name.suffix
-        if suffix in _PROGRAM_SUFFIXES:
-            findings.append(FileFinding("executable-file", file.path, f"a program by its name ({suffix})"))
+        if name.suffix in _PROGRAM_SUFFIXES:
+            group = _Group.PROGRAM
         elif name.name in _CONFIGS:
-            findings.extend(_inspect_config(file, read, budget))
-        elif suffix not in _TEXT_SUFFIXES and name.name not in _TEXT_NAMES and file.size:
-            probed += 1
-            if probed <= MAX_PROBED:
-                findings.extend(_inspect_binary(file, _Source(read(file.path), budget)))
-            elif suffix in _PICKLE_SUFFIXES:
-                note = f"not inspected: the repository has more than {MAX_PROBED} binary files"
-                findings.append(FileFinding("unsafe-pickle", file.path, note))
-    return tuple(_capped(sorted(findings, key=lambda finding: (finding.path, finding.id))))
+            group = _Group.CONFIG
+        elif not file.size or name.name in _CARDS:
+            group = _Group.NONE
+        else:
+            is_text = name.suffix in _TEXT_SUFFIXES or name.name in _TEXT_NAMES
+            group = _Group.TEXT if is_text else _Group.BINARY
+        groups[group].append(file)
+    return groups
+
+
+def _refused(snapshot: Snapshot) -> Iterator[FileFinding]:
+    """Files that were left out of the snapshot because of their names."""
+    for file in snapshot.refused:
+        identifier = "colliding-names" if file.collides else "hostile-name"
+        yield FileFinding(identifier, file.path, f"{file.reason}; the file was not looked at")
+
+
+def _is_named_pickle(file: RepoFile) -> bool:
+    return PurePosixPath(file.path.lower()).suffix in _PICKLE_SUFFIXES
 
 
 def _urgency(file: RepoFile) -> tuple[bool, str]:
-    return PurePosixPath(file.path.lower()).suffix not in _PICKLE_SUFFIXES, file.path
+    return not _is_named_pickle(file), file.path
 
 
-def _inspect_binary(file: RepoFile, source: _Source) -> Iterator[FileFinding]:
+def _inspect_text(file: RepoFile, source: _Source, opcodes: Opcodes) -> Iterator[FileFinding]:
+    """A file that is text or an image by its name: is it?"""
     try:
-        head = source.read(0, min(_PROBE_BYTES, file.size))
-        if _is_program(head):
-            yield FileFinding("executable-file", file.path, "a program by its first bytes")
-            return
-        report = _inspect_pickle(file, head, source)
+        kind = sniff(source.read(0, min(PROBE_BYTES, file.size)))
     except ReadLimitError:
-        report = PickleReport(PickleKind.UNSAFE, f"not inspected: more than {MAX_BYTES} bytes to read in all")
+        return
+    if kind is not Content.OTHER:
+        yield FileFinding("disguised-file", file.path, f"the first bytes are those of {kind}")
+        yield from _inspect_binary(file, source, opcodes)
+
+
+def _inspect_binary(file: RepoFile, source: _Source, opcodes: Opcodes) -> Iterator[FileFinding]:
+    try:
+        head = source.read(0, min(PROBE_BYTES, file.size))
+        kind = sniff(head)
+        expected = _EXPECTED.get(PurePosixPath(file.path.lower()).suffix)
+        if expected and kind not in {Content.OTHER, expected}:
+            yield FileFinding(
+                "disguised-file", file.path, f"the first bytes are those of {kind}, not {expected}"
+            )
+        if kind is Content.PROGRAM:
+            yield FileFinding("executable-file", file.path, "a program by its first bytes")
+        else:
+            yield from _inspect_content(file, kind, head, source, opcodes)
+    except ReadLimitError:
+        note = f"not inspected: more than {MAX_BYTES} bytes to read in all"
+        if _is_named_pickle(file):
+            yield FileFinding("unsafe-pickle", file.path, note)
+        else:
+            yield FileFinding("packed-archive", file.path, note)
+
+
+def _inspect_content(
+    file: RepoFile, kind: Content, head: bytes, source: _Source, opcodes: Opcodes
+) -> Iterator[FileFinding]:
+    match kind:
+        case Content.ZIP:
+            yield from _inspect_zip(file, source, opcodes)
+        case Content.TAR:
+            yield from _inspect_tar(file, source, opcodes)
+        case Content.COMPRESSED if not _is_named_pickle(file):
+            yield FileFinding("packed-archive", file.path, "compressed, not looked into")
+        case Content.COMPRESSED:
+            yield FileFinding("unsafe-pickle", file.path, "compressed, not looked into")
+        case Content.NUMPY:
+            length = min(file.size, MAX_PICKLE_BYTES)
+            yield from _pickled(file, inspect_array(source.read(0, length), complete=length == file.size))
+        case Content.HDF5:
+            for problem in inspect_graph(source.read(0, min(file.size, _MAX_GRAPH))):
+                yield FileFinding(problem.id, file.path, problem.note)
+        case _ if kind is Content.PICKLE or (_is_named_pickle(file) and kind not in _WEIGHTS):
+            yield from _pickled(file, _inspect_pickle(file, head, source, opcodes))
+
+
+def _pickled(file: RepoFile, report: PickleReport) -> Iterator[FileFinding]:
     if report.kind is PickleKind.PLAIN:
         yield FileFinding("pickle-file", file.path, "imports only constructors of tensors and plain data")
     elif report.kind is PickleKind.UNSAFE:
         yield FileFinding("unsafe-pickle", file.path, report.note)
 
 
-def _inspect_pickle(file: RepoFile, head: bytes, source: _Source) -> PickleReport:
-    """A pickle by its first bytes, or by its name when the bytes allow it (old protocols have no magic)."""
-    named = PurePosixPath(file.path.lower()).suffix in _PICKLE_SUFFIXES
-    if head.startswith(b"PK\x03\x04"):
+def _inspect_zip(file: RepoFile, source: ByteSource, opcodes: Opcodes) -> Iterator[FileFinding]:
+    def opened() -> BoundedReader:
         archive = SourceStream(_Source(source, _Budget(_MAX_ARCHIVE)))
-        report = inspect_zip(io.BufferedReader(archive, buffer_size=1 << 16))
-        if named and report.kind is PickleKind.NONE:
-            # Archives can be built so that two readers see different members.
-            return PickleReport(PickleKind.UNSAFE, "a zip archive without torch's data.pkl")
-        return report
-    if named and head.startswith(_COMPRESSED):
-        return PickleReport(PickleKind.UNSAFE, "compressed, not looked into")
-    if not named and not (head[:1] == b"\x80" and head[1:2] <= b"\x05"):
-        return PickleReport(PickleKind.NONE)
-    first = inspect_stream(head, complete=len(head) == file.size)
+        return BoundedReader(archive, buffer_size=1 << 16)
+
+    report = inspect_zip(opened(), opcodes)
+    if report.kind is PickleKind.NONE and _is_named_pickle(file):
+        # Archives can be built so that two readers see different members.
+        report = PickleReport(PickleKind.UNSAFE, "a zip archive without torch's data.pkl")
+    yield from _pickled(file, report)
+    if report.kind is PickleKind.NONE:
+        for problem in inspect_members(opened()):
+            yield FileFinding(problem.id, file.path, problem.note)
+
+
+def _inspect_tar(file: RepoFile, source: ByteSource, opcodes: Opcodes) -> Iterator[FileFinding]:
+    members, problems = read_tar(source)
+    for problem in problems:
+        yield FileFinding(problem.id, file.path, problem.note)
+    pickles = [member for member in members if member.is_pickle]
+    for member in pickles[:_MAX_INNER]:
+        inner = RepoFile(f"{file.path}/{member.name}", member.size, "", None)
+        window = _Source(_Window(source, member.offset, member.size), _Budget(_MAX_ARCHIVE))
+        for finding in _inspect_binary(inner, window, opcodes) if member.size else ():
+            note = f"in the archive, {ascii(member.name[:80])[1:-1]}: {finding.note}"
+            yield FileFinding(finding.id, file.path, note[:300])
+    if len(pickles) > _MAX_INNER:
+        note = f"{len(pickles) - _MAX_INNER} pickles in the archive were not looked into"
+        yield FileFinding("unsafe-pickle", file.path, note)
+
+
+def _inspect_pickle(file: RepoFile, head: bytes, source: ByteSource, opcodes: Opcodes) -> PickleReport:
+    """A pickle by its first bytes, or by its name when the bytes allow it (old protocols have no magic)."""
+    first = inspect_stream(head, complete=len(head) == file.size, opcodes=opcodes)
     if first.kind is PickleKind.NONE or len(head) == file.size:
         return first
     length = min(file.size, MAX_PICKLE_BYTES)
-    return inspect_stream(source.read(0, length), complete=length == file.size)
-
-
-def _is_program(head: bytes) -> bool:
-    # A DOS header ends with the offset of the real one; two letters alone occur in random weights.
-    windows = head.startswith(b"MZ") and 64 <= int.from_bytes(head[60:64], "little") <= 4096
-    return windows or head.startswith(_PROGRAM_MAGIC)
+    return inspect_stream(source.read(0, length), complete=length == file.size, opcodes=opcodes)
 
 
 def _inspect_config(
@@ -145,7 +270,9 @@ def _inspect_config(
     try:
         config: object = json.loads(_Source(read(file.path), budget).read(0, file.size))
     except ReadLimitError:
-        yield FileFinding("malformed-config", file.path, f"not inspected: more than {MAX_BYTES} bytes in all")
+        yield FileFinding(
+            "malformed-config", file.path, "not inspected: more or larger configurations than any model has"
+        )
         return
     except (ValueError, RecursionError) as error:
         yield FileFinding("malformed-config", file.path, f"not JSON ({type(error).__name__})")
@@ -168,40 +295,22 @@ def _code_requests(config: object) -> Iterator[str]:
         for key in ("auto_map", "trust_remote_code", "custom_pipelines"):
             if value.get(key):
                 yield key
+        if _imports_module(value):
+            yield "type"
         # transformers fetches and imports a kernel repository named here (CVE-2026-4372).
         for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
             if "/" in str(value.get(key, "")):
                 yield key
 
 
-def _hostile_names(files: Iterable[RepoFile]) -> Iterator[FileFinding]:
-    for file in files:
-        reason = _name_problem(file.path)
-        if reason:
-            yield FileFinding("hostile-name", file.path, reason)
-
-
-def _name_problem(path: str) -> str:
-    """Why a name misleads a reader or a file system; other scripts, emoji and full-width marks do not."""
-    for index, character in enumerate(path):
-        # Joiners are ordinary spelling inside emoji and several scripts, and nowhere else.
-        joined = character in "\u200c\u200d" and 0 < index < len(path) - 1
-        if joined and not (path[index - 1] + path[index + 1]).isascii():
-            continue
-        if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}:
-            return "contains control, invisible or text-direction characters"
-        if not character.isascii() and _is_plain_ascii(unicodedata.normalize("NFKC", character)):
-            return "contains letters that look like ASCII ones and are not"
-    parts = path.split("/")
-    if "\\" in path or {"", ".", ".."} & set(parts):
-        return "is not a plain relative path"
-    if any(len(part.encode()) > 255 for part in parts):
-        return "is longer than file systems allow"
-    return ""
-
-
-def _is_plain_ascii(text: str) -> bool:
-    return text.isascii() and text.isalnum()
+def _imports_module(entry: dict[str, object]) -> bool:
+    """A row of sentence-transformers' modules.json whose class is not one of the library's."""
+    kind = entry.get("type")
+    return (
+        isinstance(kind, str)
+        and {"idx", "path"} <= entry.keys()
+        and not kind.startswith("sentence_transformers.")
+    )
 
 
 def _capped(findings: Iterable[FileFinding]) -> Iterator[FileFinding]:
@@ -246,3 +355,13 @@ class _Source:
     def read(self, offset: int, length: int) -> bytes:
         self._budget.spend(length)
         return self._source.read(offset, length)
+
+
+class _Window:
+    """Part of a `ByteSource`."""
+
+    def __init__(self, source: ByteSource, offset: int, size: int) -> None:
+        self._source, self._offset, self.size = source, offset, size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._source.read(self._offset + offset, length)

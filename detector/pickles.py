@@ -17,13 +17,13 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from crawler.interface import CrawlerError
 
 MAX_PICKLE_BYTES = 8 << 20
 """Far above real ones (measured: 36 kB for 291 tensors); tensor data lies outside the pickle."""
-_MAX_OPCODES = 1_000_000
+MAX_OPCODES = 1_000_000
 """Parsed in 0.7 s; a 291-tensor checkpoint has 9 300."""
 _MAX_NAMED = 8
 """Foreign imports listed; the first one decides."""
@@ -101,19 +101,38 @@ class PickleReport:
     """Why it is unsafe: the foreign imports, or what could not be read. ASCII, at most 300 characters."""
 
 
-def inspect_stream(data: bytes, *, complete: bool) -> PickleReport:
+class Opcodes:
+    """Opcodes left to parse, in one file or in all files of a repository."""
+
+    def __init__(self, left: int = MAX_OPCODES) -> None:
+        self._left = left
+
+    def spend(self) -> None:
+        """Count one.
+
+        Raises:
+            TooManyOpcodesError: none is left.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise TooManyOpcodesError
+
+
+def inspect_stream(data: bytes, *, complete: bool, opcodes: Opcodes | None = None) -> PickleReport:
     """Inspect a raw pickle, several in a row, or torch's legacy container.
 
     Args:
         data: the file from its first byte.
         complete: False when `data` was cut off at a limit.
+        opcodes: how many may be parsed; a stream that needs more is unsafe.
     """
+    opcodes = opcodes or Opcodes()
     stream = io.BytesIO(data)
     legacy = data.startswith(_LEGACY_MAGIC)
     foreign: list[str] = []
     count = 0
     while stream.tell() < len(data) and not (legacy and count == _LEGACY_PICKLES):
-        scan = _Scan()
+        scan = _Scan(opcodes)
         problem = scan.run(stream)
         foreign.extend(scan.foreign)
         if problem and not count and not scan.imports and scan.stops_unpickler(data, complete=complete):
@@ -126,7 +145,7 @@ def inspect_stream(data: bytes, *, complete: bool) -> PickleReport:
     return PickleReport(PickleKind.PLAIN if count else PickleKind.NONE)
 
 
-def inspect_zip(file: BinaryIO) -> PickleReport:
+def inspect_zip(file: BinaryIO, opcodes: Opcodes | None = None) -> PickleReport:
     """Inspect torch's zip container; every pickle in it is read in memory, and nothing is extracted."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -138,13 +157,23 @@ def inspect_zip(file: BinaryIO) -> PickleReport:
             if strange or len(set(names)) != len(names) or len(pickles) != 1:
                 return _unsafe([], f"holds more than tensors: {', '.join(strange[:5]) or 'repeated members'}")
             with archive.open(pickles[0]) as member:
-                data = member.read(MAX_PICKLE_BYTES + 1)
+                data = _up_to(member, MAX_PICKLE_BYTES + 1)
     except CrawlerError:
         raise
     except Exception as error:  # noqa: BLE001 - a hostile archive; zipfile has no common exception for one
         return _unsafe([], f"the archive cannot be read ({type(error).__name__})")
-    report = inspect_stream(data[:MAX_PICKLE_BYTES], complete=len(data) <= MAX_PICKLE_BYTES)
+    complete = len(data) <= MAX_PICKLE_BYTES
+    report = inspect_stream(data[:MAX_PICKLE_BYTES], complete=complete, opcodes=opcodes)
     return report if report.kind is not PickleKind.NONE else _unsafe([], f"{pickles[0]} is not a pickle")
+
+
+def _up_to(member: IO[bytes], limit: int) -> bytes:
+    """Read in pieces: the archive's own reader asks its file for as much as it is asked for."""
+    pieces = list[bytes]()
+    while limit > 0 and (piece := member.read(min(limit, 1 << 20))):
+        pieces.append(piece)
+        limit -= len(piece)
+    return b"".join(pieces)
 
 
 def _unsafe(foreign: list[str], problem: str) -> PickleReport:
@@ -156,7 +185,8 @@ def _unsafe(foreign: list[str], problem: str) -> PickleReport:
 class _Scan:
     """One pickle of a stream, opcode by opcode."""
 
-    def __init__(self) -> None:
+    def __init__(self, opcodes: Opcodes) -> None:
+        self._opcodes = opcodes
         self.foreign: list[str] = []
         self.imports = 0
         self._next = 0
@@ -195,10 +225,9 @@ class _Scan:
         """
         memo: dict[int, str] = {}
         top: list[str] = []
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        for opcode, argument, _ in pickletools.genops(stream):
             self._next = stream.tell()
-            if number > _MAX_OPCODES:
-                raise _TooManyOpcodesError
+            self._opcodes.spend()
             name = opcode.name
             if name in _TEXT:
                 top.append(str(argument))
@@ -212,7 +241,7 @@ class _Scan:
                 top.clear()
 
 
-class _TooManyOpcodesError(Exception):
+class TooManyOpcodesError(Exception):
     """The stream is longer than any real checkpoint's."""
 
 

@@ -113,6 +113,7 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (SigningError, Exit.USAGE),
     (InvalidCardError, Exit.USAGE),
     (SigningServiceError, Exit.HUB),
+    (TrustError, Exit.USAGE),
     (DetectorError, Exit.INCONCLUSIVE),
     (EmptySiteError, Exit.INCONCLUSIVE),
 )

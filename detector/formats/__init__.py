@@ -57,8 +57,9 @@ def open_weights(files: Mapping[str, ByteSource]) -> WeightReader:
         CrawlerError: the bytes could not be had.
     """
     folder = _folder(files)
-    if shards := _safetensors(folder):
-        return SafetensorsReader(shards, _hints(folder))
+    shards, places = _safetensors(folder)
+    if shards:
+        return SafetensorsReader(shards, _hints(folder), places)
     if ggufs := checkpoints(path for path in folder if is_gguf(path)):
         largest = min(ggufs, key=lambda paths: (-sum(folder[path].size for path in paths), paths))
         if len(largest) > 1:
@@ -100,19 +101,24 @@ def _folder(files: Mapping[str, ByteSource]) -> dict[str, ByteSource]:
     return {path: source for path, source in files.items() if PurePosixPath(path).parent == shallowest}
 
 
-def _safetensors(folder: Mapping[str, ByteSource]) -> dict[str, ByteSource]:
+def _safetensors(folder: Mapping[str, ByteSource]) -> tuple[dict[str, ByteSource], dict[str, str]]:
+    """The files that transformers would load, and which tensor the index, if it counts, has in which."""
     by_name = {PurePosixPath(path).name: path for path in folder}
     if SINGLE in by_name:
-        return {by_name[SINGLE]: folder[by_name[SINGLE]]}
+        return {by_name[SINGLE]: folder[by_name[SINGLE]]}, {}
     if INDEX in by_name:
         index = by_name[INDEX]
-        shards = read_index(folder[index], index)
+        places = read_index(folder[index], index)
+        shards = sorted(set(places.values()))
         if missing := [shard for shard in shards if shard not in by_name]:
             raise MalformedWeightsError(f"{index}: shard {missing[0][:120]!a} is missing")
-        return {by_name[shard]: folder[by_name[shard]] for shard in shards}
-    paths = sorted(path for path in folder if _is_full_safetensors(path))
-    preferred = [path for path in paths if PurePosixPath(path).name.startswith("model")]
-    return {path: folder[path] for path in preferred or paths}
+        paths = {shard: by_name[shard] for shard in shards}
+        return {path: folder[path] for path in paths.values()}, {
+            name: paths[shard] for name, shard in places.items()
+        }
+    paths_found = sorted(path for path in folder if _is_full_safetensors(path))
+    preferred = [path for path in paths_found if PurePosixPath(path).name.startswith("model")]
+    return {path: folder[path] for path in preferred or paths_found}, {}
 
 
 def _hints(folder: Mapping[str, ByteSource]) -> Hints:

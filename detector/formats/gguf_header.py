@@ -18,14 +18,21 @@ from crawler.interface import ByteSource
 from detector.errors import MalformedWeightsError
 from detector.formats.names import check_name
 
-MAX_HEADER = 96 << 20
+MAX_HEADER = 64 << 20
 """Bytes; a vocabulary of 260 000 tokens with its merges takes about 12 MB."""
-MAX_KEYS = 1 << 16
-MAX_STRING = 4 << 20
-"""Bytes; chat templates are the longest real strings."""
+MAX_KEYS = 1 << 14
+MAX_STRING = 1 << 20
+"""Bytes; chat templates are the longest real strings, at a tenth of it."""
+MAX_KEPT = 8 << 20
+"""Bytes of all strings that are kept; those of arrays are not."""
+MAX_KEY = (1 << 16) - 1
+"""Bytes of a key, by the format."""
 MAX_ARRAY = 4 << 20
-"""Elements."""
-MAX_TENSORS = 100_000
+"""Elements of one array."""
+MAX_STRINGS = 2 << 20
+"""Strings in all arrays, passed over in 1 s; words and merges of 260 000 tokens are 0.8 million."""
+MAX_TENSORS = 40_000
+"""Read and named in 1 s; experts are stacked in this format, and real files have below 3 000."""
 MAX_DIMS = 4
 MAX_ALIGNMENT = 1 << 16
 MAX_TYPE = 256
@@ -118,6 +125,7 @@ class _Cursor:
         self._start = 0
         self._limit = min(source.size, MAX_HEADER)
         self._hash = hashlib.sha256()
+        self._strings = self._kept = 0
         self.position = 0
 
     def take(self, length: int) -> bytes:
@@ -125,15 +133,19 @@ class _Cursor:
         self.require(length)
         end = self.position + length
         if end > self._start + len(self._buffer):
-            rest = self._buffer[self.position - self._start :]
-            fetched = self._start + len(self._buffer)
-            wanted = min(max(end - fetched, _WINDOW), self._limit - fetched)
-            self._buffer = rest + self._source.read(fetched, wanted)
-            self._start = self.position
+            self._fill(end)
         data = self._buffer[self.position - self._start : end - self._start]
         self._hash.update(data)
         self.position = end
         return data
+
+    def _fill(self, end: int) -> None:
+        """Read on until the buffer reaches `end`, a window at least."""
+        rest = self._buffer[self.position - self._start :]
+        fetched = self._start + len(self._buffer)
+        wanted = min(max(end - fetched, _WINDOW), self._limit - fetched)
+        self._buffer = rest + self._source.read(fetched, wanted)
+        self._start = self.position
 
     def skip(self, length: int) -> None:
         """Read and forget `length` bytes."""
@@ -142,6 +154,36 @@ class _Cursor:
             self.take(_WINDOW)
         self.take(length % _WINDOW)
 
+    def skip_strings(self, count: int) -> None:
+        """Pass over `count` strings, of which nothing but the lengths is looked at."""
+        self._strings += count
+        if self._strings > MAX_STRINGS:
+            self.fail(f"more than {MAX_STRINGS} strings in arrays")
+        self.require(count * 8)
+        length_at = struct.Struct("<Q").unpack_from
+        while count:
+            window = self._ahead()
+            place, last = 0, len(window) - 8
+            while count and place <= last:
+                length = length_at(window, place)[0]
+                if length > MAX_STRING:
+                    self.fail(f"string of {length} bytes")
+                if place + 8 + length > len(window):
+                    break
+                place += 8 + length
+                count -= 1
+            if place == 0 and count:  # longer than what was ahead
+                self.take(self.number("Q"))
+                count -= 1
+            self.take(place)
+
+    def _ahead(self) -> bytes:
+        """Bytes from the position on, at least one string's length of them."""
+        self.require(8)
+        if self.position + 8 > self._start + len(self._buffer):
+            self._fill(self.position + 8)
+        return self._buffer[self.position - self._start :]
+
     def require(self, length: int) -> None:
         if length > self._limit - self.position:
             self.fail(f"{length} bytes wanted at {self.position}, the header may end at {self._limit}")
@@ -149,10 +191,13 @@ class _Cursor:
     def number(self, code: str) -> int:
         return int(struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0])
 
-    def string(self) -> str:
+    def string(self, most: int = MAX_STRING) -> str:
         length = self.number("Q")
-        if length > MAX_STRING:
+        if length > most:
             self.fail(f"string of {length} bytes")
+        self._kept += length
+        if self._kept > MAX_KEPT:
+            self.fail(f"more than {MAX_KEPT} bytes of strings")
         return self.take(length).decode("utf-8", "replace")
 
     def fail(self, reason: str) -> NoReturn:
@@ -184,42 +229,44 @@ def read_gguf_header(source: ByteSource, path: str) -> GgufHeader:
     if tensor_count > MAX_TENSORS or key_count > MAX_KEYS:
         cursor.fail(f"{tensor_count} tensors and {key_count} keys are more than {MAX_TENSORS} and {MAX_KEYS}")
     metadata: dict[str, Scalar] = {}
+    keys = set[str]()
     for _ in range(key_count):
-        key = cursor.string()
-        if key in metadata:
+        key = cursor.string(MAX_KEY)
+        if key in keys:
             cursor.fail("duplicate key")
-        value = _value(cursor, cursor.number("I"), depth=0)
+        keys.add(key)
+        value = _value(cursor, cursor.number("I"))
         if value is not None:
             metadata[key] = value
     places = [_tensor(cursor) for _ in range(tensor_count)]
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
         cursor.fail("alignment is not a small power of two")
-    start = math.ceil(cursor.position / int(alignment)) * int(alignment)
-    tensors = tuple(sorted((_placed(place, start) for place in places), key=lambda tensor: tensor.offset))
-    tensors = _sized(tensors, source.size)
+    start = _aligned(cursor.position, int(alignment))
+    tensors = _sized(tuple(_placed(place, start) for place in places), source.size)
     _check_places(tensors, int(alignment), start, source.size, cursor)
     return GgufHeader(tuple(metadata.items()), tensors, cursor.fetched, cursor.digest)
 
 
-def _value(cursor: _Cursor, kind: int, depth: int) -> Scalar | None:
+def _value(cursor: _Cursor, kind: int) -> Scalar | None:
+    """A scalar or string, or None for an array, which is passed over; the format has none in another."""
     if kind in _SCALARS:
         code = _SCALARS[kind]
         scalar: Scalar = struct.unpack(f"<{code}", cursor.take(struct.calcsize(f"<{code}")))[0]
         return scalar
     if kind == _STRING:
         return cursor.string()
-    if kind != _ARRAY or depth > 1:
-        cursor.fail(f"value type {kind} at depth {depth}")
+    if kind != _ARRAY:
+        cursor.fail(f"value type {kind}")
     inner, count = cursor.number("I"), cursor.number("Q")
     if count > MAX_ARRAY:
         cursor.fail(f"array of {count} elements")
-    if inner in _SCALARS:
+    if inner == _STRING:
+        cursor.skip_strings(count)
+    elif inner in _SCALARS:
         cursor.skip(count * struct.calcsize(f"<{_SCALARS[inner]}"))
     else:
-        cursor.require(count * 8)
-        for _ in range(count):
-            _value(cursor, inner, depth + 1)
+        cursor.fail(f"array of type {inner}")
     return None
 
 
@@ -239,6 +286,10 @@ def _tensor(cursor: _Cursor) -> GgufTensor:
     return GgufTensor(name, dtype, tuple(reversed(dims)), offset, nbytes)
 
 
+def _aligned(position: int, alignment: int) -> int:
+    return -(-position // alignment) * alignment
+
+
 def _placed(tensor: GgufTensor, start: int) -> GgufTensor:
     return GgufTensor(tensor.name, tensor.dtype, tensor.shape, start + tensor.offset, tensor.nbytes)
 
@@ -255,12 +306,17 @@ def _sized(tensors: tuple[GgufTensor, ...], size: int) -> tuple[GgufTensor, ...]
 def _check_places(
     tensors: tuple[GgufTensor, ...], alignment: int, start: int, size: int, cursor: _Cursor
 ) -> None:
+    """One after the other in the order of their names, but for padding, as llama.cpp wants it.
+
+    Bytes after the last one are nobody's: llama.cpp loads such a file, so it must not escape us.
+    """
     if len({tensor.name for tensor in tensors}) < len(tensors):
         cursor.fail("two tensors of the same name")
-    end = start
+    expected = start
     for tensor in tensors:
-        if (tensor.offset - start) % alignment or tensor.offset < end:
-            cursor.fail(f"tensor {tensor.name[:120]}: misplaced")
+        if tensor.offset != expected:
+            cursor.fail(f"tensor {tensor.name[:120]}: a hole or an overlap before it")
         end = tensor.offset + tensor.nbytes
         if end > size:
             cursor.fail(f"tensor {tensor.name[:120]}: ends at {end} of {size}: truncated")
+        expected = _aligned(end, alignment)

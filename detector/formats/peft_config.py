@@ -18,6 +18,8 @@ from detector.errors import MalformedWeightsError, UnreadableTensorError
 MAX_CONFIG = 1 << 20
 MAX_RANK = 1 << 16
 MAX_GAPS = 2
+MAX_PATTERNS = 512
+"""Each is tried on every module, and Python keeps so many compiled; one for each of 224 modules is usual."""
 _NAME = re.compile(r"[A-Za-z0-9_.]+")
 _TOKEN = re.compile(r"\\\.|\\d\+|\[0-9\]\+|\.\*|[A-Za-z0-9_.]")
 _GAPS = {r"\.": r"\.", r"\d+": r"\d{1,5}", "[0-9]+": r"\d{1,5}", ".*": ".{0,200}", ".": "."}
@@ -129,6 +131,8 @@ def _alphas(value: object, path: str) -> tuple[tuple[tuple[str, float], ...], st
     """Patterns with their alphas, and what is unclear about them."""
     if not isinstance(value, dict):
         raise MalformedWeightsError(f"{path}: alpha_pattern is not an object")
+    if len(value) > MAX_PATTERNS:
+        return (), f"alpha_pattern has {len(value)} expressions, of which none is tried"
     found, unclear = [], ""
     for key, number in value.items():
         pattern = _pattern(key)

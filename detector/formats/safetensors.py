@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from crawler.interface import ByteSource
@@ -17,16 +18,18 @@ from detector.formats.gptq import Gptq
 from detector.formats.hints import NO_HINTS, Hints
 from detector.formats.hqq import Hqq
 from detector.formats.names import canonical_names
-from detector.formats.safetensors_header import StoredTensor
-from detector.formats.stored import StoredFiles
+from detector.formats.safetensors_header import StoredTensor, unique
+from detector.formats.stored import MAX_TENSORS, StoredFiles
 from detector.formats.views import Views
 from detector.interface import TensorInfo
 
 if TYPE_CHECKING:
     import torch
 
-MAX_INDEX = 16 << 20
-"""Bytes of `model.safetensors.index.json`."""
+MAX_INDEX = 32 << 20
+"""Bytes of `model.safetensors.index.json`; 140 000 tensors take about 14 MB."""
+_MARKS = {b"{": 64, b"[": 64, b",": 2 * MAX_TENSORS}
+"""How often each may occur in an index before a parser sees it."""
 
 
 class SafetensorsReader:
@@ -38,14 +41,30 @@ class SafetensorsReader:
 
     format = "safetensors"
 
-    def __init__(self, files: Mapping[str, ByteSource], hints: Hints = NO_HINTS) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, ByteSource],
+        hints: Hints = NO_HINTS,
+        places: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Read and check the headers of `files`.
 
+        Args:
+            files: path → bytes.
+            hints: what the configuration says of a quantisation.
+            places: tensor → path by the index. A tensor that no file holds is no contradiction: exporters
+                list a tied head and do not store it.
+
         Raises:
-            MalformedWeightsError: a header is malformed, two files hold the same tensor, or the parts of a
-                quantised tensor contradict each other.
+            MalformedWeightsError: a header is malformed, two files hold the same tensor, the index has one in
+                another file, or the parts of a quantised tensor contradict each other.
         """
         self._files = StoredFiles(files)
+        for name, holder in self._files.holders().items() if places else ():
+            if places.get(name, holder) != holder:
+                raise MalformedWeightsError(
+                    f"{holder}: tensor {name[:120]} is in {places[name][:120]!a} by the index"
+                )
         self._views = Views(self)
         encoded, used = find_encoded(self._files, hints)
         plain = self._files.tensors.keys() - used
@@ -126,25 +145,28 @@ class SafetensorsReader:
         return self.band(name, index, 1)[0, first_row : first_row + rows]
 
 
-def read_index(source: ByteSource, path: str) -> tuple[str, ...]:
-    """Shard file names that an index lists, sorted, each once.
+def read_index(source: ByteSource, path: str) -> dict[str, str]:
+    """Tensor → file name, as an index lists them.
 
     Raises:
-        MalformedWeightsError: not an index, or too large.
+        MalformedWeightsError: not an index, too large, or a tensor in two files.
     """
     if source.size > MAX_INDEX:
         raise MalformedWeightsError(f"{path}: index of {source.size} bytes, more than {MAX_INDEX}")
+    text = source.read(0, source.size)
+    if any(text.count(mark) > most for mark, most in _MARKS.items()):
+        raise MalformedWeightsError(f"{path}: more entries than any checkpoint has")
     try:
-        index = json.loads(source.read(0, source.size))
+        index = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise MalformedWeightsError(f"{path}: {error}") from error
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise MalformedWeightsError(f"{path}: no weight_map")
-    shards = {shard for shard in weight_map.values() if isinstance(shard, str)}
-    if len(shards) < len(set(map(str, weight_map.values()))):
+    found = {name: shard for name, shard in weight_map.items() if isinstance(shard, str)}
+    if len(found) < len(weight_map):
         raise MalformedWeightsError(f"{path}: weight_map names something else than files")
-    return tuple(sorted(shards))
+    return found
 
 
 def elements(info: TensorInfo) -> int:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_KEPT = 256 << 20
 """Bytes of the one tensor that `whole` keeps."""
+MAX_TENSORS = 1 << 18
+"""In all files of a checkpoint; the most seen, experts one by one with a scale each, are 140 000."""
 MAX_PREFETCHED = 4096
 """Bytes of a tensor that `prefetch` takes: quantisation states and shapes have at most a few hundred."""
 
@@ -43,6 +45,8 @@ class StoredFiles:
         headers = read_together([partial(read_header, source, path) for path, source in ordered])
         for (path, source), header in zip(ordered, headers, strict=True):
             digests.append(header.digest)
+            if len(self.tensors) + len(header.tensors) > MAX_TENSORS:
+                raise MalformedWeightsError(f"{path}: more than {MAX_TENSORS} tensors in all files")
             for tensor in header.tensors:
                 if tensor.name in self.tensors:
                     raise MalformedWeightsError(f"{path}: tensor {tensor.name[:120]} is in two files")
@@ -55,6 +59,11 @@ class StoredFiles:
     def bytes_read(self) -> int:
         """Bytes asked of the files so far."""
         return self.streamed + sum(source.bytes_read for source in self._files.values())
+
+    def holders(self) -> dict[str, str]:
+        """Tensor → path of the file that holds it."""
+        paths = {id(source): path for path, source in self._files.items()}
+        return {name: paths[id(source)] for name, source in self._sources.items()}
 
     def raw(self, name: str) -> bytes:
         """All bytes of one tensor."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from detector.errors import InvalidCardError
-from detector.interface import Manifest
+from detector.interface import Manifest, SignatureStatus
 from detector.provenance.card import (
     CARD_FILE,
     MAX_CARD_BYTES,
@@ -159,7 +159,7 @@ def release_card(state: StateDir, manifest: Manifest) -> ReleaseCardDocument | N
 
 def published_card(context: Context, row: Release) -> ReleaseCardDocument | None:
     """The card of a guarded release that is signed; a malformed card is said and left out."""
-    if not row.signer:
+    if row.status != SignatureStatus.VERIFIED:
         return None
     try:
         return release_card(context.state, _MANIFEST.validate_python(row.manifest))

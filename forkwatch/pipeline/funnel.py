@@ -34,18 +34,20 @@ from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.intent import NOT_LOOKED, Aim, direction_of, take_aim, why_no_aim
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.originals import Original, release_snapshot
-from forkwatch.pipeline.texts import compare_texts
+from forkwatch.pipeline.texts import Texts, compare_texts
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Facts, NotReached, Unreadable, WeightFacts
 
 VERSION = "3"
 """Of the stages below; raised when a stage would give another result for the same input."""
+FILES_VERSION = "4"
+"""Of the stages `inspect` and `texts`, which are cheap to run again."""
 
 
 _MATCH: TypeAdapter[FileMatch] = TypeAdapter(FileMatch)
 _FILES: TypeAdapter[tuple[FileFinding, ...]] = TypeAdapter(tuple[FileFinding, ...])
 _SHARED: TypeAdapter[tuple[Evidence, ...]] = TypeAdapter(tuple[Evidence, ...])
-_TEXTS: TypeAdapter[tuple[TextChange, ...]] = TypeAdapter(tuple[TextChange, ...])
+_TEXTS: TypeAdapter[Texts] = TypeAdapter(Texts)
 _SKETCH = TypeAdapter[Sketch | Unreadable](Sketch | Unreadable)
 _DIFF = TypeAdapter[Diff | Unreadable](Diff | Unreadable)
 _EVAL: TypeAdapter[EvalResult] = TypeAdapter(EvalResult)
@@ -145,15 +147,15 @@ class _Funnel:
         if self.snapshot.access is not Access.OPEN:
             return (), ()
         files = self.ledger.once(
-            "inspect", VERSION, _FILES, lambda: stages.inspect(self.context, self.snapshot, match)
+            "inspect", FILES_VERSION, _FILES, lambda: stages.inspect(self.context, self.snapshot, match)
         )
         texts = self.ledger.once(
             "texts",
-            VERSION,
+            FILES_VERSION,
             _TEXTS,
             lambda: compare_texts(self.context, self.original, self.snapshot, match),
         )
-        return files, texts
+        return files + texts.findings, texts.changes
 
     def _weights(self, match: FileMatch) -> WeightFacts:
         """Stages 4 and 5, or why they were not run."""

@@ -53,8 +53,9 @@ def inspect(context: Context, snapshot: Snapshot, match: FileMatch) -> tuple[Fil
     Raises:
         AccessDeniedError: they cannot be read just now, which must not be kept as "nothing was found".
     """
-    found = inspect_files(snapshot, lambda path: context.hub.open(snapshot, path))
-    return tuple(finding for finding in found if finding.path not in match.identical)
+    known = frozenset(match.identical)
+    found = inspect_files(snapshot, lambda path: context.hub.open(snapshot, path), known)
+    return tuple(finding for finding in found if finding.path not in known)
 
 
 def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch | Unreadable:

@@ -6,24 +6,10 @@ files current.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkwatch.policy.catalogue_files import FILE_SPECS
+from forkwatch.policy.spec import SEVERITIES, FindingSpec
 
-from reports.scan import Severity
-
-SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
-
-
-@dataclass(frozen=True, slots=True)
-class FindingSpec:
-    """One row of the catalogue."""
-
-    id: str
-    title: str
-    severity: Severity
-    meaning: str
-    established: str
-    remedy: str
-
+__all__ = ["CATALOGUE", "SEVERITIES", "FindingSpec", "finding_page"]
 
 _SPECS = (
     FindingSpec(
@@ -229,80 +215,17 @@ _SPECS = (
         "Another licence than the release's",
         "low",
         "The card states another licence than the release it derives from.",
-        "The `license` field of both cards.",
+        "The `license` and `license_name` fields of both cards, whatever their spelling; silence is no change.",
         "Check whether the release's licence permits it.",
     ),
     FindingSpec(
-        "pickle-file",
-        "Holds a pickle",
+        "look-alike-name",
+        "Named to be taken for the release",
         "medium",
-        "A file in Python's pickle format can run code when it is loaded. This one names only the tensor-building functions.",
-        "Opcodes parsed against an allow-list; the file was not loaded.",
-        "Load the safetensors file instead.",
-    ),
-    FindingSpec(
-        "unsafe-pickle",
-        "Holds a pickle that can run code",
-        "critical",
-        "A pickle in the repository calls something outside the allow-list, or cannot be parsed to its end.",
-        "Opcodes parsed against an allow-list; the file was not loaded.",
-        "Do not load it. Report it to the platform.",
-    ),
-    FindingSpec(
-        "executable-file",
-        "Holds scripts or programs",
-        "medium",
-        "The repository holds files that are meant to be executed.",
-        "File names and magic bytes.",
-        "Do not run them; weights need none.",
-    ),
-    FindingSpec(
-        "remote-code",
-        "Asks to run its own code",
-        "high",
-        "The configuration points the loading library to Python code in the repository.",
-        "`auto_map`, `trust_remote_code`, custom pipelines or kernel repositories in the configuration files.",
-        "Never load it with trust_remote_code.",
-    ),
-    FindingSpec(
-        "malformed-config",
-        "A configuration file breaks its format",
-        "low",
-        "A JSON configuration cannot be parsed, or is too large to be one.",
-        "Bounded reading and a strict parse; nothing was loaded.",
-        "Use the original's configuration.",
-    ),
-    FindingSpec(
-        "hostile-name",
-        "A file name is made to mislead",
-        "high",
-        "A file name holds control or bidirectional characters.",
-        "Characters of the names.",
-        "Do not download the repository with tools that write names as given.",
-    ),
-    FindingSpec(
-        "malformed-weights",
-        "A weight file breaks its format",
-        "medium",
-        "The file is truncated, or its header contradicts itself.",
-        "Our own bounded readers, before any library sees the file.",
-        "Do not load it. A damaged upload and an attack on parsers look the same from here.",
-    ),
-    FindingSpec(
-        "unreadable-weights",
-        "Weights in an encoding that is not read",
-        "info",
-        "The files are well formed, but hold tensors in an encoding that forkwatch does not decode, or none that can be compared.",
-        "The types that the file headers name.",
-        "Compare another build of the same model, or treat it as unknown.",
-    ),
-    FindingSpec(
-        "no-weights",
-        "No weights that can be read",
-        "info",
-        "The repository holds no safetensors, GGUF or PEFT adapter.",
-        "The file list.",
-        "Nothing to examine. Formats that run code when loaded are not read.",
+        "The repository's id differs from the release's by letters that look alike, a separator, one letter of the organisation, or "
+        "a word such as official. The name alone decides nothing: with other weights than the release's the verdict is `misrepresented`.",
+        "Both ids under a folding of look-alike characters; the model's own name is free for everybody to use.",
+        "Check that you have the publisher's repository, by its signature.",
     ),
     FindingSpec(
         "access-denied",
@@ -314,7 +237,7 @@ _SPECS = (
     ),
 )
 
-CATALOGUE: dict[str, FindingSpec] = {spec.id: spec for spec in _SPECS}
+CATALOGUE: dict[str, FindingSpec] = {spec.id: spec for spec in (*_SPECS, *FILE_SPECS)}
 
 
 def finding_page(spec: FindingSpec) -> str:

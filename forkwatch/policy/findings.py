@@ -9,6 +9,8 @@ from detector.interface import Certainty, Diff, Edit, EditKind, Evidence, Lineag
 from evals.interface import Measured, Outcome, SafetyStatus
 from forkwatch.policy.catalogue import CATALOGUE, SEVERITIES
 from forkwatch.policy.facts import Facts, Unreadable
+from forkwatch.policy.licence import licence_differs
+from forkwatch.policy.lookalike import imitation
 from forkwatch.text import plain
 from reports.scan import CertaintyName, EvidenceView, FindingView, Severity
 
@@ -23,6 +25,7 @@ def all_findings(facts: Facts) -> tuple[FindingView, ...]:
     found = [
         *_file_findings(facts),
         *_claim_findings(facts),
+        *_name_findings(facts),
         *_safety_findings(facts),
         *_edit_findings(facts),
         *_text_findings(facts),
@@ -100,17 +103,21 @@ def _claim_findings(facts: Facts) -> Iterator[FindingView]:
             "proved" if diff.lineage.status is LineageStatus.PROVED else "consistent-with"
         )
         yield make_finding("undeclared-derivative", certainty=certainty, summary=summary, evidence=evidence)
-    licence = facts.snapshot.license
-    if (
-        related
-        and licence is not None
-        and facts.release_license is not None
-        and licence != facts.release_license
-    ):
-        summary = (
-            f"The card states {plain(licence, 60)}; the release is under {plain(facts.release_license, 60)}."
-        )
+    licence, own = facts.snapshot.license, facts.release_license
+    if related and licence_differs(licence, own):
+        summary = f"The card states {plain(licence or '', 60)}; the release is under {plain(own or '', 60)}."
         yield make_finding("license-change", certainty="proved", summary=summary)
+
+
+def _name_findings(facts: Facts) -> Iterator[FindingView]:
+    """The name alone accuses nobody: it is consistent with a mistake, and weighs with the weights."""
+    if reason := imitation(facts.snapshot.repo, facts.release):
+        yield make_finding(
+            "look-alike-name",
+            certainty="consistent-with",
+            summary=f"{facts.snapshot.repo}: {reason}.",
+            evidence=(EvidenceView("release", facts.release),),
+        )
 
 
 def _safety_findings(facts: Facts) -> Iterator[FindingView]:

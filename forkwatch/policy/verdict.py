@@ -12,6 +12,7 @@ _ORIGIN = {
     SignatureStatus.UNSIGNED: "the release is not signed; its files were pinned on first use.",
 }
 """Why "authentic" means no more than: identical to the copy that was pinned."""
+_UNSAFE = frozenset({"unsafe-pickle", "remote-code", "hostile-name", "unsafe-template"})
 _BEHAVIOUR_KINDS = frozenset({EditKind.TEMPLATE_CHANGE, EditKind.CONFIG_CHANGE})
 
 
@@ -57,9 +58,7 @@ def _not_measured(facts: Facts) -> tuple[str, ...]:
 
 
 def _unsafe_files(facts: Facts, findings: tuple[FindingView, ...]) -> VerdictView | None:
-    unsafe = [
-        finding for finding in findings if finding.id in ("unsafe-pickle", "remote-code", "hostile-name")
-    ]
+    unsafe = [finding for finding in findings if finding.id in _UNSAFE]
     if not unsafe:
         return None
     return VerdictView(
@@ -86,14 +85,27 @@ def _safety_lost(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictVie
 
 
 def _misrepresented(facts: Facts, findings: tuple[FindingView, ...]) -> VerdictView | None:
-    claim = next((finding for finding in findings if finding.id == "false-copy-claim"), None)
-    if claim is None:
+    found = {finding.id: finding for finding in findings}
+    claim, name = found.get("false-copy-claim"), found.get("look-alike-name")
+    if claim is not None:
+        certainty = claim.certainty
+        summary = f"It presents itself as an unmodified copy of {facts.release}, and is not."
+    elif name is not None and _other_weights(facts):
+        certainty = name.certainty
+        summary = f"Its name imitates that of {facts.release}, and its weights are not the release's."
+    else:
         return None
     return VerdictView(
-        label="misrepresented",
-        certainty=claim.certainty,
-        summary=f"It presents itself as an unmodified copy of {facts.release}, and is not.",
-        not_measured=_not_measured(facts),
+        label="misrepresented", certainty=certainty, summary=summary, not_measured=_not_measured(facts)
+    )
+
+
+def _other_weights(facts: Facts) -> bool:
+    """Whether the weights were compared, and hold other values than the release's."""
+    if not isinstance(facts.weights, Diff):
+        return False
+    return facts.weights.lineage.status is LineageStatus.UNRELATED or not (
+        facts.edit_kinds - _BEHAVIOUR_KINDS <= VALUE_PRESERVING
     )
 
 

@@ -16,7 +16,6 @@ from crawler.interface import (
     CorruptDownloadError,
     HubUnavailableError,
     ListQuery,
-    RefusedSnapshotError,
     RepoId,
     TooLargeError,
 )
@@ -215,13 +214,21 @@ def test_listing_skips_rows_that_name_nothing(liar: Liar, make_client: MakeClien
         list(make_client(endpoint=liar.url).list_models(ListQuery()))
 
 
-def test_hostile_file_list_is_refused(liar: Liar, make_client: MakeClient) -> None:
-    """The Hub's file list decides nothing on our disk."""
-    bad = {"rfilename": "../../home/x", "size": 1, "blobId": "d" * 40}
-    info = {"id": REPO, "sha": COMMIT, "siblings": [bad]}
+def test_hostile_path_is_left_out(liar: Liar, make_client: MakeClient) -> None:
+    """The Hub's file list decides nothing on our disk, and one bad name does not hide the other files."""
+    names = ["../../home/x", "config.json", "Config.json"]
+    info = {
+        "id": REPO,
+        "sha": COMMIT,
+        "siblings": [{"rfilename": name, "size": 1, "blobId": "d" * 40} for name in names],
+    }
     liar.answers["GET", f"/api/models/{REPO}"] = Answer(body=json.dumps(info).encode())
-    with pytest.raises(RefusedSnapshotError):
-        make_client(endpoint=liar.url).snapshot(REPO)
+    taken = make_client(endpoint=liar.url).snapshot(REPO)
+    assert [file.path for file in taken.files] == ["config.json"]
+    assert [(file.path, file.collides) for file in taken.refused] == [
+        ("Config.json", True),
+        ("../../home/x", False),
+    ]
 
 
 def test_card_beyond_a_megabyte_is_not_read(liar: Liar, make_client: MakeClient) -> None:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from crawler.interface import (
     Access,
     BadAnswerError,
-    RefusedSnapshotError,
     RepoFile,
     RepoId,
     RepoSummary,
@@ -69,10 +68,14 @@ def test_answer_that_is_no_object_is_refused(whole: object) -> None:
     assert repo_summary(whole) is None
 
 
-def test_hostile_path_refuses_the_snapshot() -> None:
-    """The file list is checked before anything is done with it."""
-    with pytest.raises(RefusedSnapshotError):
-        repo_info(answer(siblings=[{"rfilename": "../x", "size": 1, "blobId": SHA1}]), ASKED)
+def test_hostile_path_is_left_out() -> None:
+    """The file list is sifted before anything is done with it; a path that comes twice is one file."""
+    names = ["../x", "a", "a"]
+    info = repo_info(
+        answer(siblings=[{"rfilename": name, "size": 1, "blobId": SHA1} for name in names]), ASKED
+    )
+    assert [file.path for file in info.files] == ["a"]
+    assert [file.path for file in info.refused] == ["a", "../x"]
 
 
 @pytest.mark.parametrize("junk", [None, 3, "x", [1, None, {}], {"a": []}, [["x"]], -7, 1e300])

@@ -1,0 +1,294 @@
+"""Chat templates read as what they are, programs: equal or not, and what one does that another does not.
+
+A template is parsed with Jinja's own parser and never rendered or compiled. Two templates that differ in
+comments or in white space inside their tags are equal; white space outside is output, and counts.
+
+Not covered: whether a changed text is harmful, and loaders with a template language of their own.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+
+from jinja2 import Environment, nodes
+from jinja2.exceptions import TemplateSyntaxError
+from jinja2.ext import Extension, LoopControlExtension
+from jinja2.parser import Parser
+
+MAX_TEMPLATE = 256 << 10
+"""Characters; the longest real ones have 20 000."""
+MAX_TOKENS = 16_000
+"""As Jinja's lexer counts them; parsed in 1 s. The longest real templates have 5 000."""
+MAX_LOOPS = 4
+"""Loops in one another; real templates walk messages, calls, arguments."""
+_MAX_REPEAT = 100_000
+"""Characters that `"A" * n`, `center(n)` and the like may make."""
+_PRIVATE = re.compile(r"__\w+__")
+_GADGETS = frozenset({"cycler", "joiner", "lipsum", "self", "get_flashed_messages", "url_for"})
+"""Globals of template engines that no chat template needs and that lead to Python's own."""
+_CONTENT = frozenset({"content", "text", "prompt", "reasoning_content"})
+"""Keys of a message under which somebody else's words lie."""
+_MATCHERS = frozenset({"startswith", "endswith", "find", "index", "count", "split", "rfind", "partition"})
+_PADDERS = frozenset({"center", "ljust", "rjust", "zfill", "indent"})
+_MARKUP = re.compile(r"\s*(?:</?[\w| :-]+/?>|\[/?[\w ]+\]|<\|[^|]*\|>|[^A-Za-z]*)\s*")
+"""`</think>`, `[INST]`, `<|im_end|>`, punctuation: what templates take a message's own structure from."""
+
+
+class _Generation(Extension):
+    """transformers' `{% generation %}` block, which marks what the model wrote and changes nothing."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja types it as a set
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+_ENVIRONMENT = Environment(  # noqa: S701 - nothing is rendered
+    trim_blocks=True, lstrip_blocks=True, extensions=[LoopControlExtension, _Generation]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Hazard:
+    """What a template does beyond the original's: the id of a finding, and a note in ASCII."""
+
+    id: str
+    """`unsafe-template`, `template-trigger` or `odd-template`."""
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedTemplate:
+    """What the tree of one template shows."""
+
+    canonical: str
+    """Equal for two templates that output the same for all inputs by their trees alone."""
+    reaches: frozenset[str] = frozenset()
+    """Private attributes, other templates and gadgets that it reaches for."""
+    triggers: frozenset[str] = frozenset()
+    """Literals that it looks for in the words of a message."""
+    costs: frozenset[str] = frozenset()
+    """Ways to take more time or memory than any conversation needs."""
+    unknown: frozenset[str] = frozenset()
+    """Filters and tests that Jinja does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unparsed:
+    """A template that cannot be judged, and why."""
+
+    reason: str
+
+
+def parse_template(text: str) -> ParsedTemplate | Unparsed:
+    """Parse a template; bounded in size, and in depth by Python's own limit of recursion."""
+    if len(text) > MAX_TEMPLATE:
+        return Unparsed(f"{len(text)} characters, more than {MAX_TEMPLATE}")
+    try:
+        if any(islice(_ENVIRONMENT.lexer.tokeniter(text, None), MAX_TOKENS, None)):
+            return Unparsed(f"more than {MAX_TOKENS} tokens")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # escapes such as \d, of which Python's own decoder complains
+            tree = Parser(_ENVIRONMENT, text).parse()
+        found = _Reading()
+        found.walk(tree, loops=0)
+        return ParsedTemplate(
+            _canonical(tree),
+            frozenset(found.reaches),
+            frozenset(found.triggers),
+            frozenset(found.costs),
+            frozenset(found.unknown),
+        )
+    except TemplateSyntaxError as error:
+        return Unparsed(f"does not parse: {error.message}")
+    except (RecursionError, ValueError, OverflowError) as error:
+        return Unparsed(f"does not parse ({type(error).__name__})")
+
+
+def same_template(first: str, second: str) -> bool:
+    """Whether two templates are the same text, or the same tree."""
+    if first == second:
+        return True
+    one, other = parse_template(first), parse_template(second)
+    return (
+        isinstance(one, ParsedTemplate)
+        and isinstance(other, ParsedTemplate)
+        and (one.canonical == other.canonical)
+    )
+
+
+def hazards(text: str, originals: tuple[str, ...]) -> tuple[Hazard, ...]:
+    """What a template does that none of the original's templates does, most dangerous first."""
+    parsed = parse_template(text)
+    if isinstance(parsed, Unparsed):
+        return (Hazard("odd-template", _line(parsed.reason)),)
+    known = [other for own in originals if isinstance(other := parse_template(own), ParsedTemplate)]
+    found = list[Hazard]()
+    for identifier, note, name in (
+        ("unsafe-template", "reaches for {}", "reaches"),
+        ("unsafe-template", "has {}", "costs"),
+        ("template-trigger", "looks for {} in the words of a message", "triggers"),
+        ("odd-template", "uses {}, which Jinja does not have", "unknown"),
+    ):
+        fresh: set[str] = set(getattr(parsed, name))
+        fresh.difference_update(*(getattr(other, name) for other in known))
+        if fresh:
+            shown = ", ".join(sorted(fresh)[:4])
+            found.append(Hazard(identifier, _line(note.format(shown))))
+    return tuple(found)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One walk over a tree."""
+
+    reaches: set[str] = field(default_factory=set)
+    triggers: set[str] = field(default_factory=set)
+    costs: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+    _words: set[str] = field(default_factory=set)
+    """Names of variables that hold the words of a message."""
+
+    def walk(self, node: nodes.Node, loops: int) -> None:
+        loops += isinstance(node, nodes.For)
+        if loops > MAX_LOOPS:
+            self.costs.add(f"more than {MAX_LOOPS} loops in one another")
+        self._see(node)
+        for child in node.iter_child_nodes():
+            self.walk(child, loops)
+
+    def _see(self, node: nodes.Node) -> None:
+        match node:
+            case nodes.Assign(target=nodes.Name(name=name), node=value) if self._is_words(value):
+                self._words.add(name)
+            case nodes.Filter(name=name):
+                self._see_filter(node, name)
+            case nodes.Test(name=name) if name not in _ENVIRONMENT.tests:
+                self.unknown.add(f"test {name}")
+            case nodes.Compare():
+                self._see_comparison(node)
+            case nodes.Call(node=nodes.Getattr(node=value, attr=name)):
+                self._see_call(node, value, name)
+            case nodes.Call(node=nodes.Name(name="range")):
+                self._see_numbers(node.args)
+            case nodes.Mul(left=left, right=right):
+                self._see_product(left, right)
+        self._see_reach(node)
+
+    def _see_reach(self, node: nodes.Node) -> None:
+        match node:
+            case nodes.Getattr(attr=name) if name.startswith("_"):
+                self.reaches.add(name)
+            case nodes.Name(name=name) if name in _GADGETS or name.startswith("__"):
+                self.reaches.add(name)
+            case nodes.Const(value=str(text)):
+                self.reaches.update(_PRIVATE.findall(text))
+            case nodes.Include() | nodes.Import() | nodes.FromImport() | nodes.Extends():
+                self.reaches.add("another template")
+
+    def _see_filter(self, node: nodes.Filter, name: str) -> None:
+        if name == "attr":
+            self.reaches.add("attributes by name (attr)")
+        elif name not in _ENVIRONMENT.filters:
+            self.unknown.add(f"filter {name}")
+        if name in _PADDERS:
+            self._see_numbers(node.args)
+
+    def _see_comparison(self, node: nodes.Compare) -> None:
+        sides = [node.expr, *(operand.expr for operand in node.ops)]
+        if any(self._is_words(side) for side in sides):
+            self.triggers.update(_literals(sides))
+
+    def _see_call(self, node: nodes.Call, value: nodes.Node, name: str) -> None:
+        if name in _MATCHERS and self._is_words(value):
+            self.triggers.update(_literals(node.args))
+        if name in _PADDERS:
+            self._see_numbers(node.args)
+        if name in {"format", "format_map"} and "{" in str(getattr(value, "value", "")):
+            self.reaches.add("attributes by name (format)")
+
+    def _see_product(self, left: nodes.Node, right: nodes.Node) -> None:
+        for value, times in ((left, right), (right, left)):
+            if isinstance(getattr(value, "value", None), str):
+                self._see_numbers([times])
+
+    def _see_numbers(self, arguments: list[nodes.Expr] | list[nodes.Node]) -> None:
+        for argument in arguments:
+            value = getattr(argument, "value", 0)
+            if isinstance(value, int | float) and value > _MAX_REPEAT:
+                self.costs.add(f"a length of {value:.4g}")
+            elif isinstance(argument, nodes.Pow):
+                self.costs.add("a length by a power")
+
+    def _is_words(self, node: nodes.Node) -> bool:
+        """Whether an expression comes from the words of a message."""
+        pending = [node]
+        while pending:
+            part = pending.pop()
+            match part:
+                case nodes.Getattr(attr=name) if name in _CONTENT:
+                    return True
+                case nodes.Getitem(arg=nodes.Const(value=key)) if key in _CONTENT:
+                    return True
+                case nodes.Name(name=name) if name in self._words:
+                    return True
+                case nodes.Compare() | nodes.Test() | nodes.Not():
+                    continue  # a truth value, no words
+            pending.extend(part.iter_child_nodes())
+        return False
+
+
+def _literals(parts: list[nodes.Expr] | list[nodes.Node]) -> Iterator[str]:
+    """Words among these expressions that are no mere structure, quoted in ASCII."""
+    for part in parts:
+        for constant in [part, *part.find_all(nodes.Const)]:
+            value = getattr(constant, "value", None)
+            if isinstance(value, str) and not _MARKUP.fullmatch(value):
+                yield ascii(value[:60])
+
+
+def _canonical(tree: nodes.Node) -> str:
+    """The tree as text, adjacent pieces of output joined: a comment splits them and outputs nothing."""
+    parts = list[str]()
+    _put(tree, parts)
+    return "".join(parts)
+
+
+def _put(value: object, parts: list[str]) -> None:
+    match value:
+        case list() | tuple():
+            parts.append("[")
+            for item in value:
+                _put(item, parts)
+            parts.append("]")
+        case nodes.Output():
+            _put_output(value, parts)
+        case nodes.Node():
+            parts.append(f"({type(value).__name__}")
+            for name in value.fields:
+                _put(getattr(value, name), parts)
+            parts.append(")")
+        case _:
+            parts.append(f"{value!r},")
+
+
+def _put_output(node: nodes.Output, parts: list[str]) -> None:
+    for is_data, group in groupby(node.nodes, key=lambda child: isinstance(child, nodes.TemplateData)):
+        if is_data:
+            data = "".join(str(getattr(child, "data", "")) for child in group)
+            parts.append(f"={data!r}" if data else "")
+            continue
+        for child in group:
+            parts.append("{")
+            _put(child, parts)
+            parts.append("}")
+
+
+def _line(text: str) -> str:
+    plain = "".join(char if char.isprintable() and char.isascii() else "?" for char in text)
+    return plain if len(plain) <= 300 else f"{plain[:297]}..."
