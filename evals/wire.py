@@ -149,8 +149,9 @@ def write_transcript(path: Path, transcript: Transcript) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone may read. One that is there is kept, and its content replaced: the
-    confined child can make no file.
+    """Write a file that its owner alone may read.
+
+    One that is there is kept, and its content replaced: the confined child can make no file.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:

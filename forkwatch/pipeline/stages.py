@@ -24,6 +24,7 @@ from evals.interface import (
     EvalRequest,
     EvalResult,
     Label,
+    Limits,
     RefusalDirection,
     Unmeasured,
 )
@@ -37,6 +38,7 @@ from forkwatch.pipeline.resume import journal_of
 from forkwatch.pipeline.sides import Checkpoint
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Unreadable
+from forkwatch.settings import Settings
 
 _UNREADABLE = (MalformedWeightsError, UnreadableTensorError, NothingComparedError)
 
@@ -123,10 +125,10 @@ def evaluate_model(
 
     options = context.settings.evaluation
     who = original.repo if snapshot is None else snapshot.repo
-    with _scratch(context) as scratch:
+    with _scratch(context) as folder:
         weights: tuple[Path, ...] = ()
         if snapshot is not None:
-            weights = _materialise(context, snapshot, scratch / "weights")
+            weights = _materialise(context, snapshot, folder / "weights")
         request = EvalRequest(
             original=original.folder,
             weights=weights,
@@ -134,15 +136,22 @@ def evaluate_model(
             baseline_transcript=None
             if baseline is None
             else blob_path(context.state, baseline.transcript.name),
-            scratch=scratch,
+            scratch=folder / "child",
             max_new_tokens=options.max_new_tokens,
             samples=options.samples,
             seed=options.seed + (0 if snapshot is None else 1),  # independent samples for the two-sample test
             timeout_seconds=options.timeout_seconds,
             device=options.device,
+            limits=limits_of(context.settings),
         )
         result = evaluate(request, progress=lambda line: context.talk.note(f"{who}: {line}"))
         return replace(result, transcript=Path(keep_blob(context.state, result.transcript)))
+
+
+def limits_of(settings: Settings) -> Limits:
+    """How the settings want child processes to be held."""
+    options = settings.evaluation
+    return Limits(memory_gib=options.memory_gib, require_isolation=options.require_isolation)
 
 
 def refusal_direction(
@@ -162,6 +171,7 @@ def refusal_direction(
             scratch=scratch,
             timeout_seconds=options.timeout_seconds,
             device=options.device,
+            limits=limits_of(context.settings),
         )
         found = measure(request, progress=lambda line: context.talk.note(f"{original.repo}: {line}"))
         if isinstance(found, Unmeasured):
