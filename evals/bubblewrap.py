@@ -47,20 +47,20 @@ def locate() -> Path | None:
 
 
 @functools.cache
-def usable(*, gpu: bool) -> Bubblewrap:
-    """Look for it and try it, once in this process."""
+def usable(devices: tuple[Path, ...] = ()) -> Bubblewrap:
+    """Look for it and try it, once in this process, with the devices of the GPU or without."""
     binary = locate()
     if binary is None:
         return Bubblewrap(None, "bubblewrap is not installed")
     plan = Plan(
         scratch=Path("/scratch"),
-        readable=system_paths(gpu=gpu),
+        readable=system_paths(gpu=bool(devices)),
         writable=(),
         memory_bytes=0,
         cpu_seconds=0,
-        gpu=gpu,
+        devices=devices,
     )
-    python = [sys.executable, "-I", "-S", "-c", _CUDA if gpu else _NOTHING]
+    python = [sys.executable, "-I", "-S", "-c", _CUDA if devices else _NOTHING]
     try:
         done = subprocess.run(
             [*prefix(binary, plan), *python],
@@ -95,6 +95,6 @@ def _root(plan: Plan) -> Iterator[str]:
     yield from ("--dir", str(plan.scratch))
     for path in plan.writable:
         yield from ("--bind", str(path), str(path))
-    for device in sorted(Path("/dev").glob("nvidia*")) if plan.gpu else ():
+    for device in plan.devices:
         yield from ("--dev-bind", str(device), str(device))
     yield from ("--remount-ro", "/dev", "--remount-ro", "/")

@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 
 from evals.confine import Confinement, confine
@@ -20,20 +21,25 @@ from evals.wire import dump, load_direction_request, load_request
 
 
 def main(arguments: list[str]) -> None:
-    """Confine, do the task, answer. An error ends the process with a traceback in its log.
-
-    Libraries in Rust panic with what is no `Exception`, and a thread that is stuck would keep the interpreter
-    from ending.
-    """
+    """Confine, do the task, answer."""
     task, answer, progress = arguments[0], int(arguments[1]), int(arguments[2])
+    line = guarded(lambda: _work(task, progress))
+    with os.fdopen(answer, "wb") as pipe:
+        pipe.write(line)
+
+
+def guarded(work: Callable[[], bytes]) -> bytes:
+    """Do it, or end this process at once, with the error as the last line of its log.
+
+    Libraries in Rust panic with what is no `Exception`; and after an error in one thread, the interpreter
+    would wait for the others.
+    """
     try:
-        line = _work(task, progress)
+        return work()
     except BaseException:  # noqa: BLE001 - see above
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
-    with os.fdopen(answer, "wb") as pipe:
-        pipe.write(line)
 
 
 def _work(task: str, progress: int) -> bytes:

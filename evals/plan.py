@@ -38,12 +38,17 @@ class Plan:
     """Files that exist."""
     memory_bytes: int
     cpu_seconds: int
-    gpu: bool
-    """CUDA will be used: its devices, /proc and /sys stay open."""
+    devices: tuple[Path, ...] = ()
+    """Of the GPU, when CUDA will be used; then /proc and /sys stay open as well."""
     boxed: bool = False
     """Bubblewrap starts the child."""
     network: int = 0
     """Inode of the parent's network namespace, which must not be the child's."""
+
+    @property
+    def gpu(self) -> bool:
+        """Whether CUDA will be used."""
+        return bool(self.devices)
 
 
 def dump_plan(plan: Plan) -> bytes:
@@ -60,7 +65,7 @@ def load_plan(line: bytes) -> Plan:
         writable=tuple(map(Path, raw["writable"])),
         memory_bytes=raw["memory_bytes"],
         cpu_seconds=raw["cpu_seconds"],
-        gpu=raw["gpu"],
+        devices=tuple(map(Path, raw["devices"])),
         boxed=raw["boxed"],
         network=raw["network"],
     )
@@ -113,6 +118,8 @@ def outermost(paths: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(path for path in every if whole.isdisjoint(path.parents))
 
 
-def gpu_present() -> bool:
-    """Whether this machine has an NVIDIA device file."""
-    return any(Path("/dev").glob("nvidia[0-9]*"))
+def gpu_devices(device: str) -> tuple[Path, ...]:
+    """The device files that CUDA needs; none where there is no GPU, or where `device` is `cpu`."""
+    if device == "cpu" or not any(Path("/dev").glob("nvidia[0-9]*")):
+        return ()
+    return tuple(sorted(Path("/dev").glob("nvidia*")))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from evals.bubblewrap import prefix, usable
 from evals.interface import EvaluationFailedError, Isolation, IsolationError, Limits
-from evals.plan import Plan, dump_plan, gpu_present, memory_limit, outermost, system_paths, with_targets
+from evals.plan import Plan, dump_plan, gpu_devices, memory_limit, outermost, system_paths, with_targets
 from evals.process import run_child
 from evals.wire import load_confinement
 
@@ -90,15 +90,15 @@ def run(
 
 def launch(errand: Errand) -> tuple[Plan, tuple[str, ...]]:
     """The plan of a child, and what its command begins with."""
-    gpu = errand.device != "cpu" and gpu_present()
-    box = usable(gpu=gpu) if errand.limits.bubblewrap else None
+    devices = gpu_devices(errand.device)
+    box = usable(devices) if errand.limits.bubblewrap else None
     plan = Plan(
         scratch=errand.scratch,
-        readable=outermost((*system_paths(gpu=gpu), *with_targets(errand.inputs))),
+        readable=outermost((*system_paths(gpu=bool(devices)), *with_targets(errand.inputs))),
         writable=tuple(errand.scratch / name for name in errand.outputs),
         memory_bytes=memory_limit(errand.limits.memory_gib),
         cpu_seconds=int(errand.timeout_seconds + 1) * (os.cpu_count() or 1),
-        gpu=gpu,
+        devices=devices,
         boxed=box is not None and box.binary is not None,
         network=_network(),
     )
@@ -122,9 +122,8 @@ def achieved(device: str, limits: Limits) -> Achieved:
             timeout_seconds=_CHECK_SECONDS,
         )
         line = run(errand, [*CHILD, CHECK], b"", progress=lambda _: None)
-        gpu = launch(errand)[0].gpu
     isolation, gaps = load_confinement(line)
-    why_not = usable(gpu=gpu).why_not if limits.bubblewrap else "bubblewrap is switched off"
+    why_not = usable(gpu_devices(device)).why_not if limits.bubblewrap else "bubblewrap is switched off"
     return Achieved(isolation, gaps, why_not)
 
 

@@ -1,9 +1,10 @@
 """A seccomp filter for a process that only computes: no process, socket, debugging, mounting, new identity.
 
 A deny-list in classic BPF, because the CUDA driver's calls cannot be listed; what is allowed touches files
-that were opened or may be opened (Landlock decides), memory, threads and clocks. The filter is installed from
+that were opened or may be opened (Landlock decides that, but not who may change modes, owners and times),
+memory, threads and clocks. The filter is installed from
 inside, after our own code is loaded and before a byte of a fork is read, and cannot be taken off again.
-Numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux 6.12.
+Numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux 6.17.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ mount 165 40    umount2 166 39    pivot_root 155 41    chroot 161 51    move_mou
 open_tree 428 428    fsopen 430 430    fsconfig 431 431    fsmount 432 432    fspick 433 433
 mount_setattr 442 442    open_tree_attr 467 467    unshare 272 97    setns 308 268
 name_to_handle_at 303 264    open_by_handle_at 304 265    mknod 133 -    mknodat 259 33
+chmod 90 -    fchmod 91 52    fchmodat 268 53    fchmodat2 452 452    chown 92 -    fchown 93 55
+lchown 94 -    fchownat 260 54    utime 132 -    utimes 235 -    futimesat 261 -    utimensat 280 88
+setxattr 188 5    lsetxattr 189 6    fsetxattr 190 7    setxattrat 463 463    file_setattr 469 469
+removexattr 197 14    lremovexattr 198 15    fremovexattr 199 16    removexattrat 466 466
 add_key 248 217    request_key 249 218    keyctl 250 219
 setuid 105 146    setgid 106 144    setreuid 113 145    setregid 114 143    setresuid 117 147
 setresgid 119 149    setgroups 116 159    setfsuid 122 151    setfsgid 123 152    capset 126 91

@@ -101,7 +101,7 @@ def _isolation() -> Check:
     """Let a child confine itself as an evaluation would, and say what it achieved."""
     from evals.interface import EvaluationFailedError, Isolation
     from evals.sandbox import achieved
-    from forkwatch.pipeline.stages import limits_of
+    from forkwatch.pipeline.limits import limits_of
     from forkwatch.settings import load_settings
 
     settings = load_settings()

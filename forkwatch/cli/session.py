@@ -37,7 +37,7 @@ def isolating_settings(*, required: bool, evaluates: bool = True) -> Settings:
         settings = settings.model_copy(update={"evaluation": evaluation})
     if evaluates and settings.evaluation.require_isolation:
         from evals.sandbox import admit
-        from forkwatch.pipeline.stages import limits_of
+        from forkwatch.pipeline.limits import limits_of
 
         admit(settings.evaluation.device, limits_of(settings))
     return settings

@@ -24,7 +24,6 @@ from evals.interface import (
     EvalRequest,
     EvalResult,
     Label,
-    Limits,
     RefusalDirection,
     Unmeasured,
 )
@@ -32,13 +31,13 @@ from forkwatch.pipeline.blobs import blob_path, keep_blob
 from forkwatch.pipeline.budget import sketch_budget
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.known import merge_partners
+from forkwatch.pipeline.limits import limits_of
 from forkwatch.pipeline.originals import Original, original_files, place_file
 from forkwatch.pipeline.pair import Opened
 from forkwatch.pipeline.resume import journal_of
 from forkwatch.pipeline.sides import Checkpoint
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Unreadable
-from forkwatch.settings import Settings
 
 _UNREADABLE = (MalformedWeightsError, UnreadableTensorError, NothingComparedError)
 
@@ -146,12 +145,6 @@ def evaluate_model(
         )
         result = evaluate(request, progress=lambda line: context.talk.note(f"{who}: {line}"))
         return replace(result, transcript=Path(keep_blob(context.state, result.transcript)))
-
-
-def limits_of(settings: Settings) -> Limits:
-    """How the settings want child processes to be held."""
-    options = settings.evaluation
-    return Limits(memory_gib=options.memory_gib, require_isolation=options.require_isolation)
 
 
 def refusal_direction(
