@@ -18,6 +18,7 @@ from evals.interface import (
     SuiteError,
     Unmeasured,
 )
+from evals.process import printable
 from evals.sandbox import CHILD, Achieved, Errand, admit, run
 from evals.suite import load_suite
 from evals.wire import (
@@ -29,6 +30,9 @@ from evals.wire import (
     load_direction_report,
     load_report,
 )
+
+MAX_GAPS = 10
+"""Of those that a child tells; there are fewer kinds."""
 
 
 def _quiet(text: str) -> None:
@@ -136,9 +140,10 @@ def _errand(request: EvalRequest | DirectionRequest, inputs: tuple[Path, ...], o
 
 
 def _weaker(here: Achieved, isolation: Isolation, gaps: tuple[str, ...]) -> tuple[Isolation, tuple[str, ...]]:
-    """What both the child and the check before it achieved."""
+    """What both the child and the check before it achieved; the child's words may be a fork's by now."""
     reduced = Isolation.REDUCED in (here.isolation, isolation)
-    return (Isolation.REDUCED if reduced else isolation), tuple(dict.fromkeys((*here.gaps, *gaps)))
+    told = [printable(gap.encode()) for gap in gaps[:MAX_GAPS]]
+    return (Isolation.REDUCED if reduced else isolation), tuple(dict.fromkeys((*here.gaps, *told)))
 
 
 def _absolute(request: EvalRequest) -> EvalRequest:
