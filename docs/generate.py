@@ -27,7 +27,8 @@ EXIT_MEANINGS = {
     Exit.USAGE: "Wrong arguments or settings.",
     Exit.INCONCLUSIVE: "Inconclusive, or nothing to examine: no release, candidate or readable weights.",
     Exit.HUB: "The Hub or the network: unknown repository, wrong token, unreachable, damaged download.",
-    Exit.INTERNAL: "An internal error, or a machine that cannot do the work (no disk space, or no isolation where it is required).",
+    Exit.INTERNAL: "An internal error, or a machine that cannot do the work (no disk space, "
+    "or reduced isolation where full isolation is required).",
     Exit.SIGNATURE: "The original's signature does not verify; nothing else was run.",
 }
 
