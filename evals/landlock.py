@@ -6,7 +6,9 @@ Source: userspace-api/landlock.rst of the kernel. System calls this new have one
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import platform
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +44,8 @@ def restrict(libc: ctypes.CDLL, readable: Sequence[Path], writable: Sequence[Pat
     Raises:
         OSError: the kernel has no Landlock.
     """
+    if platform.system() != "Linux":
+        raise OSError(errno.ENOSYS, "Landlock is Linux's")
     version = _call(libc, _CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     written = _WRITE_FILE | (_TRUNCATE if version >= 3 else 0) | (_IOCTL_DEVICE if version >= 5 else 0)
     changed = written | _CHANGE_FOLDER | (_REFER if version >= 2 else 0)
