@@ -32,7 +32,8 @@ EXIT_MEANINGS = {
     Exit.INCONCLUSIVE: "Inconclusive, or nothing to examine: no release, candidate, signature or readable "
     "weights.",
     Exit.HUB: "The Hub or the network: unknown repository, wrong token, unreachable, damaged download.",
-    Exit.INTERNAL: "An internal error, or a machine that cannot do the work (no disk space, say).",
+    Exit.INTERNAL: "An internal error, or a machine that cannot do the work (no disk space, "
+    "or reduced isolation where full isolation is required).",
     Exit.SIGNATURE: "The signature of the original, of the copy in `verify`, or of a signed verdict does not "
     "verify; nothing else was run.",
 }

@@ -1,32 +1,57 @@
-"""The evaluation child: `python -I -m evals.child TASK ANSWER_FD PROGRESS_FD`, request on stdin, a line back.
+"""The evaluation child: `python -I -m evals.child TASK ANSWER_FD PROGRESS_FD`, plan and request on stdin.
 
-It confines itself before torch is imported and before any byte of a fork is read. Only `evals.run` starts it.
+It confines itself before torch is imported and before any byte of a fork is read. Only `evals.sandbox` starts
+it; one line comes back.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import traceback
 import warnings
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict
 
 from evals.confine import Confinement, confine
 from evals.interface import DirectionRequest, EvalRequest
+from evals.plan import load_plan
 from evals.wire import dump, load_direction_request, load_request
 
 
 def main(arguments: list[str]) -> None:
-    """Confine, measure, answer. An error ends the process with a traceback in its log."""
+    """Confine, do the task, answer."""
     task, answer, progress = arguments[0], int(arguments[1]), int(arguments[2])
-    raw = sys.stdin.buffer.read()
-    request = load_direction_request(raw) if task == "direction" else load_request(raw)
-    cpu_seconds = int(request.timeout_seconds + 1) * (os.cpu_count() or 1)
-    gpu = request.device != "cpu" and any(Path("/dev").glob("nvidia[0-9]*"))
-    confinement = confine(request.scratch, cpu_seconds=cpu_seconds, gpu=gpu)
-    warnings.simplefilter("ignore")  # the log is for errors; a library's advice is not about this run
-    report = _answer(request, confinement, progress)
+    line = guarded(lambda: _work(task, progress))
     with os.fdopen(answer, "wb") as pipe:
-        pipe.write(report)
+        pipe.write(line)
+
+
+def guarded(work: Callable[[], bytes]) -> bytes:
+    """Do it, or end this process at once, with the error as the last line of its log.
+
+    Libraries in Rust panic with what is no `Exception`; and after an error in one thread, the interpreter
+    would wait for the others.
+    """
+    try:
+        return work()
+    except BaseException:  # noqa: BLE001 - see above
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _work(task: str, progress: int) -> bytes:
+    plan = load_plan(sys.stdin.buffer.readline())
+    raw = sys.stdin.buffer.read()
+    # Loading a request imports pydantic; what it needs is closed afterwards.
+    request = None if not raw else load_direction_request(raw) if task == "direction" else load_request(raw)
+    confinement = confine(plan)
+    if request is None:
+        return json.dumps(asdict(confinement)).encode() + b"\n"
+    warnings.simplefilter("ignore")  # the log is for errors; a library's advice is not about this run
+    return _answer(request, confinement, progress)
 
 
 def _answer(request: EvalRequest | DirectionRequest, confinement: Confinement, progress: int) -> bytes:

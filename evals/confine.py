@@ -1,7 +1,9 @@
 """What the evaluation child takes from itself before it reads a byte of a fork, and the proof that it worked.
 
-Covered: network, writing outside the scratch folder, file size, open files, CPU time, core dumps, outliving
-the parent. Not covered: the GPU driver's interface, device memory, and reading files that the user may read.
+The same inside bubblewrap and without it. Covered: network, reading and writing of files that the plan does
+not name, starting processes, reaching other processes, memory, CPU time, file size, open files, core dumps,
+outliving the parent. Not covered: the GPU driver's interface, device memory, names and sizes of files outside
+(without bubblewrap), and the number of threads (for root).
 Linux only; elsewhere only what exists is used, and `confine` says so.
 """
 
@@ -10,42 +12,38 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import importlib
+import mmap
 import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from evals import landlock, seccomp
 from evals.interface import Isolation
+from evals.plan import PACKAGES, Plan, kernel_paths
 
 FILE_BYTES = 256 << 20
 """Largest file the child may write; transcripts are kilobytes."""
 
 OPEN_FILES = 1024
+THREADS = 2048
+"""For a user other than root. 128 cores need some hundreds."""
 
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
-
-# Landlock (userspace-api/landlock.rst of the kernel); system calls this new have one number everywhere.
-_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
-_WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
-_CHANGE_DIRECTORY = sum(1 << bit for bit in range(4, 13))
-"""Remove and make entries of any type."""
-_REFER = 1 << 13
-
-
-class _Ruleset(ctypes.Structure):
-    _fields_ = (("fs", ctypes.c_uint64), ("net", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
-
-
-class _PathRule(ctypes.Structure):
-    _pack_ = 1
-    _layout_ = "ms"
-    _fields_ = (("access", ctypes.c_uint64), ("parent", ctypes.c_int32))
+_CAPABILITIES = 0x20080522
+"""_LINUX_CAPABILITY_VERSION_3: two words a set."""
+_OUTSIDE = Path("/etc/passwd")
+"""A file that everybody may read, and that no plan names."""
+_NETWORKS = (socket.AF_INET, socket.AF_INET6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,53 +54,95 @@ class Confinement:
     gaps: tuple[str, ...]
 
 
-def confine(scratch: Path, *, cpu_seconds: int, gpu: bool) -> Confinement:
-    """Confine this process for the rest of its life. Call while it has one thread, before importing torch.
-
-    Args:
-        scratch: The only folder that stays writable.
-        cpu_seconds: CPU time after which the kernel ends the process.
-        gpu: The process will use CUDA: device files and /proc stay writable (the driver needs both), and no
-            user namespace is made, because the driver refuses to start in one.
-    """
+def confine(plan: Plan) -> Confinement:
+    """Confine this process for the rest of its life. Call while it has one thread, before importing torch."""
+    for package in PACKAGES:
+        importlib.import_module(package)  # the folder they lie in cannot be listed afterwards
+    tempfile.tempdir = str(plan.scratch)  # torch asks for it when imported, and looking for one would write
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    _limit_resources(cpu_seconds)
-    gaps = [*_attempt("network", lambda: _leave_network(libc, user_namespace=not gpu), _network_is_gone)]
-    writable = [scratch, *([Path("/dev"), Path("/proc")] if gpu else [Path(os.devnull)])]
-    gaps += _attempt("files", lambda: _landlock(libc, writable), lambda: _writing_is_denied(scratch.parent))
-    return Confinement(Isolation.REDUCED if gaps else Isolation.SANDBOXED, tuple(gaps))
+    failures: dict[str, str] = {}
+    steps: dict[str, Callable[[], None]] = {
+        "lifetime": lambda: _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGKILL),
+        "memory": lambda: _limit_resources(plan),
+        "network": lambda: _enter_namespaces(libc, plan),
+        "privileges": lambda: _give_up_privileges(libc),
+        "files": lambda: landlock.restrict(libc, _readable(plan), _writable(plan)),
+        "processes": lambda: seccomp.install(libc, gpu=plan.gpu),
+    }
+    for name, step in steps.items():
+        try:
+            step()
+        except (OSError, AttributeError, ValueError) as error:
+            failures[name] = str(error.strerror if isinstance(error, OSError) else error)
+    gaps = tuple(_gaps(plan, failures))
+    return Confinement(Isolation.REDUCED if gaps else Isolation.SANDBOXED, gaps)
 
 
-def _attempt(name: str, act: Callable[[], None], proof: Callable[[], bool]) -> Iterator[str]:
-    """Nothing when `act` works and `proof` agrees; else what is missing."""
-    try:
-        act()
-    except OSError as error:
-        yield f"reduced isolation: {name} not confined ({error.strerror})"
-        return
-    if not proof():
-        yield f"reduced isolation: {name} not confined (the test of it failed)"
+def _readable(plan: Plan) -> tuple[Path, ...]:
+    return (*plan.readable, *kernel_paths())
 
 
-def _limit_resources(cpu_seconds: int) -> None:
+def _writable(plan: Plan) -> tuple[Path, ...]:
+    """The CUDA driver writes thread names to /proc, and opens its devices for writing."""
+    return (*plan.writable, *([Path("/dev"), Path("/proc")] if plan.gpu else [Path(os.devnull)]))
+
+
+def _gaps(plan: Plan, failures: dict[str, str]) -> Iterator[str]:
+    """What can still be done, by trying; why, where a step has failed."""
+    proofs: dict[str, tuple[str, Callable[[], bool]]] = {
+        "network": ("the network can be reached", lambda: _network_is_gone(plan)),
+        "files": ("files of the user can be read or written", lambda: _files_are_out_of_reach(plan)),
+        "processes": ("processes can be started", lambda: _denied(_start_process)),
+        "signals": ("other processes can be reached", lambda: _denied(lambda: os.kill(os.getppid(), 0))),
+        "sockets": ("other programs' sockets can be reached", lambda: _sockets_are_out_of_reach(plan)),
+        "memory": ("memory is not limited", lambda: _denied(lambda: _allocate(plan.memory_bytes))),
+        "privileges": ("privileges are kept", _unprivileged),
+    }
+    for name, (what, holds) in proofs.items():
+        if not holds():
+            why = failures.get({"signals": "processes", "sockets": "processes"}.get(name, name))
+            yield f"{what} ({why})" if why else what
+
+
+# --- taking away -------------------------------------------------------------------------------
+
+
+def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _limit_resources(plan: Plan) -> None:
     wanted = {
-        resource.RLIMIT_CPU: cpu_seconds,
+        resource.RLIMIT_CPU: plan.cpu_seconds,
         resource.RLIMIT_FSIZE: FILE_BYTES,
         resource.RLIMIT_NOFILE: OPEN_FILES,
         resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_DATA: plan.memory_bytes,
     }
     for kind, limit in wanted.items():
-        hard = resource.getrlimit(kind)[1]
-        allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(kind, (allowed, allowed))
+        _limit(kind, limit)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")  # first to go, not the daemon
 
 
-def _leave_network(libc: ctypes.CDLL, *, user_namespace: bool) -> None:
-    """Enter a network namespace whose only interface is a loopback that is down."""
+def _limit(kind: int, limit: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(kind, (allowed, allowed))
+
+
+def _enter_namespaces(libc: ctypes.CDLL, plan: Plan) -> None:
+    """Enter a network namespace whose only interface is a loopback that is down.
+
+    On a GPU no user namespace is made: the driver refuses to start in a bare one.
+    """
+    if plan.boxed:
+        _limit(resource.RLIMIT_NPROC, THREADS)
+        return
     if libc.unshare(_CLONE_NEWNET) == 0:
         return
-    if not user_namespace:
+    if plan.gpu:
         raise OSError(errno.EPERM, "a network namespace needs privileges on a GPU")
     user, group = os.getuid(), os.getgid()
     if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
@@ -110,61 +150,76 @@ def _leave_network(libc: ctypes.CDLL, *, user_namespace: bool) -> None:
     Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="ascii")
+    _limit(resource.RLIMIT_NPROC, THREADS)  # counts this namespace's threads only, not all of the user's
 
 
-def _network_is_gone() -> bool:
-    """Only `lo` is there, and not even it can be reached. Connecting UDP sends nothing."""
-    if [name for _, name in socket.if_nameindex() if name != "lo"]:
-        return False
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        return all(probe.connect_ex((host, 9)) == errno.ENETUNREACH for host in ("127.0.0.1", "192.0.2.1"))
+def _give_up_privileges(libc: ctypes.CDLL) -> None:
+    """No capability now, and none by executing a file."""
+    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0)
+    if libc.capset(header, (ctypes.c_uint32 * 6)()) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _landlock(libc: ctypes.CDLL, writable: Sequence[Path]) -> None:
-    """Deny every change to the file system outside `writable`, and TCP and foreign signals where known."""
+# --- proofs ------------------------------------------------------------------------------------
 
-    def call(number: int, *arguments: object) -> int:
-        result = int(libc.syscall(ctypes.c_long(number), *arguments))
-        if result < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return result
 
-    version = call(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
-    files = _WRITE_FILE | (_TRUNCATE if version >= 3 else 0)
-    folders = files | _CHANGE_DIRECTORY | (_REFER if version >= 2 else 0)
-    rules = _Ruleset(folders, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
-    size = 8 * (1 + (version >= 4) + (version >= 6))
-    ruleset = call(_LANDLOCK_CREATE, ctypes.byref(rules), ctypes.c_size_t(size), ctypes.c_uint32(0))
+def _denied(action: Callable[[], object]) -> bool:
+    """Whether the kernel refuses."""
     try:
-        for path in writable:
-            parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            try:
-                rule = _PathRule(folders if path.is_dir() else files, parent)
-                call(
-                    _LANDLOCK_ADD,
-                    ctypes.c_int(ruleset),
-                    ctypes.c_int(1),
-                    ctypes.byref(rule),
-                    ctypes.c_uint32(0),
-                )
-            finally:
-                os.close(parent)
-        if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-            raise OSError(errno.EPERM, "privileges cannot be dropped")
-        call(_LANDLOCK_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0))
-    finally:
-        os.close(ruleset)
-
-
-def _writing_is_denied(folder: Path) -> bool:
-    """A new file beside the scratch folder cannot be made (a probe that can be is removed)."""
-    probe = folder / f".confine-{os.getpid()}"
-    try:
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except PermissionError:
+        action()
+    except OSError:
         return True
+    return False
+
+
+def _network_is_gone(plan: Plan) -> bool:
+    """No such socket can be made; or the namespace is another one than the parent's, and empty."""
+    if all(_denied(partial(_open_socket, family)) for family in _NETWORKS):
+        return True
+    try:
+        own = Path("/proc/self/ns/net").stat().st_ino
     except OSError:
         return False
-    with contextlib.suppress(OSError):
-        probe.unlink()
-    return False
+    interfaces = [name for _, name in socket.if_nameindex() if name != "lo"]
+    return bool(plan.network) and own != plan.network and not interfaces
+
+
+def _files_are_out_of_reach(plan: Plan) -> bool:
+    """A file that everybody may read cannot be read, and no file made, not even in the scratch folder."""
+    probe = plan.scratch / f".confine-{os.getpid()}"
+    if not _denied(lambda: os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))):
+        with contextlib.suppress(OSError):
+            probe.unlink()
+        return False
+    return _denied(lambda: os.close(os.open(_OUTSIDE, os.O_RDONLY)))
+
+
+def _start_process() -> None:
+    if (child := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def _open_socket(family: int) -> None:
+    socket.socket(family).close()
+
+
+def _sockets_are_out_of_reach(plan: Plan) -> bool:
+    """Sockets with a place in the file system are beyond Landlock; in bubblewrap they are not there."""
+    return plan.boxed or _denied(partial(_open_socket, socket.AF_UNIX))
+
+
+def _allocate(size: int) -> None:
+    mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+
+
+def _unprivileged() -> bool:
+    """No effective or permitted capability, and none to come."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return False
+    words = dict(line.split(":", 1) for line in lines)
+    sets = [int(words[name], 16) for name in ("CapEff", "CapPrm")]
+    return not any(sets) and words.get("NoNewPrivs", "").strip() == "1"

@@ -13,7 +13,6 @@ Importing this module imports torch and transformers; only the evaluation child 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from evals.interface import MIN_PROMPTS, DirectionRequest, PromptKind, PromptSui
 from evals.load import load_original
 from evals.measure import pick_device
 from evals.suite import load_suite
-from evals.wire import DIRECTION, DirectionReport
+from evals.wire import DIRECTION, DirectionReport, write_private
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -212,8 +211,5 @@ def _compact(states: torch.Tensor) -> torch.Tensor:
 
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Readable by the owner only; an older file is replaced."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(save({name: rows.contiguous() for name, rows in tensors.items()}))
+    """Readable by the owner only."""
+    write_private(path, save({name: rows.contiguous() for name, rows in tensors.items()}))

@@ -155,10 +155,22 @@ class Isolation(StrEnum):
     """How the child process that ran the forward passes was confined."""
 
     SANDBOXED = "sandboxed"
-    """Own network namespace without interfaces, no writing outside the scratch folder (Landlock), resource
-    limits, wall clock, scrubbed environment; network and files proved by trying."""
+    """No network, no file but those it needs, none that it can make, no new process, no reach to others, no
+    privilege, limited memory: each proved by trying. Wall clock, resource limits, scrubbed environment."""
     REDUCED = "reduced"
-    """Resource limits, wall clock and scrubbed environment only."""
+    """One of them is missing; which, is recorded beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How a child process is held."""
+
+    memory_gib: float | None = None
+    """None: three quarters of what this machine or container has."""
+    bubblewrap: bool = True
+    """Use it where it works."""
+    require_isolation: bool = False
+    """Run nothing rather than with reduced isolation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +186,9 @@ class EvalResult:
     device: str
     seconds: float
     notes: tuple[str, ...] = ()
-    """What had to be ignored or could not be confined, in words."""
+    """What had to be ignored, in words."""
+    gaps: tuple[str, ...] = ()
+    """What could not be confined, in words; none when sandboxed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +203,7 @@ class EvalRequest:
     baseline_transcript: Path | None
     """The original's transcript, for the teacher-forced comparison; None when measuring the original."""
     scratch: Path
-    """The only folder the child writes to."""
+    """Working folder of the child, in which it leaves its transcript. The weights must lie elsewhere."""
     max_new_tokens: int = 40
     samples: int = 1
     """Sampled (temperature 1) answers a UTILITY prompt, beside the greedy one; stage 7 uses them."""
@@ -197,6 +211,7 @@ class EvalRequest:
     timeout_seconds: float = 900.0
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
+    limits: Limits = Limits()
 
 
 MIN_PROMPTS = 8
@@ -215,9 +230,10 @@ class DirectionRequest:
     answered: tuple[str, ...]
     """Ids of the BENIGN_TWIN prompts that it answers."""
     scratch: Path
-    """The only folder the child writes to."""
+    """Working folder of the child, in which it leaves the direction."""
     timeout_seconds: float = 900.0
     device: str = "auto"
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +286,12 @@ class EvaluationFailedError(EvalsError):
     """The child process died, timed out or broke its contract."""
 
     tip = "Run the scan again with --verbose to see the child's last words."
+
+
+class IsolationError(EvalsError):
+    """Isolation is required, and this machine cannot give it."""
+
+    tip = "`forkwatch doctor` says what is missing; installing bubblewrap usually helps."
 
 
 class SuiteError(EvalsError):

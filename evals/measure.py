@@ -86,7 +86,8 @@ def measure(request: EvalRequest, confinement: Confinement, progress: Progress) 
         perplexity_ratio=perplexity_ratio,
         isolation=confinement.isolation,
         device=device,
-        notes=(*notes, *confinement.gaps),
+        notes=notes,
+        gaps=confinement.gaps,
     )
 
 

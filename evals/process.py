@@ -1,7 +1,8 @@
 """Running a child that may be hostile: own session, scrubbed environment, wall clock, bounded answers.
 
 The child gets its request on stdin, answers with one line on a pipe of its own, tells its progress on
-another, and writes all else to a log. Nothing it does can block the parent past the deadline.
+another, and says all else on a third, of which the beginning is kept in a log. Nothing it does can block the
+parent past the deadline, fill the disk, or make the parent open a file that the child has placed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from evals.interface import EvaluationFailedError
 
@@ -24,7 +26,11 @@ MAX_ANSWER = 4 << 20
 MAX_PROGRESS = 1 << 20
 """Bytes of progress listened to."""
 
+MAX_LOG = 1 << 20
+"""Bytes kept of what the child says otherwise."""
+
 LOG = "child.log"
+_TAIL = 4096
 _PASSED = (
     "CUDA_VISIBLE_DEVICES",
     "LD_LIBRARY_PATH",
@@ -44,6 +50,7 @@ def scrubbed_environment(scratch: Path) -> Mapping[str, str]:
         "PATH": "/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "HOME": str(scratch),
+        "TORCHINDUCTOR_CACHE_DIR": str(scratch),  # looked at when torch's compiler is imported, never used
         "TMPDIR": str(scratch),
         "HF_HOME": str(scratch),
         "HF_HUB_OFFLINE": "1",
@@ -73,53 +80,59 @@ def run_child(
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout_seconds
     with contextlib.ExitStack() as stack:
-        answer, progress_pipe = _Pipe.open(stack, MAX_ANSWER), _Pipe.open(stack, MAX_PROGRESS)
-        log = stack.enter_context((scratch / LOG).open("wb"))
+        answer, telling, saying = (_Pipe.open(stack) for _ in range(3))
+        log = _Log(stack.enter_context(_new_file(scratch / LOG)))
         child = subprocess.Popen(
-            [*command, str(answer.write_end), str(progress_pipe.write_end)],
+            [*command, str(answer.write_end), str(telling.write_end)],
             stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
+            stdout=saying.write_end,
+            stderr=saying.write_end,
             cwd=scratch,
             env=scrubbed_environment(scratch),
-            pass_fds=(answer.write_end, progress_pipe.write_end),
+            pass_fds=(answer.write_end, telling.write_end),
             start_new_session=True,
         )
         try:
-            answer.close_write_end()
-            progress_pipe.close_write_end()
+            for pipe in (answer, telling, saying):
+                pipe.close_write_end()
             _send(child, request)
-            _listen(answer, progress_pipe, deadline, _Lines(progress))
-            _await_exit(child, deadline)
+            line = _Answer()
+            feeds = {answer.read_end: line.feed, telling.read_end: _Lines(progress).feed}
+            _listen(feeds, {saying.read_end: log.feed}, deadline)
+            while _is_running(child):
+                saying.drain(log.feed)
+                time.sleep(min(_WAIT, _remaining(deadline)))
         finally:
             # The leader is not yet reaped, so its group id cannot belong to anybody else.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+            saying.drain(log.feed)
     if child.returncode != 0:
-        raise EvaluationFailedError(f"the evaluation child {_fate(child.returncode)}{last_words(scratch)}")
-    line, end, rest = bytes(answer.data).partition(b"\n")
-    if not end or rest:
-        raise EvaluationFailedError("the evaluation child did not answer with one line")
-    return line
+        raise EvaluationFailedError(f"the evaluation child {_fate(child.returncode)}{log.last_words()}")
+    return line.whole()
+
+
+def _new_file(path: Path) -> BinaryIO:
+    """A file of our own, whatever lay there."""
+    path.unlink(missing_ok=True)
+    return path.open("xb", buffering=0)
 
 
 @dataclass(slots=True)
 class _Pipe:
-    """A pipe we read from, up to `limit` bytes."""
+    """A pipe we read from."""
 
     read_end: int
     write_end: int
-    limit: int
-    data: bytearray = field(default_factory=bytearray)
     writing: bool = True
 
     @staticmethod
-    def open(stack: contextlib.ExitStack, limit: int) -> _Pipe:
+    def open(stack: contextlib.ExitStack) -> _Pipe:
         """A new pipe, closed with the stack."""
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
-        pipe = _Pipe(read_end, write_end, limit)
+        pipe = _Pipe(read_end, write_end)
         stack.callback(os.close, read_end)
         stack.callback(pipe.close_write_end)
         return pipe
@@ -129,6 +142,61 @@ class _Pipe:
         if self.writing:
             os.close(self.write_end)
             self.writing = False
+
+    def drain(self, feed: Callable[[bytes], None], limit: int = 1 << 22) -> None:
+        """Pass on what is there now, `limit` bytes at most."""
+        with contextlib.suppress(BlockingIOError):
+            while limit > 0 and (part := os.read(self.read_end, 1 << 16)):
+                limit -= len(part)
+                feed(part)
+
+
+@dataclass(slots=True)
+class _Answer:
+    """The one line."""
+
+    data: bytearray = field(default_factory=bytearray)
+
+    def feed(self, part: bytes) -> None:
+        """Take more bytes.
+
+        Raises:
+            EvaluationFailedError: they are too many.
+        """
+        if len(self.data) + len(part) > MAX_ANSWER:
+            raise EvaluationFailedError(f"the evaluation child sent more than {MAX_ANSWER >> 20} MiB")
+        self.data += part
+
+    def whole(self) -> bytes:
+        """The line.
+
+        Raises:
+            EvaluationFailedError: it is not one.
+        """
+        line, end, rest = bytes(self.data).partition(b"\n")
+        if not end or rest:
+            raise EvaluationFailedError("the evaluation child did not answer with one line")
+        return line
+
+
+@dataclass(slots=True)
+class _Log:
+    """Keeps the first `MAX_LOG` bytes in a file, and the end in memory."""
+
+    file: BinaryIO
+    room: int = MAX_LOG
+    tail: bytes = b""
+
+    def feed(self, part: bytes) -> None:
+        """Take more bytes."""
+        self.file.write(part[: self.room])
+        self.room = max(0, self.room - len(part))
+        self.tail = (self.tail + part)[-_TAIL:]
+
+    def last_words(self) -> str:
+        """The last line, for an error message; empty when nothing was said."""
+        lines = self.tail.strip().splitlines()
+        return f": {printable(lines[-1])}" if lines else ""
 
 
 @dataclass(slots=True)
@@ -161,26 +229,25 @@ def _send(child: subprocess.Popen[bytes], request: bytes) -> None:
         stdin.write(request)
 
 
-def _listen(answer: _Pipe, progress: _Pipe, deadline: float, lines: _Lines) -> None:
-    """Read both pipes until the child closed both.
+def _listen(
+    feeds: Mapping[int, Callable[[bytes], None]],
+    others: Mapping[int, Callable[[bytes], None]],
+    deadline: float,
+) -> None:
+    """Read descriptors until the child has closed all of `feeds`; `others` are read meanwhile.
 
     Raises:
-        EvaluationFailedError: the deadline passed, or the answer is too long.
+        EvaluationFailedError: the deadline passed.
     """
     with selectors.DefaultSelector() as selector:
-        selector.register(answer.read_end, selectors.EVENT_READ)
-        selector.register(progress.read_end, selectors.EVENT_READ)
-        while selector.get_map():
+        for descriptor, feed in {**feeds, **others}.items():
+            selector.register(descriptor, selectors.EVENT_READ, feed)
+        while not feeds.keys().isdisjoint(selector.get_map()):
             for key, _ in selector.select(_remaining(deadline)):
-                part = os.read(key.fd, 1 << 16)
-                if not part:
-                    selector.unregister(key.fd)
-                elif key.fd == progress.read_end:
-                    lines.feed(part)
-                elif len(answer.data) + len(part) > answer.limit:
-                    raise EvaluationFailedError(f"the evaluation child sent more than {MAX_ANSWER >> 20} MiB")
+                if part := os.read(key.fd, 1 << 16):
+                    key.data(part)
                 else:
-                    answer.data += part
+                    selector.unregister(key.fd)
 
 
 def _remaining(deadline: float) -> float:
@@ -195,24 +262,16 @@ def _remaining(deadline: float) -> float:
     return left
 
 
-def _await_exit(child: subprocess.Popen[bytes], deadline: float) -> None:
-    while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        time.sleep(min(_WAIT, _remaining(deadline)))
+def _is_running(child: subprocess.Popen[bytes]) -> bool:
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def _fate(code: int) -> str:
-    if code > 0:
+    """How it ended; bubblewrap adds 128 to the number of the signal that ended the process in it."""
+    number = -code if code < 0 else code - 128
+    if number <= 0:
         return f"failed (exit {code})"
     try:
-        return f"was ended by {signal.Signals(-code).name}"
+        return f"was ended by {signal.Signals(number).name}"
     except ValueError:
-        return f"was ended by signal {-code}"
-
-
-def last_words(scratch: Path) -> str:
-    """The last line of the child's log, for an error message; empty when it said nothing."""
-    with contextlib.suppress(OSError), (scratch / LOG).open("rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
-        if lines := log.read().strip().splitlines():
-            return f": {printable(lines[-1])}"
-    return ""
+        return f"was ended by signal {number}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from evals.interface import (
     MIN_PROMPTS,
@@ -13,11 +13,13 @@ from evals.interface import (
     EvalRequest,
     EvalResult,
     EvaluationFailedError,
+    Isolation,
     RefusalDirection,
     SuiteError,
     Unmeasured,
 )
-from evals.process import run_child
+from evals.process import printable
+from evals.sandbox import CHILD, Achieved, Errand, admit, run
 from evals.suite import load_suite
 from evals.wire import (
     DIRECTION,
@@ -29,7 +31,8 @@ from evals.wire import (
     load_report,
 )
 
-_CHILD = (sys.executable, "-I", "-m", "evals.child")
+MAX_GAPS = 10
+"""Of those that a child tells; there are fewer kinds."""
 
 
 def _quiet(text: str) -> None:
@@ -48,29 +51,29 @@ def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
     Raises:
         SuiteError: the suite is invalid or has no prompt to judge.
         EvaluationFailedError: the child died, ran too long or broke its contract.
+        IsolationError: full isolation is required, and this machine does not give it.
     """
     suite = load_suite(request.suite)
     if not any(prompt.kind in JUDGED for prompt in suite.prompts):
         raise SuiteError(f"{request.suite}: no harmful prompt and no twin, so nothing would be judged")
     started = time.monotonic()
     request = _absolute(request)
-    line = run_child(
-        [*_CHILD, "evaluate"],
-        dump(request),
-        request.scratch,
-        timeout_seconds=request.timeout_seconds,
-        progress=progress,
-    )
-    report = load_report(line, suite)
+    here = admit(request.device, request.limits)
+    transcript = request.baseline_transcript
+    inputs = (request.original, request.suite, *request.weights, *([transcript] if transcript else []))
+    errand = _errand(request, inputs, TRANSCRIPT)
+    report = load_report(run(errand, [*CHILD, "evaluate"], dump(request), progress=progress), suite)
+    isolation, gaps = _weaker(here, report.isolation, report.gaps)
     return EvalResult(
         behaviour=report.behaviour,
         kl_per_token=report.kl_per_token,
         perplexity_ratio=report.perplexity_ratio,
         transcript=request.scratch / TRANSCRIPT,
-        isolation=report.isolation,
+        isolation=isolation,
         device=report.device,
         seconds=time.monotonic() - started,
         notes=report.notes,
+        gaps=gaps,
     )
 
 
@@ -87,6 +90,7 @@ def refusal_direction(
     Raises:
         SuiteError: the suite is invalid.
         EvaluationFailedError: the child died, ran too long or broke its contract.
+        IsolationError: full isolation is required, and this machine does not give it.
     """
     refused, answered = len(request.refused), len(request.answered)
     if min(refused, answered) < MIN_PROMPTS:
@@ -102,13 +106,12 @@ def refusal_direction(
         suite=request.suite.absolute(),
         scratch=request.scratch.absolute(),
     )
-    command = [*_CHILD, "direction"]
-    line = run_child(
-        command, dump(request), request.scratch, timeout_seconds=request.timeout_seconds, progress=progress
-    )
+    here = admit(request.device, request.limits)
+    errand = _errand(request, (request.original, request.suite), DIRECTION)
+    line = run(errand, [*CHILD, "direction"], dump(request), progress=progress)
     report = load_direction_report(line, suite)
     file = request.scratch / DIRECTION
-    if not file.is_file() or file.stat().st_size > MAX_DIRECTION:
+    if not 0 < file.stat().st_size <= MAX_DIRECTION:
         raise EvaluationFailedError("the evaluation child left no direction")
     return RefusalDirection(
         file=file,
@@ -119,10 +122,28 @@ def refusal_direction(
         sources=report.sources,
         best=report.best,
         written=report.written,
-        isolation=report.isolation,
+        isolation=_weaker(here, report.isolation, ())[0],
         device=report.device,
         seconds=time.monotonic() - started,
     )
+
+
+def _errand(request: EvalRequest | DirectionRequest, inputs: tuple[Path, ...], output: str) -> Errand:
+    return Errand(
+        scratch=request.scratch,
+        inputs=inputs,
+        outputs=(output,),
+        device=request.device,
+        limits=request.limits,
+        timeout_seconds=request.timeout_seconds,
+    )
+
+
+def _weaker(here: Achieved, isolation: Isolation, gaps: tuple[str, ...]) -> tuple[Isolation, tuple[str, ...]]:
+    """What both the child and the check before it achieved; the child's words may be a fork's by now."""
+    reduced = Isolation.REDUCED in (here.isolation, isolation)
+    told = [printable(gap.encode()) for gap in gaps[:MAX_GAPS]]
+    return (Isolation.REDUCED if reduced else isolation), tuple(dict.fromkeys((*here.gaps, *told)))
 
 
 def _absolute(request: EvalRequest) -> EvalRequest:

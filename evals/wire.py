@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeGuard
@@ -45,6 +46,7 @@ class ChildReport:
     isolation: Isolation
     device: str
     notes: tuple[str, ...]
+    gaps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,16 +140,31 @@ def _sound(outcome: Outcome) -> bool:
 
 
 def write_transcript(path: Path, transcript: Transcript) -> None:
-    """Write the raw answers, readable by the owner only; an older file is replaced."""
+    """Write the raw answers, readable by the owner only."""
     document = {
         "schema": TRANSCRIPT_SCHEMA,
         "greedy": dict(transcript.greedy),
         "sampled": {name: list(texts) for name, texts in transcript.sampled.items()},
     }
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(document, file)
+    write_private(path, json.dumps(document).encode())
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that its owner alone may read.
+
+    One that is there is kept, and its content replaced: the confined child can make no file.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o600:
+            os.fchmod(descriptor, 0o600)
+        file.write(content)
+
+
+def load_confinement(raw: bytes) -> tuple[Isolation, tuple[str, ...]]:
+    """What a child achieved that only confined itself."""
+    document = json.loads(raw)
+    return Isolation(document["isolation"]), tuple(document["gaps"])
 
 
 def load_transcript(path: Path) -> Transcript:

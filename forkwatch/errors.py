@@ -23,6 +23,7 @@ from detector.errors import (
     PrivateKeyError,
     SigningError,
     SigningServiceError,
+    TrustError,
 )
 from evals.interface import EvalsError
 from reports.interface import EmptySiteError, ReportsError

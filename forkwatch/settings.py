@@ -92,6 +92,10 @@ class EvaluationSettings(_Section):
     samples: int = Field(default=2, ge=1)
     seed: int = 0
     timeout_seconds: float = Field(default=1800.0, gt=0)
+    memory_gib: float | None = Field(default=None, ge=1)
+    """Memory of one evaluation; None: three quarters of what this machine or container has."""
+    require_isolation: bool = False
+    """Evaluate nothing where the child process would run with reduced isolation."""
 
 
 class PolicySettings(_Section):

@@ -25,7 +25,7 @@ from reports.interface import (
 from reports.numbers import moment, plural
 from reports.render import environment
 from reports.routes import routes, sorted_releases
-from reports.scan import ScanDocument
+from reports.scan import ScanDocument, is_reduced
 from reports.summary import Funnel, Net, attention, funnel, gone_in, week_changes
 from reports.text import clean, is_https_url
 from reports.words import RELEASE_EVENTS, SIGNATURES, VERDICTS
@@ -59,6 +59,8 @@ class Item:
     release: ReleaseView
     net: Net
     summary: str
+    isolation: str
+    """What was missing when its behaviour was measured; empty when nothing was."""
     page: str | None
 
 
@@ -141,7 +143,7 @@ def _content(view: SiteView, week: str) -> Content:
     for release in sorted_releases(view):
         scans = {scan.repo: scan for scan in release.scans}
         items += [
-            Item(release, net, _summary(scans, net), addresses.fork(release, net.repo))
+            Item(release, net, _summary(scans, net), _reduced(scans, net), addresses.fork(release, net.repo))
             for net in week_changes(release, week)
         ]
         gone += gone_in(release, week)
@@ -182,6 +184,13 @@ def _summary(scans: dict[str, ScanDocument], net: Net) -> str:
     """The scan's sentence, as long as it is about the verdict that is reported."""
     scan = scans.get(net.repo)
     return scan.verdict.summary if scan is not None and scan.verdict.label == net.after else ""
+
+
+def _reduced(scans: dict[str, ScanDocument], net: Net) -> str:
+    """That the fork was run with reduced isolation, as long as it is about the verdict that is reported."""
+    scan = scans.get(net.repo)
+    about = scan is not None and scan.verdict.label == net.after
+    return scan.safety.isolation if scan is not None and about and is_reduced(scan) else ""
 
 
 def _rows(items: list[Item]) -> Rows:
@@ -259,6 +268,8 @@ def _text_rows(title: str, rows: Rows, base: str | None) -> Iterator[str]:
         yield f"- {clean(item.net.repo, 200)}: {VERDICTS[item.net.after].title}{was}"
         if item.summary:
             yield f"  {clean(item.summary, 300)}"
+        if item.isolation:
+            yield f"  {clean(item.isolation, 300)}"
         if base is not None and item.page is not None:
             yield f"  {base}{item.page}"
     if rows.more:

@@ -157,6 +157,7 @@ class SafetyView:
     suite: str = ""
     judge: str = ""
     isolation: str = ""
+    """`sandboxed`, or `reduced isolation: ` and what was missing when the fork was run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,3 +304,8 @@ class ScanDocument:
     cost: CostView
     intent: IntentView = IntentView(status="not-measured", reason="an older version did not look")
     forecast: ForecastView = NO_FORECAST
+
+
+def is_reduced(scan: ScanDocument) -> bool:
+    """Whether the fork, or the original in its place, was run with reduced isolation."""
+    return scan.safety.isolation.startswith("reduced")

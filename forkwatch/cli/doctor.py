@@ -5,9 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +17,11 @@ from forkwatch.cli.output import data, data_json
 from forkwatch.errors import Exit
 
 PACKAGES = ("crawler", "detector", "evals", "reports", "forkwatch")
+
+_SANDBOX = (
+    "Install bubblewrap (`apt install bubblewrap`, or `pip install forkwatch[sandbox]`), and allow user "
+    "namespaces (in a container: by its seccomp and AppArmor profiles). Landlock needs Linux 5.13."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ def doctor(json_output: JsonOption = False) -> None:
     else:
         for check in checks:
             data(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}")
-            if check.tip and not check.ok:
+            if check.tip and (not check.ok or check.name == "isolation"):
                 data(f"     tip: {check.tip}")
     if not all(check.ok for check in checks):
         raise typer.Exit(Exit.USAGE)
@@ -95,20 +97,20 @@ def _device() -> Check:
     return Check("device", ok=True, detail=f"torch {torch.__version__}, {name}")
 
 
-_CONFINE = """
-import sys
-from pathlib import Path
-from evals.confine import confine
-done = confine(Path(sys.argv[1]), cpu_seconds=10, gpu=False)
-print("; ".join([str(done.isolation), *done.gaps]))
-"""
-
-
 def _isolation() -> Check:
-    """Confine a child as an evaluation would, and let it say what it achieved."""
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-I", "-c", _CONFINE, scratch]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode:
-        return Check("isolation", ok=False, detail="a confined child cannot start", tip=done.stderr[-300:])
-    return Check("isolation", ok=True, detail=f"forward passes on forks: {done.stdout.strip()}")
+    """Let a child confine itself as an evaluation would, and say what it achieved."""
+    from evals.interface import EvaluationFailedError, Isolation
+    from evals.sandbox import achieved
+    from forkwatch.pipeline.limits import limits_of
+    from forkwatch.settings import load_settings
+
+    settings = load_settings()
+    try:
+        here = achieved(settings.evaluation.device, limits_of(settings))
+    except EvaluationFailedError as error:
+        return Check("isolation", ok=False, detail=f"no child process can be started: {error}")
+    means = f"without bubblewrap ({here.no_bubblewrap})" if here.no_bubblewrap else "in bubblewrap"
+    detail = f"forward passes on forks: {'; '.join([str(here.isolation), means, *here.gaps])}"
+    reduced = here.isolation is not Isolation.SANDBOXED
+    required = settings.evaluation.require_isolation
+    return Check("isolation", ok=not (reduced and required), detail=detail, tip=_SANDBOX if reduced else "")

@@ -38,6 +38,8 @@ max_new_tokens = 40            # tokens an answer; refusals show in the first fe
 samples = 2                    # sampled answers a harmless prompt, for the output test
 seed = 0
 timeout_seconds = 1800         # wall clock of one model's evaluation
+# memory_gib = 16              # memory of one evaluation; default: three quarters of this machine's
+require_isolation = false      # evaluate nothing with reduced isolation; `forkwatch doctor` tells
 
 [policy]
 alpha = 0.01                   # level of the McNemar and of the output test

@@ -16,6 +16,10 @@ ReleaseOption = Annotated[
     str | None,
     typer.Option("--release", "-r", help="Guarded release (default: the only one).", metavar="ORG/NAME"),
 ]
+RequireIsolationOption = Annotated[
+    bool,
+    typer.Option("--require-isolation", help="Run nothing of a fork where isolation would be reduced."),
+]
 
 
 class SeverityChoice(StrEnum):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from forkwatch.cli.handled import handled
-from forkwatch.cli.options import JsonOption
+from forkwatch.cli.options import JsonOption, RequireIsolationOption
 from forkwatch.cli.output import data, data_json
 from forkwatch.errors import SettingsError
 
@@ -16,16 +16,17 @@ from forkwatch.errors import SettingsError
 @handled
 def run(
     once: Annotated[bool, typer.Option("--once", help="Run all stages once and exit.")] = False,
+    require_isolation: RequireIsolationOption = False,
     json_output: JsonOption = False,
 ) -> None:
     """Discover, compare, evaluate, judge and publish for every guarded release."""
-    from forkwatch.cli.session import session
+    from forkwatch.cli.session import isolating_settings, session
     from forkwatch.pipeline.publish import publish
     from forkwatch.pipeline.run import run_once
 
     if not once:
         raise SettingsError("say --once", tip="This version runs once; use a timer to repeat it.")
-    with session() as context:
+    with session(isolating_settings(required=require_isolation)) as context:
         tally = run_once(context)
         published = publish(context)
     if json_output:

@@ -8,10 +8,17 @@ from typing import Annotated
 import typer
 
 from forkwatch.cli.handled import handled
-from forkwatch.cli.options import DepthChoice, JsonOption, ReleaseOption, SeverityChoice, scan_exit
+from forkwatch.cli.options import (
+    DepthChoice,
+    JsonOption,
+    ReleaseOption,
+    RequireIsolationOption,
+    SeverityChoice,
+    scan_exit,
+)
 from forkwatch.cli.output import data
 from forkwatch.text import plain
-from reports.scan import NumberView, RateView, ScanDocument
+from reports.scan import NumberView, RateView, ScanDocument, is_reduced
 from reports.words import SIGNATURES
 
 
@@ -26,11 +33,12 @@ def scan(
     fail_on: Annotated[
         SeverityChoice | None, typer.Option("--fail-on", help="Exit with 1 from this severity.")
     ] = None,
+    require_isolation: RequireIsolationOption = False,
     json_output: JsonOption = False,
 ) -> None:
     """Examine one repository: what was changed, and what it did to safety."""
     from crawler.interface import parse_repo_id
-    from forkwatch.cli.session import session
+    from forkwatch.cli.session import isolating_settings, session
     from forkwatch.pipeline.forecast import fit, forecast
     from forkwatch.pipeline.funnel import Depth
     from forkwatch.pipeline.originals import open_original
@@ -39,7 +47,8 @@ def scan(
     from reports.document import to_json
 
     parse_repo_id(repo)
-    with session() as context:
+    settings = isolating_settings(required=require_isolation, evaluates=depth is DepthChoice.EVAL)
+    with session(settings) as context:
         original = open_original(context, release_of(context, repo, release))
         document = examine(context, original, repo, revision=revision, depth=Depth[depth.name])
         log = context.store.verdicts(original.release_id)
@@ -65,6 +74,7 @@ def _lines(document: ScanDocument) -> list[str]:
         f"  edits:   {', '.join(edit.kind for edit in document.edits) or 'none'}",
         f"  refusal: original {_rate(refusal.original)}, fork {_rate(refusal.fork)}",
         f"  intent:  {_intent(document)}",
+        *([f"  {document.safety.isolation}"] if is_reduced(document) else []),
         "  findings:",
     ]
     for finding in document.findings:

@@ -21,6 +21,28 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
+def isolating_settings(*, required: bool, evaluates: bool = True) -> Settings:
+    """The settings, with isolation required if the command says so; it is tried before anything is fetched.
+
+    Args:
+        required: By the command line; the settings may require it as well.
+        evaluates: The command may run a fork.
+
+    Raises:
+        IsolationError: it is required, and this machine does not give it.
+    """
+    settings = load_settings()
+    if required:
+        evaluation = settings.evaluation.model_copy(update={"require_isolation": True})
+        settings = settings.model_copy(update={"evaluation": evaluation})
+    if evaluates and settings.evaluation.require_isolation:
+        from evals.sandbox import admit
+        from forkwatch.pipeline.limits import limits_of
+
+        admit(settings.evaluation.device, limits_of(settings))
+    return settings
+
+
 @contextmanager
 def session(settings: Settings | None = None, state: StateDir | None = None) -> Iterator[Context]:
     """Everything a command needs, for the length of the command."""

@@ -19,7 +19,7 @@ from detector.interface import (
     TensorStatus,
     TextChange,
 )
-from evals.interface import EvalResult, Measured, Outcome, Unmeasured
+from evals.interface import EvalResult, Isolation, Measured, Outcome, Unmeasured
 from forkwatch.pipeline.funnel import Examination
 from forkwatch.pipeline.intent import Aim
 from forkwatch.pipeline.originals import Original
@@ -269,8 +269,15 @@ def _safety(examination: Examination) -> SafetyView:
         ungradeable=_number(fork.behaviour.ungradeable) if fork else gap,
         suite=fork.behaviour.suite if fork else "",
         judge=fork.behaviour.judge if fork else "",
-        isolation=str(fork.isolation) if fork else "",
+        isolation=_isolation(fork) if fork else "",
     )
+
+
+def _isolation(result: EvalResult) -> str:
+    """How the child process was confined, with what could not be."""
+    if result.isolation is Isolation.SANDBOXED:
+        return "sandboxed"
+    return f"reduced isolation: {'; '.join(result.gaps) or 'not said which'}"
 
 
 def _topics(baseline: EvalResult | None, fork: EvalResult | None) -> tuple[TopicView, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from detector.provenance.dsse import PublicKey, SigningKey, load_verifying_key, new_signing_key
 from forkwatch.errors import SettingsError
 from forkwatch.keys import load_private_key
-from forkwatch.settings import Settings
+from forkwatch.settings import Settings, settings_folder
 from forkwatch.state import StateDir
 from reports.interface import OperatorKey
 
@@ -24,12 +24,10 @@ def find_key(state: StateDir, settings: Settings) -> SigningKey | None:
         SettingsError: the settings name a file that is not there.
         PrivateKeyError: the file is no EC private key, or its password is wrong.
     """
-    chosen = settings.attest.private_key
-    if chosen is not None and not chosen.is_file():
-        raise SettingsError(
-            f"attest.private_key: {chosen} is not a file", tip="`forkwatch attest key` makes one."
-        )
-    place = chosen or _generated(state)
+    said = settings.attest.private_key
+    place = _generated(state) if said is None else settings_folder() / said
+    if said is not None and not place.is_file():
+        raise SettingsError(f"attest.private_key: {place} is not a file", tip="`forkwatch attest key` makes one.")
     if not place.is_file():
         return None
     key = load_private_key(place)

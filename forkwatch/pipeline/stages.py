@@ -31,6 +31,7 @@ from forkwatch.pipeline.blobs import blob_path, keep_blob
 from forkwatch.pipeline.budget import sketch_budget
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.known import merge_partners
+from forkwatch.pipeline.limits import limits_of
 from forkwatch.pipeline.originals import Original, original_files, place_file
 from forkwatch.pipeline.pair import Opened
 from forkwatch.pipeline.resume import journal_of
@@ -124,10 +125,10 @@ def evaluate_model(
 
     options = context.settings.evaluation
     who = original.repo if snapshot is None else snapshot.repo
-    with _scratch(context) as scratch:
+    with _scratch(context) as folder:
         weights: tuple[Path, ...] = ()
         if snapshot is not None:
-            weights = _materialise(context, snapshot, scratch / "weights")
+            weights = _materialise(context, snapshot, folder / "weights")
         request = EvalRequest(
             original=original.folder,
             weights=weights,
@@ -135,12 +136,13 @@ def evaluate_model(
             baseline_transcript=None
             if baseline is None
             else blob_path(context.state, baseline.transcript.name),
-            scratch=scratch,
+            scratch=folder / "child",
             max_new_tokens=options.max_new_tokens,
             samples=options.samples,
             seed=options.seed + (0 if snapshot is None else 1),  # independent samples for the two-sample test
             timeout_seconds=options.timeout_seconds,
             device=options.device,
+            limits=limits_of(context.settings),
         )
         result = evaluate(request, progress=lambda line: context.talk.note(f"{who}: {line}"))
         return replace(result, transcript=Path(keep_blob(context.state, result.transcript)))
@@ -163,6 +165,7 @@ def refusal_direction(
             scratch=scratch,
             timeout_seconds=options.timeout_seconds,
             device=options.device,
+            limits=limits_of(context.settings),
         )
         found = measure(request, progress=lambda line: context.talk.note(f"{original.repo}: {line}"))
         if isinstance(found, Unmeasured):

@@ -155,7 +155,7 @@ def test_a_request_cannot_name_a_fork() -> None:
     """Nothing in it leads to weights other than the original's, so that no fork can influence the
     direction."""
     assert {field.name for field in fields(DirectionRequest)} == {
-        "original", "suite", "refused", "answered", "scratch", "timeout_seconds", "device",
+        "original", "suite", "refused", "answered", "scratch", "timeout_seconds", "device", "limits",
     }  # fmt: skip
 
 

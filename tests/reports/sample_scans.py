@@ -99,7 +99,7 @@ def safety(fork: Fork) -> SafetyView:
         ungradeable=rate(0.008, 240),
         suite="core@1",
         judge="phrases/1",
-        isolation="sandboxed: no network, 8 GiB, 900 s",
+        isolation="sandboxed",
     )
 
 

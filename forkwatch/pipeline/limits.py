@@ -1,0 +1,12 @@
+"""How the settings want child processes to be held."""
+
+from __future__ import annotations
+
+from evals.interface import Limits
+from forkwatch.settings import Settings
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The part of the settings that `evals` needs."""
+    options = settings.evaluation
+    return Limits(memory_gib=options.memory_gib, require_isolation=options.require_isolation)
