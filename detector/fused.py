@@ -57,7 +57,7 @@ def measure(  # noqa: PLR0913  # compiled code takes no objects
     grid: Array,
     within: bool,  # noqa: FBT001
     marks: Array,
-) -> tuple[Array, float, tuple[int, int], bool, Array]:
+) -> tuple[Array, np.float32, tuple[int, int], bool, Array]:
     """Add up whole rows of two tensors.
 
     Args:
@@ -110,7 +110,7 @@ def _widen(stored: Array, wide: Array) -> None:
 
 
 @compiled
-def _add(x: Array, y: Array, grid: Array, index: Array, total: Array) -> float:
+def _add(x: Array, y: Array, grid: Array, index: Array, total: Array) -> np.float32:
     """Add the sums of a block to `total`, set each value's level plus one, or zero; the largest |Δ|."""
     least, precision = grid[0], np.int32(grid[1])
     bits = y.view(np.uint32)
@@ -134,7 +134,7 @@ def _add(x: Array, y: Array, grid: Array, index: Array, total: Array) -> float:
     total[2] += dot
     total[3] += floor
     top = np.uint32(largest)
-    return top.view(np.float32)  # type: ignore[return-value]  # numpy's float
+    return top.view(np.float32)
 
 
 @compiled

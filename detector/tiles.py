@@ -207,7 +207,8 @@ class Meter:
         stored = torch.int16 if plain else torch.int32
         marks = torch.zeros(0 if self._all_columns else columns, dtype=torch.uint8)
         norms, largest, (rows, first), within, levels = fused.measure(
-            *(side.view(stored).numpy() for side in sides),
+            sides[0].view(stored).numpy(),
+            sides[1].view(stored).numpy(),
             columns or count,
             fused.grid(self._fork),
             self._within,
@@ -226,13 +227,13 @@ class Meter:
             delta_square=change,
             dot=dot,
             floor=floor * 4.0 ** (1 - PRECISION[self._fork]) / 12,
-            largest=largest,
+            largest=float(largest),
             unequal=count - still,
             moved=count - still,
             rows=count // columns if columns else 0,
             moved_rows=rows if columns else 0,
             first_moved=max(first, 0) if still < count else None,
-            within_a_step=within,
+            within_a_step=bool(within),
             levels=tuple(moved),
         )
 
