@@ -74,6 +74,11 @@ class _Module:
             if probe.rank is not None and (probe.rank == typical or not _is_dense(probe))
         ]
 
+    def rank(self, overall: int) -> int:
+        """The one that its probes agree on; else that of all modules."""
+        own = set(self.found(overall))
+        return own.pop() if len(own) == 1 else overall
+
     def vote(self, typical: int) -> str:
         """`low`, `dense` or `undecided`, by the probes that could have told a change of rank `typical`.
 
@@ -178,13 +183,7 @@ def _verify(
         if p.rank is not None and (p.rank == overall or not _is_dense(p))
     ]
     roundings = Counter(probe.roundings for probe in probes).most_common(1)[0][0]
-    ranks: dict[str, int] = {}
-    shares: dict[str, float] = {}
-    residuals: list[float] = []
-    own = [(module, set(module.found(overall))) for module in low]
-    tasks = [
-        (c, ranks.pop() if len(ranks) == 1 else overall) for module, ranks in own for c in module.members
-    ]
+    tasks = [(c, module.rank(overall)) for module in low for c in module.members]
 
     def fitted(task: tuple[Comparison, int]) -> tuple[float, float]:
         return _reproduced_at(_box(context, task[0].pair, directional, roundings), task[1])
@@ -193,14 +192,13 @@ def _verify(
         box = _box(context, comparison.pair, directional, roundings)
         return box is not None and box.limit() >= overall and _reproduced_at(box, overall)[0] >= REPRODUCED
 
-    for (comparison, rank), (share, residual) in zip(tasks, spread(fitted, tasks), strict=True):
-        shares[comparison.pair.name] = share
-        residuals.append(residual)
-        if share >= REPRODUCED:
-            ranks[comparison.pair.name] = rank
+    fits = spread(fitted, tasks)
+    ranks = {
+        c.pair.name: rank for (c, rank), (share, _) in zip(tasks, fits, strict=True) if share >= REPRODUCED
+    }
     welcome = spread(joins, finding.undecided)
     joined = [c for c, is_welcome in zip(finding.undecided, welcome, strict=True) if is_welcome]
-    members = [c for module in low for c in module.members] + joined
+    members = [c for c, _ in tasks] + joined
     ranks |= {c.pair.name: overall for c in joined}
     proved = len(ranks) >= PROVED_SHARE * len(members)
     pairs = [c.pair for c in members]
@@ -211,11 +209,13 @@ def _verify(
             "rank-agreement", sum(p.rank == overall for p in probes), f"of {len(probes)} probed matrices"
         ),
         Evidence(
-            "reproduced-fraction", round(median_low(shares.values()), 3), "median share of moved values"
+            "reproduced-fraction",
+            round(median_low(share for share, _ in fits), 3),
+            "median share of moved values",
         ),
         Evidence(
             "residual-over-rounding",
-            round(median_low(residuals), 3),
+            round(median_low(residual for _, residual in fits), 3),
             "median squared residual over the roundings' energy",
         ),
         Evidence(
