@@ -24,6 +24,9 @@ PROBES = 10
 """Gaussian vectors of the error bound: it fails with probability 10^-PROBES."""
 ROUNDING = 1e-6
 """Share of a squared norm that float32 products lose."""
+TRACY_WIDOM = 6.27
+"""Quantile of the Tracy–Widom law of order 1 that is exceeded with probability 10⁻⁶, by the tail
+exp(−⅔ s^1.5) / (4 √π s^0.75) (Bornemann, arXiv 0904.1581), which at 10⁻³ is a tenth off."""
 RELAXATION = 1.7
 """Step of the projection onto the box: 1 is the plain method, 2 the reflection; 1.7 is four times as fast."""
 SHRINK = 0.9
@@ -186,6 +189,21 @@ def noise_edge(half: torch.Tensor) -> float:
     variance = half.square() / 3
     rows, columns = variance.sum(1).max().item(), variance.sum(0).max().item()
     return math.sqrt(rows) + math.sqrt(columns)
+
+
+def significant(half: torch.Tensor) -> float:
+    """Singular value that rounding alone exceeds in one matrix of a million.
+
+    The largest singular value of independent errors of one variance follows the Tracy–Widom law of order 1
+    about the Marchenko–Pastur edge (Johnstone, Ann. Statist. 29, 2001), whose quantile is applied to
+    `noise_edge`. For variances that differ that edge is too high already, and the level lower.
+
+    Args:
+        half: half a rounding step of each element, (m, n).
+    """
+    rows, columns = (math.sqrt(max(size - 0.5, 0.5)) for size in half.shape)
+    width = (1 / rows + 1 / columns) ** (1 / 3) / (rows + columns)
+    return noise_edge(half) * math.sqrt(1 + TRACY_WIDOM * width)
 
 
 def fit_rank(box: Box, rank: int, iterations: int = ITERATIONS) -> torch.Tensor:
