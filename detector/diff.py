@@ -145,7 +145,7 @@ def _compare(
     """Compare every pair; intermediate types that failed on several matrices are not tried again."""
     total = sum(math.prod(pair.fork.shape) for pair in pairing.pairs)
     done, comparisons, refuted = 0, [], 0
-    with Streams() as streams:
+    with Streams(total) as streams:
         for pair in pairing.pairs:
             via = VIA if refuted < REFUTATIONS else ()
             comparison = None if journal is None else recalled(pair, journal)

@@ -1,7 +1,7 @@
 """Statistics of a change, tile by tile: one pass over two tensors in memory that does not grow with them.
 
 Floats that a cast to the fork's type leaves as they are go through one compiled loop (`fused`). All others,
-tiles whose squares float32 does not hold, small ones, and tiles on a GPU are measured with torch, by a dozen
+tiles whose squares float32 does not hold, those of small diffs, and tiles on a GPU are measured with torch, by a dozen
 operations that cost cache traffic only, for a tile fits the cache of a core. Sums are float32 within the tile
 (a relative error of 1e-5) and float64 between tiles, added in tile order whatever thread was first. Exponents
 are read off the bits: the step of a float is a power of two, and how many steps a value moved is a difference
@@ -27,8 +27,9 @@ from detector.grid import (
 if TYPE_CHECKING:
     import torch
 
-FUSED_ELEMENTS = 1 << 16
-"""Elements of a tile from which the compiled loop is used: loading it takes a third of a second."""
+FUSED_ELEMENTS = 1 << 29
+"""Elements of a whole diff from which the compiled loop is used: it saves 1.8 ns each, and takes 0.8 s of
+processor time to load, 4 s where its machine code is not kept yet."""
 LEVELS = 32
 """Entries of `TensorDiff.exponents` at most; the last one counts all that moved farther."""
 _MANTISSA = 7
@@ -98,9 +99,15 @@ class Sums:
 class Meter:
     """Measures the tiles of one pair of tensors after the other, in memory of its own: one a thread."""
 
-    def __init__(self, device: torch.device) -> None:
-        """Args: where to compute."""
+    def __init__(self, device: torch.device, total: int = 0) -> None:
+        """Make one.
+
+        Args:
+            device: where to compute.
+            total: elements of all tensors that will be measured.
+        """
         self._device = device
+        self._total = total
         self._floats: list[torch.Tensor] = []
         self._codes: list[torch.Tensor] = []
         self.start("F32", "F32", 0)
@@ -116,7 +123,11 @@ class Meter:
         self._fork = fork
         self._cast_is_exact = original == fork or (original, fork) in _WIDENING
         self._is_fused = (
-            self._device.type == "cpu" and self._cast_is_exact and is_float(fork) and fork != "F64"
+            self._total >= FUSED_ELEMENTS
+            and self._device.type == "cpu"
+            and self._cast_is_exact
+            and is_float(fork)
+            and fork != "F64"
         )
         self._largest_code = 0
         self._within = True
@@ -192,14 +203,12 @@ class Meter:
         return sums
 
     def _measure_at_once(self, original: torch.Tensor, fork: torch.Tensor) -> Sums | None:
-        """Sums of a tile by the compiled loop; None if it is small, or float32 does not hold its squares."""
+        """Sums of a tile by the compiled loop; None if float32 does not hold its squares."""
         import torch
 
-        count, columns = fork.numel(), fork.shape[-1] if fork.dim() > 1 else 0
-        if count < FUSED_ELEMENTS:
-            return None
         from detector import fused
 
+        count, columns = fork.numel(), fork.shape[-1] if fork.dim() > 1 else 0
         plain = original.dtype == fork.dtype == torch.bfloat16
         sides = (original.reshape(-1), fork.reshape(-1))
         if not plain:
