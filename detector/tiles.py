@@ -1,11 +1,11 @@
 """Statistics of a change, tile by tile: one pass over two tensors in memory that does not grow with them.
 
 Floats that a cast to the fork's type leaves as they are go through one compiled loop (`fused`). All others,
-tiles whose squares float32 does not hold, those of small diffs, and tiles on a GPU are measured with torch, by
-a dozen operations that cost cache traffic only, for a tile fits the cache of a core. Sums are float32 within the tile
-(a relative error of 1e-5) and float64 between tiles, added in tile order whatever thread was first. Exponents
-are read off the bits: the step of a float is a power of two, and how many steps a value moved is a difference
-of two exponent fields.
+tiles whose squares float32 does not hold, those of small diffs, and tiles on a GPU are measured with torch:
+a dozen operations that cost cache traffic only, for a tile fits the cache of a core. Sums are float32 within
+the tile (a relative error of 1e-5) and float64 between tiles, added in tile order whatever thread was first.
+Exponents are read off the bits: the step of a float is a power of two, and how many steps a value moved is a
+difference of two exponent fields.
 """
 
 from __future__ import annotations
