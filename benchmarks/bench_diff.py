@@ -39,7 +39,7 @@ EXPECTED = {
 }
 
 FORKWATCH = """
-import sys, time
+import math, sys, time
 from pathlib import Path
 import torch
 from crawler.local import LocalFile
@@ -51,8 +51,9 @@ from detector.stream import Streams
 sides = [open_weights({f.name: LocalFile(f) for f in sorted(Path(p).iterdir())}) for p in sys.argv[2:4]]
 start, spent = time.perf_counter(), time.process_time()
 if sys.argv[1] == "compare":
-    with Streams() as streams:
-        for pair in pair_tensors(sides[0].tensors(), sides[1].tensors()).pairs:
+    pairs = pair_tensors(sides[0].tensors(), sides[1].tensors()).pairs
+    with Streams(sum(math.prod(pair.fork.shape) for pair in pairs)) as streams:
+        for pair in pairs:
             compare_pair(pair, *sides, (), streams)
     said = "-"
 else:

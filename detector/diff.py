@@ -39,6 +39,7 @@ from detector.interface import (
 from detector.journal import Journal
 from detector.lineage import Bands, align_layers, judge_lineage, sample_bands, search_neurons
 from detector.pairing import EMBEDDINGS, HEADS, Pairing, pair_tensors
+from detector.parallel import spread
 from detector.roster import layer_numbers
 from detector.spectrum import decompose
 from detector.stream import Streams
@@ -144,7 +145,7 @@ def _compare(
     """Compare every pair; intermediate types that failed on several matrices are not tried again."""
     total = sum(math.prod(pair.fork.shape) for pair in pairing.pairs)
     done, comparisons, refuted = 0, [], 0
-    with Streams() as streams:
+    with Streams(total) as streams:
         for pair in pairing.pairs:
             via = VIA if refuted < REFUTATIONS else ()
             comparison = None if journal is None else recalled(pair, journal)
@@ -195,10 +196,13 @@ def _with_equal_tensors(lineage: Lineage, context: Context) -> Lineage:
 
 
 def _tensor_diffs(context: Context, ranks: dict[str, int], *, spectra: bool) -> tuple[TensorDiff, ...]:
-    diffs = [
-        c.as_diff(ranks.get(c.pair.name), *(_energy(context, c) if spectra else ((), 0.0)))
-        for c in context.comparisons
-    ]
+    """What is shown of every tensor."""
+
+    def measured(comparison: Comparison) -> TensorDiff:
+        rank = ranks.get(comparison.pair.name)
+        return comparison.as_diff(rank, *(_energy(context, comparison) if spectra else ((), 0.0)))
+
+    diffs = spread(measured, context.comparisons)
     diffs += [_structural(pair.fork, TensorStatus.RESHAPED) for pair in context.pairing.reshaped]
     diffs += [_structural(info, TensorStatus.ADDED) for info in context.pairing.added]
     diffs += [_structural(info, TensorStatus.MISSING) for info in context.pairing.missing]

@@ -24,6 +24,9 @@ PROBES = 10
 """Gaussian vectors of the error bound: it fails with probability 10^-PROBES."""
 ROUNDING = 1e-6
 """Share of a squared norm that float32 products lose."""
+TRACY_WIDOM = 6.27
+"""Quantile of the Tracy–Widom law of order 1 that is exceeded with probability 10⁻⁶, by the tail
+exp(−⅔ s^1.5) / (4 √π s^0.75) (Bornemann, arXiv 0904.1581), which at 10⁻³ is a tenth off."""
 RELAXATION = 1.7
 """Step of the projection onto the box: 1 is the plain method, 2 the reflection; 1.7 is four times as fast."""
 SHRINK = 0.9
@@ -45,6 +48,10 @@ SETTLED = 1e-5
 REPRODUCED = 0.8
 """Share of the moved values that must follow from the fitted change. Measured: AdamW fine-tunes of a 135M
 model reach 0.45 at the largest rank allowed for; LoRAs have 0.84 and more at their own."""
+SURE = 0.95
+"""Share of the moved values from which a fit is good enough: more projections add a hundredth to it."""
+LOOK = 5
+"""Projections between two looks at what a fit reproduces."""
 CONSTRAINTS_A_PARAMETER = 2.0
 """Moved elements for each of the r(m+n−r) parameters of a fit; with fewer, a dense change is fitted too."""
 
@@ -184,11 +191,38 @@ def noise_edge(half: torch.Tensor) -> float:
     return math.sqrt(rows) + math.sqrt(columns)
 
 
+def significant(half: torch.Tensor) -> float:
+    """Singular value that rounding alone exceeds in one matrix of a million.
+
+    The largest singular value of independent errors of one variance follows the Tracy–Widom law of order 1
+    about the Marchenko–Pastur edge (Johnstone, Ann. Statist. 29, 2001), whose quantile is applied to
+    `noise_edge`. For variances that differ that edge is too high already, and the level lower.
+
+    Args:
+        half: half a rounding step of each element, (m, n).
+    """
+    rows, columns = (math.sqrt(max(size - 0.5, 0.5)) for size in half.shape)
+    width = (1 / rows + 1 / columns) ** (1 / 3) / (rows + columns)
+    return noise_edge(half) * math.sqrt(1 + TRACY_WIDOM * width)
+
+
 def fit_rank(box: Box, rank: int, iterations: int = ITERATIONS) -> torch.Tensor:
     """The rank-`rank` matrix found by `iterations` relaxed projections."""
     for fitted in _projections(box, rank, iterations):
         result = fitted
     return result
+
+
+def fit_values(box: Box, rank: int, iterations: int) -> tuple[torch.Tensor, float]:
+    """The same by `iterations` projections at most, and what it reproduces; fewer where that is enough."""
+    share = 0.0
+    for step, fitted in enumerate(_projections(box, rank, iterations), start=1):
+        result = fitted
+        if step % LOOK == 0 or step == iterations:
+            share = reproduced(box, fitted)
+            if share >= SURE:
+                break
+    return result, share
 
 
 def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: torch.Tensor) -> RankEstimate:
@@ -205,10 +239,8 @@ def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: t
     boxes = (Box(delta, torch.maximum(half_fork, half_original)), Box(delta, half_fork + half_original))
     limits = [box.limit() for box in boxes]
     best = RankEstimate(None, limits[0], 1, 1.0, 0.0, boxes[0].moved())
-    ranks = _powers_of_two(limits[0])
-    if all(limit > 1 and _is_far(box, limit) for box, limit in zip(boxes, limits, strict=True)):
-        ranks = ranks[-1:]  # a matrix of smaller rank is one of the largest, too: none comes nearer
-    for rank in ranks:
+    least = _least(boxes[-1], limits[0])
+    for rank in _ranks(boxes, limits, least):
         for roundings, (box, limit) in enumerate(zip(boxes, limits, strict=True), start=1):
             if rank > limit:
                 continue
@@ -220,7 +252,8 @@ def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: t
                     else replace(best, roundings=roundings, residual=residual)
                 )
                 continue
-            found = _settle(box, roundings, rank, residual)
+            below = max(rank // 2, min(least, rank) - 1)
+            found = _settle(box, roundings, (below, rank), residual)
             if found.reproduced >= REPRODUCED or roundings == len(boxes) or rank > limits[-1]:
                 return found
             best = found  # close, but values are off by more than one rounding: try the wider intervals
@@ -228,7 +261,32 @@ def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: t
             return best
     if best.residual > NEARLY or not limits[0]:
         return best
-    return replace(best, reproduced=reproduced(boxes[0], fit_rank(boxes[0], limits[0], 2 * ITERATIONS)))
+    return replace(best, reproduced=fit_values(boxes[0], limits[0], 2 * ITERATIONS)[1])
+
+
+def _least(box: Box, limit: int) -> int:
+    """Directions longer than rounding makes them: a change of smaller rank lies in no interval.
+
+    By Weyl's inequality σ of the (r+1)-th is at most the norm of what a change of rank r leaves, and what
+    that leaves is rounding.
+    """
+    if limit < 1:
+        return 0
+    values = leading_vectors(box.delta, limit + 1)[1]
+    return int((values > noise_edge(box.half)).sum().item())
+
+
+def _ranks(boxes: tuple[Box, Box], limits: list[int], least: int) -> Iterator[int]:
+    """Ranks to try: the smallest that is possible, if it can be told; then powers of two above it.
+
+    A matrix of smaller rank is one of the largest, too: where that is far away, none of them comes nearer.
+    """
+    if 0 < least <= limits[0]:
+        yield least
+    ranks = [rank for rank in _powers_of_two(limits[0]) if rank > least] or [limits[0]][: limits[0]]
+    if all(limit > 1 and _is_far(box, limit) for box, limit in zip(boxes, limits, strict=True)):
+        ranks = ranks[-1:]
+    yield from ranks
 
 
 def _powers_of_two(limit: int) -> list[int]:
@@ -237,10 +295,17 @@ def _powers_of_two(limit: int) -> list[int]:
     return powers if not powers or powers[-1] == limit else [*powers, limit]
 
 
-def _settle(box: Box, roundings: int, accepted: int, residual: float) -> RankEstimate:
-    """Find the smallest accepted rank, go on while one more is worth a cliff, and measure the fit there."""
+def _settle(box: Box, roundings: int, between: tuple[int, int], residual: float) -> RankEstimate:
+    """Find the smallest accepted rank, go on while one more is worth a cliff, and measure the fit there.
+
+    Args:
+        box: the intervals.
+        roundings: that they allow for.
+        between: a rank that is too small, and one that was accepted.
+        residual: of the latter.
+    """
     limit = box.limit()
-    low, high = accepted // 2, accepted
+    low, high = between
     while high - low > 1:
         middle = (low + high) // 2
         share = _residual(box, middle)
@@ -253,8 +318,8 @@ def _settle(box: Box, roundings: int, accepted: int, residual: float) -> RankEst
         if share * CLIFF > residual:
             break
         high, residual = high + 1, share
-    fitted = fit_rank(box, high, 2 * ITERATIONS)
-    return RankEstimate(high, limit, roundings, _share(box, fitted), reproduced(box, fitted), box.moved())
+    fitted, share = fit_values(box, high, 2 * ITERATIONS)
+    return RankEstimate(high, limit, roundings, _share(box, fitted), share, box.moved())
 
 
 def reproduced(box: Box, fitted: torch.Tensor) -> float:
@@ -265,13 +330,13 @@ def reproduced(box: Box, fitted: torch.Tensor) -> float:
 
 
 def _residual(box: Box, rank: int) -> float:
-    """Distance left after the projections, given up early when it stalls."""
+    """Distance left after the projections, given up early when it stalls, or is next to nothing."""
     last = 1.0
     for step, fitted in enumerate(_projections(box, rank, ITERATIONS), start=1):
         if step not in {FIRST_LOOK, 20, ITERATIONS}:
             continue
         share = _share(box, fitted)
-        if share > FAR or (step == 20 and share > max(0.5 * last, ACCEPTED)):
+        if share > FAR or share <= SETTLED or (step == 20 and share > max(0.5 * last, ACCEPTED)):
             return share
         last = share
     return last

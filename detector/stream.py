@@ -69,9 +69,11 @@ class _Job:
 class Streams:
     """Threads and memory for comparing one pair of tensors after the other. A context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: int = 0) -> None:
+        """Args: elements of all tensors that will be compared."""
         import torch
 
+        self._total = total
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._threads = torch.get_num_threads()
         self._width = self._threads if self._device.type == "cpu" else GPU_LANES
@@ -81,7 +83,7 @@ class Streams:
     def __enter__(self) -> Self:
         import torch
 
-        self._lanes = [_Lane(self._device) for _ in range(self._width)]
+        self._lanes = [_Lane(self._device, self._total) for _ in range(self._width)]
         if self._width > 1:  # each lane computes alone: parallel loops inside of them would compete
             self._pool = ThreadPoolExecutor(self._width, initializer=torch.set_num_threads, initargs=(1,))
         return self
@@ -151,7 +153,7 @@ class Streams:
         """
         import torch
 
-        meter, total, identical = Meter(torch.device("cpu")), Sums(), types[0] == types[1]
+        meter, total, identical = Meter(torch.device("cpu"), self._total), Sums(), types[0] == types[1]
         meter.start(*types, 0)
         for left, right in blocks:
             same = types[0] == types[1] and _same_bits(left, right)
@@ -199,12 +201,12 @@ class Streams:
 class _Lane:
     """One thread's buffers, used again and again: fresh memory costs more than the comparison."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, total: int) -> None:
         self._device = device
         self._bytes = (bytearray(), bytearray())
         self._pinned: tuple[torch.Tensor, ...] = ()
         self.read = [0, 0]
-        self.meter = Meter(device)
+        self.meter = Meter(device, total)
 
     def start(self, job: _Job) -> None:
         self.meter.start(*job.types, job.tile)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from threading import Lock
 
 from detector.compare import Comparison
 from detector.formats.views import view
@@ -41,6 +42,8 @@ class Context:
     pairing: Pairing
     comparisons: tuple[Comparison, ...]
     relatives: Relatives = Relatives()
+    reading: Lock = field(default_factory=Lock, repr=False, compare=False)
+    """Held while values are read: readers need not be safe to share between threads."""
 
     def changed(self) -> tuple[Comparison, ...]:
         """Pairs whose values differ by more than a change of type."""
@@ -65,8 +68,9 @@ class Context:
         return next((tensors[name].shape[-1] for name in EMBEDDINGS if name in tensors), 0)
 
     def sample(self, pair: Pair, elements: int = ELEMENTS) -> Sample:
-        """Values of a pair to take a spectrum of."""
-        return load_sample(pair, self.original, self.fork, elements)
+        """Values of a pair to take a spectrum of; safe in several threads."""
+        with self.reading:
+            return load_sample(pair, self.original, self.fork, elements)
 
 
 def _experts(pair: Pair) -> range:

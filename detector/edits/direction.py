@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 from detector.grid import is_float
 from detector.pairing import Pair
 from detector.sample import Sample
-from detector.spectrum import RELAXATION, SHRINK, Box, fit_rank, leading_vectors
+from detector.spectrum import RELAXATION, SHRINK, Box, fit_rank, leading_vectors, significant
 
 if TYPE_CHECKING:
     import torch
 
 ALIGNED = 0.9
 """Cosine from which the input vector is taken to follow from the output direction."""
-ABOVE_NOISE = 3.0
-"""A singular value counts above this times the edge of the rounding noise's spectrum."""
 MAX_DIRECTIONS = 8
 REPRODUCED = 0.9
 """Share of moved values that must follow from W and the directions for a matrix to count as reproduced."""
@@ -137,7 +135,7 @@ def _denoised_bases(sample: Sample, half: torch.Tensor) -> list[tuple[torch.Tens
 def _aligned_bases(sample: Sample, edge: float | None = None) -> list[tuple[torch.Tensor, float]]:
     """Leading output subspaces whose input side follows from W, smallest first."""
     vectors, values = leading_vectors(sample.delta, MAX_DIRECTIONS + 1)
-    least = ABOVE_NOISE * _noise_edge(sample) if edge is None else max(edge, 1e-3 * float(values[0]))
+    least = significant(_noise(sample)) if edge is None else max(edge, 1e-3 * float(values[0]))
     most = min(MAX_DIRECTIONS, min(sample.weights.shape) // 4)  # M fits anything where W has as few columns
     strong = int((values[:most] > least).sum().item())
     bases, shares = [], []
@@ -225,14 +223,13 @@ def _half(sample: Sample, roundings: int) -> torch.Tensor:
     return sample.half_fork if roundings == 1 else sample.half_fork + sample.half_original
 
 
-def _noise_edge(sample: Sample) -> float:
-    """Largest singular value of rounding alone: σ(√m + √n) for a matrix of independent errors."""
-    rows, columns = sample.delta.shape
-    if sample.half_fork is None:
-        noise = sample.delta.square().mean().sqrt().item()
-    else:
-        noise = (sample.half_fork.square().mean().item() / 3) ** 0.5
-    return noise * (math.sqrt(rows) + math.sqrt(columns))
+def _noise(sample: Sample) -> torch.Tensor:
+    """Half of the steps that rounding may have moved the values by.
+
+    Where the encoding has no known step, the change itself tells: under random signs its values have variance
+    Δ², that of a step of 2√3 |Δ| (sign-flip parallel analysis: Hong, Sheng & Dobriban, arXiv 2012.02985).
+    """
+    return sample.delta.abs() * math.sqrt(3) if sample.half_fork is None else sample.half_fork
 
 
 def _restore_norms(edited: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

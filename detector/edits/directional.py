@@ -16,6 +16,7 @@ from detector.edits.context import Context, layer_range, module_names
 from detector.edits.direction import ALIGNED, REPRODUCED, Direction, is_own_axis, measure_direction
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
 from detector.pairing import EMBEDDING_MODULES, Pair
+from detector.parallel import spread
 from detector.sample import Sample
 
 CLEARLY_ALIGNED = 0.98
@@ -47,10 +48,8 @@ class DirectionalFinding:
 def find_directional(context: Context) -> DirectionalFinding:
     """Look for a directional edit in every changed residual writer."""
     writers = [context.residual_first(c.pair) for c in context.changed_matrices() if c.pair.writes_residual]
-    found = [
-        direction for pair in writers if (direction := _measured(pair, context.sample(pair))) is not None
-    ]
-    found = _without_own_axes([direction for direction in found if _is_clear(direction)])
+    measured = spread(lambda pair: _measured(pair, context.sample(pair)), writers)
+    found = _without_own_axes([one for one in measured if one is not None and _is_clear(one)])
     found = _without_natural(found)
     if not _enough(found, len(writers)):
         return DirectionalFinding(None, ())

@@ -18,6 +18,7 @@ from detector.edits.context import Context, layer_range, module_names
 from detector.edits.directional import DirectionalFinding
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
 from detector.pairing import Pair
+from detector.parallel import spread
 from detector.sample import ELEMENTS, Sample
 from detector.spectrum import (
     ITERATIONS,
@@ -26,8 +27,7 @@ from detector.spectrum import (
     Box,
     RankEstimate,
     estimate_rank,
-    fit_rank,
-    reproduced,
+    fit_values,
 )
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ class _Module:
             if probe.rank is not None and (probe.rank == typical or not _is_dense(probe))
         ]
 
+    def rank(self, overall: int) -> int:
+        """The one that its probes agree on; else that of all modules."""
+        own = set(self.found(overall))
+        return own.pop() if len(own) == 1 else overall
+
     def vote(self, typical: int) -> str:
         """`low`, `dense` or `undecided`, by the probes that could have told a change of rank `typical`.
 
@@ -112,7 +117,15 @@ def find_low_rank(context: Context, directional: DirectionalFinding) -> LowRankF
     for comparison in context.changed_matrices():
         if comparison.pair.name not in directional.explained:
             by_module.setdefault(comparison.pair.module, []).append(comparison)
-    modules = [_probe_module(context, members, directional) for members in by_module.values()]
+    for members in by_module.values():
+        members.sort(key=lambda comparison: (comparison.pair.layer or 0, comparison.pair.name))
+    chosen = [(module, c) for module, members in by_module.items() for c in _chosen(members)]
+    found = spread(lambda probe: _probe(context, probe[1].pair, directional), chosen)
+    probes = [(module, one) for (module, _), one in zip(chosen, found, strict=True) if one is not None]
+    modules = [
+        _Module(tuple(members), tuple(one for name, one in probes if name == module))
+        for module, members in by_module.items()
+    ]
     typical = median_low([rank for module in modules for rank in module.found()] or [0])
     votes: dict[str, list[_Module]] = {"low": [], "dense": [], "undecided": []}
     for module in modules:
@@ -124,12 +137,10 @@ def find_low_rank(context: Context, directional: DirectionalFinding) -> LowRankF
     return _verify(context, votes["low"], finding, directional) if votes["low"] else finding
 
 
-def _probe_module(context: Context, members: list[Comparison], directional: DirectionalFinding) -> _Module:
-    ordered = sorted(members, key=lambda comparison: (comparison.pair.layer or 0, comparison.pair.name))
-    count = min(len(ordered), PROBES)
-    chosen = [ordered[index * (len(ordered) - 1) // max(count - 1, 1)] for index in range(count)]
-    probes = [_probe(context, comparison.pair, directional) for comparison in chosen]
-    return _Module(tuple(ordered), tuple(probe for probe in probes if probe is not None))
+def _chosen(members: list[Comparison]) -> list[Comparison]:
+    """First, middle and last matrix of a module."""
+    count = min(len(members), PROBES)
+    return [members[index * (len(members) - 1) // max(count - 1, 1)] for index in range(count)]
 
 
 def _probe(context: Context, pair: Pair, directional: DirectionalFinding) -> RankEstimate | None:
@@ -172,24 +183,22 @@ def _verify(
         if p.rank is not None and (p.rank == overall or not _is_dense(p))
     ]
     roundings = Counter(probe.roundings for probe in probes).most_common(1)[0][0]
-    ranks: dict[str, int] = {}
-    shares: dict[str, float] = {}
-    residuals: list[float] = []
-    for module in low:
-        own = set(module.found(overall))
-        rank = own.pop() if len(own) == 1 else overall
-        for comparison in module.members:
-            share, residual = _reproduced_at(_box(context, comparison.pair, directional, roundings), rank)
-            shares[comparison.pair.name] = share
-            residuals.append(residual)
-            if share >= REPRODUCED:
-                ranks[comparison.pair.name] = rank
-    joined = []
-    for comparison in finding.undecided:
+    tasks = [(c, module.rank(overall)) for module in low for c in module.members]
+
+    def fitted(task: tuple[Comparison, int]) -> tuple[float, float]:
+        return _reproduced_at(_box(context, task[0].pair, directional, roundings), task[1])
+
+    def joins(comparison: Comparison) -> bool:
         box = _box(context, comparison.pair, directional, roundings)
-        if box is not None and box.limit() >= overall and _reproduced_at(box, overall)[0] >= REPRODUCED:
-            joined.append(comparison)
-    members = [c for module in low for c in module.members] + joined
+        return box is not None and box.limit() >= overall and _reproduced_at(box, overall)[0] >= REPRODUCED
+
+    fits = spread(fitted, tasks)
+    ranks = {
+        c.pair.name: rank for (c, rank), (share, _) in zip(tasks, fits, strict=True) if share >= REPRODUCED
+    }
+    welcome = spread(joins, finding.undecided)
+    joined = [c for c, is_welcome in zip(finding.undecided, welcome, strict=True) if is_welcome]
+    members = [c for c, _ in tasks] + joined
     ranks |= {c.pair.name: overall for c in joined}
     proved = len(ranks) >= PROVED_SHARE * len(members)
     pairs = [c.pair for c in members]
@@ -200,11 +209,13 @@ def _verify(
             "rank-agreement", sum(p.rank == overall for p in probes), f"of {len(probes)} probed matrices"
         ),
         Evidence(
-            "reproduced-fraction", round(median_low(shares.values()), 3), "median share of moved values"
+            "reproduced-fraction",
+            round(median_low(share for share, _ in fits), 3),
+            "median share of moved values",
         ),
         Evidence(
             "residual-over-rounding",
-            round(median_low(residuals), 3),
+            round(median_low(residual for _, residual in fits), 3),
             "median squared residual over the roundings' energy",
         ),
         Evidence(
@@ -233,13 +244,11 @@ def _box(context: Context, pair: Pair, directional: DirectionalFinding, rounding
 
 def _reproduced_at(box: Box | None, rank: int) -> tuple[float, float]:
     """Share of moved values that a change of this rank gives, and squared residual over the roundings'."""
-    share, residual = 0.0, 0.0
     if box is None:
-        return share, residual
+        return 0.0, 0.0
     floor = max(box.half.square().sum().item() / 3, 1e-300)
     for iterations in (ITERATIONS, 4 * ITERATIONS):
-        fitted = fit_rank(box, min(rank, *box.delta.shape), iterations)
-        share, residual = reproduced(box, fitted), (box.delta - fitted).square().sum().item() / floor
+        fitted, share = fit_values(box, min(rank, *box.delta.shape), iterations)
         if share >= REPRODUCED or share < HOPELESS:
             break
-    return share, residual
+    return share, (box.delta - fitted).square().sum().item() / floor

@@ -14,6 +14,7 @@ from detector.edits.context import Context, layer_range, module_names
 from detector.edits.low_rank import PROBE_ELEMENTS, LowRankFinding
 from detector.grid import is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
+from detector.parallel import spread
 from detector.sample import Sample
 from detector.spectrum import RankEstimate, estimate_rank, leading_vectors
 
@@ -44,7 +45,8 @@ def find_scaled_low_rank(
         return None
     count = min(MATRICES, len(dense))
     chosen = [dense[index * (len(dense) - 1) // max(count - 1, 1)] for index in range(count)]
-    found = [estimate for c in chosen if (estimate := _estimate(context, c)) is not None]
+    estimates = spread(lambda comparison: _estimate(context, comparison), chosen)
+    found = [estimate for estimate in estimates if estimate is not None]
     ranks = [estimate.rank for estimate in found if estimate.rank is not None]
     if len(ranks) < AGREEMENT * count:
         return None

@@ -14,6 +14,7 @@ from detector.spectrum import (
     leading_vectors,
     noise_edge,
     reproduced,
+    significant,
 )
 
 
@@ -120,6 +121,27 @@ def test_edge_of_one_variance_is_that_of_marchenko_and_pastur() -> None:
     """σ(√m + √n)."""
     half = torch.full((100, 400), 0.3)
     assert noise_edge(half) == pytest.approx(0.3 / 3**0.5 * (10 + 20), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["one variance", "bf16", "rows of very different size", "Q8_0"])
+def test_rounding_alone_is_not_significant(kind: str) -> None:
+    """None of 60 null matrices of a kind: with one in a million, one of 240 would be a surprise."""
+    generator = torch.Generator().manual_seed(12)
+    found = []
+    for _ in range(60):
+        values = 0.02 * torch.randn(64, 128, generator=generator)
+        if kind == "rows of very different size":
+            values *= torch.exp(torch.randn(64, 1, generator=generator))
+        stored = quantise(values, kind) if kind == "Q8_0" else values.to(torch.bfloat16).float()
+        half = half_step(stored, kind if kind == "Q8_0" else "BF16")
+        error = stored - values
+        if kind == "one variance":
+            half = torch.full((64, 128), 0.5)
+            error = torch.rand(64, 128, generator=generator) - 0.5
+        assert half is not None
+        found.append(torch.linalg.matrix_norm(error, ord=2).item() / significant(half))
+    assert max(found) < 1
+    assert max(found) > 0.7, "and the threshold is not idle"
 
 
 @pytest.mark.parametrize("scheme", sorted(LEGACY))
