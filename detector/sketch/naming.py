@@ -14,6 +14,7 @@ from detector.grid import is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, WeightReader
 from detector.pairing import EMBEDDINGS, HEADS, Pair, Pairing
 from detector.roster import layer_numbers
+from detector.sketch.beside import trained_beside
 from detector.sketch.direction import Found, is_writer
 from detector.sketch.probe import Probes, settled
 from detector.sketch.reading import Seen
@@ -152,12 +153,14 @@ def _values(findings: Findings, shuffled: frozenset[str]) -> list[Edit]:
         elif _no_edit(seen) or (form is Form.DENSE and shape.rank < highest):
             form = Form.UNDECIDED
         forms[form].append(seen)
-    if forms[Form.DENSE] and not forms[Form.LOW]:
-        forms[Form.DENSE] += [seen for seen in forms[Form.UNDECIDED] if not _no_edit(seen)]
+    spread = [seen for seen in forms[Form.UNDECIDED] if not _no_edit(seen)]
+    beside = None if forms[Form.LOW] else trained_beside(spread, findings.seen, _same_tokens(findings))
+    if not forms[Form.LOW] and (forms[Form.DENSE] or beside):
+        forms[Form.DENSE] += spread
     if forms[Form.LOW]:
         edits.append(_low_rank(forms[Form.LOW], shapes))
     if forms[Form.DENSE]:
-        edits.append(_finetune(forms[Form.DENSE], findings, shapes))
+        edits.append(_finetune(forms, findings, shapes, beside))
     if forms[Form.UNDECIDED] and not (forms[Form.LOW] or forms[Form.DENSE]):
         edits.append(_undecided(forms[Form.UNDECIDED]))
     if not findings.matrices:
@@ -249,21 +252,41 @@ def _low_rank(low: Sequence[Seen], shapes: Mapping[str, Shape]) -> Edit:
     return Edit(EditKind.LOW_RANK_MERGE, Certainty.CONSISTENT, detail, evidence)
 
 
-def _finetune(dense: Sequence[Seen], findings: Findings, shapes: Mapping[str, Shape]) -> Edit:
+def _finetune(
+    forms: Mapping[Form, Sequence[Seen]],
+    findings: Findings,
+    shapes: Mapping[str, Shape],
+    beside: Evidence | None,
+) -> Edit:
+    """A dense change; matrices that a directional edit accounts for do not say whether it is everywhere."""
+    dense, accounted = forms[Form.DENSE], {seen.pair.name for seen in forms[Form.NONE]}
     pairs = [seen.pair for seen in dense]
-    readable = [seen for seen in findings.seen if seen.pair.is_matrix and seen.pair.layer is not None]
+    readable = [
+        seen
+        for seen in findings.seen
+        if seen.pair.is_matrix and seen.pair.layer is not None and seen.pair.name not in accounted
+    ]
     touched = sum(pair.layer is not None for pair in pairs)
     share = touched / len(readable) if readable else 1.0
-    above = min((shape.rank for shape in shapes.values() if shape.form is Form.DENSE), default=0)
+    above = [shape.rank for shape in shapes.values() if shape.form is Form.DENSE]
     size = round(median(seen.relative_norm for seen in dense), 6)
-    evidence = (
+    evidence = [
         Evidence("changed-layer-matrices", touched, f"of {len(readable)} that were read"),
-        Evidence("rank-above", above, "of the rows that were read"),
         Evidence("relative-norm", size, "median of ‖Δ‖ / ‖W‖"),
-    )
+    ]
+    if above:
+        evidence.insert(1, Evidence("rank-above", min(above), "of the rows that were read"))
+    if beside is not None:
+        evidence.append(beside)
     kind = EditKind.FULL_FINETUNE if share >= FULL else EditKind.PARTIAL_FINETUNE
     detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))
-    return Edit(kind, Certainty.CONSISTENT, detail, evidence)
+    return Edit(kind, Certainty.CONSISTENT, detail, tuple(evidence))
+
+
+def _same_tokens(findings: Findings) -> frozenset[str]:
+    """Names of the token matrices; none where the vocabulary is another, as adapters train the new tokens."""
+    grown = any(pair.name in TOKENS for pair in findings.pairing.reshaped)
+    return frozenset() if grown else TOKENS
 
 
 def _undecided(seen: Sequence[Seen]) -> Edit:

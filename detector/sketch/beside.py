@@ -1,0 +1,60 @@
+"""What changed beside the matrices that adapters are made for: the trace of training where ranks say nothing.
+
+A band whose change moved m stored values rules out a rank r only while r(b + n − r) parameters cannot fit
+them, for b rows of n values. Of narrow matrices, and of faint changes of wide ones, that is less than the
+rank of ordinary adapters, so that one matrix tells no dense change from a merged adapter, whatever the
+statistic. The model does. Merging an adapter adds B·A to the linear layers it was made for, and leaves every
+other tensor as it was, bit for bit: norm gains always, token matrices unless it was trained along with new
+tokens. Training moves everything that has a gradient. So
+
+- norm gains that changed in most of the touched layers, or
+- token matrices that changed along with nearly all matrices of all layers, the vocabulary being the same,
+
+refute an adapter alone. Biases do not: PEFT trains them with `bias="all"`. Nor do gains that differ by one
+rounding step of another type, as a conversion leaves them. Without either trace the change stays undecided.
+Adapters that were trained together with the norms, or the tokens, of an unchanged vocabulary are not told
+from training here; a full diff tells them by their ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detector.interface import Evidence
+from detector.sketch.reading import Seen
+
+MOST = 0.5
+"""Share of the touched layers' gains that must have changed."""
+NEARLY_ALL = 0.9
+"""Share of all matrices that must have changed with the tokens', as in a full diff (`edits.dense`)."""
+
+
+def trained_beside(spread: Sequence[Seen], seen: Sequence[Seen], tokens: frozenset[str]) -> Evidence | None:
+    """Changes that no merged adapter leaves; None when there are none.
+
+    Args:
+        spread: changed matrices whose form is undecided.
+        seen: everything that was read.
+        tokens: names of the token matrices, when the vocabulary is the original's; else empty.
+    """
+    layers = {each.pair.layer for each in spread} - {None}
+    gains = [each for each in seen if each.pair.layer in layers and _is_gain(each)]
+    moved = sum(map(_was_trained, gains))
+    if gains and moved >= MOST * len(gains):
+        return Evidence("changed-gains", moved, f"of {len(gains)} in the touched layers; no adapter has them")
+    matrices = [each for each in seen if each.pair.is_matrix]
+    beyond = [each for each in spread if each.pair.name in tokens]
+    if beyond and sum(each.changed for each in matrices) >= NEARLY_ALL * len(matrices):
+        note = "changed along with nearly all others; adapters leave them alone while the vocabulary is the same"
+        return Evidence("changed-token-matrices", len(beyond), note)
+    return None
+
+
+def _is_gain(seen: Seen) -> bool:
+    """A vector that is no bias."""
+    return len(seen.pair.fork.shape) == 1 and not seen.pair.name.endswith("bias")
+
+
+def _was_trained(seen: Seen) -> bool:
+    """It changed by more than a conversion to another type leaves."""
+    return seen.changed and (not seen.small or seen.pair.fork.dtype == seen.pair.original.dtype)
