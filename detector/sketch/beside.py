@@ -29,23 +29,23 @@ NEARLY_ALL = 0.9
 """Share of all matrices that must have changed with the tokens', as in a full diff (`edits.dense`)."""
 
 
-def trained_beside(spread: Sequence[Seen], seen: Sequence[Seen], tokens: frozenset[str]) -> Evidence | None:
+def trained_beside(trained: Sequence[Seen], seen: Sequence[Seen], tokens: frozenset[str]) -> Evidence | None:
     """Changes that no merged adapter leaves; None when there are none.
 
     Args:
-        spread: changed matrices whose form is undecided.
+        trained: changed matrices whose form is dense or undecided.
         seen: everything that was read.
         tokens: names of the token matrices, when the vocabulary is the original's; else empty.
     """
-    layers = {each.pair.layer for each in spread} - {None}
+    layers = {each.pair.layer for each in trained} - {None}
     gains = [each for each in seen if each.pair.layer in layers and _is_gain(each)]
     moved = sum(map(_was_trained, gains))
     if gains and moved >= MOST * len(gains):
         return Evidence("changed-gains", moved, f"of {len(gains)} in the touched layers; no adapter has them")
     matrices = [each for each in seen if each.pair.is_matrix]
-    beyond = [each for each in spread if each.pair.name in tokens]
+    beyond = [each for each in trained if each.pair.name in tokens]
     if beyond and sum(each.changed for each in matrices) >= NEARLY_ALL * len(matrices):
-        note = "changed along with nearly all others; adapters leave them alone while the vocabulary is the same"
+        note = "changed along with nearly all others, and the vocabulary is the same: no adapter alone"
         return Evidence("changed-token-matrices", len(beyond), note)
     return None
 

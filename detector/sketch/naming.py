@@ -15,6 +15,7 @@ from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, 
 from detector.pairing import EMBEDDINGS, HEADS, Pair, Pairing
 from detector.roster import layer_numbers
 from detector.sketch.beside import trained_beside
+from detector.sketch.copies import nothing_seen
 from detector.sketch.direction import Found, is_writer
 from detector.sketch.probe import Probes, settled
 from detector.sketch.reading import Seen
@@ -44,6 +45,8 @@ class Findings:
     """Layer of the fork → layer of the original; empty when nothing is known."""
     seen: tuple[Seen, ...]
     probes: Probes
+    known_to_differ: bool = False
+    """The files are not the original's, by their hashes."""
 
     @property
     def changed(self) -> tuple[Seen, ...]:
@@ -63,7 +66,15 @@ def name_edits(findings: Findings) -> tuple[Edit, ...]:
     shuffled = frozenset(module for edit in vocabulary for module in edit.detail.modules)
     edits = [*_container(findings), *surgery, *vocabulary, *_values(findings, shuffled)]
     if not edits:
-        edits.append(_nothing_seen(findings))
+        same_headers = findings.original.headers == findings.fork.headers
+        edits.append(
+            nothing_seen(
+                findings.seen,
+                findings.pairing,
+                same_headers=same_headers,
+                known_to_differ=findings.known_to_differ,
+            )
+        )
     return tuple(edits)
 
 
@@ -154,14 +165,18 @@ def _values(findings: Findings, shuffled: frozenset[str]) -> list[Edit]:
             form = Form.UNDECIDED
         forms[form].append(seen)
     spread = [seen for seen in forms[Form.UNDECIDED] if not _no_edit(seen)]
-    beside = None if forms[Form.LOW] else trained_beside(spread, findings.seen, _same_tokens(findings))
-    if not forms[Form.LOW] and (forms[Form.DENSE] or beside):
+    trained, beside = [*forms[Form.DENSE], *spread], None
+    if trained and not forms[Form.LOW]:
+        beside = trained_beside(trained, findings.seen, _same_tokens(findings))
+    # Dense token matrices say nothing of the layers: adapters train them when tokens are added.
+    settled_layers = any(seen.pair.layer is not None for seen in forms[Form.DENSE]) or beside is not None
+    if settled_layers and not forms[Form.LOW]:
         forms[Form.DENSE] += spread
     if forms[Form.LOW]:
         edits.append(_low_rank(forms[Form.LOW], shapes))
     if forms[Form.DENSE]:
         edits.append(_finetune(forms, findings, shapes, beside))
-    if forms[Form.UNDECIDED] and not (forms[Form.LOW] or forms[Form.DENSE]):
+    if forms[Form.UNDECIDED] and not (forms[Form.LOW] or settled_layers):
         edits.append(_undecided(forms[Form.UNDECIDED]))
     if not findings.matrices:
         edits += _vectors(findings)
@@ -330,27 +345,3 @@ def _broken(findings: Findings) -> list[Edit]:
         return []
     evidence = Evidence("non-finite-tensors", broken, "hold infinities or no numbers")
     return [Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), (evidence,))]
-
-
-def _nothing_seen(findings: Findings) -> Edit:
-    """Every sampled row is equal. Under equal headers the files may still differ in other rows."""
-    if not findings.seen:
-        evidence = Evidence("changed-matrices", 0, "no tensor fitted the budget")
-        return Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), (evidence,))
-    equal = len(findings.seen)
-    if findings.original.headers == findings.fork.headers:
-        note = "headers and sampled rows are equal; the rows not sampled may differ"
-        return Edit(
-            EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), (Evidence("equal-bands", equal, note),)
-        )
-    pairing = findings.pairing
-    if others := [*pairing.reshaped, *pairing.added, *pairing.missing]:
-        note = "added, missing, or of another shape"
-        return Edit(
-            EditKind.UNKNOWN,
-            Certainty.UNKNOWN,
-            EditDetail(),
-            (Evidence("unaccounted-tensors", len(others), note),),
-        )
-    evidence = Evidence("equal-bands", equal, "sampled rows of every read tensor are equal")
-    return Edit(EditKind.REPACKAGED, Certainty.CONSISTENT, EditDetail(), (evidence,))

@@ -39,6 +39,8 @@ from forkwatch.policy.facts import Facts, NotReached, Unreadable, WeightFacts
 
 VERSION = "3"
 """Of the stages below; raised when a stage would give another result for the same input."""
+SKETCH_VERSION = "4"
+"""Of the sketch, likewise."""
 
 
 _MATCH: TypeAdapter[FileMatch] = TypeAdapter(FileMatch)
@@ -173,7 +175,7 @@ class _Funnel:
         """A sketch that says unrelated saves the download."""
         sketch = self.ledger.once(
             "sketch",
-            VERSION,
+            SKETCH_VERSION,
             _SKETCH,
             lambda: stages.sketch(self.context, self.original, self.snapshot),
         )
