@@ -147,23 +147,8 @@ def _values(findings: Findings, shuffled: frozenset[str]) -> list[Edit]:
     """
     found = findings.probes.direction
     edits = [] if found is None else [_directional(found, findings)]
-    forms: dict[Form, list[Seen]] = {form: [] for form in Form}
-    shapes = {module: settled(probes) for module, probes in findings.probes.shapes.items()}
-    if not _agreed(findings):
-        shapes = {
-            module: Shape(Form.UNDECIDED) if shape.form is Form.LOW else shape
-            for module, shape in shapes.items()
-        }
-    highest = max((shape.rank for shape in shapes.values() if shape.form is Form.LOW), default=0)
-    for seen in findings.matrices:
-        shape = shapes.get(seen.pair.module, Shape(Form.UNDECIDED))
-        form = shape.form
-        moved = seen.pair.module in shuffled and _replaced(seen)
-        if moved or (found is not None and _accounted(seen.pair, found, shape)):
-            form = Form.NONE
-        elif _no_edit(seen) or (form is Form.DENSE and shape.rank < highest):
-            form = Form.UNDECIDED
-        forms[form].append(seen)
+    shapes = _shapes(findings)
+    forms = _forms(findings, shapes, shuffled)
     spread = [seen for seen in forms[Form.UNDECIDED] if not _no_edit(seen)]
     trained, beside = [*forms[Form.DENSE], *spread], None
     if trained and not forms[Form.LOW]:
@@ -181,6 +166,35 @@ def _values(findings: Findings, shuffled: frozenset[str]) -> list[Edit]:
     if not findings.matrices:
         edits += _vectors(findings)
     return edits + _broken(findings)
+
+
+def _shapes(findings: Findings) -> dict[str, Shape]:
+    """What the probes say of each module; small ranks only where they agree."""
+    shapes = {module: settled(probes) for module, probes in findings.probes.shapes.items()}
+    if _agreed(findings):
+        return shapes
+    return {
+        module: Shape(Form.UNDECIDED) if shape.form is Form.LOW else shape for module, shape in shapes.items()
+    }
+
+
+def _forms(
+    findings: Findings, shapes: Mapping[str, Shape], shuffled: frozenset[str]
+) -> dict[Form, list[Seen]]:
+    """The changed matrices by what their change looks like."""
+    found = findings.probes.direction
+    forms: dict[Form, list[Seen]] = {form: [] for form in Form}
+    highest = max((shape.rank for shape in shapes.values() if shape.form is Form.LOW), default=0)
+    for seen in findings.matrices:
+        shape = shapes.get(seen.pair.module, Shape(Form.UNDECIDED))
+        form = shape.form
+        moved = seen.pair.module in shuffled and _replaced(seen)
+        if moved or (found is not None and _accounted(seen.pair, found, shape)):
+            form = Form.NONE
+        elif _no_edit(seen) or (form is Form.DENSE and shape.rank < highest):
+            form = Form.UNDECIDED
+        forms[form].append(seen)
+    return forms
 
 
 def _accounted(pair: Pair, found: Found, shape: Shape) -> bool:

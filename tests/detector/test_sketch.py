@@ -57,7 +57,7 @@ def test_lineage_agrees_with_the_diff(name: str, tmp_path: Path) -> None:
 
 
 def test_equal_rows_prove_no_copy(tmp_path: Path) -> None:
-    """A copy and a patch between the bands look alike: consistent-with, with the odds of having missed one."""
+    """A copy and a patch between the bands look alike: consistent-with, with the odds of a miss."""
     for name in ("identical", MISSED):
         (edit,) = sketch_of(fork_named(name), tmp_path, 50_000).edits
         assert (edit.kind, edit.certainty) == (EditKind.IDENTICAL, Certainty.CONSISTENT)
