@@ -1,9 +1,9 @@
 """What changed beside the matrices that adapters are made for: the trace of training where ranks say nothing.
 
 A band whose change moved m stored values rules out a rank r only while r(b + n − r) parameters cannot fit
-them, for b rows of n values. Of narrow matrices, and of faint changes of wide ones, that is less than the
-rank of ordinary adapters, so that one matrix tells no dense change from a merged adapter, whatever the
-statistic. The model does. Merging an adapter adds B·A to the linear layers it was made for, and leaves every
+them, for b rows of n values: with m of them or more there is a matrix of rank r in all rounding intervals.
+In narrow matrices, and for faint changes of wide ones, that r is below the rank of ordinary adapters, and
+the rank of one matrix tells no dense change from a merged adapter. The model does. Merging an adapter adds B·A to the linear layers it was made for, and leaves every
 other tensor as it was, bit for bit: norm gains always, token matrices unless it was trained along with new
 tokens. Training moves everything that has a gradient. So
 
@@ -12,8 +12,8 @@ tokens. Training moves everything that has a gradient. So
 
 refute an adapter alone. Biases do not: PEFT trains them with `bias="all"`. Nor do gains that differ by one
 rounding step of another type, as a conversion leaves them. Without either trace the change stays undecided.
-Adapters that were trained together with the norms, or the tokens, of an unchanged vocabulary are not told
-from training here; a full diff tells them by their ranks.
+Adapters that were trained together with norms, or with the tokens of an unchanged vocabulary, have such
+traces too: where the probes agree on a small rank all the same, nothing is concluded (`naming`).
 """
 
 from __future__ import annotations

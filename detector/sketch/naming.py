@@ -151,7 +151,7 @@ def _values(findings: Findings, shuffled: frozenset[str]) -> list[Edit]:
     forms = _forms(findings, shapes, shuffled)
     spread = [seen for seen in forms[Form.UNDECIDED] if not _no_edit(seen)]
     trained, beside = [*forms[Form.DENSE], *spread], None
-    if trained and not forms[Form.LOW]:
+    if trained and not forms[Form.LOW] and not _low_all_the_same(findings):
         beside = trained_beside(trained, findings.seen, _same_tokens(findings))
     # Dense token matrices say nothing of the layers: adapters train them when tokens are added.
     settled_layers = any(seen.pair.layer is not None for seen in forms[Form.DENSE]) or beside is not None
@@ -225,15 +225,25 @@ def _agreed(findings: Findings) -> bool:
     vectors = [seen for seen in findings.seen if not seen.pair.is_matrix and seen.pair.layer is not None]
     if vectors and 2 * sum(seen.changed and not seen.small for seen in vectors) >= len(vectors):
         return False
-    ranks = sorted(
-        shape.rank
-        for probes in findings.probes.shapes.values()
-        for _, shape in probes
-        if shape.form is Form.LOW
-    )
-    middle = ranks[len(ranks) // 2] if ranks else 0
-    close = [rank for rank in ranks if 0.75 * middle <= rank <= 1.25 * middle]
-    return len(close) >= AGREE * len(ranks)
+    ranks = [shape.rank for shape in _probed(findings) if shape.form is Form.LOW]
+    return _close(ranks) >= AGREE * len(ranks)
+
+
+def _low_all_the_same(findings: Findings) -> bool:
+    """Most probes find about the same small rank, whatever else was trained: an adapter cannot be excluded."""
+    probed = _probed(findings)
+    ranks = [shape.rank for shape in probed if shape.form is Form.LOW]
+    return bool(ranks) and _close(ranks) >= AGREE * len(probed)
+
+
+def _probed(findings: Findings) -> list[Shape]:
+    return [shape for probes in findings.probes.shapes.values() for _, shape in probes]
+
+
+def _close(ranks: Sequence[int]) -> int:
+    """How many are about as large as the middle one."""
+    middle = sorted(ranks)[len(ranks) // 2] if ranks else 0
+    return sum(0.75 * middle <= rank <= 1.25 * middle for rank in ranks)
 
 
 def _directional(found: Found, findings: Findings) -> Edit:

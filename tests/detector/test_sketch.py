@@ -107,6 +107,13 @@ def test_a_faint_adapter_is_never_called_training(size: float) -> None:
     assert EditKind.FULL_FINETUNE not in _named(weights, with_biases)
 
 
+def test_an_adapter_with_trained_norms_is_not_called_training() -> None:
+    """The ranks agree, so that gains which changed beside them do not make the change dense."""
+    weights = zoo.base(2)
+    both = zoo.dense(zoo.lora(weights, 3, 8, 3e-2), 4, 1e-2, lambda name: "norm" in name)
+    assert EditKind.FULL_FINETUNE not in _named(weights, both)
+
+
 def test_tokens_trained_for_a_larger_vocabulary_say_nothing_of_the_layers() -> None:
     """Adapters train the token matrices when tokens are added."""
     weights = zoo.base(2, NARROW)
