@@ -1,11 +1,11 @@
 """What changed beside the matrices that adapters are made for: the trace of training where ranks say nothing.
 
 A band whose change moved m stored values rules out a rank r only while r(b + n − r) parameters cannot fit
-them, for b rows of n values: with m of them or more there is a matrix of rank r in all rounding intervals.
-In narrow matrices, and for faint changes of wide ones, that r is below the rank of ordinary adapters, and
-the rank of one matrix tells no dense change from a merged adapter. The model does. Merging an adapter adds B·A to the linear layers it was made for, and leaves every
-other tensor as it was, bit for bit: norm gains always, token matrices unless it was trained along with new
-tokens. Training moves everything that has a gradient. So
+them, for b rows of n values: with m of them or more there is a matrix of rank r in all rounding intervals. In
+narrow matrices, and for faint changes of wide ones, that r is below the rank of ordinary adapters, and the
+rank of one matrix tells no dense change from a merged adapter. The model does. Merging an adapter adds B·A to
+the linear layers it was made for, and leaves every other tensor as it was, bit for bit: norm gains always,
+token matrices unless it was trained along with new tokens. Training moves everything that has a gradient. So
 
 - norm gains that changed in half of the touched layers, or
 - token matrices that changed along with nearly all matrices of all layers, the vocabulary being the same,

@@ -230,7 +230,7 @@ def _agreed(findings: Findings) -> bool:
 
 
 def _low_all_the_same(findings: Findings) -> bool:
-    """Most probes find about the same small rank, whatever else was trained: an adapter cannot be excluded."""
+    """Most probes find about the same small rank, whatever else changed: it may be an adapter."""
     probed = _probed(findings)
     ranks = [shape.rank for shape in probed if shape.form is Form.LOW]
     return bool(ranks) and _close(ranks) >= AGREE * len(probed)
