@@ -184,6 +184,13 @@ def test_repositories_are_sketched(hub: LoopbackHub, tmp_path: Path) -> None:
     assert {edit["certainty"] for edit in document["edits"]} <= {"consistent-with", "unknown"}
 
 
+def test_what_fits_the_budget_is_read_once(hub: LoopbackHub, models: Path, tmp_path: Path) -> None:
+    """The rounds of a sketch would fetch rows of a small checkpoint several times."""
+    cost = _document(_diff(tmp_path, BASE, FORK, "--json", endpoint=hub.endpoint))["cost"]
+
+    assert cost["bytes_downloaded"] == 2 * (models / "base" / "model.safetensors").stat().st_size
+
+
 def test_repository_in_full(hub: LoopbackHub, models: Path, tmp_path: Path) -> None:
     """`--depth full` fetches the files that make the checkpoint, and agrees with the local diff."""
     remote = _document(
