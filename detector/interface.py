@@ -329,7 +329,7 @@ class TensorSketch:
     module: str
     changed: bool
     rows: int
-    """Rows that were read."""
+    """Rows that were read; 0 where hashes prove that nothing changed."""
     miss: float
     """If unchanged: largest probability of missing a change that touches `Sketch.visible_share` of the rows,
     wherever they are. 0 if changed."""
@@ -351,7 +351,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """Stage 4: what headers and a few row bands say. It names edits, and proves none."""
+    """Stage 4: what headers and a few row bands say. Of edits it proves none but a copy, by its hashes."""
 
     lineage: Lineage
     changed: tuple[str, ...]
@@ -359,7 +359,7 @@ class Sketch:
     unchanged: tuple[str, ...]
     """Tensors whose sampled rows hold equal values; the rows that were not sampled may differ. Sorted."""
     edits: tuple[Edit, ...]
-    """`CONSISTENT` at most."""
+    """`CONSISTENT` at most, but for `IDENTICAL` by the hashes of the files."""
     bytes_read: int
     """Of both sides together."""
     bytes_total: int

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from crawler.interface import RepoFile, Snapshot
 from detector.formats import is_weight_file
 from detector.interface import FileMatch, Manifest, ManifestFile
@@ -56,3 +59,24 @@ def same_content(file: RepoFile, signed: ManifestFile) -> bool:
 def weight_files(snapshot: Snapshot) -> tuple[str, ...]:
     """Paths of the snapshot's weight files, sorted."""
     return tuple(sorted(file.path for file in snapshot.files if is_weight_file(file.path)))
+
+
+def content_id(file: RepoFile) -> str:
+    """What the Hub says that the file holds: `sha256:<hex>`, or `git:<oid>` of a small one."""
+    return f"git:{file.git_oid}" if file.sha256 is None else f"sha256:{file.sha256}"
+
+
+def same_contents(ours: Iterable[str], theirs: Iterable[str]) -> bool | None:
+    """Whether two sets of files are the same files, under whatever names; None when their ids cannot tell.
+
+    Args:
+        ours: what each file of one side holds, `kind:value`, empty where it is not known.
+        theirs: of the other side.
+    """
+    first, second = Counter(ours), Counter(theirs)
+    if not first or not second or "" in first or "" in second:
+        return None
+    if first == second:
+        return True
+    kinds = {name.partition(":")[0] for name in (*first, *second)}
+    return False if kinds in ({"sha256"}, {"git"}) else None

@@ -112,6 +112,8 @@ class AttestSettings(_Section):
 
     private_key: Path | None = None
     """PEM of an EC key; None: the one that `forkwatch attest key` made, if it did."""
+
+
 class ReleaseSettings(_Section):
     """Whom to trust for one release, and which commit is pinned. Paths start at the file's folder."""
 

@@ -188,7 +188,7 @@ def _pooled(spots: Iterable[Spot]) -> Spot | None:
 def _spots(document: DiffDocument) -> Iterable[tuple[str, int | None, str, Spot]]:
     for tensor in document.tensors:
         if isinstance(tensor, SampledTensorView):
-            state = None if tensor.changed else State.UNSEEN
+            state = None if tensor.changed else State.UNSEEN if tensor.rows else State.IDENTICAL
         else:
             state = _STATUS.get(tensor.status)
         value = tensor.relative_norm if state is None else None

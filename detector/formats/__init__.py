@@ -24,6 +24,7 @@ __all__ = [
     "is_weight_file",
     "open_adapter",
     "open_weights",
+    "open_with_paths",
 ]
 
 SINGLE = "model.safetensors"
@@ -56,17 +57,22 @@ def open_weights(files: Mapping[str, ByteSource]) -> WeightReader:
         MalformedWeightsError: a file breaks its format, or a shard is missing.
         CrawlerError: the bytes could not be had.
     """
+    return open_with_paths(files)[0]
+
+
+def open_with_paths(files: Mapping[str, ByteSource]) -> tuple[WeightReader, tuple[str, ...]]:
+    """As `open_weights`, and which of the files hold the weights that were opened, sorted."""
     folder = _folder(files)
     shards, places = _safetensors(folder)
     if shards:
-        return SafetensorsReader(shards, _hints(folder), places)
+        return SafetensorsReader(shards, _hints(folder), places), tuple(sorted(shards))
     if ggufs := checkpoints(path for path in folder if is_gguf(path)):
         largest = min(ggufs, key=lambda paths: (-sum(folder[path].size for path in paths), paths))
         if len(largest) > 1:
-            return SplitGgufReader({path: folder[path] for path in largest})
-        return GgufReader(largest[0], folder[largest[0]])
+            return SplitGgufReader({path: folder[path] for path in largest}), tuple(sorted(largest))
+        return GgufReader(largest[0], folder[largest[0]]), largest
     if adapter := open_adapter(files):
-        return adapter
+        return adapter, tuple(sorted(path for path in files if PurePosixPath(path).name == ADAPTER))
     raise NoWeightsError("no safetensors, GGUF or PEFT adapter file")
 
 

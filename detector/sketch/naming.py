@@ -14,6 +14,8 @@ from detector.grid import is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, WeightReader
 from detector.pairing import EMBEDDINGS, HEADS, Pair, Pairing
 from detector.roster import layer_numbers
+from detector.sketch.beside import trained_beside
+from detector.sketch.copies import nothing_seen
 from detector.sketch.direction import Found, is_writer
 from detector.sketch.probe import Probes, settled
 from detector.sketch.reading import Seen
@@ -43,6 +45,8 @@ class Findings:
     """Layer of the fork → layer of the original; empty when nothing is known."""
     seen: tuple[Seen, ...]
     probes: Probes
+    known_to_differ: bool = False
+    """The files are not the original's, by their hashes."""
 
     @property
     def changed(self) -> tuple[Seen, ...]:
@@ -62,7 +66,15 @@ def name_edits(findings: Findings) -> tuple[Edit, ...]:
     shuffled = frozenset(module for edit in vocabulary for module in edit.detail.modules)
     edits = [*_container(findings), *surgery, *vocabulary, *_values(findings, shuffled)]
     if not edits:
-        edits.append(_nothing_seen(findings))
+        same_headers = findings.original.headers == findings.fork.headers
+        edits.append(
+            nothing_seen(
+                findings.seen,
+                findings.pairing,
+                same_headers=same_headers,
+                known_to_differ=findings.known_to_differ,
+            )
+        )
     return tuple(edits)
 
 
@@ -135,13 +147,43 @@ def _values(findings: Findings, shuffled: frozenset[str]) -> list[Edit]:
     """
     found = findings.probes.direction
     edits = [] if found is None else [_directional(found, findings)]
-    forms: dict[Form, list[Seen]] = {form: [] for form in Form}
+    shapes = _shapes(findings)
+    forms = _forms(findings, shapes, shuffled)
+    spread = [seen for seen in forms[Form.UNDECIDED] if not _no_edit(seen)]
+    trained, beside = [*forms[Form.DENSE], *spread], None
+    if trained and not forms[Form.LOW] and not _low_all_the_same(findings):
+        beside = trained_beside(trained, findings.seen, _same_tokens(findings))
+    # Dense token matrices say nothing of the layers: adapters train them when tokens are added.
+    settled_layers = any(seen.pair.layer is not None for seen in forms[Form.DENSE]) or beside is not None
+    if settled_layers and not forms[Form.LOW]:
+        forms[Form.DENSE] += spread
+    if forms[Form.LOW]:
+        edits.append(_low_rank(forms[Form.LOW], shapes))
+    if forms[Form.DENSE]:
+        edits.append(_finetune(forms, findings, shapes, beside))
+    if forms[Form.UNDECIDED] and not (forms[Form.LOW] or settled_layers):
+        edits.append(_undecided(forms[Form.UNDECIDED]))
+    if not findings.matrices:
+        edits += _vectors(findings)
+    return edits + _broken(findings)
+
+
+def _shapes(findings: Findings) -> dict[str, Shape]:
+    """What the probes say of each module; small ranks only where they agree."""
     shapes = {module: settled(probes) for module, probes in findings.probes.shapes.items()}
-    if not _agreed(findings):
-        shapes = {
-            module: Shape(Form.UNDECIDED) if shape.form is Form.LOW else shape
-            for module, shape in shapes.items()
-        }
+    if _agreed(findings):
+        return shapes
+    return {
+        module: Shape(Form.UNDECIDED) if shape.form is Form.LOW else shape for module, shape in shapes.items()
+    }
+
+
+def _forms(
+    findings: Findings, shapes: Mapping[str, Shape], shuffled: frozenset[str]
+) -> dict[Form, list[Seen]]:
+    """The changed matrices by what their change looks like."""
+    found = findings.probes.direction
+    forms: dict[Form, list[Seen]] = {form: [] for form in Form}
     highest = max((shape.rank for shape in shapes.values() if shape.form is Form.LOW), default=0)
     for seen in findings.matrices:
         shape = shapes.get(seen.pair.module, Shape(Form.UNDECIDED))
@@ -152,17 +194,7 @@ def _values(findings: Findings, shuffled: frozenset[str]) -> list[Edit]:
         elif _no_edit(seen) or (form is Form.DENSE and shape.rank < highest):
             form = Form.UNDECIDED
         forms[form].append(seen)
-    if forms[Form.DENSE] and not forms[Form.LOW]:
-        forms[Form.DENSE] += [seen for seen in forms[Form.UNDECIDED] if not _no_edit(seen)]
-    if forms[Form.LOW]:
-        edits.append(_low_rank(forms[Form.LOW], shapes))
-    if forms[Form.DENSE]:
-        edits.append(_finetune(forms[Form.DENSE], findings, shapes))
-    if forms[Form.UNDECIDED] and not (forms[Form.LOW] or forms[Form.DENSE]):
-        edits.append(_undecided(forms[Form.UNDECIDED]))
-    if not findings.matrices:
-        edits += _vectors(findings)
-    return edits + _broken(findings)
+    return forms
 
 
 def _accounted(pair: Pair, found: Found, shape: Shape) -> bool:
@@ -193,15 +225,25 @@ def _agreed(findings: Findings) -> bool:
     vectors = [seen for seen in findings.seen if not seen.pair.is_matrix and seen.pair.layer is not None]
     if vectors and 2 * sum(seen.changed and not seen.small for seen in vectors) >= len(vectors):
         return False
-    ranks = sorted(
-        shape.rank
-        for probes in findings.probes.shapes.values()
-        for _, shape in probes
-        if shape.form is Form.LOW
-    )
-    middle = ranks[len(ranks) // 2] if ranks else 0
-    close = [rank for rank in ranks if 0.75 * middle <= rank <= 1.25 * middle]
-    return len(close) >= AGREE * len(ranks)
+    ranks = [shape.rank for shape in _probed(findings) if shape.form is Form.LOW]
+    return _close(ranks) >= AGREE * len(ranks)
+
+
+def _low_all_the_same(findings: Findings) -> bool:
+    """Most probes find about the same small rank, whatever else changed: it may be an adapter."""
+    probed = _probed(findings)
+    ranks = [shape.rank for shape in probed if shape.form is Form.LOW]
+    return bool(ranks) and _close(ranks) >= AGREE * len(probed)
+
+
+def _probed(findings: Findings) -> list[Shape]:
+    return [shape for probes in findings.probes.shapes.values() for _, shape in probes]
+
+
+def _close(ranks: Sequence[int]) -> int:
+    """How many are about as large as the middle one."""
+    middle = sorted(ranks)[len(ranks) // 2] if ranks else 0
+    return sum(0.75 * middle <= rank <= 1.25 * middle for rank in ranks)
 
 
 def _directional(found: Found, findings: Findings) -> Edit:
@@ -249,21 +291,41 @@ def _low_rank(low: Sequence[Seen], shapes: Mapping[str, Shape]) -> Edit:
     return Edit(EditKind.LOW_RANK_MERGE, Certainty.CONSISTENT, detail, evidence)
 
 
-def _finetune(dense: Sequence[Seen], findings: Findings, shapes: Mapping[str, Shape]) -> Edit:
+def _finetune(
+    forms: Mapping[Form, Sequence[Seen]],
+    findings: Findings,
+    shapes: Mapping[str, Shape],
+    beside: Evidence | None,
+) -> Edit:
+    """A dense change; matrices that a directional edit accounts for do not say whether it is everywhere."""
+    dense, accounted = forms[Form.DENSE], {seen.pair.name for seen in forms[Form.NONE]}
     pairs = [seen.pair for seen in dense]
-    readable = [seen for seen in findings.seen if seen.pair.is_matrix and seen.pair.layer is not None]
+    readable = [
+        seen
+        for seen in findings.seen
+        if seen.pair.is_matrix and seen.pair.layer is not None and seen.pair.name not in accounted
+    ]
     touched = sum(pair.layer is not None for pair in pairs)
     share = touched / len(readable) if readable else 1.0
-    above = min((shape.rank for shape in shapes.values() if shape.form is Form.DENSE), default=0)
+    above = [shape.rank for shape in shapes.values() if shape.form is Form.DENSE]
     size = round(median(seen.relative_norm for seen in dense), 6)
-    evidence = (
+    evidence = [
         Evidence("changed-layer-matrices", touched, f"of {len(readable)} that were read"),
-        Evidence("rank-above", above, "of the rows that were read"),
         Evidence("relative-norm", size, "median of ‖Δ‖ / ‖W‖"),
-    )
+    ]
+    if above:
+        evidence.insert(1, Evidence("rank-above", min(above), "of the rows that were read"))
+    if beside is not None:
+        evidence.append(beside)
     kind = EditKind.FULL_FINETUNE if share >= FULL else EditKind.PARTIAL_FINETUNE
     detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))
-    return Edit(kind, Certainty.CONSISTENT, detail, evidence)
+    return Edit(kind, Certainty.CONSISTENT, detail, tuple(evidence))
+
+
+def _same_tokens(findings: Findings) -> frozenset[str]:
+    """Names of the token matrices; none where the vocabulary is another, as adapters train the new tokens."""
+    grown = any(pair.name in TOKENS for pair in findings.pairing.reshaped)
+    return frozenset() if grown else TOKENS
 
 
 def _undecided(seen: Sequence[Seen]) -> Edit:
@@ -307,27 +369,3 @@ def _broken(findings: Findings) -> list[Edit]:
         return []
     evidence = Evidence("non-finite-tensors", broken, "hold infinities or no numbers")
     return [Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), (evidence,))]
-
-
-def _nothing_seen(findings: Findings) -> Edit:
-    """Every sampled row is equal. Under equal headers the files may still differ in other rows."""
-    if not findings.seen:
-        evidence = Evidence("changed-matrices", 0, "no tensor fitted the budget")
-        return Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), (evidence,))
-    equal = len(findings.seen)
-    if findings.original.headers == findings.fork.headers:
-        note = "headers and sampled rows are equal; the rows not sampled may differ"
-        return Edit(
-            EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), (Evidence("equal-bands", equal, note),)
-        )
-    pairing = findings.pairing
-    if others := [*pairing.reshaped, *pairing.added, *pairing.missing]:
-        note = "added, missing, or of another shape"
-        return Edit(
-            EditKind.UNKNOWN,
-            Certainty.UNKNOWN,
-            EditDetail(),
-            (Evidence("unaccounted-tensors", len(others), note),),
-        )
-    evidence = Evidence("equal-bands", equal, "sampled rows of every read tensor are equal")
-    return Edit(EditKind.REPACKAGED, Certainty.CONSISTENT, EditDetail(), (evidence,))

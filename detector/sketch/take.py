@@ -40,7 +40,9 @@ SURVEY_SHARE = 0.5
 """Share of what is left for the survey; the probes have the rest, and what the survey did not need."""
 
 
-def sketch_weights(original: WeightReader, fork: WeightReader, *, budget_bytes: int) -> Sketch:
+def sketch_weights(
+    original: WeightReader, fork: WeightReader, *, budget_bytes: int, known_to_differ: bool = False
+) -> Sketch:
     """Sample a fork.
 
     (1) Neurons of every layer: descent, and which layer is which. (2) A few rows of every tensor: what
@@ -51,6 +53,7 @@ def sketch_weights(original: WeightReader, fork: WeightReader, *, budget_bytes: 
         fork: the fork, which may be remote.
         budget_bytes: bytes of the fork to read besides its headers; when they do not reach for a row of every
             tensor, tensors are skipped evenly and appear in neither list of the result.
+        known_to_differ: the files are not the original's, by their hashes.
 
     Raises:
         NothingComparedError: the two have no tensor name in common.
@@ -77,7 +80,7 @@ def sketch_weights(original: WeightReader, fork: WeightReader, *, budget_bytes: 
     changed = [each.pair for each in seen if each.changed and each.pair.is_matrix]
     hidden = [each.pair for each in seen if each.explained and each.pair.is_matrix]
     probes = probe(changed, hidden, original, fork, max(0, end - fork.bytes_read))
-    findings = Findings(original, fork, pairing, layers, seen, probes)
+    findings = Findings(original, fork, pairing, layers, seen, probes, known_to_differ)
     return _sketch(findings, lineage)
 
 

@@ -134,8 +134,8 @@ def _check_target(svg: Path) -> None:
 
 
 def _exit(pair: PairDiff, fail_on: SeverityChoice | None) -> Exit:
-    """1 for an edit whose finding reaches `--fail-on`; 3 when no edit could be named."""
-    from detector.interface import EditKind
+    """1 for an edit whose finding reaches `--fail-on`; 3 when none could be named, or a copy only sampled."""
+    from detector.interface import Certainty, EditKind
     from forkwatch.policy.catalogue import SEVERITIES
     from forkwatch.policy.findings import edit_severity
 
@@ -144,4 +144,9 @@ def _exit(pair: PairDiff, fail_on: SeverityChoice | None) -> Exit:
         floor = SEVERITIES.index(fail_on.value)
         if any(SEVERITIES.index(severity) >= floor for edit in edits if (severity := edit_severity(edit))):
             return Exit.FINDING
-    return Exit.INCONCLUSIVE if all(edit.kind is EditKind.UNKNOWN for edit in edits) else Exit.OK
+    settled = any(
+        edit.kind is not EditKind.UNKNOWN
+        and (edit.kind is not EditKind.IDENTICAL or edit.certainty is Certainty.PROVED)
+        for edit in edits
+    )
+    return Exit.OK if settled else Exit.INCONCLUSIVE

@@ -42,6 +42,8 @@ VERSION = "3"
 """Of the stages below; raised when a stage would give another result for the same input."""
 FILES_VERSION = "4"
 """Of the stages `inspect` and `texts`, which are cheap to run again."""
+SKETCH_VERSION = "4"
+"""Of the sketch, likewise."""
 
 
 _MATCH: TypeAdapter[FileMatch] = TypeAdapter(FileMatch)
@@ -177,7 +179,7 @@ class _Funnel:
         """A sketch that says unrelated saves the download."""
         sketch = self.ledger.once(
             "sketch",
-            VERSION,
+            SKETCH_VERSION,
             _SKETCH,
             lambda: stages.sketch(self.context, self.original, self.snapshot),
         )

@@ -27,7 +27,9 @@ def find_key(state: StateDir, settings: Settings) -> SigningKey | None:
     said = settings.attest.private_key
     place = _generated(state) if said is None else settings_folder() / said
     if said is not None and not place.is_file():
-        raise SettingsError(f"attest.private_key: {place} is not a file", tip="`forkwatch attest key` makes one.")
+        raise SettingsError(
+            f"attest.private_key: {place} is not a file", tip="`forkwatch attest key` makes one."
+        )
     if not place.is_file():
         return None
     key = load_private_key(place)

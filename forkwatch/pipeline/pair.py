@@ -12,6 +12,7 @@ from crawler.interface import Cost
 from detector.errors import DetectorError
 from detector.interface import Diff, Sketch, WeightReader
 from detector.journal import Journal
+from detector.match import same_contents
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.budget import sketch_budget
 from forkwatch.pipeline.context import Talk
@@ -27,7 +28,7 @@ class PairDepth(StrEnum):
     """How closely two checkpoints are compared."""
 
     SKETCH = "sketch"
-    """Headers and sampled rows: nothing is downloaded, no edit proved."""
+    """Headers and sampled rows: nothing is downloaded, and nothing proved but that files are the same."""
     FULL = "full"
     """Every tensor, by value."""
 
@@ -40,6 +41,8 @@ class Opened:
     reader: WeightReader
     adapter: PeftReader | None
     """Lies beside full weights, and is applied on top of them when they are loaded."""
+    contents: tuple[str, ...] = ()
+    """What each file of the opened weights holds, where that is known; see `Checkpoint.contents`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,28 +75,36 @@ def open_checkpoint(checkpoint: Checkpoint) -> Opened:
         DetectorError: they are not weights that forkwatch reads; the message names the side.
         CrawlerError: bytes could not be had.
     """
-    from detector.formats import open_adapter, open_weights
+    from detector.formats import open_adapter, open_with_paths
     from detector.formats.peft import PeftReader
 
     try:
-        reader = open_weights(checkpoint.files)
+        reader, paths = open_with_paths(checkpoint.files)
         adapter = None if isinstance(reader, PeftReader) else open_adapter(checkpoint.files)
     except DetectorError as error:
         raise type(error)(f"{checkpoint.name}: {error}") from error
-    return Opened(checkpoint, reader, adapter)
+    return Opened(checkpoint, reader, adapter, tuple(checkpoint.contents.get(path, "") for path in paths))
 
 
 def sketch_pair(base: Opened, fork: Opened) -> Sketch:
-    """Compare sampled rows; an adapter beside the fork's weights as its headers describe it.
+    """Compare sampled rows, none where hashes say that the files are the same.
+
+    An adapter beside the fork's weights is taken as its headers describe it.
 
     Raises:
         NothingComparedError: the two have no tensor in common.
         CrawlerError: bytes could not be had.
     """
-    from detector.sketch import sketch_weights
+    from detector.sketch import sketch_copy, sketch_weights
 
     budget = sketch_budget(fork.checkpoint.size)
-    sketch = sketch_weights(base.reader, fork.reader, budget_bytes=budget)
+    same = same_contents(base.contents, fork.contents)
+    if same:
+        local = base.contents[0].startswith("inode:")
+        note = "the same files on this disk" if local else "the same hashes, as the Hub reports them"
+        sketch = sketch_copy(base.reader, fork.reader, len(fork.contents), note)
+    else:
+        sketch = sketch_weights(base.reader, fork.reader, budget_bytes=budget, known_to_differ=same is False)
     if fork.adapter is None:
         return sketch
     beside = sketch_weights(base.reader, fork.adapter, budget_bytes=budget)

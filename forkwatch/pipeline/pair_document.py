@@ -8,7 +8,7 @@ from typing import Literal
 
 from detector.formats.names import layer_of, module_of
 from detector.formats.views import base_name
-from detector.interface import Diff, Sketch, TensorDiff, TensorSketch, TensorStatus
+from detector.interface import Certainty, Diff, Sketch, TensorDiff, TensorSketch, TensorStatus
 from forkwatch.pipeline.document import edit_view
 from forkwatch.pipeline.pair import PairDiff
 from forkwatch.policy.findings import evidence_views
@@ -124,6 +124,8 @@ def _gaps(pair: PairDiff, unsampled: tuple[UnsampledTensorView, ...]) -> Iterato
 
 
 def _sketch_gaps(pair: PairDiff, sketch: Sketch, unsampled: tuple[UnsampledTensorView, ...]) -> Iterator[str]:
+    if any(edit.certainty is Certainty.PROVED for edit in sketch.edits):
+        return  # a copy, by its hashes
     read, total = pair.fork.reader.bytes_read, sketch.bytes_total
     yield (
         f"All but a sample: {read:,} bytes of the fork were read, of {total:,}. "

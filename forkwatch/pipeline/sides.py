@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from crawler.interface import (
@@ -17,7 +17,9 @@ from crawler.interface import (
 )
 from crawler.local import LocalFile
 from detector.errors import NoWeightsError
+from detector.match import content_id
 from forkwatch.errors import SettingsError
+from forkwatch.pipeline.small import open_for_sketch
 
 WEIGHTS = (".safetensors", ".gguf")
 BESIDE = (
@@ -67,6 +69,9 @@ class Checkpoint:
     """Changes whenever a byte of the files may have: what a journal of this side is filed under."""
     size: int
     """Bytes of its weight files."""
+    contents: Mapping[str, str] = field(default_factory=dict)
+    """File → what it holds, where that is known without reading it: `sha256:<hex>` or `git:<oid>` as the Hub
+    reports them, `inode:<device>:<number>` of a local file."""
 
 
 def parse_side(name: str) -> Side:
@@ -127,7 +132,13 @@ def open_local(side: LocalSide) -> Checkpoint:
         f"{path.absolute()}:{stat.st_size}:{stat.st_mtime_ns}"
         for path, stat in zip(paths, stats, strict=True)
     )
-    return Checkpoint(side.name, None, sources, identity, sum(sources[name].size for name in weights))
+    size = sum(sources[name].size for name in weights)
+    contents = {
+        path.name: f"inode:{stat.st_dev}:{stat.st_ino}"
+        for path, stat in zip(paths, stats, strict=True)
+        if stat.st_ino  # 0 where the file system has no such numbers
+    }
+    return Checkpoint(side.name, None, sources, identity, size, contents)
 
 
 def _listed(path: Path) -> list[Path]:
@@ -160,13 +171,15 @@ def open_repo(side: RepoSide, hub: Hub, *, download: bool, progress: FileProgres
     """
     snapshot = hub.snapshot(side.repo, side.revision)
     wanted = _wanted(side, snapshot)
-    sources: dict[str, ByteSource] = {
-        path: Fetched(hub, snapshot, path, progress) if download else hub.open(snapshot, path)
-        for path in wanted
-    }
+    sources: dict[str, ByteSource] = (
+        {path: Fetched(hub, snapshot, path, progress) for path in wanted}
+        if download
+        else open_for_sketch(hub, snapshot, wanted)
+    )
     identity = tuple(f"{snapshot.repo}@{snapshot.commit}:{path}" for path in wanted)
     size = sum(sources[path].size for path in wanted if path.lower().endswith(WEIGHTS))
-    return Checkpoint(side.name, snapshot.commit, sources, identity, size)
+    contents = {file.path: content_id(file) for file in snapshot.files if file.path in sources}
+    return Checkpoint(side.name, snapshot.commit, sources, identity, size, contents)
 
 
 def _wanted(side: RepoSide, snapshot: Snapshot) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from detector.errors import DetectorError, MalformedWeightsError, NothingCompare
 from detector.files import inspect_files
 from detector.intent import Directions, Intent, NoIntent
 from detector.interface import Diff, FileFinding, FileMatch, OutputTest, Sketch
+from detector.match import content_id, same_contents
 from evals.interface import (
     Behaviour,
     DirectionRequest,
@@ -36,6 +37,7 @@ from forkwatch.pipeline.originals import Original, original_files, place_file
 from forkwatch.pipeline.pair import Opened
 from forkwatch.pipeline.resume import journal_of
 from forkwatch.pipeline.sides import Checkpoint
+from forkwatch.pipeline.small import open_for_sketch
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Unreadable
 
@@ -60,18 +62,33 @@ def inspect(context: Context, snapshot: Snapshot, match: FileMatch) -> tuple[Fil
 
 
 def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch | Unreadable:
-    """Headers and sampled row bands, by ranged reads."""
-    from detector.formats import open_weights
-    from detector.sketch import sketch_weights
+    """Headers and sampled row bands, by ranged reads; headers alone where hashes prove a copy."""
+    from detector.formats import open_with_paths
+    from detector.sketch import sketch_copy, sketch_weights
 
-    files = {file.path: context.hub.open(snapshot, file.path) for file in weight_files(snapshot)}
+    chosen = {file.path: file for file in weight_files(snapshot)}
+    files = open_for_sketch(context.hub, snapshot, chosen)
     budget = sketch_budget(snapshot.total_bytes)
     try:
-        return sketch_weights(
-            open_weights(original_files(original)), open_weights(files), budget_bytes=budget
-        )
+        base, own_paths = open_with_paths(original_files(original))
+        fork, paths = open_with_paths(files)
+        contents = [content_id(chosen[path]) for path in paths]
+        same = same_contents(_signed_contents(original, own_paths, contents), contents)
+        if same:
+            note = "SHA-256 reported by the Hub, covered by the signature"
+            return sketch_copy(base, fork, len(paths), note)
+        return sketch_weights(base, fork, budget_bytes=budget, known_to_differ=same is False)
     except _UNREADABLE as error:
         return _unreadable(error)
+
+
+def _signed_contents(original: Original, paths: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    """What the release's files hold, in the kind of id that the fork's have."""
+    small = all(name.startswith("git:") for name in theirs)
+    signed = [original.manifest.file(path) for path in paths]
+    return [
+        "" if file is None else f"git:{file.git_oid}" if small else f"sha256:{file.sha256}" for file in signed
+    ]
 
 
 def diff(context: Context, original: Original, snapshot: Snapshot) -> Diff | Unreadable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detector.interface import VALUE_PRESERVING, Diff, EditKind, LineageStatus, SignatureStatus
+from detector.interface import VALUE_PRESERVING, Certainty, Diff, EditKind, LineageStatus, SignatureStatus
 from evals.interface import Measured, SafetyStatus, Unmeasured
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
 from reports.scan import FindingView, VerdictView
@@ -137,15 +137,16 @@ def _unrelated(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictView 
 
 def _conversion(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictView | None:
     kinds = facts.edit_kinds
-    if kinds - _BEHAVIOUR_KINDS == {EditKind.IDENTICAL}:
+    if kinds - _BEHAVIOUR_KINDS == {EditKind.IDENTICAL} and _all_proved(facts):
         if kinds & _BEHAVIOUR_KINDS:
             summary = f"The weights are those of {facts.copy}; what the changed files beside them do was not"
             return _inconclusive(facts, f"{summary} measured.")
         return _authentic(facts)
     if kinds and kinds <= VALUE_PRESERVING and facts.comparison.status is SafetyStatus.RETAINED:
+        proved = _all_proved(facts) and EditKind.QUANTIZED not in kinds
         return VerdictView(
             label="faithful-conversion",
-            certainty="consistent-with" if EditKind.QUANTIZED in kinds else "proved",
+            certainty="proved" if proved else "consistent-with",
             summary=f"The values of {facts.release}, {', '.join(sorted(kinds))}; refusals are retained.",
             not_measured=_not_measured(facts),
         )
@@ -161,6 +162,13 @@ def _authentic(facts: Facts) -> VerdictView:
         certainty="proved" if signed else "consistent-with",
         summary=f"Byte-identical to {facts.copy}{doubt}.",
         not_measured=_not_measured(facts),
+    )
+
+
+def _all_proved(facts: Facts) -> bool:
+    """A copy that only sampled rows speak for is none that a verdict vouches for."""
+    return isinstance(facts.weights, Diff) and all(
+        edit.certainty is Certainty.PROVED for edit in facts.weights.edits
     )
 
 

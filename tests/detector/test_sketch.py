@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from detector.errors import NothingComparedError
 from detector.formats import open_weights
@@ -13,14 +14,12 @@ from detector.sketch import sketch_weights
 from tests.detector import zoo
 from tests.detector.disguises import DISGUISES
 from tests.detector.forks import FORKS, Fork, fork_named
-from tests.detector.zoo import one_file
+from tests.detector.zoo import Weights, one_file
 
 PLENTY = 1 << 20
-UNSEEN = {
-    "identical": "equal rows and headers do not vouch for the rows that were not read",
-    "patch": "two rows of one matrix: missed, or not told from a low rank",
-}
-"""Forks that a sketch leaves to the diff, and why."""
+NARROW = zoo.Shape(hidden=64, inter=160, heads=4, kv_heads=2, vocab=256)
+MISSED = "patch"
+"""Two rows of one matrix, which the bands do not hold: nothing differs in what was read."""
 BENIGN = ("full-light", "partial-light", "scaled", "lora-rank-1", "lora-q-v", "full-q8_0", "layers-swapped")
 
 
@@ -34,11 +33,7 @@ def test_forks_are_sketched(fork: Fork, tmp_path: Path) -> None:
     """The kinds named are those applied, ranks and strengths are right, and nothing is called proved."""
     sketch = sketch_of(fork, tmp_path)
     named = {edit.kind for edit in sketch.edits}
-    assert named <= fork.kinds | {EditKind.UNKNOWN}
-    if fork.name in UNSEEN:
-        assert named == {EditKind.UNKNOWN}
-    else:
-        assert named == fork.kinds
+    assert named == ({EditKind.IDENTICAL} if fork.name == MISSED else fork.kinds)
     ranks = {edit.detail.rank for edit in sketch.edits} - {None}
     assert not ranks or fork.rank is None or ranks == {fork.rank}
     strengths = [edit.detail.strength for edit in sketch.edits if edit.detail.strength is not None]
@@ -61,11 +56,71 @@ def test_lineage_agrees_with_the_diff(name: str, tmp_path: Path) -> None:
     assert sketch_of(fork, tmp_path).lineage.status is fork.lineage
 
 
-def test_a_sketch_never_says_identical(tmp_path: Path) -> None:
-    """A change in rows that were not sampled is not vouched for, whatever the sampled rows say."""
-    for name in ("identical", "patch"):
-        sketch = sketch_of(fork_named(name), tmp_path, 50_000)
-        assert [edit.kind for edit in sketch.edits] == [EditKind.UNKNOWN]
+def test_equal_rows_prove_no_copy(tmp_path: Path) -> None:
+    """A copy and a patch between the bands look alike: consistent-with, with the odds of a miss."""
+    for name in ("identical", MISSED):
+        (edit,) = sketch_of(fork_named(name), tmp_path, 50_000).edits
+        assert (edit.kind, edit.certainty) == (EditKind.IDENTICAL, Certainty.CONSISTENT)
+        evidence = {each.name: each.value for each in edit.evidence}
+        assert 0 <= float(evidence["miss-probability"]) <= 1 - 0.9
+        assert 0.5 < float(evidence["one-row-miss-probability"]) < 1
+
+
+def test_a_patch_between_the_bands_is_given_away_by_the_hashes(tmp_path: Path) -> None:
+    """Equal headers, equal rows, other hashes: something changed where nobody looked."""
+    original, files = fork_named(MISSED).build(2, tmp_path)
+    readers = open_weights(one_file(original)), open_weights(files)
+    (edit,) = sketch_weights(*readers, budget_bytes=50_000, known_to_differ=True).edits
+    assert edit.kind is EditKind.UNKNOWN
+    assert "hidden-change" in {each.name for each in edit.evidence}
+
+
+def _named(weights: Weights, edited: Weights) -> set[EditKind]:
+    readers = open_weights(one_file(weights)), open_weights(one_file(edited))
+    return {edit.kind for edit in sketch_weights(*readers, budget_bytes=PLENTY).edits}
+
+
+@pytest.mark.parametrize("size", [3e-4, 3e-3])
+def test_a_faint_tune_is_told_by_what_no_adapter_changes(size: float) -> None:
+    """Ranks of narrow matrices say nothing; gains or token matrices that moved along with them do."""
+    weights = zoo.base(2, NARROW)
+    assert _named(weights, zoo.dense(weights, 3, size)) == {EditKind.FULL_FINETUNE}
+    without_gains = zoo.dense(weights, 3, size, lambda name: "norm" not in name)
+    assert _named(weights, without_gains) == {EditKind.FULL_FINETUNE}
+
+
+def test_a_tune_of_some_layers_is_told_by_their_gains() -> None:
+    """The gains of the layers that were trained count, not those of the others."""
+    weights = zoo.base(2, NARROW)
+    tuned = zoo.dense(weights, 3, 3e-3, lambda name: ".layers.2." in name or ".layers.3." in name)
+    assert _named(weights, tuned) == {EditKind.PARTIAL_FINETUNE}
+
+
+@pytest.mark.parametrize("size", [3e-4, 3e-3])
+def test_a_faint_adapter_is_never_called_training(size: float) -> None:
+    """Merged into the linear layers it leaves gains and tokens; biases may have been trained with it."""
+    weights = zoo.base(2, NARROW)
+    weights["model.layers.0.self_attn.q_proj.bias"] = weights["model.norm.weight"].clone()
+    merged = zoo.lora(weights, 3, 8, size, lambda name: zoo.is_linear(name) and not name.endswith("bias"))
+    assert _named(weights, merged) <= {EditKind.UNKNOWN, EditKind.LOW_RANK_MERGE}
+    with_biases = zoo.dense(merged, 4, 0.1, lambda name: name.endswith("bias"))
+    assert EditKind.FULL_FINETUNE not in _named(weights, with_biases)
+
+
+def test_an_adapter_with_trained_norms_is_not_called_training() -> None:
+    """The ranks agree, so that gains which changed beside them do not make the change dense."""
+    weights = zoo.base(2)
+    both = zoo.dense(zoo.lora(weights, 3, 8, 3e-2), 4, 1e-2, lambda name: "norm" in name)
+    assert EditKind.FULL_FINETUNE not in _named(weights, both)
+
+
+def test_tokens_trained_for_a_larger_vocabulary_say_nothing_of_the_layers() -> None:
+    """Adapters train the token matrices when tokens are added."""
+    weights = zoo.base(2, NARROW)
+    tokens = "model.embed_tokens.weight"
+    merged = zoo.dense(zoo.lora(weights, 3, 8, 3e-4), 4, 1e-2, lambda name: name == tokens)
+    merged[tokens] = torch.cat([merged[tokens], merged[tokens][:16]])
+    assert EditKind.FULL_FINETUNE not in _named(weights, merged)
 
 
 def test_changed_tensors_are_the_touched_ones(tmp_path: Path) -> None:

@@ -8,7 +8,17 @@ from dataclasses import replace
 import pytest
 
 from crawler.interface import Claim
-from detector.interface import EditKind, FileFinding, LineageStatus, SignatureStatus, TextChange
+from detector.interface import (
+    Certainty,
+    Diff,
+    Edit,
+    EditKind,
+    FileFinding,
+    Lineage,
+    LineageStatus,
+    SignatureStatus,
+    TextChange,
+)
 from evals.interface import SafetyStatus
 from forkwatch.policy.catalogue import CATALOGUE, SEVERITIES
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
@@ -84,6 +94,13 @@ def test_weights_alone_never_accuse(case: Facts) -> None:
 
     assert not verdict.label.startswith("safety-")
     assert verdict.label in ("authentic", "unrelated", "inconclusive")
+
+
+def test_a_copy_that_was_only_sampled_is_not_vouched_for() -> None:
+    """Equal rows of a sample make no weights authentic."""
+    sampled = Diff((), (Edit(EditKind.IDENTICAL, Certainty.CONSISTENT),), Lineage(LineageStatus.PROVED), 0)
+    case = facts(weights=sampled, comparison=not_measured("the scan was limited to the weights"))
+    assert decide(case, all_findings(case)).label == "inconclusive"
 
 
 def test_every_gap_is_said() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from tests.forkwatch.conftest import invoke
 from tests.forkwatch.pair.conftest import BASE, FORK, write
 
 NOWHERE = "http://127.0.0.1:9"
+MIRROR, PATCHED = "someone/base-mirror", "someone/base-patched"
 
 
 def _diff(state: Path, *arguments: str | Path, endpoint: str = NOWHERE) -> Result:
@@ -83,12 +85,46 @@ def test_json_and_picture_do_not_mix(models: Path, tmp_path: Path) -> None:
 
 def test_identical_folders(models: Path, tmp_path: Path) -> None:
     """A checkpoint and itself: identical when every byte was compared, never proved from a sample."""
-    full = _diff(tmp_path, models / "base", models / "base", "--json")
-    sketch = _diff(tmp_path, models / "base", models / "base", "--json", "--depth", "sketch")
+    copy = shutil.copytree(models / "base", tmp_path / "copy")
+    full = _diff(tmp_path, models / "base", copy, "--json")
+    sketch = _diff(tmp_path, models / "base", copy, "--json", "--depth", "sketch")
 
     assert [edit["kind"] for edit in _document(full)["edits"]] == ["identical"]
     assert full.exit_code == 0
-    assert "proved" not in {edit["certainty"] for edit in _document(sketch)["edits"]}
+    assert [(edit["kind"], edit["certainty"]) for edit in _document(sketch)["edits"]] == [
+        ("identical", "consistent-with")
+    ]
+    assert sketch.exit_code == 3
+
+
+def test_the_same_file_twice(models: Path, tmp_path: Path) -> None:
+    """A hard link is the file itself: proved without reading a row."""
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "model.safetensors").hardlink_to(models / "base" / "model.safetensors")
+
+    done = _diff(tmp_path, models / "base", tmp_path / "link", "--json", "--depth", "sketch")
+
+    document = _document(done)
+    assert [(edit["kind"], edit["certainty"]) for edit in document["edits"]] == [("identical", "proved")]
+    assert (document["lineage"]["status"], document["unsampled"], done.exit_code) == ("proved", [], 0)
+    assert document["cost"]["bytes_read"] < document["cost"]["bytes_total"] / 5
+
+
+def test_copies_on_the_hub_are_proved_by_their_hashes(hub: LoopbackHub, models: Path, tmp_path: Path) -> None:
+    """A mirror under another file name is identical; one changed byte of the weights is not overlooked."""
+    weights = (models / "base" / "model.safetensors").read_bytes()
+    hub.create_repo(MIRROR)
+    hub.commit(MIRROR, {"renamed.safetensors": weights})
+    hub.create_repo(PATCHED)
+    hub.commit(PATCHED, {"model.safetensors": weights[:-1] + bytes([weights[-1] ^ 1])})
+
+    copy = _diff(tmp_path, BASE, MIRROR, "--json", endpoint=hub.endpoint)
+    patched = _diff(tmp_path, BASE, PATCHED, "--json", endpoint=hub.endpoint)
+
+    document = _document(copy)
+    assert [(edit["kind"], edit["certainty"]) for edit in document["edits"]] == [("identical", "proved")]
+    assert copy.exit_code == 0, copy.stderr
+    assert "identical" not in {edit["kind"] for edit in _document(patched)["edits"]}
 
 
 def test_single_files(models: Path, tmp_path: Path) -> None:
@@ -146,6 +182,13 @@ def test_repositories_are_sketched(hub: LoopbackHub, tmp_path: Path) -> None:
     assert not any(request.range is None and request.origin == "cdn" for request in hub.requests)
     assert len(document["fork_commit"]) == 40
     assert {edit["certainty"] for edit in document["edits"]} <= {"consistent-with", "unknown"}
+
+
+def test_what_fits_the_budget_is_read_once(hub: LoopbackHub, models: Path, tmp_path: Path) -> None:
+    """The rounds of a sketch would fetch rows of a small checkpoint several times."""
+    cost = _document(_diff(tmp_path, BASE, FORK, "--json", endpoint=hub.endpoint))["cost"]
+
+    assert cost["bytes_downloaded"] == 2 * (models / "base" / "model.safetensors").stat().st_size
 
 
 def test_repository_in_full(hub: LoopbackHub, models: Path, tmp_path: Path) -> None:
