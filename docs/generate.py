@@ -25,9 +25,9 @@ COMMANDS = (
 )  # fmt: skip
 EXIT_MEANINGS = {
     Exit.OK: "Nothing at or above `--fail-on`.",
-    Exit.FINDING: "A finding at or above `--fail-on`; in `verify`, an altered copy; in `attest verify`, files "
-    "or a document that are not the attested ones; in `release check`, something to decide; in `demo`, a fork "
-    "that was not recognised as built.",
+    Exit.FINDING: "A finding at or above `--fail-on`; in `verify`, an altered copy; in `attest verify`, "
+    "files or a document that are not the attested ones; in `release check`, something to decide; in `demo`, "
+    "a fork that was not recognised as built.",
     Exit.USAGE: "Wrong arguments or settings.",
     Exit.INCONCLUSIVE: "Inconclusive, or nothing to examine: no release, candidate, signature or readable "
     "weights.",
