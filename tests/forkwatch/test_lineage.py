@@ -168,7 +168,9 @@ def test_a_new_commit_of_a_release_replaces_the_old(family: Family, tmp_path: Pa
     before = set(known(family))
     family.hub.commit(FIRST, {path.name: path for path in folder.iterdir()})
 
-    assert family.run("release", "add", FIRST, "--public-key", str(key)).exit_code == 0
+    assert family.run("release", "add", FIRST, "--public-key", str(key)).exit_code == 2
+    assert set(known(family)) == before
+    assert family.run("release", "add", FIRST, "--public-key", str(key), "--replace").exit_code == 0
 
     after = set(known(family))
     assert len(after) == 2

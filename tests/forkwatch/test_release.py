@@ -12,6 +12,7 @@ import pytest
 from detector.provenance.sign import generate_key
 from forkwatch.demo.hub import LoopbackHub
 from tests.forkwatch.family import CONFIG, RELEASE, Family, card, publish_release, weights
+from tests.forkwatch.pki import issue
 
 BARE = "lab/Bare-1B"
 """A release that nobody signs."""
@@ -84,17 +85,31 @@ def test_options_that_do_not_go_together(family: Family, key: Path, options: tup
 @pytest.mark.parametrize(
     "options",
     [
-        ("--certificate-root", "{key}", "--certificate-subject", "CN=lab"),
-        ("--certificate-root", "{key}", "--certificate-spki", "0" * 64),
-        ("--identity", "me@example.org", "--issuer", "https://issuer.example.org", "--trusted-root", "{key}"),
+        ("--certificate-root", "{root}", "--certificate-subject", "CN=lab"),
+        ("--certificate-root", "{root}", "--certificate-spki", "0" * 64),
+        ("--identity", "me@example.org", "--issuer", "https://issuer.example.org"),
     ],
     ids=["subject", "spki", "keyless"],
 )
-def test_a_key_signature_is_no_other_signature(family: Family, key: Path, options: tuple[str, ...]) -> None:
+def test_a_key_signature_is_no_other_signature(
+    family: Family, tmp_path: Path, options: tuple[str, ...]
+) -> None:
     """Whoever trusts certificates or an identity does not get a release that a key signed."""
-    done = family.run("release", "add", RELEASE, *(option.format(key=key) for option in options))
+    root = issue(tmp_path, "root").certificate
+    done = family.run("release", "add", RELEASE, *(option.format(root=root) for option in options))
 
-    assert done.exit_code in (3, 6), done.stderr
+    assert done.exit_code == 6, done.stderr
+    assert not listed(family)
+
+
+def test_a_trust_that_cannot_be_used_is_the_users_mistake(family: Family, tmp_path: Path) -> None:
+    """A file that is no certificate says nothing about the release."""
+    file = tmp_path / "garbage"
+    file.write_text("not what it should be")
+    options = ("--certificate-root", str(file), "--certificate-subject", "CN=lab")
+    done = family.run("release", "add", RELEASE, *options)
+
+    assert done.exit_code == 2, done.stderr
     assert not listed(family)
 
 
