@@ -39,12 +39,6 @@ class FingerprintError(DetectorError):
     tip = "`forkwatch index remove` removes it; a guarded release's is made anew by itself."
 
 
-class UnsignedReleaseError(DetectorError):
-    """A release folder has no signature bundle."""
-
-    tip = "Sign the release with OpenSSF model-signing and put model.sig beside the weights."
-
-
 class InvalidBundleError(DetectorError):
     """A signature bundle is malformed, uses a scheme we do not accept, or does not verify with the key."""
 

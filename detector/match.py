@@ -34,19 +34,6 @@ def match_files(snapshot: Snapshot, manifest: Manifest) -> FileMatch:
     )
 
 
-def behaviour_changes(match: FileMatch) -> tuple[str, ...]:
-    """Changed, added and missing files that may matter, the inert ones left out. Sorted."""
-    paths = {*match.changed, *match.added, *match.missing}
-    return tuple(sorted(path for path in paths if path not in INERT and not is_weight_file(path)))
-
-
-def same_weights_elsewhere(snapshot: Snapshot, manifest: Manifest) -> tuple[tuple[str, str], ...]:
-    """Weight files of the release under another name: `(path in the snapshot, path in the manifest)`."""
-    signed = {file.sha256: file.path for file in manifest.files if is_weight_file(file.path)}
-    pairs = ((file.path, signed.get(file.sha256 or "", "")) for file in snapshot.files)
-    return tuple(sorted((path, original) for path, original in pairs if original and path != original))
-
-
 def same_content(file: RepoFile, signed: ManifestFile) -> bool:
     """Same bytes, as far as the Hub's hashes say."""
     if file.size != signed.size:

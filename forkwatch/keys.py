@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from detector.errors import PrivateKeyError
-from detector.provenance.dsse import SigningKey, load_signing_key
+from detector.provenance.keys import SigningKey, load_signing_key
 
 PASSWORD_VARIABLE = "FORKWATCH_KEY_PASSWORD"  # noqa: S105 - a name, not a password
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detector.errors import InvalidAttestationError
-from detector.provenance.dsse import MAX_ENVELOPE_BYTES, PublicKey, SigningKey, open_sealed, seal
+from detector.provenance.dsse import MAX_ENVELOPE_BYTES, open_sealed, seal
+from detector.provenance.keys import PublicKey, SigningKey
 from detector.provenance.strict import Strict
 
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 MAX_SUBJECTS = 10_000
 """As many files as a snapshot may have."""
@@ -67,7 +67,7 @@ def sign_statement(statement: Statement, key: SigningKey) -> bytes:
     }
     text = json.dumps(payload, separators=(",", ":"), allow_nan=False).encode()
     read_statement(text, statement.predicate_type)
-    return seal(text, PAYLOAD_TYPE, key)
+    return seal(text, key)
 
 
 def open_attestation(bundle: bytes, predicate_type: str, keys: Sequence[PublicKey]) -> Attestation:
@@ -76,7 +76,7 @@ def open_attestation(bundle: bytes, predicate_type: str, keys: Sequence[PublicKe
     Raises:
         InvalidAttestationError: the signature, the format or the predicate type is not what it should be.
     """
-    opened = open_sealed(bundle, PAYLOAD_TYPE, keys)
+    opened = open_sealed(bundle, keys)
     return Attestation(read_statement(opened.payload, predicate_type), opened.key)
 
 

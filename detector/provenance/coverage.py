@@ -30,9 +30,15 @@ def files_below(folder: Path) -> Iterator[str]:
         # A link to a folder is not walked into: it counts as a file, which no manifest can cover.
         links = [name for name in folders if Path(parent, name).is_symlink()]
         for name in (*files, *links):
-            relative = PurePosixPath(Path(parent, name).relative_to(folder).as_posix())
-            if relative.parts[0] not in {".git", ".github"} and not relative.is_relative_to(CLIENT_CACHE):
-                yield str(relative)
+            relative = Path(parent, name).relative_to(folder).as_posix()
+            if not is_bookkeeping(relative):
+                yield relative
+
+
+def is_bookkeeping(path: str) -> bool:
+    """Whether it is git's or the Hub client's: no loader looks there."""
+    relative = PurePosixPath(path)
+    return relative.parts[0] in {".git", ".github"} or relative.is_relative_to(CLIENT_CACHE)
 
 
 def is_loaded(path: str) -> bool:

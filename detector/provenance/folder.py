@@ -11,19 +11,13 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from detector.provenance.coverage import CLIENT_CACHE
+from detector.provenance.coverage import is_bookkeeping
 
 
 class RefusedFileError(OSError):
     """A file that is not opened: a link that leads elsewhere, a device, a pipe."""
-
-
-def is_bookkeeping(path: str) -> bool:
-    """Whether it is git's or the Hub client's: no loader looks there."""
-    relative = PurePosixPath(path)
-    return relative.parts[0] in {".git", ".github"} or relative.is_relative_to(CLIENT_CACHE)
 
 
 @dataclass(frozen=True, slots=True)

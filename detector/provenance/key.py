@@ -2,61 +2,47 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
-from detector.errors import InvalidBundleError, PublicKeyError
+from detector.errors import InvalidBundleError
 from detector.provenance.container import PAYLOAD_TYPE, Container, Mode
 from detector.provenance.interface import KeyTrust
+from detector.provenance.keys import CURVES, PublicKey, load_public_key, pae
 from detector.provenance.trusted import Verified
 
 if TYPE_CHECKING:
     from model_signing import verifying
-
-_CURVES: Mapping[str, type[hashes.HashAlgorithm]] = {
-    "secp256r1": hashes.SHA256,
-    "secp384r1": hashes.SHA384,
-    "secp521r1": hashes.SHA512,
-}
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedKey:
     """An EC public key, loaded once so that every check uses the same bytes."""
 
-    key: ec.EllipticCurvePublicKey
-    pem: bytes
-    """Canonical PEM; its SHA-256 is the `hint` of an OMS bundle."""
+    key: PublicKey
 
     @property
     def mode(self) -> Mode:
         return Mode.KEY
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the canonical PEM, hex."""
-        return hashlib.sha256(self.pem).hexdigest()
-
     def verify(self, bundle: Container, *, at: datetime, legacy: bool) -> Verified:  # noqa: ARG002 - a key has no end
         """Check the signature, and the hint if there is one."""
-        if bundle.hint not in ("", self.fingerprint):
+        if bundle.hint not in ("", self.key.fingerprint):
             raise InvalidBundleError("signed with another key than the one configured")
-        verify_signature(self.key, bundle, legacy=legacy)
-        return Verified(f"ecdsa-sha256:{self.fingerprint}", None)
+        verify_signature(self.key.key, bundle, legacy=legacy)
+        return Verified(f"ecdsa-sha256:{self.key.fingerprint}", None)
 
     def arm(self, library: verifying.Config, private: Path) -> None:
         """Tell the library to trust this key only."""
         path = private / "release.pub"
-        path.write_bytes(self.pem)
+        path.write_bytes(self.key.pem)
         library.use_elliptic_key_verifier(public_key=path)
 
 
@@ -66,13 +52,7 @@ def load_key(trust: KeyTrust) -> TrustedKey:
     Raises:
         PublicKeyError: not PEM, or not on a curve the OMS spec allows.
     """
-    try:
-        key = load_pem_public_key(trust.public_key)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise PublicKeyError(f"cannot read the public key: {error}") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
-        raise PublicKeyError("it is not an EC key on P-256, P-384 or P-521")
-    return TrustedKey(key, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return TrustedKey(load_public_key(trust.public_key))
 
 
 def verify_signature(key: object, bundle: Container, *, legacy: bool) -> None:
@@ -86,10 +66,10 @@ def verify_signature(key: object, bundle: Container, *, legacy: bool) -> None:
     Raises:
         InvalidBundleError: it does not verify.
     """
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in CURVES:
         raise InvalidBundleError("not signed with an EC key on P-256, P-384 or P-521")
     refused: InvalidSignature | None = None
-    for encoded, algorithm in _encodings(bundle.payload, _CURVES[key.curve.name], legacy=legacy):
+    for encoded, algorithm in _encodings(bundle.payload, CURVES[key.curve.name], legacy=legacy):
         try:
             key.verify(bundle.signature, encoded, ec.ECDSA(algorithm()))
         except InvalidSignature as error:
@@ -103,7 +83,7 @@ def _encodings(
     payload: bytes, algorithm: type[hashes.HashAlgorithm], *, legacy: bool
 ) -> Iterator[tuple[bytes, type[hashes.HashAlgorithm]]]:
     """What may have been signed, with the hash: DSSE's pre-authentication encoding, or release 0.2's."""
-    yield b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload), algorithm
+    yield pae(PAYLOAD_TYPE, payload), algorithm
     if legacy:
         # Release 0.2 printed the bytes as Python does, and used SHA-256 with certificates on any curve.
         old = f"DSSEV1 {len(PAYLOAD_TYPE)} {PAYLOAD_TYPE} {len(payload)} {payload!r}".encode()

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from detector.provenance.checked import Basis, CheckedFile, FileState
-from detector.provenance.coverage import is_loaded
-from detector.provenance.folder import is_bookkeeping
+from detector.provenance.coverage import is_bookkeeping, is_loaded
 from detector.provenance.interface import SignedFiles
 
 

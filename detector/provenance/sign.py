@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from detector.errors import SigningError, SigningServiceError
 from detector.provenance.coverage import CLIENT_CACHE
-from detector.provenance.dsse import SigningKey, load_signing_key, new_signing_key
 from detector.provenance.interface import CertificateTrust, KeylessTrust, KeyTrust, Signer
+from detector.provenance.keys import SigningKey, load_signing_key, new_signing_key
 
 if TYPE_CHECKING:
     from model_signing import signing

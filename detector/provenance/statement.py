@@ -12,14 +12,16 @@ import unicodedata
 from pathlib import PurePosixPath
 
 from detector.errors import InvalidBundleError
-from detector.provenance.fields import as_array, as_object, expect, strict_json
+from detector.provenance.container import MAX_BUNDLE_BYTES
 from detector.provenance.interface import SignedFiles, root_digest
+from detector.provenance.strict import Strict
 
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://model_signing/signature/v1.0"
 _OLD_PREDICATE = "https://model_signing/Digests/v0.1"
 _OLD_DIGEST = "file-sha256"
 _SINGLE_FILE = "."
+_STRICT = Strict("payload", InvalidBundleError)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -29,28 +31,28 @@ def read_statement(payload: bytes, *, legacy: bool) -> SignedFiles:
     Raises:
         InvalidBundleError: it breaks the format, or is of a kind that forkwatch does not accept.
     """
-    statement = as_object(strict_json(payload, "payload"), "payload")
-    expect(statement, "_type", _STATEMENT)
+    statement = _STRICT.parse(payload, MAX_BUNDLE_BYTES)
+    _STRICT.expect(statement, "_type", _STATEMENT)
     if statement.get("predicateType") == _OLD_PREDICATE:
         if not legacy:
             raise InvalidBundleError(f"predicateType is {_OLD_PREDICATE}; only a legacy release may use it")
         return _read_subjects(statement)
-    expect(statement, "predicateType", _PREDICATE)
-    predicate = as_object(statement.get("predicate"), "predicate")
-    serialization = as_object(predicate.get("serialization"), "serialization")
+    _STRICT.expect(statement, "predicateType", _PREDICATE)
+    predicate = _STRICT.mapping(statement.get("predicate"), "predicate")
+    serialization = _STRICT.mapping(predicate.get("serialization"), "serialization")
     scheme = (serialization.get("method"), serialization.get("hash_type"))
     if scheme != ("files", "sha256"):
         raise InvalidBundleError(
             f"the bundle hashes {ascii(scheme[0])[:50]} with {ascii(scheme[1])[:50]}; forkwatch needs whole "
             "files with SHA-256, which is what the Hub reports"
         )
-    digests = tuple(_resource(entry) for entry in as_array(predicate.get("resources"), "resources"))
+    digests = tuple(_resource(entry) for entry in _STRICT.array(predicate.get("resources"), "resources"))
     signed = _in_order(digests)
-    subjects = as_array(statement.get("subject"), "subject")
+    subjects = _STRICT.array(statement.get("subject"), "subject")
     if len(subjects) != 1:
         raise InvalidBundleError(f"expected one subject, found {len(subjects)}")
-    expect(
-        as_object(as_object(subjects[0], "subject").get("digest"), "digest"),
+    _STRICT.expect(
+        _STRICT.mapping(_STRICT.mapping(subjects[0], "subject").get("digest"), "digest"),
         "sha256",
         signed.root_digest.removeprefix("sha256:"),
     )
@@ -60,10 +62,14 @@ def read_statement(payload: bytes, *, legacy: bool) -> SignedFiles:
 def _read_subjects(statement: dict[str, object]) -> SignedFiles:
     """Predicate v0.1: each subject is a file, and nothing is signed over all of them."""
     digests = []
-    for entry in as_array(statement.get("subject"), "subject"):
-        subject = as_object(entry, "subject")
-        expect(as_object(subject.get("annotations"), "annotations"), "actual_hash_algorithm", _OLD_DIGEST)
-        digests.append(_file(subject.get("name"), as_object(subject.get("digest"), "digest").get("sha256")))
+    for entry in _STRICT.array(statement.get("subject"), "subject"):
+        subject = _STRICT.mapping(entry, "subject")
+        _STRICT.expect(
+            _STRICT.mapping(subject.get("annotations"), "annotations"), "actual_hash_algorithm", _OLD_DIGEST
+        )
+        digests.append(
+            _file(subject.get("name"), _STRICT.mapping(subject.get("digest"), "digest").get("sha256"))
+        )
     return _in_order(tuple(digests))
 
 
@@ -78,8 +84,8 @@ def _in_order(digests: tuple[tuple[str, str], ...]) -> SignedFiles:
 
 
 def _resource(entry: object) -> tuple[str, str]:
-    fields = as_object(entry, "resource")
-    expect(fields, "algorithm", "sha256")
+    fields = _STRICT.mapping(entry, "resource")
+    _STRICT.expect(fields, "algorithm", "sha256")
     return _file(fields.get("name"), fields.get("digest"))
 
 

@@ -46,11 +46,13 @@ class Strict:
         """A JSON object."""
         return value if isinstance(value, dict) else self.refuse(f"there is no object at {where}")
 
-    def array(self, value: object, where: str, *, most: int) -> list[object]:
-        """An array of at most `most` elements."""
+    def array(self, value: object, where: str, *, most: int | None = None) -> list[object]:
+        """An array, of at most `most` elements if that is said."""
         if not isinstance(value, list):
             return self.refuse(f"there is no array at {where}")
-        return value if len(value) <= most else self.refuse(f"{where} has more than {most} elements")
+        if most is not None and len(value) > most:
+            return self.refuse(f"{where} has more than {most} elements")
+        return value
 
     def text(self, value: object, where: str, *, most: int) -> str:
         """Text of 1 to `most` characters, without lone surrogates."""

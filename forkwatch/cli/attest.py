@@ -16,7 +16,7 @@ from forkwatch.errors import Exit, NothingToExamineError, SettingsError
 from forkwatch.text import plain
 
 if TYPE_CHECKING:
-    from detector.provenance.dsse import SigningKey
+    from detector.provenance.keys import SigningKey
     from forkwatch.pipeline.attest import Checked
     from forkwatch.pipeline.context import Context
     from forkwatch.store.models import Release
@@ -105,13 +105,13 @@ def verify(
 ) -> None:
     """Verify a signed verdict: 0 verified, 1 about other files than given, 6 signature invalid."""
     from detector.errors import InvalidAttestationError
-    from detector.provenance.dsse import load_verifying_key
+    from detector.provenance.keys import load_public_key
     from forkwatch.pipeline.attest import check_attestation
     from reports.interface import InvalidDocumentError
 
     if repo_path is not None and not repo_path.is_dir():
         raise SettingsError(f"{repo_path} is not a folder", tip="Check the path.")
-    keys = [load_verifying_key(_bytes(path)) for path in public_key]
+    keys = [load_public_key(_bytes(path)) for path in public_key]
     given = None if scan is None else _text(scan)
     try:
         checked = check_attestation(_bytes(file), keys, scan=given, folder=repo_path)

@@ -17,7 +17,7 @@ from forkwatch.text import plain
 
 if TYPE_CHECKING:
     from detector.provenance.card import Baseline, NotMeasured, Rate
-    from detector.provenance.dsse import SigningKey
+    from detector.provenance.keys import SigningKey
     from detector.provenance.sign import ReleaseSigner
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="The release: everything in it.")]

@@ -11,8 +11,8 @@ from detector.errors import DetectorError, InvalidAttestationError
 from detector.formats import is_weight_file
 from detector.provenance.attest import Statement, Subject, open_attestation, sign_statement
 from detector.provenance.coverage import files_below
-from detector.provenance.dsse import PublicKey, SigningKey
 from detector.provenance.hashing import hash_file
+from detector.provenance.keys import PublicKey, SigningKey
 from forkwatch import __version__
 from forkwatch.store.models import Release
 from forkwatch.store.store import Store

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from detector.provenance.dsse import PublicKey, SigningKey, load_verifying_key, new_signing_key
+from detector.provenance.keys import PublicKey, SigningKey, load_public_key, new_signing_key
 from forkwatch.errors import SettingsError
 from forkwatch.keys import load_private_key
 from forkwatch.settings import Settings, settings_folder
@@ -63,7 +63,7 @@ def new_key(state: StateDir, *, rotate: bool) -> SigningKey:
 def used_keys(state: StateDir) -> tuple[PublicKey, ...]:
     """Every public key that verdicts were signed with, by id."""
     files = sorted(_folder(state).glob("*.pem"))
-    return tuple(load_verifying_key(file.read_bytes()) for file in files)
+    return tuple(load_public_key(file.read_bytes()) for file in files)
 
 
 def operator_keys(state: StateDir, current: SigningKey | None) -> tuple[OperatorKey, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crawler.history import EventKind
 from detector.interface import SignatureStatus
-from detector.provenance.dsse import SigningKey
+from detector.provenance.keys import SigningKey
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.attest import sign_verdict

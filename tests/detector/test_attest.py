@@ -22,16 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.errors import InvalidAttestationError, PrivateKeyError, PublicKeyError
-from detector.provenance.attest import PAYLOAD_TYPE, Statement, Subject, open_attestation, sign_statement
-from detector.provenance.dsse import (
-    MAX_ENVELOPE_BYTES,
-    SigningKey,
-    load_signing_key,
-    load_verifying_key,
-    new_signing_key,
-    pae,
-    seal,
-)
+from detector.provenance.attest import Statement, Subject, open_attestation, sign_statement
+from detector.provenance.dsse import MAX_ENVELOPE_BYTES, seal
+from detector.provenance.keys import SigningKey, load_public_key, load_signing_key, new_signing_key, pae
 
 TYPE = "urn:example:1"
 PREDICATE = '{"a": ["\\u00e9", 1.5, null]}'
@@ -64,7 +57,7 @@ def test_round_trip(curve: ec.EllipticCurve) -> None:
 def test_keys_survive_their_files() -> None:
     """PEM leads back to the same key, with and without a password."""
     assert load_signing_key(KEY.pem).pem == KEY.pem
-    assert load_verifying_key(KEY.public.pem) == KEY.public
+    assert load_public_key(KEY.public.pem) == KEY.public
     locked = KEY.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"word"))
     assert load_signing_key(locked, b"word").pem == KEY.pem
     for wrong in (None, b"other"):
@@ -81,7 +74,7 @@ def test_other_kinds_of_key() -> None:
     public = curve.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     for pem in (public, b"no key"):
         with pytest.raises(PublicKeyError):
-            load_verifying_key(pem)
+            load_public_key(pem)
 
 
 def test_readers_of_others() -> None:
@@ -133,7 +126,7 @@ TAMPERED: Mapping[str, bytes] = {
     "predicate type edited": changed(payload_with(b"urn:example:1", b"urn:example:2")),
     "space added to the payload": changed(payload_with(b'"_type":', b'"_type": ')),
     "signature of another payload": changed(
-        envelope_with(signatures=json.loads(seal(b"{}", PAYLOAD_TYPE, KEY))["dsseEnvelope"]["signatures"])
+        envelope_with(signatures=json.loads(seal(b"{}", KEY))["dsseEnvelope"]["signatures"])
     ),
     "other payload type": changed(envelope_with(payloadType="text/plain")),
     "no signature": changed(envelope_with(signatures=[])),
@@ -183,7 +176,7 @@ def test_pre_authentication_encoding() -> None:
 def sealed(**changes: object) -> bytes:
     """A statement with changes, signed with the real key: what a broken or malicious operator makes."""
     fields = json.loads(base64.b64decode(ENVELOPE["payload"]))
-    return seal(json.dumps({**fields, **changes}).encode(), PAYLOAD_TYPE, KEY)
+    return seal(json.dumps({**fields, **changes}).encode(), KEY)
 
 
 def about(**digest: str) -> dict[str, object]:
@@ -203,7 +196,7 @@ MALFORMED: Mapping[str, bytes] = {
     "short digest": sealed(subject=[about(sha256="b" * 63)]),
     "upper-case digest": sealed(subject=[about(sha256="B" * 64)]),
     "predicate is a list": sealed(predicate=[]),
-    "not JSON": seal(b"{", PAYLOAD_TYPE, KEY),
+    "not JSON": seal(b"{", KEY),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from crawler.interface import Access, Commit, RepoFile, RepoId, Snapshot
 from detector.interface import Manifest, ManifestFile
-from detector.match import behaviour_changes, match_files, same_weights_elsewhere, weight_files
+from detector.match import match_files, weight_files
 
 
 def sha256(text: str) -> str:
@@ -77,12 +77,11 @@ def test_every_file_is_counted_once() -> None:
 
 
 def test_a_card_does_not_change_the_weights() -> None:
-    """README, .gitattributes and the signature are counted, and are no change of weights or behaviour."""
+    """README, .gitattributes and the signature are counted, and are no change of weights."""
     fork = RELEASE | {"README.md": "another card", ".gitattributes": "x", "model.sig": "y"}
     match = match_files(snapshot(fork), manifest(RELEASE))
     assert match.weights_identical
     assert match.changed == ("README.md",)
-    assert behaviour_changes(match) == ()
 
 
 @pytest.mark.parametrize(
@@ -108,23 +107,6 @@ def test_same_size_is_not_same_content() -> None:
     """Size alone never matches."""
     match = match_files(snapshot(RELEASE | {"model.safetensors": "wieghts"}), manifest(RELEASE))
     assert "model.safetensors" in match.changed
-
-
-def test_a_changed_template_is_a_behaviour_change() -> None:
-    """Behaviour files that changed, came or went are listed."""
-    fork = RELEASE | {"config.json": "{ }", "chat_template.jinja": "x"}
-    assert behaviour_changes(match_files(snapshot(fork), manifest(RELEASE))) == (
-        "chat_template.jinja",
-        "config.json",
-    )
-
-
-def test_renamed_weights_are_found() -> None:
-    """The release's weights under another name are recognised by their hash."""
-    fork = {"weights/copy.safetensors": "weights", "config.json": "{}"}
-    found = same_weights_elsewhere(snapshot(fork), manifest(RELEASE))
-    assert found == (("weights/copy.safetensors", "model.safetensors"),)
-    assert same_weights_elsewhere(snapshot(RELEASE), manifest(RELEASE)) == ()
 
 
 def test_weight_files_are_listed() -> None:

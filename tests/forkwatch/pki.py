@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from detector.provenance.dsse import SigningKey, new_signing_key
+from detector.provenance.keys import SigningKey, new_signing_key
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from detector.provenance.attest import PAYLOAD_TYPE
-from detector.provenance.dsse import load_signing_key, new_signing_key, seal
+from detector.provenance.dsse import seal
+from detector.provenance.keys import load_signing_key, new_signing_key
 from forkwatch.demo.hub import LoopbackHub
 from tests.forkwatch.conftest import invoke
 from tests.forkwatch.family import RELEASE, Family, publish_release
@@ -181,7 +181,7 @@ def forged(published: Published, **changes: Any) -> bytes:
     """A statement with changes, signed with the operator's own key."""
     statement = payload(published.bundle)
     key = load_signing_key((published.judged.state / "attest" / "operator.key").read_bytes())
-    return seal(json.dumps({**statement, **changes}).encode(), PAYLOAD_TYPE, key)
+    return seal(json.dumps({**statement, **changes}).encode(), key)
 
 
 def test_invalid(published: Published, tmp_path: Path) -> None:

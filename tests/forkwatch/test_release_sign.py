@@ -19,8 +19,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from detector.interface import SignatureStatus
-from detector.provenance.dsse import load_signing_key
 from detector.provenance.interface import KeyTrust, Trust
+from detector.provenance.keys import load_signing_key
 from detector.provenance.sign import generate_key
 from detector.provenance.verify import verify_release
 from tests.forkwatch.pki import CODE, TLS, Issued, issue

@@ -93,7 +93,7 @@ REFUSED: Mapping[str, tuple[bytes, str]] = {
     "bidi name": (minimal(resources=({**A, "name": "a\u202egpj.exe"},)), "relative path"),
     "upper-case digest": (minimal(resources=({**A, "digest": "A" * 64},)), "not a SHA-256"),
     "short digest": (minimal(resources=({**A, "digest": "aa"},)), "not a SHA-256"),
-    "repeated key": (minimal().replace(b'"resources"', b'"resources": [], "resources"'), "repeats a key"),
+    "repeated key": (minimal().replace(b'"resources"', b'"resources": [], "resources"'), "key is repeated"),
     "resources are an object": (minimal().replace(b'"resources": [', b'"resources": {}, "x": ['), "no array"),
     "not JSON": (b"[", "not JSON"),
     "nested deeply": (b"[" * 99999, "RecursionError"),
