@@ -129,8 +129,7 @@ class Snapshot:
     access: Access
     created_at: datetime | None
     last_modified: datetime | None
-    downloads: int
-    """In the last 30 days, as the Hub counts."""
+    downloads: int  # in the last 30 days, as the Hub counts
     likes: int
     refused: tuple[RefusedFile, ...] = ()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -147,32 +146,6 @@ class Manifest:
     def file(self, path: str) -> ManifestFile | None:
         """The entry for `path`, if it is covered."""
         return next((file for file in self.files if file.path == path), None)
-
-
-class SignatureStatus(StrEnum):
-    """Outcome of checking a release's signature."""
-
-    VERIFIED = "verified"
-    """Signed by somebody whom our trust names, over the bytes that are here."""
-    CLAIMED = "claimed"
-    """A well-formed bundle of somebody whom we trust with nothing."""
-    UNSIGNED = "unsigned"
-    INVALID = "invalid"
-
-
-@dataclass(frozen=True, slots=True)
-class SignatureCheck:
-    """Outcome of verifying a release folder against its OMS bundle; `manifest` only when VERIFIED."""
-
-    status: SignatureStatus
-    signer: str
-    """Who signed, when VERIFIED; empty otherwise. `ecdsa-sha256:<SHA-256 of the PEM key>`,
-    `x509:<subject of the leaf, RFC 4514>` or `sigstore:<identity> (<issuer>)`."""
-    manifest: Manifest | None
-    reason: str = ""
-    """Why it is not verified, with the class of the library's exception."""
-    signed_at: datetime | None = None
-    """When, as the transparency log of a keyless bundle proves; no other mode carries a time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detector.interface import SignatureStatus
-from detector.provenance.interface import CertificateTrust, KeylessTrust, KeyTrust, Signer, Trust
+from detector.provenance.interface import (
+    CertificateTrust,
+    KeylessTrust,
+    KeyTrust,
+    SignatureStatus,
+    Signer,
+    Trust,
+)
 from forkwatch.errors import SettingsError
 from forkwatch.settings import ReleaseSettings
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
-from detector.interface import Manifest, ManifestFile, SignatureCheck, SignatureStatus
+from detector.interface import Manifest, ManifestFile
 
 __all__ = [
     "CertificateTrust",
@@ -28,6 +29,32 @@ __all__ = [
     "Trust",
     "root_digest",
 ]
+
+
+class SignatureStatus(StrEnum):
+    """Outcome of checking a release's signature."""
+
+    VERIFIED = "verified"
+    """Signed by somebody whom our trust names, over the bytes that are here."""
+    CLAIMED = "claimed"
+    """A well-formed bundle of somebody whom we trust with nothing."""
+    UNSIGNED = "unsigned"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureCheck:
+    """Outcome of verifying a release folder against its OMS bundle; `manifest` only when VERIFIED."""
+
+    status: SignatureStatus
+    signer: str
+    """Who signed, when VERIFIED; empty otherwise. `ecdsa-sha256:<SHA-256 of the PEM key>`,
+    `x509:<subject of the leaf, RFC 4514>` or `sigstore:<identity> (<issuer>)`."""
+    manifest: Manifest | None
+    reason: str = ""
+    """Why it is not verified, with the class of the library's exception."""
+    signed_at: datetime | None = None
+    """When, as the transparency log of a keyless bundle proves; no other mode carries a time."""
 
 
 @dataclass(frozen=True, slots=True)

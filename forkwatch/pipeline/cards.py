@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from detector.errors import InvalidCardError
-from detector.interface import Manifest, SignatureStatus
+from detector.interface import Manifest
 from detector.provenance.card import (
     CARD_FILE,
     MAX_CARD_BYTES,
@@ -25,7 +25,7 @@ from detector.provenance.card import (
 )
 from detector.provenance.coverage import files_below
 from detector.provenance.hashing import hash_file
-from detector.provenance.interface import root_digest
+from detector.provenance.interface import SignatureStatus, root_digest
 from detector.provenance.sign import UNSIGNED_BY_CUSTOM
 from evals.interface import EvalRequest, Measured, Outcome
 from forkwatch.errors import SettingsError

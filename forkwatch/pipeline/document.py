@@ -14,11 +14,11 @@ from detector.interface import (
     EditKind,
     Lineage,
     LineageStatus,
-    SignatureStatus,
     TensorDiff,
     TensorStatus,
     TextChange,
 )
+from detector.provenance.interface import SignatureStatus
 from evals.interface import EvalResult, Isolation, Measured, Outcome, Unmeasured
 from forkwatch.pipeline.funnel import Examination
 from forkwatch.pipeline.intent import Aim

@@ -23,11 +23,11 @@ from detector.interface import (
     LineageStatus,
     OutputStatus,
     OutputTest,
-    SignatureStatus,
     Sketch,
     TextChange,
 )
 from detector.match import match_files
+from detector.provenance.interface import SignatureStatus
 from evals.interface import Comparison, EvalResult, Measured, SafetyStatus, Unmeasured
 from forkwatch.pipeline import shared, stages
 from forkwatch.pipeline.context import Context

@@ -16,9 +16,10 @@ from pydantic import TypeAdapter
 from crawler.interface import ByteSource, Commit, RepoId, Snapshot, parse_repo_id
 from crawler.local import LocalFile
 from detector.errors import DetectorError
-from detector.interface import Manifest, SignatureStatus
+from detector.interface import Manifest
 from detector.match import same_content
 from detector.provenance.coverage import CLIENT_CACHE
+from detector.provenance.interface import SignatureStatus
 from detector.provenance.pinned import differences, pin_folder
 from detector.provenance.verify import verify_release
 from forkwatch.errors import (

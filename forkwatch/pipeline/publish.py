@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from crawler.history import EventKind
-from detector.interface import SignatureStatus
+from detector.provenance.interface import SignatureStatus
 from detector.provenance.keys import SigningKey
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError

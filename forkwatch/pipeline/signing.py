@@ -13,9 +13,9 @@ from crawler.local import LocalFile
 from detector.errors import SigningError
 from detector.files import inspect_files
 from detector.formats import is_weight_file
-from detector.interface import Manifest, SignatureCheck, SignatureStatus
+from detector.interface import Manifest
 from detector.provenance.coverage import is_loaded
-from detector.provenance.interface import Trust
+from detector.provenance.interface import SignatureCheck, SignatureStatus, Trust
 from detector.provenance.sign import ReleaseSigner, sign_folder
 from detector.provenance.verify import verify_release
 from forkwatch.pipeline.cards import check_card

@@ -24,11 +24,11 @@ from crawler.interface import (
     Snapshot,
 )
 from detector.errors import InvalidBundleError
-from detector.interface import Manifest, SignatureStatus
+from detector.interface import Manifest
 from detector.match import same_content
 from detector.provenance.bundle import open_bundle
 from detector.provenance.coverage import is_loaded
-from detector.provenance.interface import OpenedBundle
+from detector.provenance.interface import OpenedBundle, SignatureStatus
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.originals import settings_difference
 from forkwatch.store.models import Release

@@ -5,16 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crawler.interface import Claim, RepoId, Snapshot
-from detector.interface import (
-    Diff,
-    EditKind,
-    Evidence,
-    FileFinding,
-    FileMatch,
-    OutputTest,
-    SignatureStatus,
-    TextChange,
-)
+from detector.interface import Diff, EditKind, Evidence, FileFinding, FileMatch, OutputTest, TextChange
+from detector.provenance.interface import SignatureStatus
 from evals.interface import Comparison, EvalResult
 
 

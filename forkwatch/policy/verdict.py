@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from detector.interface import VALUE_PRESERVING, Certainty, Diff, EditKind, LineageStatus, SignatureStatus
+from detector.interface import VALUE_PRESERVING, Certainty, Diff, EditKind, LineageStatus
+from detector.provenance.interface import SignatureStatus
 from evals.interface import Measured, SafetyStatus, Unmeasured
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
 from reports.scan import FindingView, VerdictView

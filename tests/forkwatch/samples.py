@@ -15,8 +15,8 @@ from detector.interface import (
     LineageStatus,
     OutputStatus,
     OutputTest,
-    SignatureStatus,
 )
+from detector.provenance.interface import SignatureStatus
 from evals.interface import Comparison, Measured, SafetyStatus, Unmeasured
 from forkwatch.policy.facts import Facts
 

@@ -16,9 +16,9 @@ from detector.interface import (
     FileFinding,
     Lineage,
     LineageStatus,
-    SignatureStatus,
     TextChange,
 )
+from detector.provenance.interface import SignatureStatus
 from evals.interface import SafetyStatus
 from forkwatch.policy.catalogue import CATALOGUE, SEVERITIES
 from forkwatch.policy.facts import Facts, NotReached, Unreadable

@@ -18,8 +18,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from detector.interface import SignatureStatus
-from detector.provenance.interface import KeyTrust, Trust
+from detector.provenance.interface import KeyTrust, SignatureStatus, Trust
 from detector.provenance.keys import load_signing_key
 from detector.provenance.sign import generate_key
 from detector.provenance.verify import verify_release

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from detector.errors import InvalidBundleError, TrustError
-from detector.interface import SignatureStatus
 from detector.provenance.bundle import open_bundle
 from detector.provenance.certificate import spki_sha256
-from detector.provenance.interface import CertificateTrust, Trust
+from detector.provenance.interface import CertificateTrust, SignatureStatus, Trust
 from detector.provenance.verify import verify_release
 from tests.detector.provenance import pki
 from tests.detector.provenance.bundles import NOW, minimal, seal, statement_of, write_files

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from detector.interface import SignatureCheck, SignatureStatus
 from detector.provenance.coverage import files_below, is_loaded
-from detector.provenance.interface import KeyTrust, Trust
+from detector.provenance.interface import KeyTrust, SignatureCheck, SignatureStatus, Trust
 from detector.provenance.sign import KeyPair
 from detector.provenance.verify import verify_release
 from tests.detector.provenance.bundles import NOW, seal, statement_of

@@ -14,10 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from detector.errors import InvalidBundleError, PublicKeyError
-from detector.interface import SignatureCheck, SignatureStatus
 from detector.provenance.bundle import open_bundle
 from detector.provenance.container import MAX_BUNDLE_BYTES
-from detector.provenance.interface import KeyTrust, Trust
+from detector.provenance.interface import KeyTrust, SignatureCheck, SignatureStatus, Trust
 from detector.provenance.sign import KeyPair, generate_key
 from detector.provenance.verify import verify_release
 from tests.detector.provenance.bundles import FILES, NOW, minimal, seal, seal_shape, statement_of

@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 
 from detector.errors import InvalidBundleError, TrustError
-from detector.interface import SignatureStatus
 from detector.provenance.bundle import open_bundle
-from detector.provenance.interface import KeylessTrust, Trust
+from detector.provenance.interface import KeylessTrust, SignatureStatus, Trust
 from detector.provenance.verify import verify_release
 from tests.detector.provenance import sigstore
 from tests.detector.provenance.bundles import NOW, REAL, minimal, statement_of, write_files

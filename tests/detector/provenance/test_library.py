@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from detector.interface import SignatureStatus
-from detector.provenance.interface import KeyTrust, Trust
+from detector.provenance.interface import KeyTrust, SignatureStatus, Trust
 from detector.provenance.sign import KeyPair
 from detector.provenance.verify import verify_release
 from tests.detector.provenance import test_certificate

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from detector.errors import InvalidBundleError, UnknownSignerError
-from detector.interface import SignatureStatus
 from detector.provenance.bundle import open_bundle
-from detector.provenance.interface import CertificateTrust, KeylessTrust, KeyTrust, Trust
+from detector.provenance.interface import CertificateTrust, KeylessTrust, KeyTrust, SignatureStatus, Trust
 from detector.provenance.verify import verify_release
 from tests.detector.provenance.bundles import NOW, REAL
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from detector.errors import InvalidBundleError, PublicKeyError, TrustError, UnknownSignerError
-from detector.interface import SignatureCheck, SignatureStatus
 from detector.provenance.bundle import open_bundle
-from detector.provenance.interface import KeylessTrust, KeyTrust, Trust
+from detector.provenance.interface import KeylessTrust, KeyTrust, SignatureCheck, SignatureStatus, Trust
 from detector.provenance.refusal import reason_of, refusing
 from detector.provenance.verify import verify_release
 from tests.detector.provenance.bundles import NOW, REAL, minimal, seal, seal_shape

@@ -16,8 +16,8 @@ import torch
 from transformers import AutoTokenizer
 
 from crawler.interface import Channel
-from detector.interface import EditKind, LineageStatus, SignatureStatus
-from detector.provenance.interface import KeyTrust, Trust
+from detector.interface import EditKind, LineageStatus
+from detector.provenance.interface import KeyTrust, SignatureStatus, Trust
 from detector.provenance.verify import verify_release
 from evals.interface import PromptKind
 from evals.suite import load_suite
