@@ -319,7 +319,14 @@ def test_interrupt(hub: LoopbackHub, models: Path, tmp_path: Path) -> None:
         "FORKWATCH_HUB__ENDPOINT": hub.endpoint,
         "HF_TOKEN": "",
     }
-    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has them, and their children, ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread forks
+    )
     try:
         deadline = time.monotonic() + 60
         while not hub.requests and time.monotonic() < deadline:
