@@ -8,8 +8,6 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from detector.errors import InvalidCardError
 from detector.interface import Manifest
 from detector.provenance.card import (
@@ -34,10 +32,9 @@ from forkwatch.pipeline.context import Context
 from forkwatch.settings import EvaluationSettings
 from forkwatch.state import StateDir
 from forkwatch.store.models import Release
+from forkwatch.store.values import manifest_of
 from reports.card import ReleaseCardDocument
 from reports.card_json import from_json
-
-_MANIFEST = TypeAdapter(Manifest)
 
 
 def write_card(folder: Path, card: Card, *, force: bool) -> Path:
@@ -162,7 +159,7 @@ def published_card(context: Context, row: Release) -> ReleaseCardDocument | None
     if row.status != SignatureStatus.VERIFIED:
         return None
     try:
-        return release_card(context.state, _MANIFEST.validate_python(row.manifest))
+        return release_card(context.state, manifest_of(row))
     except InvalidCardError as error:
         context.talk.note(f"{row.repo}: {error}")
         return None

@@ -11,8 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from crawler.interface import ByteSource, Commit, RepoId, Snapshot, parse_repo_id
 from crawler.local import LocalFile
 from detector.errors import DetectorError
@@ -34,10 +32,10 @@ from forkwatch.pipeline.context import Context
 from forkwatch.settings import settings_folder
 from forkwatch.store.models import Release
 from forkwatch.store.upstream import Decision, UpstreamChange, UpstreamKind, decide
+from forkwatch.store.values import MANIFEST, manifest_of
 from forkwatch.text import plain
 from forkwatch.trust import TrustPolicy, describe, dump_policy, load_policy, read_policy
 
-_MANIFEST = TypeAdapter(Manifest)
 _BOOKKEEPING = (".git/", ".github/", f"{CLIENT_CACHE}/")
 """Folders of which nothing is pinned, because nothing is loaded from them."""
 
@@ -122,7 +120,7 @@ def add_release(  # noqa: PLR0913 - the fields of a pin
             trust=trust,
             signature=signature,
             suite=keep_bytes(context.state, suite),
-            manifest=_MANIFEST.dump_python(checked.manifest, mode="json"),
+            manifest=MANIFEST.dump_python(checked.manifest, mode="json"),
             license=snapshot.license,
             added_at=at,
             verified_at=at,
@@ -163,7 +161,7 @@ def _require_no_tampering(
             and not (path in here and path in reported and same_content(reported[path], here[path]))
         )
     if known is not None:
-        altered += differences(_MANIFEST.validate_python(known.manifest), found)
+        altered += differences(manifest_of(known), found)
     if altered:
         names = ", ".join(plain(path, 80) for path in altered[:5])
         raise SignatureInvalidError(
@@ -206,7 +204,7 @@ def open_original(context: Context, row: Release) -> Original:
     folder = _folder(context, RepoId(row.repo), row.commit)
     if not folder.is_dir():
         fetch_folder(context, context.hub.snapshot(RepoId(row.repo), row.commit))
-    policy, pinned = load_policy(row.trust), _MANIFEST.validate_python(row.manifest)
+    policy, pinned = load_policy(row.trust), manifest_of(row)
     if policy.unsigned:
         found = _pinned(folder, row.repo)
     else:
@@ -341,7 +339,7 @@ def _folder(context: Context, repo: RepoId, commit: str) -> Path:
 def _original(context: Context, row: Release, folder: Path) -> Original:
     if row.id is None:
         raise AssertionError("a stored release has an id")
-    manifest = _MANIFEST.validate_python(row.manifest)
+    manifest = manifest_of(row)
     keep_card(context.state, manifest, folder)
     return Original(
         release_id=row.id,

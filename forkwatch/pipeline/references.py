@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import TypeAdapter
 from sqlmodel import Session, select
 
-from detector.interface import Manifest
 from detector.provenance.coverage import is_loaded
 from detector.provenance.interface import SignedFiles, Trust
 from forkwatch.pipeline.authentic import Reference
 from forkwatch.state import StateDir
 from forkwatch.store.engine import open_engine
 from forkwatch.store.models import Release
+from forkwatch.store.values import manifest_of
 from forkwatch.trust import load_policy
-
-_MANIFEST = TypeAdapter(Manifest)
 
 
 def trust_of(row: Release) -> Trust:
@@ -26,7 +23,7 @@ def trust_of(row: Release) -> Trust:
 
 def reference(row: Release) -> Reference:
     """A guarded release as it was verified when it was pinned."""
-    manifest = _MANIFEST.validate_python(row.manifest)
+    manifest = manifest_of(row)
     trust = trust_of(row)
     digests = tuple((file.path, file.sha256) for file in manifest.files)
     if not trust.signers:

@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
 from crawler.interface import (
     AccessDeniedError,
     RepoFile,
@@ -24,7 +22,6 @@ from crawler.interface import (
     Snapshot,
 )
 from detector.errors import InvalidBundleError
-from detector.interface import Manifest
 from detector.match import same_content
 from detector.provenance.bundle import open_bundle
 from detector.provenance.coverage import is_loaded
@@ -40,10 +37,10 @@ from forkwatch.store.upstream import (
     open_events,
     upstream_events,
 )
+from forkwatch.store.values import manifest_of
 from forkwatch.text import plain
 from forkwatch.trust import TrustPolicy, load_policy
 
-_MANIFEST = TypeAdapter(Manifest)
 _WITHOUT_COMMIT = frozenset(
     {
         UpstreamKind.BRANCH_REMOVED,
@@ -148,7 +145,7 @@ def _content(context: Context, row: Release, head: Snapshot) -> UpstreamChange:
 
 def _altered(row: Release, policy: TrustPolicy, head: Snapshot) -> list[str]:
     """The release's files that are gone or other ones, and new ones that something could be loaded from."""
-    pinned = {file.path: file for file in _MANIFEST.validate_python(row.manifest).files}
+    pinned = {file.path: file for file in manifest_of(row).files}
     present = {file.path: file for file in head.files}
     other = [path for path in pinned if path not in present]
     other += [path for path in pinned.keys() & present if not same_content(present[path], pinned[path])]
@@ -187,7 +184,7 @@ def _opened(context: Context, policy: TrustPolicy, head: Snapshot, file: RepoFil
 
 def _of_nobody(row: Release, file: RepoFile) -> tuple[UpstreamKind, str]:
     """A bundle beside a release that is pinned by hash: nobody is trusted to have signed it."""
-    pinned = _MANIFEST.validate_python(row.manifest).file(row.signature)
+    pinned = manifest_of(row).file(row.signature)
     if pinned is None:
         return UpstreamKind.SIGNATURE_ADDED, "Signed now, by nobody whom you trust"
     if same_content(file, pinned):

@@ -11,11 +11,19 @@ from pydantic import TypeAdapter
 
 from crawler.history import EventKind
 from crawler.interface import Channel, Claim, RepoId, RepoSummary, Snapshot
+from detector.interface import Manifest
+from forkwatch.store.models import Release
 from reports.scan import ScanDocument, VerdictLabel
 
 SNAPSHOT = TypeAdapter(Snapshot)
+MANIFEST = TypeAdapter(Manifest)
 _CLAIMS = TypeAdapter(tuple[Claim, ...])
 _SUMMARY = TypeAdapter(RepoSummary)
+
+
+def manifest_of(row: Release) -> Manifest:
+    """The files of a guarded release, as they were verified or pinned."""
+    return MANIFEST.validate_python(row.manifest)
 
 
 @dataclass(frozen=True, slots=True)
