@@ -104,13 +104,13 @@ def _isolation() -> Check:
     from forkwatch.pipeline.limits import limits_of
     from forkwatch.settings import load_settings
 
-    settings = load_settings()
+    options = load_settings().evaluation
     try:
-        here = achieved(settings.evaluation.device, limits_of(settings))
+        here = achieved(options.device, limits_of(options))
     except EvaluationFailedError as error:
         return Check("isolation", ok=False, detail=f"no child process can be started: {error}")
     means = f"without bubblewrap ({here.no_bubblewrap})" if here.no_bubblewrap else "in bubblewrap"
     detail = f"forward passes on forks: {'; '.join([str(here.isolation), means, *here.gaps])}"
     reduced = here.isolation is not Isolation.SANDBOXED
-    required = settings.evaluation.require_isolation
+    required = options.require_isolation
     return Check("isolation", ok=not (reduced and required), detail=detail, tip=_SANDBOX if reduced else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ from forkwatch.cli.handled import handled
 from forkwatch.cli.options import JsonOption
 from forkwatch.cli.output import data_json, say, table
 from forkwatch.cli.trust_options import (
+    BundleOption,
     IdentityOption,
     IssuerOption,
     KeyOption,
@@ -25,7 +25,7 @@ from forkwatch.cli.trust_options import (
     agreed,
     whom_to_trust,
 )
-from forkwatch.errors import NothingToExamineError, SettingsError
+from forkwatch.errors import SettingsError
 
 if TYPE_CHECKING:
     from forkwatch.pipeline.originals import Original
@@ -56,9 +56,7 @@ def add(
         Path | None, typer.Option("--suite", help="Prompt suite (default: the built-in one).")
     ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch to pin.")] = None,
-    signature: Annotated[
-        str | None, typer.Option("--signature", help="Path of the signature bundle (default: model.sig).")
-    ] = None,
+    signature: BundleOption = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Move the pin, or trust others, for a guarded release.")
     ] = False,
@@ -84,13 +82,14 @@ def add(
     section, policy = whom_to_trust(settings, repo, options)
     revision = agreed(repo, "revision", revision, None if section is None else section.revision)
     signature = agreed(repo, "signature", signature, None if section is None else section.signature)
-    content = _suite(suite or Path(str(files("evals") / "prompts" / "core.json")))
+    content = _suite(suite)
     _add(settings, repo, policy, content, revision, signature or "model.sig", replace)
 
 
-def _suite(path: Path) -> bytes:
-    from evals.suite import load_suite
+def _suite(chosen: Path | None) -> bytes:
+    from evals.suite import CORE, load_suite
 
+    path = chosen or CORE
     if not path.is_file():
         raise SettingsError(f"{path} is not a file", tip="Check the path.")
     load_suite(path)
@@ -192,13 +191,11 @@ def verify(
     """Verify one guarded release, or all: its signature, or that it is as it was pinned."""
     from forkwatch.cli.session import session
     from forkwatch.pipeline.known import keep_release
-    from forkwatch.pipeline.originals import find_release, open_original
+    from forkwatch.pipeline.originals import find_releases, open_original
     from forkwatch.trust import STATES, load_policy
 
     with session() as context:
-        rows = (find_release(context, repo),) if repo else context.store.releases()
-        if not rows:
-            raise NothingToExamineError("no release is guarded")
+        rows = find_releases(context, repo)
         originals = [open_original(context, row) for row in rows]
         for original in originals:
             keep_release(context, original)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -141,16 +140,16 @@ def card(
 
 
 def _measure(folder: Path, suite: Path | None, signature: str) -> Baseline:
+    from evals.suite import CORE
     from forkwatch.cli.output import progress
     from forkwatch.cli.session import utc_now
     from forkwatch.pipeline.cards import measure_baseline
     from forkwatch.settings import load_settings
 
-    prompts = suite or Path(str(files("evals") / "prompts" / "core.json"))
     with progress() as talk:
         return measure_baseline(
             folder,
-            prompts,
+            suite or CORE,
             load_settings().evaluation,
             signature=signature,
             now=utc_now,

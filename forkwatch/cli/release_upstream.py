@@ -24,13 +24,11 @@ def check(
 ) -> None:
     """Look at guarded releases on the Hub, without their weights. Exit 1: there is something to decide."""
     from forkwatch.cli.session import session
-    from forkwatch.pipeline.originals import find_release
+    from forkwatch.pipeline.originals import find_releases
     from forkwatch.pipeline.upstream import sentence, watch
 
     with session() as context:
-        rows = (find_release(context, repo),) if repo else context.store.releases()
-        if not rows:
-            raise NothingToExamineError("no release is guarded")
+        rows = find_releases(context, repo)
         looks = [watch(context, row) for row in rows]
     waiting = sum(len(look.open) for look in looks)
     if json_output:

@@ -39,7 +39,7 @@ def isolating_settings(*, required: bool, evaluates: bool = True) -> Settings:
         from evals.sandbox import admit
         from forkwatch.pipeline.limits import limits_of
 
-        admit(settings.evaluation.device, limits_of(settings))
+        admit(settings.evaluation.device, limits_of(settings.evaluation))
     return settings
 
 

@@ -34,6 +34,9 @@ TrustedRootOption = Annotated[
 UnsignedOption = Annotated[
     bool, typer.Option("--unsigned", help="Nobody signs it: pin the files by hash, as they are now.")
 ]
+BundleOption = Annotated[
+    str | None, typer.Option("--signature", help="Path of the signature bundle (default: model.sig).")
+]
 LegacyOption = Annotated[bool, typer.Option("--legacy", help="Accept bundles from before the specification.")]
 
 

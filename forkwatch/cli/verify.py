@@ -15,6 +15,7 @@ from forkwatch.cli.handled import handled
 from forkwatch.cli.options import JsonOption
 from forkwatch.cli.output import data, data_json, progress, say
 from forkwatch.cli.trust_options import (
+    BundleOption,
     IdentityOption,
     IssuerOption,
     KeyOption,
@@ -34,11 +35,6 @@ if TYPE_CHECKING:
     from forkwatch.pipeline.subjects import Subject
 
 
-SignatureOption = Annotated[
-    str | None, typer.Option("--signature", help="Path of the signature bundle (default: model.sig).")
-]
-
-
 @handled
 def verify(
     subject: Annotated[
@@ -56,7 +52,7 @@ def verify(
     issuer: IssuerOption = None,
     trusted_root: TrustedRootOption = None,
     legacy: LegacyOption = False,
-    signature: SignatureOption = None,
+    signature: BundleOption = None,
     full: Annotated[
         bool, typer.Option("--full", help="Read every file, also those that have not changed since.")
     ] = False,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from evals.interface import Limits
-from forkwatch.settings import Settings
+from forkwatch.settings import EvaluationSettings
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(options: EvaluationSettings) -> Limits:
     """The part of the settings that `evals` needs."""
-    options = settings.evaluation
     return Limits(memory_gib=options.memory_gib, require_isolation=options.require_isolation)

@@ -281,6 +281,19 @@ def find_release(context: Context, repo: str | None) -> Release:
     return releases[0]
 
 
+def find_releases(context: Context, repo: str | None) -> tuple[Release, ...]:
+    """The guarded release of that name, or all.
+
+    Raises:
+        UnknownReleaseError: none of that name.
+        NothingToExamineError: none at all.
+    """
+    rows = (find_release(context, repo),) if repo else context.store.releases()
+    if not rows:
+        raise NothingToExamineError("no release is guarded")
+    return rows
+
+
 def check_release(folder: Path, repo: str, policy: TrustPolicy, *, signature: str, at: datetime) -> Checked:
     """Verify a folder against a policy; with nobody to trust, take down what is there.
 

@@ -159,7 +159,7 @@ def evaluate_model(
             seed=options.seed + (0 if snapshot is None else 1),  # independent samples for the two-sample test
             timeout_seconds=options.timeout_seconds,
             device=options.device,
-            limits=limits_of(context.settings),
+            limits=limits_of(options),
         )
         result = evaluate(request, progress=lambda line: context.talk.note(f"{who}: {line}"))
         return replace(result, transcript=Path(keep_blob(context.state, result.transcript)))
@@ -182,7 +182,7 @@ def refusal_direction(
             scratch=scratch,
             timeout_seconds=options.timeout_seconds,
             device=options.device,
-            limits=limits_of(context.settings),
+            limits=limits_of(options),
         )
         found = measure(request, progress=lambda line: context.talk.note(f"{original.repo}: {line}"))
         if isinstance(found, Unmeasured):

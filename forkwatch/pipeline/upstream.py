@@ -24,6 +24,7 @@ from crawler.interface import (
 from detector.errors import InvalidBundleError
 from detector.match import same_content
 from detector.provenance.bundle import open_bundle
+from detector.provenance.container import MAX_BUNDLE_BYTES
 from detector.provenance.coverage import is_loaded
 from detector.provenance.interface import OpenedBundle, SignatureStatus
 from forkwatch.pipeline.context import Context
@@ -50,8 +51,6 @@ _WITHOUT_COMMIT = frozenset(
         UpstreamKind.SETTINGS_CHANGED,
     }
 )
-_MOST_BYTES = 32 << 20
-"""Of a bundle that is fetched: room for about 100 000 files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +175,7 @@ def _signature(
 
 def _opened(context: Context, policy: TrustPolicy, head: Snapshot, file: RepoFile) -> OpenedBundle:
     """A bundle that is new to us: its certificates must be valid now."""
-    if file.size > _MOST_BYTES:
+    if file.size > MAX_BUNDLE_BYTES:
         raise InvalidBundleError(f"the bundle has {file.size:,} bytes and was not read")
     bundle = context.hub.download(head, file.path).read_bytes()
     return open_bundle(bundle, policy.trust, at=context.now())
