@@ -229,7 +229,7 @@ def release_settings(**values: Any) -> ReleaseSettings:
     try:
         return ReleaseSettings(**values)
     except ValidationError as error:
-        raise SettingsError(_first(error), tip="See `forkwatch release add --help`.") from error
+        raise SettingsError(_first(error), tip="See `--help` of the command.") from error
 
 
 def load_settings() -> Settings:

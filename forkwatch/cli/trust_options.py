@@ -40,6 +40,19 @@ BundleOption = Annotated[
 LegacyOption = Annotated[bool, typer.Option("--legacy", help="Accept bundles from before the specification.")]
 
 
+def said_by_options(options: dict[str, Any]) -> TrustPolicy | None:
+    """The policy that the options of a command say, by their names in the settings; None if they say nothing.
+
+    Raises:
+        SettingsError: they contradict each other, or name a file that cannot be read.
+    """
+    from forkwatch.settings import release_settings
+    from forkwatch.trust import read_policy
+
+    given = {name: value for name, value in options.items() if value}
+    return read_policy(release_settings(**given), Path.cwd()) if given else None
+
+
 def whom_to_trust(
     settings: Settings, repo: str, options: dict[str, Any]
 ) -> tuple[ReleaseSettings | None, TrustPolicy]:
@@ -48,20 +61,19 @@ def whom_to_trust(
     Raises:
         SettingsError: neither says whom to trust, or they contradict each other.
     """
-    from forkwatch.settings import release_settings, settings_folder
+    from forkwatch.settings import settings_folder
     from forkwatch.trust import read_policy
 
     section = settings.releases.get(repo)
     said = None if section is None else read_policy(section, settings_folder())
-    given = {name: value for name, value in options.items() if value}
-    if not given:
+    policy = said_by_options(options)
+    if policy is None:
         if said is None:
             raise SettingsError(
                 f"nothing says whom to trust for {repo}",
                 tip="Give --public-key, certificates, --identity or --unsigned, or a [releases] section.",
             )
         return section, said
-    policy = read_policy(release_settings(**given), Path.cwd())
     if said is not None and policy != said:
         raise SettingsError(
             f"the settings trust others for {repo} than the options say",

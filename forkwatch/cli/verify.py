@@ -6,7 +6,6 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +23,7 @@ from forkwatch.cli.trust_options import (
     SpkiOption,
     SubjectOption,
     TrustedRootOption,
+    said_by_options,
 )
 from forkwatch.errors import Exit, NothingToExamineError, SettingsError, UnknownReleaseError
 
@@ -71,8 +71,18 @@ def verify(
     from forkwatch.pipeline.sides import parse_side
 
     side = parse_side(subject)
-    certificates = (certificate_root or [], certificate_subject or [], certificate_spki or [])
-    trust = _trust(public_key, certificates, (identity, issuer, trusted_root), legacy=legacy)
+    options = {
+        "public_key": public_key,
+        "certificate_roots": certificate_root,
+        "certificate_subjects": certificate_subject,
+        "certificate_spki": certificate_spki,
+        "identity": identity,
+        "issuer": issuer,
+        "trusted_root": trusted_root,
+        "legacy": legacy,
+    }
+    policy = said_by_options(options)
+    trust = None if policy is None else policy.trust
     if trust is not None and release is not None:
         raise SettingsError(
             "--release and a key, certificate or identity exclude each other",
@@ -101,46 +111,6 @@ _EXITS = {
     "unsigned": Exit.INCONCLUSIVE,
     "inconclusive": Exit.INCONCLUSIVE,
 }
-
-
-def _trust(
-    public_key: Path | None,
-    certificates: tuple[list[Path], list[str], list[str]],
-    keyless: tuple[str | None, str | None, Path | None],
-    *,
-    legacy: bool,
-) -> Trust | None:
-    """Whom the options say to trust; None when they do not."""
-    from detector.provenance.interface import CertificateTrust, KeylessTrust, KeyTrust, Signer, Trust
-
-    signers: list[Signer] = []
-    if public_key is not None:
-        signers.append(KeyTrust(_content(public_key)))
-    roots, subjects, spki = certificates
-    if bool(roots) != bool(subjects or spki):
-        raise SettingsError(
-            "a certificate root and a pin of the signer go together",
-            tip="Give --certificate-root with --certificate-subject or --certificate-spki.",
-        )
-    if roots:
-        pems = tuple(_content(root) for root in roots)
-        signers.append(CertificateTrust(pems, tuple(subjects), tuple(spki)))
-    identity, issuer, trusted_root = keyless
-    if bool(identity) != bool(issuer) or (trusted_root and not identity):
-        raise SettingsError("an identity and its issuer go together", tip="Give --identity with --issuer.")
-    if identity and issuer:
-        root = None if trusted_root is None else _content(trusted_root)
-        signers.append(KeylessTrust(identity, issuer, root))
-    if legacy and not signers:
-        raise SettingsError("--legacy says how, not whom to trust", tip="Name a key, root or identity, too.")
-    return Trust(tuple(signers), legacy=legacy) if signers else None
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}", tip="Check the path.") from error
 
 
 def _open(side: Side, stack: ExitStack, *, full: bool, cached: bool) -> Subject:

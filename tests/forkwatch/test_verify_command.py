@@ -15,7 +15,7 @@ from typer.testing import Result
 
 from detector.provenance.interface import CertificateTrust, KeylessTrust, KeyTrust, Trust
 from detector.provenance.sign import KeyPair, generate_key, sign_release
-from forkwatch.cli.verify import _trust
+from forkwatch.cli.trust_options import said_by_options
 from forkwatch.demo.hub import LoopbackHub
 from tests.forkwatch.conftest import invoke
 from tests.forkwatch.family import CONFIG, RELEASE, Family, card, publish_release, weights
@@ -204,13 +204,25 @@ def test_whom_the_options_trust(tmp_path: Path) -> None:
     for name in ("key", "root", "trusted"):
         (tmp_path / name).write_text(name)
     key, root, trusted = (tmp_path / name for name in ("key", "root", "trusted"))
-    assert _trust(None, ([], [], []), (None, None, None), legacy=False) is None
-    assert _trust(
-        key, ([root], ["CN=x"], ["ab"]), ("a@b.c", "https://issuer", trusted), legacy=True
-    ) == Trust(
+    nothing = {"public_key": None, "certificate_roots": [], "identity": None, "legacy": False}
+    said = said_by_options(
+        {
+            "public_key": key,
+            "certificate_roots": [root],
+            "certificate_subjects": ["CN=x"],
+            "certificate_spki": ["ab" * 32],
+            "identity": "a@b.c",
+            "issuer": "https://issuer",
+            "trusted_root": trusted,
+            "legacy": True,
+        }
+    )
+    assert said_by_options(nothing) is None
+    assert said is not None
+    assert said.trust == Trust(
         (
             KeyTrust(b"key"),
-            CertificateTrust((b"root",), ("CN=x",), ("ab",)),
+            CertificateTrust((b"root",), ("CN=x",), ("ab" * 32,)),
             KeylessTrust("a@b.c", "https://issuer", b"trusted"),
         ),
         legacy=True,
