@@ -29,6 +29,7 @@ from evals.interface import EvalRequest, Measured, Outcome
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.blobs import blob_path, keep_bytes
 from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.limits import limits_of
 from forkwatch.settings import EvaluationSettings
 from forkwatch.state import StateDir
 from forkwatch.store.models import Release
@@ -66,7 +67,7 @@ def measure_baseline(  # noqa: PLR0913 - what a measurement depends on
     """Measure a release's own behaviour in a confined child process.
 
     Raises:
-        EvalsError: the suite is no suite, or the child failed.
+        EvalsError: the suite is no suite, the child failed, or isolation is required and not to be had.
     """
     from evals.run import baseline
 
@@ -81,6 +82,7 @@ def measure_baseline(  # noqa: PLR0913 - what a measurement depends on
             seed=options.seed,
             timeout_seconds=options.timeout_seconds,
             device=options.device,
+            limits=limits_of(options),
         )
         result = baseline(request, progress=progress)
     behaviour = result.behaviour
