@@ -256,9 +256,7 @@ class _Funnel:
 
 
 def _identical(match: FileMatch, signature: SignatureStatus) -> Diff:
-    known = "covered by the signature" if signature is SignatureStatus.VERIFIED else "as pinned on first use"
-    note = f"SHA-256 reported by the Hub, {known}"
-    evidence = (Evidence("identical-files", len(match.identical), note),)
+    evidence = (Evidence("identical-files", len(match.identical), stages.hash_note(signature)),)
     return Diff(
         tensors=(),
         edits=(Edit(EditKind.IDENTICAL, Certainty.PROVED, evidence=evidence),),

@@ -19,6 +19,7 @@ from detector.files import inspect_files
 from detector.intent import Directions, Intent, NoIntent
 from detector.interface import Diff, FileFinding, FileMatch, OutputTest, Sketch
 from detector.match import content_id, same_contents
+from detector.provenance.interface import SignatureStatus
 from evals.interface import (
     Behaviour,
     DirectionRequest,
@@ -75,11 +76,16 @@ def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch |
         contents = [content_id(chosen[path]) for path in paths]
         same = same_contents(_signed_contents(original, own_paths, contents), contents)
         if same:
-            note = "SHA-256 reported by the Hub, covered by the signature"
-            return sketch_copy(base, fork, len(paths), note)
+            return sketch_copy(base, fork, len(paths), hash_note(original.signature))
         return sketch_weights(base, fork, budget_bytes=budget, known_to_differ=same is False)
     except _UNREADABLE as error:
         return _unreadable(error)
+
+
+def hash_note(signature: SignatureStatus) -> str:
+    """How equal hashes are known: whose word the fork's is, and whose the release's."""
+    known = "covered by the signature" if signature is SignatureStatus.VERIFIED else "as pinned on first use"
+    return f"SHA-256 reported by the Hub, {known}"
 
 
 def _signed_contents(original: Original, paths: Sequence[str], theirs: Sequence[str]) -> list[str]:
