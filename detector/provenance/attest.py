@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detector.errors import InvalidAttestationError
-from detector.provenance.dsse import MAX_ENVELOPE_BYTES, open_sealed, seal
+from detector.provenance.container import MAX_BUNDLE_BYTES
+from detector.provenance.dsse import open_sealed, seal
 from detector.provenance.keys import PublicKey, SigningKey
 from detector.provenance.strict import Strict
 
@@ -86,7 +87,7 @@ def read_statement(payload: bytes, predicate_type: str) -> Statement:
     Raises:
         InvalidAttestationError: it is malformed, names no subject, or is of another predicate type.
     """
-    fields = _STRICT.parse(payload, MAX_ENVELOPE_BYTES)
+    fields = _STRICT.parse(payload, MAX_BUNDLE_BYTES)
     _STRICT.expect(fields, "_type", STATEMENT_TYPE)
     _STRICT.expect(fields, "predicateType", predicate_type)
     subjects = tuple(

@@ -22,9 +22,6 @@ from detector.errors import InvalidAttestationError, InvalidBundleError
 from detector.provenance.container import MEDIA_TYPE, PAYLOAD_TYPE, Mode, read_container
 from detector.provenance.keys import CURVES, PublicKey, SigningKey, pae
 
-MAX_ENVELOPE_BYTES = 8 << 20
-"""Of a bundle. A verdict with 50 findings on 200 files takes some 100 kB."""
-
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -58,8 +55,6 @@ def open_sealed(bundle: bytes, keys: Sequence[PublicKey]) -> Opened:
     Raises:
         InvalidAttestationError: malformed, not an in-toto payload, or signed with none of the keys.
     """
-    if len(bundle) > MAX_ENVELOPE_BYTES:
-        raise InvalidAttestationError(f"the attestation is larger than {MAX_ENVELOPE_BYTES} bytes")
     try:
         container = read_container(bundle)
     except InvalidBundleError as error:

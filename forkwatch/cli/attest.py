@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from forkwatch.cli.handled import handled
+from forkwatch.cli.inputs import read_text
 from forkwatch.cli.options import JsonOption, ReleaseOption
 from forkwatch.cli.output import data, data_json, say
 from forkwatch.errors import Exit, NothingToExamineError, SettingsError
@@ -112,7 +113,7 @@ def verify(
     if repo_path is not None and not repo_path.is_dir():
         raise SettingsError(f"{repo_path} is not a folder", tip="Check the path.")
     keys = [load_public_key(_bytes(path)) for path in public_key]
-    given = None if scan is None else _text(scan)
+    given = None if scan is None else read_text(scan)
     try:
         checked = check_attestation(_bytes(file), keys, scan=given, folder=repo_path)
     except InvalidAttestationError as error:
@@ -197,23 +198,16 @@ def _document(path: Path) -> ScanDocument:
     from reports.interface import InvalidDocumentError
 
     try:
-        return from_json(_text(path))
+        return from_json(read_text(path))
     except InvalidDocumentError as error:
         raise SettingsError(f"{path} is not a scan document: {plain(str(error))}", tip="") from error
 
 
 def _bytes(path: Path) -> bytes:
-    from detector.provenance.dsse import MAX_ENVELOPE_BYTES
+    from detector.provenance.container import MAX_BUNDLE_BYTES
 
     try:
         with path.open("rb") as stream:
-            return stream.read(MAX_ENVELOPE_BYTES + 1)
+            return stream.read(MAX_BUNDLE_BYTES + 1)
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}", tip="Check the path.") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {path}", tip="Check the path.") from error

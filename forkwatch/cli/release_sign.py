@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from forkwatch.cli.handled import handled
+from forkwatch.cli.inputs import read_text
 from forkwatch.cli.options import JsonOption
 from forkwatch.cli.output import data, data_json, say
 from forkwatch.errors import SettingsError
@@ -210,7 +211,7 @@ def _signer(
     if token is not None and not keyless:
         raise SettingsError("--identity-token belongs to --keyless", tip="Give both.")
     if keyless:
-        return find_identity(None if token is None else _read(token))
+        return find_identity(None if token is None else read_text(token).strip())
     key = _key(private_key, new_key)
     return KeySigner(key) if certificate is None else CertificateSigner(key, certificate, tuple(chain))
 
@@ -241,10 +242,3 @@ def _ask() -> str:
         return str(typer.prompt("Password", hide_input=True, err=True))
     except typer.Abort:
         return ""
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {file}", tip="Check the path.") from error

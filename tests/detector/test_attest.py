@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from detector.errors import InvalidAttestationError, PrivateKeyError, PublicKeyError
 from detector.provenance.attest import Statement, Subject, open_attestation, sign_statement
-from detector.provenance.dsse import MAX_ENVELOPE_BYTES, seal
+from detector.provenance.container import MAX_BUNDLE_BYTES
+from detector.provenance.dsse import seal
 from detector.provenance.keys import SigningKey, load_public_key, load_signing_key, new_signing_key, pae
 
 TYPE = "urn:example:1"
@@ -140,7 +141,7 @@ TAMPERED: Mapping[str, bytes] = {
     "array": b"[]",
     "a key twice": BUNDLE.replace(b'"mediaType"', b'"mediaType": "", "mediaType"'),
     "nested deeply": b"[" * 99999,
-    "huge": b" " * (MAX_ENVELOPE_BYTES + 1),
+    "huge": b" " * (MAX_BUNDLE_BYTES + 1),
     "not a number": b'{"mediaType": NaN}',
 }
 
