@@ -10,21 +10,12 @@ from crawler.interface import RepoFile
 from detector.interface import FileFinding
 
 _LOADED = frozenset(
-    {
-        "config.json",
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "adapter_config.json",
-    }
-    | {
-        "adapter_config.json",
-        "special_tokens_map.json",
-        "tokenizer.model",
-        "model.safetensors",
-        "adapter_model.safetensors",
-    }
-    | {"model.safetensors.index.json", "pytorch_model.bin", "chat_template.jinja", "readme.md", "model.gguf"}
+    (
+        *("config.json", "generation_config.json", "adapter_config.json", "special_tokens_map.json"),
+        *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "chat_template.jinja", "readme.md"),
+        *("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"),
+        *("pytorch_model.bin", "model.gguf"),
+    )
 )
 """What loaders and readers ask for by name."""
 _LOOK_ALIKES = {

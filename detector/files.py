@@ -17,7 +17,14 @@ from pathlib import PurePosixPath
 
 from crawler.interface import ByteSource, RepoFile, Snapshot
 from crawler.stream import SourceStream
-from detector.archives import BoundedReader, inspect_array, inspect_graph, inspect_members, read_tar
+from detector.archives import (
+    MAX_GRAPH,
+    BoundedReader,
+    inspect_array,
+    inspect_graph,
+    inspect_members,
+    read_tar,
+)
 from detector.filenames import name_findings
 from detector.interface import FileFinding
 from detector.pickles import (
@@ -47,7 +54,6 @@ _CONFIGS_READ = 64
 """Those nearest to the root; a request each."""
 _MAX_ARCHIVE = 2 * MAX_PICKLE_BYTES
 """Read from one archive: the pickle in it, twice over."""
-_MAX_GRAPH = 1 << 20
 _MAX_INNER = 8
 """Pickles looked into in one tar archive."""
 MAX_PER_ID = 50
@@ -206,7 +212,7 @@ def _inspect_content(
             length = min(file.size, MAX_PICKLE_BYTES)
             yield from _pickled(file, inspect_array(source.read(0, length), complete=length == file.size))
         case Content.HDF5:
-            for problem in inspect_graph(source.read(0, min(file.size, _MAX_GRAPH))):
+            for problem in inspect_graph(source.read(0, min(file.size, MAX_GRAPH))):
                 yield FileFinding(problem.id, file.path, problem.note)
         case _ if kind is Content.PICKLE or (_is_named_pickle(file) and kind not in _WEIGHTS):
             yield from _pickled(file, _inspect_pickle(file, head, source, opcodes))
