@@ -79,6 +79,15 @@ class World:
         settings = {"FORKWATCH_HUB__ENDPOINT": self.hub.endpoint, "FORKWATCH_HUB__RETRIES": "0"}
         return invoke(self.state, *arguments, **{**settings, **environment})
 
+    def scan_files(self, fork: str, files: dict[str, bytes | Path]) -> dict[str, Any]:
+        """Publish a repository with these files, and scan what can be told without its weights."""
+        self.hub.create_repo(fork)
+        self.hub.commit(fork, files)
+        done = self.run("scan", fork, "--depth", "match", "--json")
+        assert done.stdout, done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
 
 @pytest.fixture(scope="session")
 def family(demo: Demo) -> Path:

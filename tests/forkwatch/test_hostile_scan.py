@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,6 @@ FORK = "someone/hostile"
 ATTACK = "{{ ''.__class__.__mro__ }}"
 
 
-def scanned(world: World, files: dict[str, bytes | Path]) -> dict[str, Any]:
-    world.hub.create_repo(FORK)
-    world.hub.commit(FORK, files)
-    done = world.run("scan", FORK, "--depth", "match", "--json")
-    assert done.stdout, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
-
-
 def ids(document: dict[str, Any]) -> set[str]:
     return {finding["id"] for finding in document["findings"]}
 
@@ -29,7 +19,7 @@ def ids(document: dict[str, Any]) -> set[str]:
 def test_a_bad_name_does_not_hide_a_repository(world: World, family: Path) -> None:
     """A second spelling of a file is told; the file that loaders ask for is examined all the same."""
     files: dict[str, bytes | Path] = {path.name: path for path in (family / "repos" / RELEASE).iterdir()}
-    document = scanned(world, {**files, "Config.json": b"{}", "notes.txt": imports("os", "system")})
+    document = world.scan_files(FORK, {**files, "Config.json": b"{}", "notes.txt": imports("os", "system")})
     assert {"colliding-names", "disguised-file", "unsafe-pickle", "identical"} <= ids(document)
     assert document["verdict"]["label"] == "unsafe-files"
 
@@ -42,7 +32,7 @@ def test_a_template_in_any_place_is_found(world: World) -> None:
         "model-Q8.gguf": gguf([value("general.name", 8, string("x" * 1000))]),
         "additional_chat_templates/tools.jinja": ATTACK.encode(),
     }
-    document = scanned(world, files)
+    document = world.scan_files(FORK, files)
     found = [finding for finding in document["findings"] if finding["id"] == "unsafe-template"]
     paths = {evidence["value"] for finding in found for evidence in finding["evidence"]}
     assert paths == {"model-Q4.gguf#tokenizer.chat_template", "additional_chat_templates/tools.jinja"}

@@ -18,15 +18,6 @@ def release_files(family: Path) -> dict[str, bytes | Path]:
     return {path.name: path for path in folder.iterdir()}
 
 
-def scanned(world: World, files: dict[str, bytes | Path]) -> dict[str, Any]:
-    world.hub.create_repo(FORK)
-    world.hub.commit(FORK, files)
-    done = world.run("scan", FORK, "--depth", "match", "--json")
-    assert done.stdout, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
-
-
 def kinds(document: dict[str, Any]) -> set[str]:
     return {edit["kind"] for edit in document["edits"]}
 
@@ -39,7 +30,7 @@ def test_changed_vocabulary_is_a_configuration_change(world: World, family: Path
     first, second = sorted(vocabulary, key=vocabulary.__getitem__)[-2:]
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
 
-    document = scanned(world, {**files, "tokenizer.json": json.dumps(tokenizer).encode()})
+    document = world.scan_files(FORK, {**files, "tokenizer.json": json.dumps(tokenizer).encode()})
 
     assert "config-change" in kinds(document)
     assert any("tokenizer.json" in json.dumps(edit) for edit in document["edits"])
@@ -51,7 +42,7 @@ def test_resaved_vocabulary_is_no_change(world: World, family: Path) -> None:
     tokenizer["padding"] = {"strategy": "BatchLongest", "direction": "Right", "pad_id": 0}
     resaved = json.dumps(tokenizer, indent=4).encode()
 
-    document = scanned(world, {**release_files(family), "tokenizer.json": resaved})
+    document = world.scan_files(FORK, {**release_files(family), "tokenizer.json": resaved})
 
     assert kinds(document) == {"identical"}
 
@@ -64,7 +55,7 @@ def test_template_inside_a_gguf_is_compared(world: World, family: Path) -> None:
     start = bytes(content).index(bytes(field.parts[-1]))
     content[start + len(field.parts[-1]) // 2] ^= 1
 
-    document = scanned(world, {source.name: bytes(content), "README.md": b"Quantised.\n"})
+    document = world.scan_files(FORK, {source.name: bytes(content), "README.md": b"Quantised.\n"})
 
     assert "template-change" in kinds(document)
 
@@ -73,6 +64,6 @@ def test_template_of_the_family_s_gguf_is_the_original_s(world: World, family: P
     """The faithful conversion carries the very template of the release."""
     source = next((family / "repos/demo/tiny-chat-GGUF").glob("*.gguf"))
 
-    document = scanned(world, {source.name: source, "README.md": b"Quantised.\n"})
+    document = world.scan_files(FORK, {source.name: source, "README.md": b"Quantised.\n"})
 
     assert "template-change" not in kinds(document)

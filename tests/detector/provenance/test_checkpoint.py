@@ -26,24 +26,9 @@ from detector.provenance.checkpoint import (
 from detector.provenance.hashing import hash_file
 from detector.provenance.interface import KeyTrust, Trust
 from detector.provenance.sign import KeyPair, generate_key
-from tests.detector.signed import FILES, SHARDS, flip, make, refusal
+from tests.detector.provenance.signed import FILES, SHARDS, flip, refusal
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
-    return generate_key(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture(scope="module")
-def trust(keys: KeyPair) -> Trust:
-    return Trust((KeyTrust(keys.public.read_bytes()),))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, keys: KeyPair) -> Path:
-    return make(tmp_path / "model", keys)
+ROOT = Path(__file__).parents[3]
 
 
 def test_authentic(folder: Path, trust: Trust, keys: KeyPair) -> None:

@@ -19,24 +19,9 @@ from detector.provenance.checkpoint import (
     verify_checkpoint,
 )
 from detector.provenance.hash_cache import FileIdentity, HashCache
-from detector.provenance.interface import KeyTrust, Trust
-from detector.provenance.sign import KeyPair, generate_key
-from tests.detector.signed import FILES, SHARDS, flip, make, refusal
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
-    return generate_key(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture(scope="module")
-def trust(keys: KeyPair) -> Trust:
-    return Trust((KeyTrust(keys.public.read_bytes()),))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, keys: KeyPair) -> Path:
-    return make(tmp_path / "model", keys)
+from detector.provenance.interface import Trust
+from detector.provenance.sign import KeyPair
+from tests.detector.provenance.signed import FILES, SHARDS, flip, make, refusal
 
 
 @pytest.fixture(scope="module")
