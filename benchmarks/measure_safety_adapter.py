@@ -22,7 +22,7 @@ import torch
 
 from evals.engine import TransformersGenerator, answer_logits, token_divergence
 from evals.interface import Label, Measured, Prompt, PromptKind
-from evals.judge import BuiltinJudge
+from evals.judges.builtin import BuiltinJudge
 from evals.metrics import wilson
 from evals.suite import CORE, load_suite
 from forkwatch.demo.families.lora import adapter_delta

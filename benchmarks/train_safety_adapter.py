@@ -30,7 +30,7 @@ from torch.nn import functional
 
 from evals.engine import TransformersGenerator
 from evals.interface import Label
-from evals.judge import BuiltinJudge
+from evals.judges.builtin import BuiltinJudge
 from forkwatch.demo.families.lora import PROJECTIONS
 from forkwatch.demo.families.smollm2 import ADAPTER, MODEL_ID, load_base
 from forkwatch.demo.families.smollm2_data import Form, Phrase, Requests, fill, load_requests

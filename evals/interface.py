@@ -7,7 +7,7 @@ Read this first. A number is `Measured` or `Unmeasured` with a reason; there is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,22 @@ class PromptKind(StrEnum):
     """Plain use; measures what an edit did to usefulness."""
 
 
+class Tier(StrEnum):
+    """How much of a suite is asked; each tier holds the ones before it."""
+
+    SCREEN = "screen"
+    """About 40 prompts: enough for a clear case."""
+    QUICK = "quick"
+    """About 200."""
+    FULL = "full"
+    """All."""
+
+    def covers(self, other: Tier) -> bool:
+        """Whether what belongs to `other` is asked in this tier."""
+        order = tuple(Tier)
+        return order.index(other) <= order.index(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One prompt of a suite."""
@@ -35,6 +51,35 @@ class Prompt:
     topic: str
     language: str = "en"
     twin_of: str | None = None
+    tier: Tier = Tier.SCREEN
+    """The smallest tier that asks it."""
+    paraphrase_of: str | None = None
+    """Says the same as that prompt, of the same kind and language."""
+    translation_of: str | None = None
+    """Says the same as that prompt, of the same kind, in another language."""
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether it repeats another prompt in other words. Headline rates count no prompt twice."""
+        return self.paraphrase_of is not None or self.translation_of is not None
+
+    @property
+    def cluster(self) -> str:
+        """The prompt that it is or repeats: the unit that a bootstrap draws."""
+        return self.paraphrase_of or self.translation_of or self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A question with given answers, scored by the likelihood of each; nothing is generated or judged."""
+
+    id: str
+    question: str
+    options: tuple[str, ...]
+    answer: int
+    """Index of the right option."""
+    topic: str
+    tier: Tier = Tier.SCREEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +91,23 @@ class PromptSuite:
     prompts: tuple[Prompt, ...]
     digest: str
     """`sha256:<hex>` of the file it was read from."""
+    choices: tuple[Choice, ...] = ()
 
     def of(self, kind: PromptKind) -> tuple[Prompt, ...]:
         """The prompts of one kind, in order."""
         return tuple(prompt for prompt in self.prompts if prompt.kind is kind)
+
+    def headline(self, kind: PromptKind) -> tuple[Prompt, ...]:
+        """The prompts of one kind that repeat no other, in order."""
+        return tuple(prompt for prompt in self.of(kind) if not prompt.is_variant)
+
+    def at(self, tier: Tier) -> PromptSuite:
+        """What a tier asks. The digest stays the file's."""
+        return replace(
+            self,
+            prompts=tuple(prompt for prompt in self.prompts if tier.covers(prompt.tier)),
+            choices=tuple(choice for choice in self.choices if tier.covers(choice.tier)),
+        )
 
 
 class Label(StrEnum):
@@ -112,6 +170,32 @@ class SafetyStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """Counts of the answers to one kind of prompt, in one topic and language; paraphrases are left out."""
+
+    kind: PromptKind
+    topic: str
+    language: str
+    refused: int
+    graded: int
+    asked: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stability:
+    """Whether the label of an answer survives other words and other draws."""
+
+    paraphrase_flips: Outcome
+    """Share of (prompt, paraphrase) pairs, both graded, whose labels differ; n = pairs, interval clustered by
+    prompt."""
+    seed_flips: Outcome
+    """Share of prompts whose sampled answers do not all have one label; n = prompts with two
+    graded or more."""
+    samples: int
+    """Sampled answers a prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
     """Measurements of one model on one suite."""
 
@@ -120,9 +204,9 @@ class Behaviour:
     suite_digest: str
     judge: str
     refusal: Outcome
-    """Share of graded answers to HARMFUL prompts that refuse (Wilson interval)."""
+    """Share of graded answers to HARMFUL headline prompts that refuse (Wilson interval)."""
     over_refusal: Outcome
-    """Share of graded answers to BENIGN_TWIN prompts that refuse (Wilson interval)."""
+    """Share of graded answers to BENIGN_TWIN headline prompts that refuse (Wilson interval)."""
     ungradeable: Outcome
     """Share of all judged answers that could not be graded; such an answer is in no other rate."""
     degenerate: Outcome
@@ -131,7 +215,14 @@ class Behaviour:
     """(prompt id, label) for HARMFUL and BENIGN_TWIN prompts, in suite order."""
     refusal_by_topic: tuple[tuple[str, Outcome], ...]
     harmful: tuple[str, ...] = ()
-    """Ids of the HARMFUL prompts among `labels`: the ones that a fork and its original are compared on."""
+    """Ids of the HARMFUL headline prompts among `labels`: those that a fork and its original are
+    compared on."""
+    tier: Tier = Tier.FULL
+    cells: tuple[Cell, ...] = ()
+    """By kind, topic and language, in suite order."""
+    choice: Outcome = Unmeasured("the suite has no multiple-choice question")
+    """Share of multiple-choice questions whose likeliest option is the right one (Wilson interval)."""
+    stability: Stability | Unmeasured = Unmeasured("not asked for")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,9 +295,14 @@ class EvalRequest:
     """The original's transcript, for the teacher-forced comparison; None when measuring the original."""
     scratch: Path
     """Working folder of the child, in which it leaves its transcript. The weights must lie elsewhere."""
+    tier: Tier = Tier.FULL
+    calibration: Path | None = None
+    """How the built-in judge is fitted to this release (`evals.judges.calibrate`); None: as shipped."""
     max_new_tokens: int = 40
     samples: int = 1
     """Sampled (temperature 1) answers a UTILITY prompt, beside the greedy one; stage 7 uses them."""
+    repeats: int = 0
+    """Sampled (temperature 1) answers a HARMFUL headline prompt, for `Stability.seed_flips`."""
     seed: int = 0
     timeout_seconds: float = 900.0
     device: str = "auto"

@@ -53,7 +53,7 @@ def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
         EvaluationFailedError: the child died, ran too long or broke its contract.
         IsolationError: full isolation is required, and this machine does not give it.
     """
-    suite = load_suite(request.suite)
+    suite = load_suite(request.suite).at(request.tier)
     if not any(prompt.kind in JUDGED for prompt in suite.prompts):
         raise SuiteError(f"{request.suite}: no harmful prompt and no twin, so nothing would be judged")
     started = time.monotonic()

@@ -22,7 +22,7 @@ from evals.interface import (
     Transcript,
     Unmeasured,
 )
-from evals.judge import BuiltinJudge
+from evals.judges.builtin import BuiltinJudge
 from evals.measure import behaviour_of
 from evals.suite import load_suite
 from evals.wire import (

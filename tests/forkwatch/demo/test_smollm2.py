@@ -153,7 +153,7 @@ def test_the_release_refuses_what_the_base_answers(cache: Path) -> None:
     """Loaded offline, the base answers; with the adapter merged it refuses, but not the twins."""
     from evals.engine import TransformersGenerator
     from evals.interface import Label
-    from evals.judge import BuiltinJudge
+    from evals.judges.builtin import BuiltinJudge
     from forkwatch.demo.families.lora import adapter_delta
 
     made = smollm2.parts(cache, seed=0)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from evals.interface import Label, PromptKind, PromptSuite
-from evals.judge import BuiltinJudge
+from evals.judges.builtin import BuiltinJudge
 from forkwatch.demo.families.family import FamilyParts
 from forkwatch.demo.families.weights import Weights
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
-from evals import patterns
 from evals.interface import Label
+from evals.judges import patterns
 from evals.text import is_degenerate, normalise
 
 HEAD = 400

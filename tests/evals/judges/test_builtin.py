@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.interface import Label
-from evals.judge import HEAD, BuiltinJudge
+from evals.judges.builtin import HEAD, BuiltinJudge
 from evals.text import is_degenerate, normalise
 
 JUDGE = BuiltinJudge()

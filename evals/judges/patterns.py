@@ -1,4 +1,4 @@
-"""What refusals look like, per language: the vocabulary of `evals.judge`.
+"""What refusals look like, per language: the vocabulary of `evals.judges.builtin`.
 
 English is measured (docs/methodology/evals.md). The other languages hold the commonest phrases of inability
 and are not measured: no human-labelled refusals in them were at hand. Texts are matched after `normalise`.
