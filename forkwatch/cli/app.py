@@ -17,6 +17,7 @@ from forkwatch.cli import (
     demo,
     diff,
     doctor,
+    evaluate,
     index,
     init,
     lineage,
@@ -48,6 +49,7 @@ app.command("crawl")(crawl.crawl)
 app.command("tree")(tree.tree)
 app.command("scan")(scan.scan)
 app.command("diff")(diff.diff)
+app.command("eval")(evaluate.evaluate)
 app.command("lineage")(lineage.lineage)
 app.add_typer(index.app, name="index")
 app.add_typer(attest.app, name="attest")

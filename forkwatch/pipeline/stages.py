@@ -151,7 +151,7 @@ def evaluate_model(
     with _scratch(context) as folder:
         weights: tuple[Path, ...] = ()
         if snapshot is not None:
-            weights = _materialise(context, snapshot, folder / "weights")
+            weights = materialise(context, snapshot, folder / "weights")
         request = EvalRequest(
             original=original.folder,
             weights=weights,
@@ -234,7 +234,8 @@ def _scratch(context: Context) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _materialise(context: Context, snapshot: Snapshot, folder: Path) -> tuple[Path, ...]:
+def materialise(context: Context, snapshot: Snapshot, folder: Path) -> tuple[Path, ...]:
+    """The weight files of a snapshot under their own names in `folder`, downloaded and verified."""
     paths = []
     for file in weight_files(snapshot):
         place_file(context.hub.download(snapshot, file.path, context.talk.progress), folder / file.path)
