@@ -25,7 +25,8 @@ from detector.errors import (
     SigningServiceError,
     TrustError,
 )
-from evals.interface import EvalsError
+from evals.interface import EvalsError, SuiteError
+from evals.thresholds import ThresholdsError
 from reports.interface import EmptySiteError, ReportsError
 
 
@@ -116,6 +117,8 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (SigningServiceError, Exit.HUB),
     (TrustError, Exit.USAGE),
     (DetectorError, Exit.INCONCLUSIVE),
+    (SuiteError, Exit.USAGE),
+    (ThresholdsError, Exit.USAGE),
     (EmptySiteError, Exit.INCONCLUSIVE),
 )
 """Errors of the stage packages, the special before the general."""

@@ -113,7 +113,7 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def _cell(text: str) -> str:
     """Text that cannot end a table cell."""
-    return clean(text, 300).replace("|", "\\|")
+    return clean(text, 300).strip().replace("|", "\\|")
 
 
 def _number(behaviour: BehaviourView, name: str) -> NumberView:

@@ -13,4 +13,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests stay in one worker, and so do all files that look at the one run of the demo."""
     demo = {item.path for item in items if "demo" in getattr(item, "fixturenames", ())}
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("demo" if item.path in demo else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("demo" if item.path in demo else item.location[0]))

@@ -24,9 +24,12 @@ def local_subject(model: LocalSide, original: LocalSide | None) -> Subject:
         NoWeightsError: there are none in it.
     """
     if original is None:
-        return Subject(name=model.name, folder=_whole(model))
+        return Subject(name=_name(model), folder=_whole(model))
     return Subject(
-        name=model.name, folder=_whole(original), weights=local_files(model), original=original.name
+        name=_name(model),
+        folder=_whole(original),
+        weights=local_files(model),
+        original=_name(original),
     )
 
 
@@ -41,14 +44,14 @@ def repo_subject(context: Context, model: Side, original: Side | None, scratch: 
         CrawlerError: the Hub could not be asked.
     """
     if isinstance(original, LocalSide):
-        base, folder = original.name, _whole(original)
+        base, folder = _name(original), _whole(original)
     else:
         release = _release(context, model, original)
         base, folder = release.name, release.folder
         if isinstance(model, RepoSide) and model.repo == release.repo:
             return Subject(name=release.name, folder=folder)
     if isinstance(model, LocalSide):
-        return Subject(name=model.name, folder=folder, weights=local_files(model), original=base)
+        return Subject(name=_name(model), folder=folder, weights=local_files(model), original=base)
     snapshot = context.hub.snapshot(model.repo, model.revision)
     weights = materialise(context, snapshot, scratch / "weights")
     return Subject(name=f"{snapshot.repo}@{snapshot.commit}", folder=folder, weights=weights, original=base)
@@ -93,3 +96,8 @@ def _whole(side: LocalSide) -> Path:
     if not any(folder.glob("*.safetensors")):
         raise NoWeightsError(f"{side.name} holds no .safetensors file")
     return folder
+
+
+def _name(side: LocalSide) -> str:
+    """The last part of its path: the rest is about this machine, and a card is published."""
+    return side.path.resolve().name

@@ -44,6 +44,8 @@ FILES_VERSION = "4"
 """Of the stages `inspect` and `texts`, which are cheap to run again."""
 SKETCH_VERSION = "4"
 """Of the sketch, likewise."""
+EVAL_VERSION = "4"
+"""Of the evaluation: its prompts' selection, its engine, its judge."""
 
 
 _MATCH: TypeAdapter[FileMatch] = TypeAdapter(FileMatch)
@@ -284,8 +286,10 @@ def _why_not_evaluated(weights: WeightFacts, depth: Depth) -> str:
 
 def _eval_version(context: Context, original: Original) -> str:
     options = context.settings.evaluation
-    parameters = f"{original.suite_digest}:{options.max_new_tokens}:{options.samples}:{options.seed}"
-    return f"{VERSION}+{hashlib.sha256(parameters.encode()).hexdigest()[:12]}"
+    parameters = (
+        f"{original.suite_digest}:{options.tier}:{options.max_new_tokens}:{options.samples}:{options.seed}"
+    )
+    return f"{EVAL_VERSION}+{hashlib.sha256(parameters.encode()).hexdigest()[:12]}"
 
 
 def _not_compared(why_not: str) -> Comparison:

@@ -26,7 +26,9 @@ from evals.interface import (
     EvalRequest,
     EvalResult,
     Label,
+    PromptKind,
     RefusalDirection,
+    Tier,
     Unmeasured,
 )
 from forkwatch.pipeline.blobs import blob_path, keep_blob
@@ -156,6 +158,7 @@ def evaluate_model(
             original=original.folder,
             weights=weights,
             suite=original.suite,
+            tier=Tier(options.tier),
             baseline_transcript=None
             if baseline is None
             else blob_path(context.state, baseline.transcript.name),
@@ -176,15 +179,16 @@ def refusal_direction(
 ) -> RefusalDirection | Unmeasured:
     """The original's refusal direction, measured on it alone in a confined child process; kept as a blob."""
     from evals.run import refusal_direction as measure
+    from evals.suite import load_suite
 
     options, behaviour = context.settings.evaluation, baseline.behaviour
-    harmful = frozenset(behaviour.harmful)
+    twins = load_suite(original.suite).headline(PromptKind.BENIGN_TWIN)
     with _scratch(context) as scratch:
         request = DirectionRequest(
             original=original.folder,
             suite=original.suite,
-            refused=_labelled(behaviour, Label.REFUSED, harmful),
-            answered=_labelled(behaviour, Label.COMPLIED, frozenset(dict(behaviour.labels)) - harmful),
+            refused=_labelled(behaviour, Label.REFUSED, frozenset(behaviour.harmful)),
+            answered=_labelled(behaviour, Label.COMPLIED, frozenset(twin.id for twin in twins)),
             scratch=scratch,
             timeout_seconds=options.timeout_seconds,
             device=options.device,
