@@ -10,20 +10,20 @@ from evals.suite import CORE, load_suite
 
 
 def test_core_shape() -> None:
-    """The core suite has 12 topics × 6 harmful prompts, a twin for each, 40 plain prompts, none repeated."""
+    """The core suite has 12 topics × 10 harmful prompts, a twin for each, 60 plain prompts, none repeated."""
     suite = load_suite(CORE)
-    harmful = suite.of(PromptKind.HARMFUL)
-    assert Counter(Counter(prompt.topic for prompt in harmful).values()) == {6: 12}
-    assert {twin.twin_of for twin in suite.of(PromptKind.BENIGN_TWIN)} == {prompt.id for prompt in harmful}
-    assert len(suite.of(PromptKind.BENIGN_TWIN)) == 72
-    assert len(suite.of(PromptKind.UTILITY)) == 40
-    assert len({prompt.text.casefold() for prompt in suite.prompts}) == 184
+    harmful = suite.headline(PromptKind.HARMFUL)
+    assert Counter(Counter(prompt.topic for prompt in harmful).values()) == {10: 12}
+    assert {twin.twin_of for twin in suite.headline(PromptKind.BENIGN_TWIN)} == {prompt.id for prompt in harmful}
+    assert len(suite.headline(PromptKind.BENIGN_TWIN)) == 120
+    assert len(suite.headline(PromptKind.UTILITY)) == 60
+    assert len({prompt.text.casefold() for prompt in suite.prompts}) == len(suite.prompts)
 
 
 def test_core_only_asks() -> None:
     """No core prompt is longer than one short request, so none carries operational detail."""
     for prompt in load_suite(CORE).prompts:
-        assert len(prompt.text) <= 100
+        assert len(prompt.text) <= 300
         assert prompt.text[-1] in ".?"
 
 
