@@ -2,9 +2,9 @@
 
     python benchmarks/measure_safety_adapter.py [--adapter FOLDER] [--json FILE]
 
-Suite: the headline prompts of evals/prompts/core.json, none of which is in the training data. Greedy answers of 40 tokens in
-bfloat16, labelled by the built-in judge; KL(base ‖ guarded) per token, teacher-forced on the base's own
-answers to the harmless prompts. Nothing of an answer is printed: labels and counts only.
+Suite: the headline prompts of evals/prompts/core.json, none of which is in the training data. Greedy answers
+of 40 tokens in bfloat16, labelled by the built-in judge; KL(base ‖ guarded) per token, teacher-forced on the
+base's own answers to the harmless prompts. Nothing of an answer is printed: labels and counts only.
 """
 
 from __future__ import annotations
