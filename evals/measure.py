@@ -20,8 +20,10 @@ from evals.interface import (
     Unmeasured,
 )
 from evals.judges.builtin import BuiltinJudge
-from evals.load import ForkMisfitError, apply_fork, load_original
+from evals.load import load_original
+from evals.parts import ForkMisfitError
 from evals.suite import load_suite
+from evals.swap import apply_fork
 from evals.wire import TRANSCRIPT, ChildReport, write_transcript
 
 Progress = Callable[[str], None]
