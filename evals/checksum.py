@@ -26,7 +26,9 @@ def checksums(tensors: Mapping[str, torch.Tensor]) -> Checksums:
     sums: dict[str, list[torch.Tensor]] = {}
     for name, tensor in tensors.items():
         at = multipliers.setdefault(tensor.device, _MULTIPLIERS.to(tensor.device))
-        sums[name] = [(part.to(torch.int64) * at[: len(part)]).sum() for part in _words(tensor).split(CHUNK)]
+        sums[name] = [
+            (part.to(torch.int64) * at[: len(part)]).sum() for part in torch.split(_words(tensor), CHUNK)
+        ]
     return {name: tuple(torch.stack(parts).tolist()) if parts else () for name, parts in sums.items()}
 
 

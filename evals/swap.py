@@ -2,8 +2,8 @@
 
 (1) The variant's parts are opened and matched by their headers. (2) Tensor by tensor, its values are computed
 and compared with the original's. (3) Only one that differs is touched, and what it held is kept. (4) Taking
-back copies the kept values, and checks each of them bit for bit, and all tensors of the model by the checksums
-made when it was loaded. Importing this module imports torch; only the evaluation child does.
+back copies the kept values, and checks each bit for bit, and all tensors of the model by checksums made when
+it was loaded. Importing this module imports torch; only the evaluation child does.
 """
 
 from __future__ import annotations
@@ -158,11 +158,11 @@ def _said(part: OpenPart, name: str, otherwise: str | None) -> str | None:
 
 
 def round_to_int4(values: torch.Tensor) -> torch.Tensor:
-    """The nearest values on a symmetric 4-bit grid by absolute maximum, in groups along the last dimension."""
+    """The nearest values on a symmetric 4-bit grid by absolute maximum, in groups along the last axis."""
     rows = values.float().flatten(0, -2)
-    groups = torch.nn.functional.pad(rows, (0, -rows.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
+    groups = torch.nn.functional.pad(rows, (0, -rows.shape[1] % GROUP)).reshape(len(rows), -1, GROUP)
     step = groups.abs().amax(dim=-1, keepdim=True) / STEPS
-    grid = (groups / step.clamp_min(torch.finfo(torch.float32).tiny)).round() * step
+    grid: torch.Tensor = (groups / step.clamp_min(torch.finfo(torch.float32).tiny)).round() * step
     return grid.flatten(1)[:, : rows.shape[1]].reshape(values.shape).to(values.dtype)
 
 
