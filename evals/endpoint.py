@@ -13,7 +13,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -273,6 +272,7 @@ class EndpointGenerator:
         Raises:
             EndpointError: the endpoint failed, or filtered an answer.
         """
+        from concurrent.futures import ThreadPoolExecutor
 
         def ask(job: tuple[str, int]) -> str:
             prompt, row_seed = job
@@ -302,7 +302,7 @@ def _row_seeds(prompts: Sequence[str], seed: int) -> list[int]:
     asked: Counter[str] = Counter()
     seeds: list[int] = []
     for prompt in prompts:
-        material = f"{seed}/{asked[prompt]}/{prompt}".encode()
+        material = f"{seed}/{asked[prompt]}/{_unicode(prompt)}".encode()
         seeds.append(int.from_bytes(hashlib.sha256(material).digest()[:4]) >> 1)
         asked[prompt] += 1
     return seeds

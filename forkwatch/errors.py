@@ -25,7 +25,10 @@ from detector.errors import (
     SigningServiceError,
     TrustError,
 )
+from evals.endpoint import EndpointError
 from evals.interface import EvalsError
+from evals.judges.interface import JudgeError
+from evals.tables import InputFileError
 from reports.interface import EmptySiteError, ReportsError
 
 
@@ -117,6 +120,9 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (TrustError, Exit.USAGE),
     (DetectorError, Exit.INCONCLUSIVE),
     (EmptySiteError, Exit.INCONCLUSIVE),
+    (InputFileError, Exit.USAGE),
+    (EndpointError, Exit.HUB),
+    (JudgeError, Exit.USAGE),
 )
 """Errors of the stage packages, the special before the general."""
 

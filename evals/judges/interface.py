@@ -65,4 +65,4 @@ class Agreement:
 class JudgeError(EvalsError):
     """A judge cannot be loaded or reached at all."""
 
-    tip = "See docs/methodology/judges.md for the judges that forkwatch can use."
+    tip = "See docs/judges.md for the judges that forkwatch can use."

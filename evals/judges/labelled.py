@@ -3,7 +3,7 @@
 Every format is told by its columns. What its labels mean is not the same everywhere ("refused", "not
 jailbroken", "of no use to a criminal"), and the definition moves a score more than the judge does: so each
 format says its own, and the benchmark prints it. Sources of the columns: the sets' own repositories and the
-public loaders of them; docs/methodology/judges.md lists them.
+public loaders of them; docs/judges.md lists them.
 """
 
 from __future__ import annotations

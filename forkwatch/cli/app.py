@@ -19,6 +19,7 @@ from forkwatch.cli import (
     doctor,
     index,
     init,
+    judge,
     lineage,
     release,
     release_sign,
@@ -51,6 +52,7 @@ app.command("diff")(diff.diff)
 app.command("lineage")(lineage.lineage)
 app.add_typer(index.app, name="index")
 app.add_typer(attest.app, name="attest")
+app.add_typer(judge.app, name="judge")
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
 app.command("status")(status.status)
