@@ -25,7 +25,10 @@ from detector.errors import (
     SigningServiceError,
     TrustError,
 )
+from evals.endpoint import EndpointError
 from evals.interface import EvalsError, SuiteError
+from evals.judges.interface import JudgeError
+from evals.tables import InputFileError
 from evals.thresholds import ThresholdsError
 from reports.interface import EmptySiteError, ReportsError
 
@@ -120,6 +123,9 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (SuiteError, Exit.USAGE),
     (ThresholdsError, Exit.USAGE),
     (EmptySiteError, Exit.INCONCLUSIVE),
+    (InputFileError, Exit.USAGE),
+    (EndpointError, Exit.HUB),
+    (JudgeError, Exit.USAGE),
 )
 """Errors of the stage packages, the special before the general."""
 

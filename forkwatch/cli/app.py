@@ -20,6 +20,7 @@ from forkwatch.cli import (
     evaluate,
     index,
     init,
+    judge,
     lineage,
     release,
     release_sign,
@@ -53,6 +54,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("lineage")(lineage.lineage)
 app.add_typer(index.app, name="index")
 app.add_typer(attest.app, name="attest")
+app.add_typer(judge.app, name="judge")
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
 app.command("status")(status.status)
