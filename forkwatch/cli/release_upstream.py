@@ -107,6 +107,8 @@ def adopt(
         )
         keep_release(context, original)
     say(f"Guarding {original.name}: {STATES[original.signature]}. It was at {row.commit[:12]}.")
+    if section is not None and original.repo != row.repo:
+        say(f"The settings still call it {row.repo}: rename the section, or nothing there is looked at.")
 
 
 def _reviewed(context: Context, row: Release) -> str:

@@ -98,7 +98,7 @@ def test_a_branch_that_is_gone(family: Family) -> None:
 
 
 def test_a_release_that_nobody_signs(family: Family, tmp_path: Path) -> None:
-    """Each of its files counts, the card too. A bundle of somebody, and then another one, is said to be that."""
+    """Each of its files counts, the card too. A bundle of somebody, then another one, is said to be that."""
     files = {"README.md": card(), "config.json": CONFIG, "model.safetensors": weights(5)}
     family.hub.create_repo(BARE)
     family.hub.commit(BARE, files)
