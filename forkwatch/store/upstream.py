@@ -98,7 +98,7 @@ def note_changes(store: Store, release_id: int, found: Sequence[UpstreamChange])
     """
     with store.writing() as session:
         shown, held = {_key(change): change for change in found}, set()
-        for row in _rows(session, release_id):
+        for row in _locked(session, release_id):
             if row.decision not in _ENDS:
                 continue
             key = row.kind, row.before, row.after
@@ -121,7 +121,7 @@ def keep_pin(store: Store, release_id: int) -> tuple[UpstreamEvent, ...]:
     with store.writing() as session:
         closed = [
             row
-            for row in _rows(session, release_id)
+            for row in _locked(session, release_id)
             if row.decision is None and row.kind != UpstreamKind.SETTINGS_CHANGED
         ]
         events = tuple(_event(row) for row in closed)
@@ -141,7 +141,7 @@ def move_pin(store: Store, release: Release) -> Release:
         session.flush()
         if stored.id is None:
             raise AssertionError("a stored release has an id")
-        for row in _rows(session, stored.id):
+        for row in _locked(session, stored.id):
             if row.decision is None:
                 row.decision, row.decided_at = Decision.ADOPTED, store.now
             elif row.decision in _ENDS:
@@ -164,6 +164,12 @@ def open_events(events: Iterable[UpstreamEvent]) -> tuple[UpstreamEvent, ...]:
 def _rows(session: Session, release_id: int) -> Sequence[ReleaseEventRow]:
     query = select(ReleaseEventRow).where(ReleaseEventRow.release_id == release_id)
     return session.exec(query.order_by(col(ReleaseEventRow.id))).all()
+
+
+def _locked(session: Session, release_id: int) -> Sequence[ReleaseEventRow]:
+    """As `_rows`, and nobody else adds to them until this session ends: PostgreSQL has many writers."""
+    session.exec(select(Release.id).where(Release.id == release_id).with_for_update()).first()
+    return _rows(session, release_id)
 
 
 def _end(row: ReleaseEventRow, now: datetime) -> None:
