@@ -95,7 +95,7 @@ class ReleaseEvent:
     """Commits, names or ids, as the kind has it. Hostile text."""
     note: str
     """One sentence. Hostile text."""
-    decision: Literal["adopted", "kept", "passed", "none-needed"] | None = None
+    decision: Literal["adopted", "kept", "lapsed", "passed", "none-needed"] | None = None
     """None while somebody has to decide."""
     decided_at: str | None = None
 

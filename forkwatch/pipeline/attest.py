@@ -48,10 +48,14 @@ def attest(document: ScanDocument, row: Release | None, examined: Examined | Non
 
     Args:
         document: what was found, under the repository's present name.
-        row: the release, if it is guarded here: whose files are the original's, and the prompt suite.
+        row: the release, if it is guarded here: whose files are the original's, and the prompt suite. With
+            another root digest than the document's it is another release, whatever its name: neither it nor
+            the results against it are used, and the statement is about the commit alone.
         examined: the snapshot and the results about it, if they are in the store.
         key: the operator's.
     """
+    if row is not None and row.root_digest != document.original.root_digest:
+        row = examined = None
     weights = () if examined is None else _weights(examined.snapshot, row)
     predicate = VerdictPredicate(
         snapshot=AttestedSnapshot(repo=document.repo, commit=document.commit, weights=weights),
