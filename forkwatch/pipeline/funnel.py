@@ -40,7 +40,7 @@ from forkwatch.policy.facts import Facts, NotReached, Unreadable, WeightFacts
 
 VERSION = "3"
 """Of the stages below; raised when a stage would give another result for the same input."""
-FILES_VERSION = "4"
+FILES_VERSION = "5"
 """Of the stages `inspect` and `texts`, which are cheap to run again."""
 SKETCH_VERSION = "4"
 """Of the sketch, likewise."""
@@ -151,7 +151,10 @@ class _Funnel:
         if self.snapshot.access is not Access.OPEN:
             return (), ()
         files = self.ledger.once(
-            "inspect", FILES_VERSION, _FILES, lambda: stages.inspect(self.context, self.snapshot, match)
+            "inspect",
+            FILES_VERSION,
+            _FILES,
+            lambda: stages.inspect(self.context, self.original, self.snapshot, match),
         )
         texts = self.ledger.once(
             "texts",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from crawler.interface import ByteSource, Snapshot
 from crawler.local import LocalFile
+from detector.configs import CodeRequests, code_requests
 from detector.errors import DetectorError, MalformedWeightsError, NothingComparedError, UnreadableTensorError
 from detector.files import inspect_files
 from detector.intent import Directions, Intent, NoIntent
@@ -53,14 +54,21 @@ def _unreadable(error: DetectorError) -> Unreadable:
     return Unreadable(finding, str(error))
 
 
-def inspect(context: Context, snapshot: Snapshot, match: FileMatch) -> tuple[FileFinding, ...]:
+def inspect(
+    context: Context, original: Original, snapshot: Snapshot, match: FileMatch
+) -> tuple[FileFinding, ...]:
     """Dangerous and damaged files, read by range, never executed; the publisher's own files are left out.
 
     Raises:
         AccessDeniedError: they cannot be read just now, which must not be kept as "nothing was found".
     """
+
+    def owned(path: str) -> CodeRequests | None:
+        covered = original.manifest.file(path) is not None and (original.folder / path).is_file()
+        return code_requests(str(original.repo), (original.folder / path).read_bytes()) if covered else None
+
     known = frozenset(match.identical)
-    found = inspect_files(snapshot, lambda path: context.hub.open(snapshot, path), known)
+    found = inspect_files(snapshot, lambda path: context.hub.open(snapshot, path), known, owned)
     return tuple(finding for finding in found if finding.path not in known)
 
 

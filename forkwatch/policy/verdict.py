@@ -88,7 +88,7 @@ def _safety_lost(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictVie
 def _misrepresented(facts: Facts, findings: tuple[FindingView, ...]) -> VerdictView | None:
     found = {finding.id: finding for finding in findings}
     claim, name = found.get("false-copy-claim"), found.get("look-alike-name")
-    if claim is not None:
+    if claim is not None and _other_weights(facts):
         certainty = claim.certainty
         summary = f"It presents itself as an unmodified copy of {facts.release}, and is not."
     elif name is not None and _other_weights(facts):
@@ -106,7 +106,7 @@ def _other_weights(facts: Facts) -> bool:
     if not isinstance(facts.weights, Diff):
         return False
     return facts.weights.lineage.status is LineageStatus.UNRELATED or not (
-        facts.edit_kinds - _BEHAVIOUR_KINDS <= VALUE_PRESERVING
+        facts.edit_kinds - _BEHAVIOUR_KINDS - {EditKind.UNKNOWN} <= VALUE_PRESERVING
     )
 
 
