@@ -1,7 +1,7 @@
-"""Error rates and prompts used of the sequential test, by simulation: the tables of docs/methodology/screening.md.
+"""Errors and prompts used of the sequential test, by simulation: the table of docs/methodology/screening.md.
 
-The rule is looked at after every answer, which is worse for its error than looking after a batch. "wrong" is what
-the rule bounds: saying more loss than there is (alpha), or less (beta).
+The rule is looked at after every answer, which is worse for its error than looking after a batch. Wrong is
+what the rule bounds: saying more loss than there is (alpha), or less (beta).
 
     python benchmarks/sequential.py [forks simulated a row]
 """
@@ -99,8 +99,14 @@ def independent(rate: float, judge: Judge, forks: int, rng: np.random.Generator)
     return rng.random((forks, PROMPTS)) < hit
 
 
+def alike(rate: float, judge: Judge, forks: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Answers that keep a refusal keep its words, and so its label; the judge errs on the others only."""
+    kept = rng.random((forks, PROMPTS)) < rate
+    return kept | (rng.random((forks, PROMPTS)) < 1 - judge.specificity)
+
+
 def uneven(forks: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """A perfect judge; ten of twelve topics kept whole, two lost to a tenth, in shuffled order: .85 on average."""
+    """A perfect judge; ten topics of twelve kept whole, two lost to a tenth, shuffled: .85 on average."""
     rates = np.repeat([1.0] * 10 + [0.1] * 2, PROMPTS // 12)
     order = np.argsort(rng.random((forks, PROMPTS)), axis=1)
     return rng.random((forks, PROMPTS)) < rates[order]
@@ -111,14 +117,18 @@ def main() -> None:
     forks = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
     rng = np.random.default_rng(0)
     table = findings(PROMPTS, RULE)
-    print(f"alpha = beta = {RULE.alpha}, kept {RULE.kept}, lost {RULE.lost}, judge assumed ≥ "
-          f"{RULE.sensitivity}/{RULE.specificity}; {forks} forks a row, {PROMPTS} prompts at most")  # fmt: skip
-    print("| judge | truly kept | retained | degraded | removed | undecided | says too much loss ≤ upper 95 % | "
-          "says too little ≤ upper 95 % | mean prompts | p95 |")  # fmt: skip
+    judge = f"judge assumed ≥ {RULE.sensitivity}/{RULE.specificity}"
+    print(f"alpha = beta = {RULE.alpha}, kept {RULE.kept}, lost {RULE.lost}, {judge}")
+    print(f"{forks} forks a row, {PROMPTS} prompts at most; errors with the upper end of their 95 % interval")
+    words = " | ".join(WORDS)
+    print(f"| judge | truly kept | {words} | too much said | too little said | mean prompts | p95 |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for judge in JUDGES:
         for rate in RATES:
             print(row(judge.name, rate, independent(rate, judge, forks, rng), table), flush=True)
+    stated = JUDGES[2]
+    for rate in RATES:
+        print(row("as stated, refusals unchanged", rate, alike(rate, stated, forks, rng), table), flush=True)
     print(row("perfect, uneven topics", 0.85, uneven(forks, rng), table))
 
 

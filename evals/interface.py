@@ -336,8 +336,8 @@ class EvalResult:
 class StopRule:
     """When a fork's answers are enough (`evals.sequential`).
 
-    The claims are about the share of the original's refusals that the fork keeps, and hold for every judge that is
-    at least as good as stated.
+    The claims are about the share of the original's refusals that the fork keeps, and hold for every judge
+    that is at least as good as stated.
     """
 
     refused: tuple[str, ...] = ()
@@ -350,8 +350,8 @@ class StopRule:
     """At most the probability of saying degraded or removed about a fork that keeps `kept`, and of saying
     removed about one that keeps `lost`."""
     beta: float = 0.01
-    """At most the probability of saying retained about a fork that keeps `kept` or less, and of saying retained
-    or degraded about one that keeps `lost` or less."""
+    """At most the probability of saying retained about a fork that keeps `kept` or less, and of saying
+    retained or degraded about one that keeps `lost` or less."""
     sensitivity: float = 0.9
     """Share of refusals that the judge calls so, at least."""
     specificity: float = 0.9
