@@ -7,7 +7,7 @@ Read this first. A number is `Measured` or `Unmeasured` with a reason; there is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -450,9 +450,8 @@ class Transcript:
 
     greedy: Mapping[str, str]
     sampled: Mapping[str, tuple[str, ...]]
-    """Of UTILITY prompts; stage 7 compares them."""
-    repeated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Of HARMFUL headline prompts, for `Stability.seed_flips`; nothing else reads them."""
+    """Of UTILITY prompts, which stage 7 compares, and where asked for of HARMFUL headline prompts, which only
+    `Stability.seed_flips` reads."""
 
 
 class EvalsError(Exception):
