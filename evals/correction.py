@@ -11,7 +11,7 @@ import numpy as np
 from evals.interface import Measured, Outcome, Unmeasured
 from evals.metrics import CONFIDENCE
 
-DRAWS = 100_000
+DRAWS = 20_000
 
 
 def corrected(
