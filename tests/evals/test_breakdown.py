@@ -223,7 +223,7 @@ def test_a_faultless_judge_is_not_corrected(hits: int) -> None:
 
 
 def test_a_correction_is_rogan_and_gladens_and_wider() -> None:
-    """(.4 + .9 - 1) / (.8 + .9 - 1) = .43, with a wider interval; a judge who tosses coins corrects nothing."""
+    """(.4 + .9 - 1) / (.8 + .9 - 1) = .43, with a wider interval; a coin corrects nothing."""
     rate = measured(wilson(80, 200))
     outcome = measured(corrected(rate, wilson(40, 50), wilson(45, 50)))
     assert outcome.value == pytest.approx(0.3 / 0.7)
