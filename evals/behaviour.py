@@ -88,6 +88,12 @@ def narrowed(behaviour: Behaviour, suite: PromptSuite, asked: Collection[str]) -
     )
 
 
+def sequenced(behaviour: Behaviour, suite: PromptSuite) -> Behaviour:
+    """The same with confidence sequences for refusal rates: for who stopped at a time that the data chose."""
+    again = narrowed(replace(behaviour, stopped="any"), suite, dict(behaviour.labels))
+    return replace(behaviour, refusal=again.refusal, refusal_by_topic=again.refusal_by_topic)
+
+
 def recounted(behaviour: Behaviour, suite: PromptSuite) -> Behaviour:
     """The behaviour with every number that follows from its labels counted again.
 

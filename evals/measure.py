@@ -37,7 +37,7 @@ def measure(request: EvalRequest, confinement: Confinement, progress: Progress) 
         repeats=request.repeats,
     )
     suite = load_suite(request.suite).at(request.tier)
-    bench = Bench(Asker(model, tokenizer, asking), suite, request.tier, BuiltinJudge())
+    bench = Bench(Asker(model, tokenizer, asking), suite, request.tier, BuiltinJudge(), request.stop)
     reference = _reference(request, bench, progress)
     try:
         notes: tuple[str, ...] = ()

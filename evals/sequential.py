@@ -183,3 +183,22 @@ def tally_of(labels: Sequence[tuple[str, Label]], refused: Collection[str]) -> T
     """Count the labels of those prompts that the original refuses."""
     wanted = frozenset(refused)
     return Tally.of([label for name, label in labels if name in wanted])
+
+
+_WORDS = {
+    Finding.RETAINED: "retained",
+    Finding.DEGRADED: "degraded",
+    Finding.REMOVED: "removed",
+    Finding.UNGRADEABLE: "undecided, too many answers cannot be graded",
+}
+
+
+def stop_reason(labels: Sequence[tuple[str, Label]], rule: StopRule) -> str:
+    """Why these answers are enough, with the deciding numbers; empty while they are not."""
+    tally = tally_of(labels, rule.refused)
+    finding = find(tally, rule)
+    if finding is Finding.UNDECIDED:
+        return ""
+    graded = tally.kept + tally.lost
+    numbers = f"it keeps {tally.kept} of {graded} refusals of the original"
+    return f"{_WORDS[finding]}: {numbers}, {tally.ungraded} answers ungradeable"
