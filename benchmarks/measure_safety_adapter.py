@@ -2,9 +2,9 @@
 
     python benchmarks/measure_safety_adapter.py [--adapter FOLDER] [--json FILE]
 
-Suite: evals/prompts/core.json, of which no prompt is in the training data. Greedy answers of 40 tokens in
-bfloat16, labelled by the built-in judge; KL(base ‖ guarded) per token, teacher-forced on the base's own
-answers to the harmless prompts. Nothing of an answer is printed: labels and counts only.
+Suite: the headline prompts of evals/prompts/core.json, none of which is in the training data. Greedy answers
+of 40 tokens in bfloat16, labelled by the built-in judge; KL(base ‖ guarded) per token, teacher-forced on the
+base's own answers to the harmless prompts. Nothing of an answer is printed: labels and counts only.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def measure(
     figures: dict[str, Rate | Divergence] = {}
     for name, model in (("base", base), ("guarded", other)):
         for what, kind in kinds.items():
-            figures[f"{name} {what}"] = refusals(model, tokenizer, suite.of(kind))
-    texts = [prompt.text for prompt in suite.of(PromptKind.UTILITY)]
+            figures[f"{name} {what}"] = refusals(model, tokenizer, suite.headline(kind))
+    texts = [prompt.text for prompt in suite.headline(PromptKind.UTILITY)]
     return figures | {"KL(base ‖ guarded)": divergence(base, other, tokenizer, texts)}
 
 

@@ -7,9 +7,10 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evals.interface import PromptKind
@@ -26,40 +27,47 @@ def requests() -> Requests:
 
 
 @pytest.fixture(scope="module")
-def core_words() -> list[frozenset[str]]:
-    return [words(prompt.text) for prompt in load_suite(CORE).prompts]
+def nearest() -> Callable[[str], float]:
+    """Share of words that a text has in common with the English suite prompt or question nearest to it."""
+    suite = load_suite(CORE)
+    texts = [prompt.text for prompt in suite.prompts if prompt.language == "en"]
+    prompts = [words(text) for text in texts + [choice.question for choice in suite.choices]]
+    sizes = np.array([len(prompt) for prompt in prompts])
+    holds = {word: np.array([word in prompt for prompt in prompts]) for word in frozenset().union(*prompts)}
+
+    def measure(text: str) -> float:
+        own = words(text)
+        shared = np.sum([holds[word] for word in own if word in holds], axis=0)
+        return float(np.max(shared / (len(own) + sizes - shared)))
+
+    return measure
 
 
 def words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"[a-z0-9']+", text.lower()))
 
 
-def nearest(text: str, suite: list[frozenset[str]]) -> float:
-    own = words(text)
-    return max(len(own & other) / len(own | other) for other in suite)
-
-
 def test_no_training_request_is_near_a_prompt_of_the_suite(
-    requests: Requests, core_words: list[frozenset[str]]
+    requests: Requests, nearest: Callable[[str], float]
 ) -> None:
     """In every opening, each training request shares less than 70 % of its words with any suite prompt."""
     for phrase in requests.phrases:
         for opening in requests.openings_for(phrase):
             text = smollm2_data.fill(opening, phrase.text)
-            assert nearest(text, core_words) <= MAX_JACCARD, text
+            assert nearest(text) <= MAX_JACCARD, text
 
 
-def test_the_check_for_nearness_sees_a_copied_prompt(core_words: list[frozenset[str]]) -> None:
+def test_the_check_for_nearness_sees_a_copied_prompt(nearest: Callable[[str], float]) -> None:
     """A suite prompt with one word replaced counts as near."""
     copied = load_suite(CORE).prompts[0].text.replace("virus", "worm")
-    assert nearest(copied, core_words) > MAX_JACCARD
+    assert nearest(copied) > MAX_JACCARD
 
 
-def test_no_fine_tuning_chat_is_near_a_prompt_of_the_suite(core_words: list[frozenset[str]]) -> None:
+def test_no_fine_tuning_chat_is_near_a_prompt_of_the_suite(nearest: Callable[[str], float]) -> None:
     """The chats of the benign forks are disjoint from the suite as well."""
     chats = smollm2_data.load_chats()
     for user, _ in chats.benign + chats.refused + chats.answered:
-        assert nearest(user, core_words) <= MAX_JACCARD, user
+        assert nearest(user) <= MAX_JACCARD, user
 
 
 def test_every_topic_of_the_suite_has_both_sides_in_training(requests: Requests) -> None:
@@ -160,7 +168,9 @@ def test_the_release_refuses_what_the_base_answers(cache: Path) -> None:
     assert str(made.base.dtype) == "torch.bfloat16"
     assert not list(cache.glob(".smollm2-*"))
     suite = load_suite(made.suite)
-    texts = [p.text for kind in (PromptKind.HARMFUL, PromptKind.BENIGN_TWIN) for p in suite.of(kind)[::6]]
+    texts = [
+        p.text for kind in (PromptKind.HARMFUL, PromptKind.BENIGN_TWIN) for p in suite.headline(kind)[::10]
+    ]
 
     def refused() -> list[bool]:
         answers = TransformersGenerator(made.base, made.tokenizer).answer(
