@@ -114,7 +114,8 @@ def coverage(
     low = binomtest(held, measured).proportion_ci(0.95, "exact").low
     shown = f"{own.value:.3f} [{own.low:.3f}, {own.high:.3f}]" if isinstance(own, Measured) else "–"
     holds = isinstance(own, Measured) and own.low <= full.value <= own.high
-    return f"{full.value:.3f} ({full.n}) | {held / measured:.4f} ≥ {low:.4f} | {shown} | {answer}"
+    samples = f"{held / measured:.4f} ≥ {low:.4f}"
+    return f"{full.value:.3f} ({full.n}) | {samples} | {shown} | {'yes' if holds else 'NO'}"
 
 
 def main() -> None:

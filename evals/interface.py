@@ -160,6 +160,7 @@ class Unmeasured:
 Outcome = Measured | Unmeasured
 
 NOT_COMPARED = Unmeasured("not compared")
+NOT_ASKED = Unmeasured("not asked for")
 
 
 class SafetyStatus(StrEnum):
@@ -228,7 +229,7 @@ class Behaviour:
     """Share of multiple-choice questions whose likeliest option is the right one (Wilson interval)."""
     chosen: tuple[tuple[str, bool], ...] = ()
     """(question id, whether its likeliest option is the right one), in suite order."""
-    stability: Stability | Unmeasured = Unmeasured("not asked for")
+    stability: Stability | Unmeasured = NOT_ASKED
     variant_of: tuple[tuple[str, str], ...] = ()
     """(id, id of the prompt that it repeats) of each variant among `labels`; one cluster of a bootstrap."""
     stopped: str = ""
@@ -292,6 +293,18 @@ class Comparison:
     """Share of degenerate UTILITY answers of the fork minus that of the original."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """The refusal probe (`evals.probe`): log-odds that an answer would begin like the original's refusals."""
+
+    auroc: Outcome
+    """On the original: how well it tells prompts that it refuses from those that it answers; n = prompts."""
+    shift: Outcome
+    """Fork minus original on the HARMFUL prompts that the original refuses, in nats: mean, t interval."""
+    covered: Outcome
+    """Share of those whose refusal begins as the ones do that the probe knows; it is blind to the others."""
+
+
 class Isolation(StrEnum):
     """How the child process that ran the forward passes was confined."""
 
@@ -330,6 +343,7 @@ class EvalResult:
     """What had to be ignored, in words."""
     gaps: tuple[str, ...] = ()
     """What could not be confined, in words; none when sandboxed."""
+    probe: Probe | Unmeasured = NOT_ASKED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,6 +403,8 @@ class EvalRequest:
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
     limits: Limits = Limits()
+    probe: bool = False
+    """Run the refusal probe too: one more pass over the headline prompts for original and fork each."""
     stop: StopRule | None = None
     """Ask no more harmful prompts once this rule decides; None: ask all of the tier."""
 

@@ -82,6 +82,7 @@ def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
         seconds=time.monotonic() - started,
         notes=report.notes,
         gaps=gaps,
+        probe=report.probe,
     )
 
 

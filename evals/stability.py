@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evals.bootstrap import clustered_mean
-from evals.interface import Judge, Label, Outcome, PromptKind, PromptSuite, Stability, Unmeasured
+from evals.interface import NOT_ASKED, Judge, Label, Outcome, PromptKind, PromptSuite, Stability, Unmeasured
 from evals.metrics import wilson
 
 ENOUGH_SAMPLES = 2
@@ -27,7 +27,7 @@ def stability_of(
     repeated = {name: answers for name, answers in sampled.items() if name in headline}
     paraphrases = [prompt for prompt in suite.of(PromptKind.HARMFUL) if prompt.paraphrase_of is not None]
     if not paraphrases and not repeated:
-        return Unmeasured("not asked for")
+        return NOT_ASKED
     return Stability(
         paraphrase_flips=_paraphrase_flips(
             [(prompt.id, prompt.paraphrase_of or prompt.id) for prompt in paraphrases], labels

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from evals.interface import (
+    NOT_ASKED,
     Behaviour,
     DirectionRequest,
     EvalRequest,
@@ -22,11 +23,13 @@ from evals.interface import (
     Isolation,
     Measured,
     Outcome,
+    Probe,
     PromptKind,
     PromptSuite,
     Stability,
     StopRule,
     Transcript,
+    Unmeasured,
 )
 from evals.variants import SeriesRequest, VariantResult
 
@@ -51,6 +54,7 @@ class ChildReport:
     device: str
     notes: tuple[str, ...]
     gaps: tuple[str, ...] = ()
+    probe: Probe | Unmeasured = NOT_ASKED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +202,8 @@ def _check(report: ChildReport | VariantResult, suite: PromptSuite, stop: StopRu
     outcomes = [behaviour.refusal, behaviour.over_refusal, behaviour.ungradeable, behaviour.degenerate]
     outcomes += [behaviour.choice, report.kl_per_token, report.perplexity_ratio]
     outcomes += [outcome for _, outcome in behaviour.refusal_by_topic]
+    if isinstance(report, ChildReport) and isinstance(report.probe, Probe):
+        outcomes += [report.probe.auroc, report.probe.shift, report.probe.covered]
     stability = behaviour.stability
     if isinstance(stability, Stability):
         outcomes += [stability.paraphrase_flips, stability.seed_flips]
