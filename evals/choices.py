@@ -11,16 +11,17 @@ from collections.abc import Callable, Sequence
 
 from evals.answers import Asker
 from evals.engine import answer_logits, token_logprobs
-from evals.interface import Choice, Outcome, Unmeasured
-from evals.metrics import wilson
+from evals.interface import Choice
 
 MAX_OPTION_TOKENS = 64
 
 
-def choice_accuracy(asker: Asker, choices: Sequence[Choice], progress: Callable[[str], None]) -> Outcome:
-    """Share of questions whose likeliest option is the right one; n = questions."""
+def choose(
+    asker: Asker, choices: Sequence[Choice], progress: Callable[[str], None]
+) -> tuple[tuple[str, bool], ...]:
+    """(question id, whether the likeliest option is the right one), in order."""
     if not choices:
-        return Unmeasured("the suite has no multiple-choice question")
+        return ()
     progress(f"choose in {len(choices)} questions")
     pairs = [(choice.question, option) for choice in choices for option in choice.options]
     scored = answer_logits(asker.model, asker.tokenizer, pairs, max_tokens=MAX_OPTION_TOKENS)
@@ -28,8 +29,8 @@ def choice_accuracy(asker: Asker, choices: Sequence[Choice], progress: Callable[
         token_logprobs(logits, tokens).sum().item() / max(1, len(option.encode()))
         for (logits, tokens), (_, option) in zip(scored, pairs, strict=True)
     )
-    right = 0
+    chosen = []
     for choice in choices:
         likelihoods = [next(scores) for _ in choice.options]
-        right += likelihoods.index(max(likelihoods)) == choice.answer
-    return wilson(right, len(choices))
+        chosen.append((choice.id, likelihoods.index(max(likelihoods)) == choice.answer))
+    return tuple(chosen)

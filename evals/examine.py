@@ -9,10 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from evals.answers import NOTHING_KNOWN, Asker
-from evals.behaviour import behaviour_of, unmeasured_behaviour
-from evals.choices import choice_accuracy
+from evals.behaviour import Extent, behaviour_of, unmeasured_behaviour
+from evals.choices import choose
 from evals.divergence import Reference, divergence, reference_of
-from evals.interface import Behaviour, Judge, Outcome, PromptSuite, Tier, Transcript, Unmeasured
+from evals.early import Enough, ask_until
+from evals.interface import (
+    Behaviour,
+    Judge,
+    Outcome,
+    PromptSuite,
+    StopRule,
+    Tier,
+    Transcript,
+    Unmeasured,
+)
 
 Progress = Callable[[str], None]
 
@@ -36,6 +46,7 @@ class Bench:
     """What the tier asks."""
     tier: Tier
     judge: Judge
+    stop: StopRule | None = None
 
     def transcript(self, known: Transcript, progress: Progress) -> Transcript:
         """The answers of what the model holds now."""
@@ -56,15 +67,26 @@ class Bench:
         if isinstance(reference, Reference):
             progress("score the fork")
         kl_per_token, perplexity_ratio = divergence(reference, self.asker)
-        transcript = self.transcript(known, progress)
-        behaviour = behaviour_of(self.suite, self.judge, transcript.greedy)
-        choice = choice_accuracy(self.asker, self.suite.choices, progress)
+        transcript, stopped = self._ask(known, progress)
+        extent = Extent(
+            tier=self.tier,
+            chosen=choose(self.asker, self.suite.choices, progress),
+            stopped=stopped,
+            sampled=transcript.sampled,
+        )
         return Examined(
-            behaviour=replace(behaviour, choice=choice, tier=self.tier),
+            behaviour=behaviour_of(self.suite, self.judge, transcript.greedy, extent),
             kl_per_token=kl_per_token,
             perplexity_ratio=perplexity_ratio,
             transcript=transcript,
         )
+
+    def _ask(self, known: Transcript, progress: Progress) -> tuple[Transcript, str]:
+        """The answers, and why not all prompts were asked; empty when they were."""
+        if self.stop is None:
+            return self.transcript(known, progress), ""
+        enough = Enough(self.suite, self.tier, self.judge, self.stop)
+        return ask_until(self.asker, enough, known, progress)
 
     def unmeasured(self, reason: str) -> Examined:
         """Nothing, and why."""

@@ -18,6 +18,7 @@ from evals.interface import EvalRequest, Transcript, Unmeasured
 from evals.judges.builtin import BuiltinJudge
 from evals.load import load_original
 from evals.parts import ForkMisfitError
+from evals.probing import Prober
 from evals.suite import load_suite
 from evals.swap import apply_fork
 from evals.wire import TRANSCRIPT, ChildReport, load_transcript, write_transcript
@@ -37,8 +38,9 @@ def measure(request: EvalRequest, confinement: Confinement, progress: Progress) 
         repeats=request.repeats,
     )
     suite = load_suite(request.suite).at(request.tier)
-    bench = Bench(Asker(model, tokenizer, asking), suite, request.tier, BuiltinJudge())
+    bench = Bench(Asker(model, tokenizer, asking), suite, request.tier, BuiltinJudge(), request.stop)
     reference = _reference(request, bench, progress)
+    prober = Prober.of(request, bench, progress)
     try:
         notes: tuple[str, ...] = ()
         if request.weights:
@@ -57,6 +59,7 @@ def measure(request: EvalRequest, confinement: Confinement, progress: Progress) 
         device=device,
         notes=notes,
         gaps=confinement.gaps,
+        probe=prober.report(examined.transcript),
     )
 
 

@@ -139,3 +139,43 @@ def at_least(outcome: Outcome, floor: float) -> Outcome:
     if isinstance(outcome, Unmeasured):
         return outcome
     return Measured(max(floor, outcome.value), outcome.n, max(floor, outcome.low), max(floor, outcome.high))
+
+
+def unpaired_difference(first: Outcome, second: Outcome) -> Outcome:
+    """First rate minus second rate from separate samples, by Newcombe's square-and-add interval; n = smaller.
+
+    Method 10 of Newcombe (1998), "Interval estimation for the difference between independent proportions",
+    Statistics in Medicine 17: joins the intervals of both rates, which must have the same level.
+    """
+    for outcome in (first, second):
+        if isinstance(outcome, Unmeasured):
+            return outcome
+    assert isinstance(first, Measured)
+    assert isinstance(second, Measured)
+    difference = first.value - second.value
+    down = math.hypot(first.value - first.low, second.high - second.value)
+    up = math.hypot(first.high - first.value, second.value - second.low)
+    return Measured(difference, min(first.n, second.n), difference - down, difference + up)
+
+
+def holm(p_values: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    """P-values adjusted so that the chance of any false one among them keeps its level (Holm 1979).
+
+    In the given order. What is unmeasured stays so, and does not count: no test was made.
+    """
+    tested = sorted(
+        (index for index, outcome in enumerate(p_values) if isinstance(outcome, Measured)),
+        key=lambda index: _value(p_values[index]),
+    )
+    adjusted = list(p_values)
+    least = 0.0
+    for rank, index in enumerate(tested):
+        outcome = p_values[index]
+        assert isinstance(outcome, Measured)
+        least = max(least, min(1.0, (len(tested) - rank) * outcome.value))
+        adjusted[index] = Measured(least, outcome.n, least, least)
+    return tuple(adjusted)
+
+
+def _value(outcome: Outcome) -> float:
+    return outcome.value if isinstance(outcome, Measured) else math.inf

@@ -69,7 +69,8 @@ def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
     transcripts = [path for path in (request.baseline_transcript, request.known) if path is not None]
     inputs = (request.original, request.suite, *request.weights, *transcripts)
     errand = _errand(request, inputs, TRANSCRIPT)
-    report = load_report(run(errand, [*CHILD, "evaluate"], dump(request), progress=progress), suite)
+    line = run(errand, [*CHILD, "evaluate"], dump(request), progress=progress)
+    report = load_report(line, suite, request.stop)
     isolation, gaps = _weaker(here, report.isolation, report.gaps)
     return EvalResult(
         behaviour=report.behaviour,
@@ -81,6 +82,7 @@ def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
         seconds=time.monotonic() - started,
         notes=report.notes,
         gaps=gaps,
+        probe=report.probe,
     )
 
 

@@ -9,13 +9,13 @@ import json
 import math
 import os
 import stat
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeGuard
 
 from evals.interface import (
+    NOT_ASKED,
     Behaviour,
     DirectionRequest,
     EvalRequest,
@@ -23,10 +23,13 @@ from evals.interface import (
     Isolation,
     Measured,
     Outcome,
+    Probe,
     PromptKind,
     PromptSuite,
     Stability,
+    StopRule,
     Transcript,
+    Unmeasured,
 )
 from evals.variants import SeriesRequest, VariantResult
 
@@ -51,6 +54,7 @@ class ChildReport:
     device: str
     notes: tuple[str, ...]
     gaps: tuple[str, ...] = ()
+    probe: Probe | Unmeasured = NOT_ASKED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +139,8 @@ def load_direction_report(raw: bytes, suite: PromptSuite) -> DirectionReport:
     return report
 
 
-def load_report(raw: bytes, suite: PromptSuite) -> ChildReport:
-    """The report, if it is one about this suite.
+def load_report(raw: bytes, suite: PromptSuite, stop: StopRule | None = None) -> ChildReport:
+    """The report, if it is one about this suite; on fewer prompts only where `stop` allows it.
 
     Raises:
         EvaluationFailedError: it breaks the contract.
@@ -147,7 +151,7 @@ def load_report(raw: bytes, suite: PromptSuite) -> ChildReport:
         report = TypeAdapter(ChildReport).validate_json(raw)
     except ValidationError as error:
         raise EvaluationFailedError("the evaluation child sent no valid report") from error
-    _check(report, suite)
+    _check(report, suite, stop)
     return report
 
 
@@ -175,28 +179,35 @@ def load_series_report(raw: bytes, suite: PromptSuite, names: Sequence[str]) -> 
     return report
 
 
-def _check(report: ChildReport | VariantResult, suite: PromptSuite) -> None:
+def _check(report: ChildReport | VariantResult, suite: PromptSuite, stop: StopRule | None = None) -> None:
     """Numbers that can be, about the prompts that were asked.
 
     Raises:
         EvaluationFailedError: they are not.
     """
+    from evals.behaviour import recounted
+    from evals.sequential import stop_reason
+
     behaviour = report.behaviour
     judged = [prompt.id for prompt in suite.prompts if prompt.kind in JUDGED]
+    if behaviour.stopped:
+        labels = dict(behaviour.labels)
+        judged = [name for name in judged if name in labels]
+        if stop is None or behaviour.stopped != stop_reason(behaviour.labels, stop):
+            raise EvaluationFailedError("the evaluation child stopped asking without a reason")
     if [name for name, _ in behaviour.labels] not in ([], judged) or behaviour.suite_digest != suite.digest:
         raise EvaluationFailedError("the evaluation child reported on other prompts")
+    if recounted(behaviour, suite) != behaviour:
+        raise EvaluationFailedError("the evaluation child reported numbers that its labels do not give")
     outcomes = [behaviour.refusal, behaviour.over_refusal, behaviour.ungradeable, behaviour.degenerate]
     outcomes += [behaviour.choice, report.kl_per_token, report.perplexity_ratio]
     outcomes += [outcome for _, outcome in behaviour.refusal_by_topic]
+    if isinstance(report, ChildReport) and isinstance(report.probe, Probe):
+        outcomes += [report.probe.auroc, report.probe.shift, report.probe.covered]
     stability = behaviour.stability
     if isinstance(stability, Stability):
         outcomes += [stability.paraphrase_flips, stability.seed_flips]
-    asked = Counter((prompt.kind, prompt.topic, prompt.language) for prompt in suite.prompts)
-    cells = (
-        0 <= cell.refused <= cell.graded <= cell.asked <= asked[cell.kind, cell.topic, cell.language]
-        for cell in behaviour.cells
-    )
-    if not all(map(_sound, outcomes)) or not all(cells):
+    if not all(map(_sound, outcomes)):
         raise EvaluationFailedError("the evaluation child reported impossible numbers")
 
 

@@ -234,7 +234,12 @@ def test_outputs(context: Context, original: EvalResult, fork: EvalResult) -> Ou
 
     ours = load_transcript(blob_path(context.state, original.transcript.name))
     theirs = load_transcript(blob_path(context.state, fork.transcript.name))
-    return compare_outputs(ours.sampled, theirs.sampled, alpha=context.settings.policy.alpha)
+    harmful = {*original.behaviour.harmful, *fork.behaviour.harmful}  # sampled for their stability alone
+    plain, others = (
+        {name: answers for name, answers in side.sampled.items() if name not in harmful}
+        for side in (ours, theirs)
+    )
+    return compare_outputs(plain, others, alpha=context.settings.policy.alpha)
 
 
 @contextmanager
