@@ -17,6 +17,7 @@ from forkwatch.cli import (
     demo,
     diff,
     doctor,
+    effort,
     index,
     init,
     lineage,
@@ -49,6 +50,7 @@ app.command("tree")(tree.tree)
 app.command("scan")(scan.scan)
 app.command("diff")(diff.diff)
 app.command("lineage")(lineage.lineage)
+app.command("effort")(effort.effort)
 app.add_typer(index.app, name="index")
 app.add_typer(attest.app, name="attest")
 app.command("run")(run.run)
