@@ -11,13 +11,22 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from evals.confine import Confinement, confine
 from evals.interface import DirectionRequest, EvalRequest
 from evals.plan import load_plan
-from evals.wire import dump, load_direction_request, load_request
+from evals.variants import SeriesRequest
+from evals.wire import dump, load_direction_request, load_request, load_series_request
+
+Request = EvalRequest | DirectionRequest | SeriesRequest
+
+_LOADERS: Mapping[str, Callable[[bytes], Request]] = {
+    "evaluate": load_request,
+    "direction": load_direction_request,
+    "series": load_series_request,
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -46,7 +55,7 @@ def _work(task: str, progress: int) -> bytes:
     plan = load_plan(sys.stdin.buffer.readline())
     raw = sys.stdin.buffer.read()
     # Loading a request imports pydantic; what it needs is closed afterwards.
-    request = None if not raw else load_direction_request(raw) if task == "direction" else load_request(raw)
+    request = _LOADERS[task](raw) if raw else None
     confinement = confine(plan)
     if request is None:
         return json.dumps(asdict(confinement)).encode() + b"\n"
@@ -54,7 +63,7 @@ def _work(task: str, progress: int) -> bytes:
     return _answer(request, confinement, progress)
 
 
-def _answer(request: EvalRequest | DirectionRequest, confinement: Confinement, progress: int) -> bytes:
+def _answer(request: Request, confinement: Confinement, progress: int) -> bytes:
     def tell(text: str) -> None:
         os.write(progress, f"{text}\n".encode())
 
@@ -63,6 +72,10 @@ def _answer(request: EvalRequest | DirectionRequest, confinement: Confinement, p
         from evals.direction import measure_direction
 
         return dump(measure_direction(request, confinement, tell))
+    if isinstance(request, SeriesRequest):
+        from evals.series import measure_series
+
+        return dump(measure_series(request, confinement, tell))
     from evals.measure import measure
 
     return dump(measure(request, confinement, tell))

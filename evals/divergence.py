@@ -5,27 +5,20 @@ Importing this module imports torch and transformers; only the evaluation child 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
+from evals.answers import Asker
 from evals.engine import answer_logits, token_divergence, token_logprobs
-from evals.interface import EvalRequest, Outcome, PromptKind, PromptSuite, Unmeasured
+from evals.interface import Outcome, PromptKind, PromptSuite, Transcript, Unmeasured
 from evals.metrics import at_least, exponential, mean_interval
-from evals.wire import load_transcript
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SCORED_TOKENS = 48
 """Answer tokens compared with the original at most; 32 to 64 show what the first alone hides."""
 
 LOGIT_BYTES = 1 << 30
 """Memory for the original's logits: 40 answers × 40 tokens × 49 152 words in bf16 take 157 MB."""
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,44 +31,29 @@ class Reference:
     max_tokens: int
 
 
-def reference_of(
-    request: EvalRequest,
-    suite: PromptSuite,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    progress: Progress,
-) -> Reference | Unmeasured:
-    """The original's logits on its own greedy utility answers, before the fork replaces its values."""
-    if not request.weights:
-        return Unmeasured("this is the original")
-    if request.baseline_transcript is None:
-        return Unmeasured("no transcript of the original was given")
-    greedy = load_transcript(request.baseline_transcript).greedy
+def reference_of(asker: Asker, suite: PromptSuite, original: Transcript) -> Reference | Unmeasured:
+    """The original's logits on its own greedy utility answers, while the model holds its values."""
     utility = suite.of(PromptKind.UTILITY)
-    pairs = tuple((prompt.text, greedy[prompt.id]) for prompt in utility if greedy.get(prompt.id))
+    pairs = tuple(
+        (prompt.text, original.greedy[prompt.id]) for prompt in utility if original.greedy.get(prompt.id)
+    )
     if not pairs:
         return Unmeasured("the original answered no utility prompt")
-    progress("score the original")
+    model = asker.model
     row_bytes = model.config.get_text_config().vocab_size * model.dtype.itemsize
     affordable = LOGIT_BYTES // (len(pairs) * row_bytes)
-    max_tokens = min(SCORED_TOKENS, request.max_new_tokens, max(1, affordable))
-    logits = tuple(row for row, _ in answer_logits(model, tokenizer, pairs, max_tokens=max_tokens))
+    max_tokens = min(SCORED_TOKENS, asker.asking.max_new_tokens, max(1, affordable))
+    logits = tuple(row for row, _ in answer_logits(model, asker.tokenizer, pairs, max_tokens=max_tokens))
     return Reference(pairs, logits, max_tokens)
 
 
-def divergence(
-    reference: Reference | Unmeasured,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    progress: Progress,
-) -> tuple[Outcome, Outcome]:
+def divergence(reference: Reference | Unmeasured, asker: Asker) -> tuple[Outcome, Outcome]:
     """KL per token and perplexity ratio; the unit of both intervals is the prompt, not the token."""
     if isinstance(reference, Unmeasured):
         return reference, reference
-    progress("score the fork")
     divergences: list[float] = []
     losses: list[float] = []
-    scored = answer_logits(model, tokenizer, reference.pairs, max_tokens=reference.max_tokens)
+    scored = answer_logits(asker.model, asker.tokenizer, reference.pairs, max_tokens=reference.max_tokens)
     for ours, (theirs, tokens) in zip(reference.logits, scored, strict=True):
         if len(tokens) == 0:
             continue

@@ -298,6 +298,9 @@ class EvalRequest:
     tier: Tier = Tier.FULL
     calibration: Path | None = None
     """How the built-in judge is fitted to this release (`evals.judges.calibrate`); None: as shipped."""
+    known: Path | None = None
+    """A transcript of the SAME model, asked with the same seed and length, such as that of a smaller tier:
+    its answers are taken from there and not asked for again."""
     max_new_tokens: int = 40
     samples: int = 1
     """Sampled (temperature 1) answers a UTILITY prompt, beside the greedy one; stage 7 uses them."""

@@ -8,6 +8,7 @@ parent past the deadline, fill the disk, or make the parent open a file that the
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import selectors
 import signal
@@ -61,13 +62,14 @@ def scrubbed_environment(scratch: Path) -> Mapping[str, str]:
     return {**kept, **fixed}
 
 
-def run_child(
+def run_child(  # noqa: PLR0913 - keyword-only, one with a default
     command: Sequence[str],
     request: bytes,
     scratch: Path,
     *,
     timeout_seconds: float,
     progress: Callable[[str], None],
+    max_answer: int = MAX_ANSWER,
 ) -> bytes:
     """Run `command` with the numbers of its answer and progress pipes appended.
 
@@ -96,7 +98,7 @@ def run_child(
             for pipe in (answer, telling, saying):
                 pipe.close_write_end()
             _send(child, request)
-            line = _Answer()
+            line = _Answer(max_answer)
             feeds = {answer.read_end: line.feed, telling.read_end: _Lines(progress).feed}
             _listen(feeds, {saying.read_end: log.feed}, deadline)
             while _is_running(child):
@@ -155,6 +157,7 @@ class _Pipe:
 class _Answer:
     """The one line."""
 
+    limit: int
     data: bytearray = field(default_factory=bytearray)
 
     def feed(self, part: bytes) -> None:
@@ -163,8 +166,8 @@ class _Answer:
         Raises:
             EvaluationFailedError: they are too many.
         """
-        if len(self.data) + len(part) > MAX_ANSWER:
-            raise EvaluationFailedError(f"the evaluation child sent more than {MAX_ANSWER >> 20} MiB")
+        if len(self.data) + len(part) > self.limit:
+            raise EvaluationFailedError(f"the evaluation child sent more than {self.limit >> 20} MiB")
         self.data += part
 
     def whole(self) -> bytes:
@@ -223,8 +226,17 @@ def printable(raw: bytes, limit: int = 200) -> str:
 
 
 def _send(child: subprocess.Popen[bytes], request: bytes) -> None:
-    """Hand over the request; it fits into the pipe, so a child that does not read cannot stall us."""
+    """Hand over the request; it fits into the pipe, so a child that does not read cannot stall us.
+
+    Raises:
+        EvaluationFailedError: it does not fit.
+    """
     assert child.stdin is not None
+    if len(request) > fcntl.fcntl(child.stdin, fcntl.F_GETPIPE_SZ):
+        try:
+            fcntl.fcntl(child.stdin, fcntl.F_SETPIPE_SZ, len(request))
+        except OSError as error:
+            raise EvaluationFailedError(f"a request of {len(request) >> 10} KiB is too long") from error
     with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
         stdin.write(request)
 

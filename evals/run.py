@@ -14,13 +14,16 @@ from evals.interface import (
     EvalResult,
     EvaluationFailedError,
     Isolation,
+    PromptSuite,
     RefusalDirection,
     SuiteError,
+    Tier,
     Unmeasured,
 )
 from evals.process import printable
 from evals.sandbox import CHILD, Achieved, Errand, admit, run
 from evals.suite import load_suite
+from evals.variants import Part, SeriesRequest, SeriesResult
 from evals.wire import (
     DIRECTION,
     JUDGED,
@@ -29,10 +32,16 @@ from evals.wire import (
     dump,
     load_direction_report,
     load_report,
+    load_series_report,
 )
 
 MAX_GAPS = 10
 """Of those that a child tells; there are fewer kinds."""
+
+SERIES_ROOM, VARIANT_ROOM, PROMPT_ROOM = 1 << 20, 32 << 10, 256
+"""Bytes that a series may answer with: at all, a variant, and a prompt of a variant."""
+MAX_SERIES = 64 << 20
+"""Bytes of the answer of a series at most: 200 variants asked 1000 prompts each."""
 
 
 def _quiet(text: str) -> None:
@@ -53,14 +62,12 @@ def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
         EvaluationFailedError: the child died, ran too long or broke its contract.
         IsolationError: full isolation is required, and this machine does not give it.
     """
-    suite = load_suite(request.suite).at(request.tier)
-    if not any(prompt.kind in JUDGED for prompt in suite.prompts):
-        raise SuiteError(f"{request.suite}: no harmful prompt and no twin, so nothing would be judged")
+    suite = _judgeable(request.suite, request.tier)
     started = time.monotonic()
     request = _absolute(request)
     here = admit(request.device, request.limits)
-    transcript = request.baseline_transcript
-    inputs = (request.original, request.suite, *request.weights, *([transcript] if transcript else []))
+    transcripts = [path for path in (request.baseline_transcript, request.known) if path is not None]
+    inputs = (request.original, request.suite, *request.weights, *transcripts)
     errand = _errand(request, inputs, TRANSCRIPT)
     report = load_report(run(errand, [*CHILD, "evaluate"], dump(request), progress=progress), suite)
     isolation, gaps = _weaker(here, report.isolation, report.gaps)
@@ -80,6 +87,58 @@ def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
 def baseline(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) -> EvalResult:
     """Measure the original itself: the same request without a fork's weights."""
     return evaluate(replace(request, weights=(), baseline_transcript=None), progress=progress)
+
+
+def series(request: SeriesRequest, *, progress: Callable[[str], None] = _quiet) -> SeriesResult:
+    """Measure variants of one original in one child, which loads it once.
+
+    A variant that does not fit, or for which no time was left, has `Unmeasured` numbers with the reason.
+
+    Args:
+        request: The original and its variants; ids must differ.
+        progress: Told what the child does, e.g. `fork 3/12: generate 64/184`.
+
+    Raises:
+        ValueError: there is no variant, or two share an id.
+        SuiteError: the suite is invalid or has no prompt to judge.
+        EvaluationFailedError: the child died, ran too long, did not get the original's values back, or broke
+            its contract.
+        IsolationError: full isolation is required, and this machine does not give it.
+    """
+    names = [variant.id for variant in request.variants]
+    if not names or len(set(names)) < len(names):
+        raise ValueError("a series needs variants, each with an id of its own")
+    suite = _judgeable(request.suite, request.tier)
+    request = _absolute_series(request)
+    here = admit(request.device, request.limits)
+    weights = [path for variant in request.variants for part in variant.parts for path in part.weights]
+    transcript = request.baseline_transcript
+    inputs = (request.original, request.suite, *weights, *([transcript] if transcript else []))
+    room = SERIES_ROOM + (len(names) + 1) * (VARIANT_ROOM + PROMPT_ROOM * len(suite.prompts))
+    errand = replace(_errand(request, tuple(dict.fromkeys(inputs))), max_answer=min(MAX_SERIES, room))
+    line = run(errand, [*CHILD, "series"], dump(request), progress=progress)
+    report = load_series_report(line, suite, names)
+    isolation, gaps = _weaker(here, report.isolation, report.gaps)
+    return SeriesResult(
+        original=report.original,
+        variants=report.variants,
+        isolation=isolation,
+        gaps=gaps,
+        device=report.device,
+        load_seconds=report.load_seconds,
+    )
+
+
+def _judgeable(path: Path, tier: Tier) -> PromptSuite:
+    """What the tier asks of a suite, if there is anything to judge.
+
+    Raises:
+        SuiteError: the suite is invalid or has no prompt to judge.
+    """
+    suite = load_suite(path).at(tier)
+    if not any(prompt.kind in JUDGED for prompt in suite.prompts):
+        raise SuiteError(f"{path}: no harmful prompt and no twin, so nothing would be judged")
+    return suite
 
 
 def refusal_direction(
@@ -128,11 +187,13 @@ def refusal_direction(
     )
 
 
-def _errand(request: EvalRequest | DirectionRequest, inputs: tuple[Path, ...], output: str) -> Errand:
+def _errand(
+    request: EvalRequest | DirectionRequest | SeriesRequest, inputs: tuple[Path, ...], *outputs: str
+) -> Errand:
     return Errand(
         scratch=request.scratch,
         inputs=inputs,
-        outputs=(output,),
+        outputs=outputs,
         device=request.device,
         limits=request.limits,
         timeout_seconds=request.timeout_seconds,
@@ -156,6 +217,25 @@ def _absolute(request: EvalRequest) -> EvalRequest:
         request,
         original=request.original.absolute(),
         weights=tuple(path.absolute() for path in request.weights),
+        suite=request.suite.absolute(),
+        baseline_transcript=transcript and transcript.absolute(),
+        known=request.known and request.known.absolute(),
+        scratch=request.scratch.absolute(),
+    )
+
+
+def _absolute_series(request: SeriesRequest) -> SeriesRequest:
+    transcript = request.baseline_transcript
+
+    def absolute(part: Part) -> Part:
+        return replace(part, weights=tuple(path.absolute() for path in part.weights))
+
+    return replace(
+        request,
+        original=request.original.absolute(),
+        variants=tuple(
+            replace(variant, parts=tuple(map(absolute, variant.parts))) for variant in request.variants
+        ),
         suite=request.suite.absolute(),
         baseline_transcript=transcript and transcript.absolute(),
         scratch=request.scratch.absolute(),

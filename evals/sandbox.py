@@ -15,7 +15,7 @@ from pathlib import Path
 from evals.bubblewrap import prefix, usable
 from evals.interface import EvaluationFailedError, Isolation, IsolationError, Limits
 from evals.plan import Plan, dump_plan, gpu_devices, memory_limit, outermost, system_paths, with_targets
-from evals.process import run_child
+from evals.process import MAX_ANSWER, run_child
 from evals.wire import load_confinement
 
 CHILD = (sys.executable, "-I", "-m", "evals.child")
@@ -39,6 +39,8 @@ class Errand:
     device: str
     limits: Limits
     timeout_seconds: float
+    max_answer: int = MAX_ANSWER
+    """Bytes of the one line that it answers with, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ def run(
         errand.scratch,
         timeout_seconds=errand.timeout_seconds,
         progress=progress,
+        max_answer=errand.max_answer,
     )
     for name in errand.outputs:
         _check(errand.scratch / name)

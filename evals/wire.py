@@ -9,6 +9,8 @@ import json
 import math
 import os
 import stat
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeGuard
@@ -23,8 +25,10 @@ from evals.interface import (
     Outcome,
     PromptKind,
     PromptSuite,
+    Stability,
     Transcript,
 )
+from evals.variants import SeriesRequest, VariantResult
 
 TRANSCRIPT = "transcript.json"
 DIRECTION = "direction.safetensors"
@@ -65,7 +69,22 @@ class DirectionReport:
     device: str
 
 
-def dump(value: EvalRequest | DirectionRequest | ChildReport | DirectionReport) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesReport:
+    """The child's one line about a series; fields as in `SeriesResult`."""
+
+    original: VariantResult
+    variants: tuple[VariantResult, ...]
+    isolation: Isolation
+    device: str
+    load_seconds: float
+    gaps: tuple[str, ...] = ()
+
+
+Sent = EvalRequest | DirectionRequest | SeriesRequest | ChildReport | DirectionReport | SeriesReport
+
+
+def dump(value: Sent) -> bytes:
     """One line of JSON."""
     return json.dumps(asdict(value), default=str, allow_nan=False).encode() + b"\n"
 
@@ -82,6 +101,13 @@ def load_direction_request(raw: bytes) -> DirectionRequest:
     from pydantic import TypeAdapter
 
     return TypeAdapter(DirectionRequest).validate_json(raw)
+
+
+def load_series_request(raw: bytes) -> SeriesRequest:
+    """The request as the parent sent it."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(SeriesRequest).validate_json(raw)
 
 
 def load_direction_report(raw: bytes, suite: PromptSuite) -> DirectionReport:
@@ -121,15 +147,57 @@ def load_report(raw: bytes, suite: PromptSuite) -> ChildReport:
         report = TypeAdapter(ChildReport).validate_json(raw)
     except ValidationError as error:
         raise EvaluationFailedError("the evaluation child sent no valid report") from error
+    _check(report, suite)
+    return report
+
+
+def load_series_report(raw: bytes, suite: PromptSuite, names: Sequence[str]) -> SeriesReport:
+    """The report, if it is one about this suite and these variants, in this order.
+
+    Raises:
+        EvaluationFailedError: it breaks the contract.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        report = TypeAdapter(SeriesReport).validate_json(raw)
+    except ValidationError as error:
+        raise EvaluationFailedError("the evaluation child sent no valid report") from error
+    if [variant.id for variant in report.variants] != list(names):
+        raise EvaluationFailedError("the evaluation child reported on other variants")
+    for result in (report.original, *report.variants):
+        _check(result, suite)
+    seconds = [
+        number for one in (report.original, *report.variants) for number in (one.seconds, one.swap_seconds)
+    ]
+    if not all(math.isfinite(number) and number >= 0 for number in (*seconds, report.load_seconds)):
+        raise EvaluationFailedError("the evaluation child reported impossible numbers")
+    return report
+
+
+def _check(report: ChildReport | VariantResult, suite: PromptSuite) -> None:
+    """Numbers that can be, about the prompts that were asked.
+
+    Raises:
+        EvaluationFailedError: they are not.
+    """
     behaviour = report.behaviour
     judged = [prompt.id for prompt in suite.prompts if prompt.kind in JUDGED]
     if [name for name, _ in behaviour.labels] not in ([], judged) or behaviour.suite_digest != suite.digest:
         raise EvaluationFailedError("the evaluation child reported on other prompts")
     outcomes = [behaviour.refusal, behaviour.over_refusal, behaviour.ungradeable, behaviour.degenerate]
+    outcomes += [behaviour.choice, report.kl_per_token, report.perplexity_ratio]
     outcomes += [outcome for _, outcome in behaviour.refusal_by_topic]
-    if not all(map(_sound, [*outcomes, report.kl_per_token, report.perplexity_ratio])):
+    stability = behaviour.stability
+    if isinstance(stability, Stability):
+        outcomes += [stability.paraphrase_flips, stability.seed_flips]
+    asked = Counter((prompt.kind, prompt.topic, prompt.language) for prompt in suite.prompts)
+    cells = (
+        0 <= cell.refused <= cell.graded <= cell.asked <= asked[cell.kind, cell.topic, cell.language]
+        for cell in behaviour.cells
+    )
+    if not all(map(_sound, outcomes)) or not all(cells):
         raise EvaluationFailedError("the evaluation child reported impossible numbers")
-    return report
 
 
 def _sound(outcome: Outcome) -> bool:

@@ -15,7 +15,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from evals.load import ForkMisfitError, LocalFile, apply_fork, load_original
+from evals.load import load_original
+from evals.parts import ForkMisfitError, LocalFile
+from evals.swap import apply_fork
 from tests.evals.models import HIDDEN, WORDS, make_model, save_release, save_weights
 
 UP = "model.layers.0.mlp.up_proj.weight"

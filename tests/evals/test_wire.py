@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evals.behaviour import behaviour_of
 from evals.interface import (
     EvalRequest,
     EvaluationFailedError,
@@ -23,7 +24,6 @@ from evals.interface import (
     Unmeasured,
 )
 from evals.judges.builtin import BuiltinJudge
-from evals.measure import behaviour_of
 from evals.suite import load_suite
 from evals.wire import (
     MAX_TRANSCRIPT,
