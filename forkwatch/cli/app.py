@@ -24,6 +24,7 @@ from forkwatch.cli import (
     release,
     release_sign,
     report,
+    robustness,
     run,
     scan,
     status,
@@ -50,6 +51,7 @@ app.command("tree")(tree.tree)
 app.command("scan")(scan.scan)
 app.command("diff")(diff.diff)
 app.command("lineage")(lineage.lineage)
+app.command("robustness")(robustness.robustness)
 app.command("effort")(effort.effort)
 app.add_typer(index.app, name="index")
 app.add_typer(attest.app, name="attest")
