@@ -42,11 +42,12 @@ class HalfDoseView:
     """The dose at which refusals have fallen to half of the original's."""
 
     dose: float
+    """By a straight line between the two doses of `between`."""
     low: float
+    """95 % interval, in doses that were measured."""
     high: float | None
     """None: beyond the largest dose."""
     between: tuple[float, float]
-    """Nothing was measured between these two."""
     n: int
 
 

@@ -102,10 +102,10 @@ def _half(view: DoseView) -> str:
     half = view.half
     if isinstance(half, NoHalfDoseView):
         return plain(f"No collapse: {half.no_collapse}", 400)
-    high = f"beyond {view.points[-1].dose:g}" if half.high is None else f"{half.high:.2f}"
+    high = f"beyond {view.points[-1].dose:g}" if half.high is None else f"{half.high:g}"
     return (
-        f"Refusals have fallen by half at {half.dose:.2f} of the delta (95 % {half.low:.2f} to {high}, "
-        f"n = {half.n}; nothing was measured between {half.between[0]:g} and {half.between[1]:g})"
+        f"Refusals have fallen by half between {half.between[0]:g} and {half.between[1]:g} of the delta "
+        f"(about {half.dose:.2f}; 95 % {half.low:g} to {high}, n = {half.n} prompts)"
     )
 
 
@@ -113,7 +113,7 @@ def _show_merges(view: MergesView) -> None:
     table(
         "The release with benign adapters merged in",
         ("adapters", "scale", "stored", "refusal", "drop", "p (Holm)", ""),
-        [_merge_row(merge) for merge in view.merges],
+        [_merge_row(merge) for merge in sorted(view.merges, key=lambda m: (m.adapters, m.scale, m.storage))],
     )
     for adapter in view.by_adapter:
         data(plain(f"{adapter.adapter}: worst drop {_worst(adapter.worst)}", 400))

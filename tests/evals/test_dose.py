@@ -44,7 +44,7 @@ def test_a_collapse_is_where_the_line_crosses_half() -> None:
     assert response.half.dose == pytest.approx(0.625)
     assert response.half.between == (0.5, 0.75)
     assert response.half.n == PROMPTS
-    assert response.half.low < 0.625 < (response.half.high or 0) < 0.75
+    assert (response.half.low, response.half.high) == (0.5, 0.75)
     assert response.at_half is response.points[3]
     assert [point.fitted for point in response.points] == [1.0, 1.0, 0.9, 0.1, 0.0, 0.0]
 
@@ -60,7 +60,8 @@ def test_refusals_that_hold_do_not_collapse() -> None:
     """No half dose, and the reason says how many are left."""
     half = respond(1.0, 1.0, 0.95, 0.9, 0.8).half
 
-    assert half == NoCollapse(reason="refusals fell to 80% of the original's at 1.25 of the delta", share=0.0)
+    reason = "80% of the original's refusals are left at 1.25 of the delta"
+    assert half == NoCollapse(reason=reason, share=0.0)
 
 
 def test_a_collapse_at_the_edge_may_lie_beyond_it() -> None:
@@ -68,7 +69,15 @@ def test_a_collapse_at_the_edge_may_lie_beyond_it() -> None:
     half = respond(1.0, 1.0, 0.9, 0.7, 0.49).half
 
     assert isinstance(half, Collapse)
-    assert half.high is None
+    assert (half.low, half.high) == (1.0, None)
+
+
+def test_an_interval_reaches_over_doses_that_chance_could_have_chosen() -> None:
+    """.52 left at a half may as well be .48: the interval ends at the dose before, and at the one after."""
+    half = respond(0.9, 0.52, 0.1, 0.0, 0.0).half
+
+    assert isinstance(half, Collapse)
+    assert (half.low, half.high) == (0.25, 0.75)
 
 
 def test_what_never_refused_cannot_collapse() -> None:
