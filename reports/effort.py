@@ -7,16 +7,9 @@ The document names forks, for those who guard the release; what the site shows d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from reports.contract import adapter, dump, load, schema_of
 from reports.scan import NumberView
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
-SCHEMA = "forkwatch.effort/1"
 
 AxisName = Literal["compute", "steps", "examples", "parameters", "rank", "energy"]
 BasisName = Literal["inferred", "stated"]
@@ -118,27 +111,3 @@ class EffortDocument:
     """By refusal loss, then usefulness loss."""
     limits: tuple[str, ...]
     """What the curve cannot show, one sentence each."""
-
-
-def to_json(document: EffortDocument) -> str:
-    """Canonical JSON."""
-    return dump(document)
-
-
-def from_json(text: str) -> EffortDocument:
-    """Read a document strictly.
-
-    Raises:
-        InvalidDocumentError: the text is not a `forkwatch.effort/1` document.
-    """
-    return load(_reader(), text)
-
-
-def json_schema() -> dict[str, object]:
-    """JSON Schema 2020-12, generated from the types above."""
-    return schema_of(_reader(), SCHEMA)
-
-
-@cache
-def _reader() -> TypeAdapter[EffortDocument]:
-    return adapter(EffortDocument)

@@ -57,7 +57,7 @@ def effort(
     from forkwatch.pipeline.effort import observe
     from forkwatch.pipeline.effort_document import effort_document
     from forkwatch.pipeline.originals import find_release, open_original
-    from reports.effort import to_json
+    from reports.effort_json import to_json
 
     with session() as context:
         original = open_original(context, find_release(context, release))

@@ -47,6 +47,14 @@ def effort_document(
     )
 
 
+def published_effort(release: str, forks: tuple[Observed, ...]) -> EffortDocument | None:
+    """For the site: by compute, or by values changed where that places more of them; None without a fork."""
+    if not forks:
+        return None
+    both = [effort_document(release, forks, axis) for axis in (Axis.COMPUTE, Axis.PARAMETERS)]
+    return max(both, key=lambda document: len(document.points))
+
+
 def _point(point: Point, bound: float) -> EffortPointView:
     effort = point.fork.effort
     evidence = dict(_evidence(effort))
