@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from evals.effort import Basis, Effort, Fact
+from evals.effort import Basis, Effort, Fact, Method
 from evals.interface import Measured, Outcome, Unmeasured
 
 LOSSES = (0.25, 0.5, 0.75, 0.9)
@@ -121,6 +121,8 @@ def curve(forks: Iterable[Observed], axis: Axis, utility_loss: float) -> Curve:
     unplaced: list[tuple[str, str]] = []
     for fork in sorted(forks, key=lambda fork: fork.name):
         span = span_of(fork.effort, axis)
+        if fork.effort.weights.method is Method.CONVERSION:
+            span = Unmeasured("a conversion: its values are the original's, but for rounding")
         match span, fork.refusal_loss, fork.utility_loss:
             case Span(), Measured() as loss, Measured() as utility:
                 placed.append(Point(fork=fork, span=span, loss=loss, utility=utility, on_frontier=False))

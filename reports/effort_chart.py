@@ -17,7 +17,7 @@ from reports.scan import NumberView, RateView
 from reports.words import edit_title
 
 WIDTH, HEIGHT = 640, 320
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 52, 24, 30, 44
 GUTTER = 26
 """Room left of the first power of ten, for an effort of 0, which has no place on a logarithmic axis."""
 SIZE = 5.0
@@ -113,7 +113,6 @@ def effort_chart(document: EffortDocument) -> EffortChart | None:
         return round(LEFT + GUTTER + share * (WIDTH - RIGHT - LEFT - GUTTER), 2)
 
     kinds = tuple(dict.fromkeys(sorted((_kind(point) for point in points), key=_rank)))
-    ticks = range(least, most + 1, max(1, math.ceil((most - least) / 8)))
     zero = (Label(LEFT + GUTTER / 2, HEIGHT - BOTTOM + 16, "0"),) if any(p.high <= 0 for p in points) else ()
     return EffortChart(
         width=WIDTH,
@@ -125,7 +124,7 @@ def effort_chart(document: EffortDocument) -> EffortChart | None:
         marks=tuple(_mark(point, kinds.index(_kind(point)), across) for point in points),
         across=(
             *zero,
-            *(Label(across(10.0**power), HEIGHT - BOTTOM + 16, _power(power)) for power in ticks),
+            *(Label(across(at), HEIGHT - BOTTOM + 16, text) for at, text in _ticks(least, most)),
         ),
         up=tuple(Label(LEFT - 6, _up(share) + 4, percent(share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)),
         kinds=tuple(_row(number, kind, points) for number, kind in enumerate(kinds)),
@@ -168,8 +167,18 @@ def _up(share: float) -> float:
 _SUPER = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def _power(power: int) -> str:
-    return significant(10.0**power) if -3 <= power <= 3 else f"10{str(power).translate(_SUPER)}"
+def _ticks(least: int, most: int) -> Iterator[tuple[float, str]]:
+    """Powers of ten, eight at most; with 2 and 5 between them where there are few."""
+    step = max(1, math.ceil((most - least) / 8))
+    for power in range(least, most + 1, step):
+        for factor in (1, 2, 5) if most - least <= 2 and power < most else (1,):
+            yield factor * 10.0**power, _power(factor, power)
+
+
+def _power(factor: int, power: int) -> str:
+    if -3 <= power <= 3:
+        return significant(factor * 10.0**power)
+    return ("" if factor == 1 else f"{factor}×") + f"10{str(power).translate(_SUPER)}"
 
 
 def _mark(point: EffortPointView, number: int, across: Callable[[float], float]) -> Mark:
