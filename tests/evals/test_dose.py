@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from evals.dose import DOSES, Collapse, DoseResponse, NoCollapse, plan, read
-from evals.variants import Part, VariantResult
+from evals.interface import Measured
+from evals.run import series as run_series
+from evals.variants import Part, SeriesRequest, VariantResult
+from tests.evals.models import COMPLIANCE, make_automaton, save_weights, transitions
 from tests.evals.series import PROMPTS, rate, result, series, unfit
 
 WEIGHTS = (Path("fork/model.safetensors"),)
@@ -115,10 +118,10 @@ def test_results_of_another_plan_are_refused() -> None:
 
 
 def test_the_interval_covers_the_true_half_dose() -> None:
-    """Refusals drawn from a known line, .875 the half dose: in 40 repeats 95 % intervals miss it rarely."""
+    """Refusals drawn from a known line, .875 the half dose: in 20 repeats 95 % intervals miss it rarely."""
     dice = random.Random(7)
     covered = 0
-    for _ in range(40):
+    for _ in range(20):
         hardness = [dice.random() for _ in range(PROMPTS)]
         shares = (1.0, 1.0, 0.75, 0.25, 0.0)
         variants = [result(name, [u < s for u in hardness]) for name, s in zip(NAMES, shares, strict=True)]
@@ -126,4 +129,25 @@ def test_the_interval_covers_the_true_half_dose() -> None:
         assert isinstance(half, Collapse)
         covered += half.low <= 0.875 <= (half.high or 9)
 
-    assert covered >= 35
+    assert covered >= 17
+
+
+def test_a_real_series(refuser: Path, suite_path: Path, tmp_path: Path) -> None:
+    """A release that refuses and a fork that complies: one of the two greedy paths wins at each dose, and the
+    change of mind lies halfway, where the two are equally strong."""
+    weights = save_weights(tmp_path / "fork", make_automaton(transitions(COMPLIANCE)))
+    request = SeriesRequest(
+        original=refuser,
+        variants=plan((weights,)),
+        suite=suite_path,
+        scratch=tmp_path / "scratch",
+        max_new_tokens=8,
+        device="cpu",
+    )
+    response = read(run_series(request))
+
+    rates = [p.refusal.value if isinstance(p.refusal, Measured) else None for p in response.points]
+    assert rates[:2] == [1.0, 1.0]
+    assert rates[3:] == [0.0, 0.0, 0.0]
+    assert isinstance(response.half, Collapse)
+    assert 0.25 <= response.half.low < (response.half.high or 9) <= 0.75
