@@ -17,6 +17,7 @@ from forkwatch.cli import (
     demo,
     diff,
     doctor,
+    effort,
     evaluate,
     index,
     init,
@@ -25,6 +26,7 @@ from forkwatch.cli import (
     release,
     release_sign,
     report,
+    robustness,
     run,
     scan,
     status,
@@ -52,6 +54,8 @@ app.command("scan")(scan.scan)
 app.command("diff")(diff.diff)
 app.command("eval")(evaluate.evaluate)
 app.command("lineage")(lineage.lineage)
+app.command("robustness")(robustness.robustness)
+app.command("effort")(effort.effort)
 app.add_typer(index.app, name="index")
 app.add_typer(attest.app, name="attest")
 app.add_typer(judge.app, name="judge")

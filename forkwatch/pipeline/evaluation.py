@@ -84,7 +84,7 @@ def run_evaluation(subject: Subject, plan: Plan, scratch: Path, progress: Callab
     request = _request(subject, plan, scratch)
     first = baseline(request, progress=lambda line: progress(f"{subject.original or subject.name}: {line}"))
     if not subject.weights:
-        return Evaluated(first, None, None, check(plan.thresholds, first.behaviour, None, None))
+        return Evaluated(first, None, None, check(plan.thresholds, first.behaviour, None))
     second = evaluate(
         _request(subject, plan, scratch, first), progress=lambda line: progress(f"{subject.name}: {line}")
     )
@@ -95,7 +95,7 @@ def run_evaluation(subject: Subject, plan: Plan, scratch: Path, progress: Callab
         degraded_drop=plan.policy.degraded_drop,
         alpha=plan.policy.alpha,
     )
-    checks = check(plan.thresholds, second.behaviour, first.behaviour, found)
+    checks = check(plan.thresholds, second.behaviour, found)
     return Evaluated(second, first, found, checks)
 
 

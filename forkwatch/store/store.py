@@ -245,7 +245,7 @@ class Store:
                 .order_by(col(Result.id))
             )
             newest = dict(iter(session.exec(made)))
-        return Examined(SNAPSHOT.validate_python(row.content), tuple(sorted(newest.items())))
+        return Examined(SNAPSHOT.validate_python(row.content), tuple(sorted(newest.items())), row.id or 0)
 
     # --- verdicts ---
 
