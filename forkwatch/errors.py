@@ -26,7 +26,7 @@ from detector.errors import (
     TrustError,
 )
 from evals.endpoint import EndpointError
-from evals.interface import EvalsError
+from evals.interface import EvalsError, SuiteError
 from evals.judges.interface import JudgeError
 from evals.tables import InputFileError
 from reports.interface import EmptySiteError, ReportsError
@@ -121,6 +121,7 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (DetectorError, Exit.INCONCLUSIVE),
     (EmptySiteError, Exit.INCONCLUSIVE),
     (InputFileError, Exit.USAGE),
+    (SuiteError, Exit.USAGE),
     (EndpointError, Exit.HUB),
     (JudgeError, Exit.USAGE),
 )

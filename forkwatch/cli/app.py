@@ -27,6 +27,7 @@ from forkwatch.cli import (
     run,
     scan,
     status,
+    suite,
     tree,
     verify,
     version,
@@ -53,6 +54,7 @@ app.command("lineage")(lineage.lineage)
 app.add_typer(index.app, name="index")
 app.add_typer(attest.app, name="attest")
 app.add_typer(judge.app, name="judge")
+app.add_typer(suite.app, name="suite")
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
 app.command("status")(status.status)
