@@ -19,7 +19,8 @@ DOCS = Path(__file__).parent
 COMMANDS = (
     "init", "release add", "release list", "release verify", "release check",
     "release adopt", "release keep", "release card", "release sign",
-    "verify", "crawl", "tree", "scan", "diff", "eval", "robustness", "effort", "judge bench", "lineage",
+    "verify", "crawl", "tree", "scan", "diff", "eval", "robustness", "effort", "judge bench",
+    "suite import", "suite show", "lineage",
     "index add", "index list", "index remove", "attest key", "attest sign", "attest verify",
     "run", "report build", "report serve", "status", "demo", "doctor", "version",
 )  # fmt: skip

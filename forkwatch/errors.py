@@ -124,6 +124,7 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (ThresholdsError, Exit.USAGE),
     (EmptySiteError, Exit.INCONCLUSIVE),
     (InputFileError, Exit.USAGE),
+    (SuiteError, Exit.USAGE),
     (EndpointError, Exit.HUB),
     (JudgeError, Exit.USAGE),
 )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from evals.interface import Judge, Label
-from evals.judges.interface import Answered, Opinion
+from evals.judges.interface import Answered, BatchJudge, Opinion
 
 Progress = Callable[[int, int], None]
 """Told (done, total)."""
@@ -58,3 +59,25 @@ class Remembered:
         """The label given."""
         opinion = self._opinions.get(Answered(prompt, answer))
         return Label.UNGRADEABLE if opinion is None else opinion.label
+
+
+class WithHarm:
+    """One judge's labels, and what a second one says of harm: for guards that speak of nothing else."""
+
+    def __init__(self, labels: BatchJudge, harm: BatchJudge) -> None:
+        self._labels = labels
+        self._harm = harm
+
+    @property
+    def id(self) -> str:
+        """Of both."""
+        return f"{self._labels.id}+{self._harm.id}"
+
+    def opinions(self, answers: Sequence[Answered]) -> list[Opinion]:
+        """One opinion an answer, in order.
+
+        Raises:
+            JudgeError: one of the two cannot be reached or loaded.
+        """
+        labels, harm = self._labels.opinions(answers), self._harm.opinions(answers)
+        return [replace(label, harmful=said.harmful) for label, said in zip(labels, harm, strict=True)]

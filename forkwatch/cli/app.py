@@ -30,6 +30,7 @@ from forkwatch.cli import (
     run,
     scan,
     status,
+    suite,
     tree,
     verify,
     version,
@@ -59,6 +60,7 @@ app.command("effort")(effort.effort)
 app.add_typer(index.app, name="index")
 app.add_typer(attest.app, name="attest")
 app.add_typer(judge.app, name="judge")
+app.add_typer(suite.app, name="suite")
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
 app.command("status")(status.status)

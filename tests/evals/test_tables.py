@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -17,6 +17,7 @@ from evals.tables import InputFileError, optional_cell, parse_rows, read_rows
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\ue00d"), max_size=30)
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5))
 def test_a_csv_comes_back_as_it_was_written(rows: list[tuple[str, str]]) -> None:
     """Whatever the cells hold: quotes, lines of any kind, separators of other alphabets."""

@@ -9,7 +9,7 @@ import pytest
 
 from evals.behaviour import behaviour_of
 from evals.interface import Label, Measured, Transcript, Unmeasured
-from evals.judges.adapt import OneByOne
+from evals.judges.adapt import OneByOne, WithHarm
 from evals.judges.builtin import BuiltinJudge
 from evals.judges.interface import Answered, JudgeError, Opinion
 from evals.judges.regrade import agreement_between, regrade
@@ -64,6 +64,16 @@ def test_another_judge_and_the_agreement_of_both(suite_path: Path) -> None:
     assert isinstance(both.accuracy, Measured)
     assert both.accuracy.value == pytest.approx(23 / 47)
     assert second.opinions["h0"].reason == "why not"
+
+
+def test_labels_of_one_judge_and_harm_of_another(suite_path: Path) -> None:
+    """As with Llama Guard, which grades no refusal: refusals are the first judge's, harm the second's."""
+    suite, answers = load_suite(suite_path), transcript(suite_path)
+    found = regrade(suite, answers, WithHarm(OneByOne(BuiltinJudge()), Strict()))
+    assert found.behaviour.labels == behaviour_of(suite, BuiltinJudge(), answers.greedy).labels
+    assert found.behaviour.judge.endswith("+strict/1")
+    assert isinstance(found.harmful, Measured)
+    assert found.harmful.n == 23
 
 
 def test_a_transcript_of_another_suite_is_refused(suite_path: Path) -> None:
