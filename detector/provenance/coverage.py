@@ -17,10 +17,15 @@ _PROSE_SUFFIXES = frozenset(
     )
 )
 """Read by people, or about the files. Every other suffix is some loader's: formats outrun any list."""
-_LOADED_NAMES = frozenset(
-    ("modelfile", "template", "params", "system", "adapter", "vocab", "merges", "makefile")
+_PROSE_NAMES = frozenset(
+    (
+        *("readme", "changelog", "changes", "authors", "contributors", "maintainers", "codeowners"),
+        *(".gitattributes", ".gitignore", ".gitmodules", ".gitkeep", ".keep", ".mailmap"),
+        *(".ds_store", ".directory", ".editorconfig", ".dockerignore"),
+    )
 )
-"""Names without a suffix that a loader knows (Ollama's, early tokenizers')."""
+"""Names without a suffix that are read by people, git or a desktop. Every other one is some loader's: Orbax
+keeps weights in `d/<hash>`, Zarr in `0/0` beside `.zarray`, ONNX in files that are named like tensors."""
 _LEGAL_TEXTS = ("license", "licence", "notice", "use_policy", "acceptable_use", "copying", "citation")
 
 
@@ -44,10 +49,9 @@ def is_bookkeeping(path: str) -> bool:
 def is_loaded(path: str) -> bool:
     """Whether a loader could take weights, configuration, vocabulary, a template or code from the file.
 
-    In doubt it could: what is not prose, a picture, a legal text, a signature or a dot file counts.
+    In doubt it could: what is not prose, a picture, a legal text, a signature or a file of git's counts.
     """
     name = PurePosixPath(path.lower())
     if name.suffix in ("", ".txt"):
-        legal = name.name.startswith(_LEGAL_TEXTS)
-        return not legal and (name.suffix == ".txt" or name.name in _LOADED_NAMES)
+        return not name.name.startswith(_LEGAL_TEXTS) and name.name not in _PROSE_NAMES
     return name.suffix not in _PROSE_SUFFIXES

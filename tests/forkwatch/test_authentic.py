@@ -10,12 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from detector.provenance.checked import FileState, paths_in
 from detector.provenance.hash_cache import HashCache
 from detector.provenance.interface import CertificateTrust, KeyTrust, SignedFiles, Trust, root_digest
+from detector.provenance.pinned import pin_folder
 from detector.provenance.sign import KeyPair, generate_key, sign_release
 from forkwatch.pipeline.authentic import Authenticity, Grounds, Judgement, Reference, judge_by_releases
 from forkwatch.pipeline.authentic_document import lines
+from forkwatch.pipeline.references import reference
 from forkwatch.pipeline.subjects import LocalSubject
+from forkwatch.store.models import Release
+from forkwatch.store.values import MANIFEST
+from forkwatch.trust import UNSIGNED, dump_policy
 from tests.detector.provenance.bundles import seal, statement_of
 from tests.detector.provenance.pki import SIGNER, Issued, issue, leaf, usage
 
@@ -84,6 +90,32 @@ def test_nearest(folder: Path) -> None:
     assert (judged.status, judged.release) == (Authenticity.ALTERED, near)
     assert judged.compared.bytes_read == sum(len(content) for content in FILES.values())
     assert judge(folder, far).status is Authenticity.UNSIGNED
+
+
+@pytest.mark.parametrize(
+    "path", ["ocdbt.process_0/d/1a2b3c", "params/.zarray", ".metadata", "onnx__MatMul_3044"]
+)
+def test_pinned_weights_without_a_suffix(folder: Path, path: str) -> None:
+    """Names say little about who loads a file: all that is not known to be prose is held to its bytes."""
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_bytes(b"weights")
+    (folder / "README.md").write_bytes(b"# card")
+    manifest = pin_folder(folder)
+    row = Release(
+        repo="lab/unsigned",
+        commit="a" * 40,
+        root_digest=manifest.root_digest,
+        trust=dump_policy(UNSIGNED),
+        signature="model.sig",
+        manifest=MANIFEST.dump_python(manifest, mode="json"),
+        verified_at=AT,
+    )
+    (folder / "README.md").write_bytes(b"# another card")
+    assert judge(folder, reference(row)).status is Authenticity.AUTHENTIC
+    (folder / path).write_bytes(b"altered")
+    judged = judge(folder, reference(row))
+    assert judged.status is Authenticity.ALTERED
+    assert paths_in(judged.files, FileState.DIFFERS) == (path,)
 
 
 def test_swapped_names(folder: Path, tmp_path: Path) -> None:

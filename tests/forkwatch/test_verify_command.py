@@ -368,6 +368,23 @@ def test_repositories_that_are_not_it(family: Family, place: Path) -> None:
     assert done.exit_code == 4
 
 
+def test_files_that_a_listing_leaves_out(family: Family, public: Path, place: Path) -> None:
+    """A name that some disk holds for another one, or that none can hold, is there for whoever loads it."""
+    files = {path.name: path.read_bytes() for path in (place / "release").iterdir()}
+    fork(family.hub, "fay/collides", {**files, "MODEL.safetensors": weights(1)})
+    fork(family.hub, "gil/odd", {**files, "chat_template\x1b.jinja": b"{{ x }}", "pic\x1b.png": b""})
+    for repo, name in (("fay/collides", "MODEL.safetensors"), ("gil/odd", "chat_template\\x1b.jinja")):
+        for more in ((), ("--public-key", str(public)), ("--release", RELEASE)):
+            code, found = verdict(family, repo, *more)
+            assert (code, found["status"]) == (1, "altered")
+            assert states(found) == {
+                "config.json": "matched",
+                "model.safetensors": "matched",
+                name: "uncovered",
+            }
+    assert found["not_checked"] == ["README.md", "pic\\x1b.png"]
+
+
 def test_revision(family: Family) -> None:
     """A commit can be named; the subject is always pinned to one."""
     _, found = verdict(family, RELEASE)
