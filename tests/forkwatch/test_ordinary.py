@@ -91,7 +91,8 @@ REPOSITORIES: Mapping[str, Ordinary] = {
     "sharded checkpoint": Ordinary(
         "x/fsdp",
         files={
-            "pytorch_model_fsdp_0/.metadata": b"\x80\x02ctorch.distributed.checkpoint.metadata\nMetadata\n)R.",
+            "pytorch_model_fsdp_0/.metadata": b"\x80\x02ctorch.distributed.checkpoint.metadata\n"
+            b"Metadata\n)R.",
             "pytorch_model_fsdp_0/__0_0.distcp": TENSORS,
         },
     ),
