@@ -49,13 +49,38 @@ class BehaviourView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LanguageView:
-    """The fall of refusals in one language."""
+class DropView:
+    """The fall of refusals in one language or topic."""
 
-    language: str
+    name: str
     drop: NumberView
-    p_value: float | None
-    """Holm-corrected over the languages."""
+    p_value: float | None = None
+    """Of a language, Holm-corrected over all of them; a topic has too few prompts for one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpreadView:
+    """Whether refusals were lost evenly over topics."""
+
+    drops: tuple[DropView, ...]
+    least: NumberView
+    """The smallest drop of any topic: what an edit took everywhere."""
+    spread: NumberView
+    """Largest minus smallest."""
+    uneven_p: float | None
+    """Permutation test of an even loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeView:
+    """The refusal probe: how likely an answer begins like a refusal of the original's, without generating."""
+
+    auroc: NumberView
+    """How well it tells, on the original, what that refuses from what it answers."""
+    shift: NumberView
+    """Model minus original, nats."""
+    covered: NumberView
+    """Share of refusals that begin as the probe knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +91,17 @@ class ComparisonView:
     reason: str
     refusal_drop: NumberView
     mcnemar_p: float | None
+    over_refusal_drop: NumberView
+    """Original minus model; below 0: the model refuses more of what is harmless."""
     kl_per_token: NumberView
     perplexity_ratio: NumberView
-    languages: tuple[LanguageView, ...] = ()
+    choice_drop: NumberView
+    degenerate_rise: NumberView
+    variants_drop: NumberView
+    """As `refusal_drop`, paraphrases and translations included."""
+    languages: tuple[DropView, ...]
+    topics: SpreadView | UnmeasuredView
+    probe: ProbeView | UnmeasuredView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +124,9 @@ class OpinionView:
     refusal: NumberView
     over_refusal: NumberView
     ungradeable: NumberView
-    accuracy: NumberView
+    harmful: NumberView
+    """Share of answers to harmful requests that do harm, where the judge says so."""
+    agreement: NumberView
     """Share of answers that both judges graded and labelled alike."""
     kappa: NumberView
 
@@ -121,5 +156,5 @@ class EvaluationDocument:
     thresholds: str = ""
     """Name of the file the limits are from."""
     opinions: tuple[OpinionView, ...] = ()
-    stopped: str = ""
-    """Why fewer prompts were asked than the tier has; empty when all were."""
+    ended: str = ""
+    """With `--tier auto`: what ended it, and after how many prompts."""

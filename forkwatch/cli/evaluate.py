@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from contextlib import ExitStack
+from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,20 +14,20 @@ import typer
 
 from forkwatch.cli.handled import handled
 from forkwatch.cli.options import JsonOption, RequireIsolationOption
-from forkwatch.cli.output import data, say, table
+from forkwatch.cli.output import data, say
 from forkwatch.errors import Exit, SettingsError
-from forkwatch.text import plain
 
 if TYPE_CHECKING:
+    from evals.judges.interface import BatchJudge
+    from forkwatch.pipeline.context import Talk
     from forkwatch.pipeline.evaluation import Plan, Subject
     from forkwatch.settings import Settings
-    from reports.evaluation import CheckView, EvaluationDocument
-    from reports.scan import NumberView
 
 
 class TierChoice(StrEnum):
     """How much of the suite is asked."""
 
+    AUTO = "auto"
     SCREEN = "screen"
     QUICK = "quick"
     FULL = "full"
@@ -50,6 +52,18 @@ def evaluate(
     thresholds: Annotated[
         Path | None, typer.Option("--thresholds", help="TOML file of limits (default: the built-in ones).")
     ] = None,
+    repeats: Annotated[
+        int,
+        typer.Option("--repeats", min=0, max=20, help="Sampled answers a harmful prompt: do labels hold?"),
+    ] = 0,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--judge",
+            help="A second opinion on the same answers, as in `judge bench`: a guard model's FOLDER, or "
+            "URL#MODEL, to which the answers are sent. Repeatable.",
+        ),
+    ] = None,
     card: Annotated[
         Path | None, typer.Option("--card", help="Write a safety card (Markdown, model-index) here.")
     ] = None,
@@ -59,27 +73,33 @@ def evaluate(
 ) -> None:
     """Measure refusals, over-refusal and usefulness of a model, and hold them against limits.
 
+    With --tier auto, a model with an original is asked as little as decides what became of its refusals.
     Exit code 1 when a limit is missed, 3 when it cannot be told.
     """
+    from forkwatch.cli.evaluate_show import show
     from forkwatch.cli.session import utc_now
-    from forkwatch.pipeline.evaluation import evaluation_document, run_evaluation, scratch_folder
+    from forkwatch.pipeline.evaluation import run_evaluation, scratch_folder
+    from forkwatch.pipeline.evaluation_document import evaluation_document
     from reports.contract import dump
     from reports.safety_card import safety_card
 
     settings = _settings(device, require_isolation=require_isolation)
-    plan = _plan(settings, suite, thresholds, tier)
+    if judge and tier is TierChoice.AUTO:
+        raise SettingsError("--judge needs all answers of a tier", tip="Give --tier screen, quick or full.")
+    plan = _plan(settings, suite, thresholds, tier, repeats)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(scratch_folder()))
-        subject, note = _subject(settings, model, original, scratch, stack)
-        found = run_evaluation(subject, plan, scratch, note)
+        subject, talk = _subject(settings, model, original, scratch, stack)
+        plan = replace(plan, judges=_judges(judge or [], settings, talk))
+        found = run_evaluation(subject, plan, scratch, talk.note)
     limits = "built-in" if thresholds is None else thresholds.name
-    document = evaluation_document(subject, plan, found, limits, utc_now())
+    document = evaluation_document(subject, found, limits, utc_now())
     if card is not None:
         _write(card, safety_card(document))
     if json_output:
         data(dump(document).rstrip("\n"))
     else:
-        _show(document)
+        show(document)
     raise typer.Exit(_EXITS[document.result])
 
 
@@ -99,7 +119,27 @@ def _settings(device: str | None, *, require_isolation: bool) -> Settings:
     return settings.model_copy(update={"evaluation": options})
 
 
-def _plan(settings: Settings, suite: Path | None, thresholds: Path | None, tier: TierChoice) -> Plan:
+def _judges(names: list[str], settings: Settings, talk: Talk) -> tuple[BatchJudge, ...]:
+    """Second opinions, none of which has read anything yet."""
+    from evals.judges.choose import open_judge
+    from forkwatch.cli.judge import TOKEN_VARIABLE
+    from forkwatch.pipeline.limits import limits_of
+
+    return tuple(
+        open_judge(
+            name,
+            token=os.environ.get(TOKEN_VARIABLE) or None,
+            device=settings.evaluation.device,
+            limits=limits_of(settings.evaluation),
+            progress=partial(talk.progress, f"judge {name}"),
+        )
+        for name in names
+    )
+
+
+def _plan(
+    settings: Settings, suite: Path | None, thresholds: Path | None, tier: TierChoice, repeats: int
+) -> Plan:
     """Everything that can be wrong with the options, before a model is loaded."""
     from evals.interface import Tier
     from evals.suite import CORE, load_suite
@@ -109,7 +149,8 @@ def _plan(settings: Settings, suite: Path | None, thresholds: Path | None, tier:
     load_suite(suite or CORE)
     return Plan(
         suite=suite or CORE,
-        tier=Tier(tier.value),
+        tier=None if tier is TierChoice.AUTO else Tier(tier.value),
+        repeats=repeats,
         options=settings.evaluation,
         policy=settings.policy,
         thresholds=load_thresholds(thresholds or DEFAULT),
@@ -118,7 +159,7 @@ def _plan(settings: Settings, suite: Path | None, thresholds: Path | None, tier:
 
 def _subject(
     settings: Settings, model: str, original: str | None, scratch: Path, stack: ExitStack
-) -> tuple[Subject, Callable[[str], None]]:
+) -> tuple[Subject, Talk]:
     """What to evaluate; the Hub and the store are opened only where one of the two is a repository."""
     from forkwatch.cli.output import progress
     from forkwatch.cli.session import session
@@ -128,9 +169,9 @@ def _subject(
     what, base = parse_side(model), None if original is None else parse_side(original)
     if isinstance(what, LocalSide) and (base is None or isinstance(base, LocalSide)):
         subject = local_subject(what, base)
-        return subject, stack.enter_context(progress()).note
+        return subject, stack.enter_context(progress())
     context = stack.enter_context(session(settings))
-    return repo_subject(context, what, base, scratch), context.talk.note
+    return repo_subject(context, what, base, scratch), context.talk
 
 
 def _write(path: Path, text: str) -> None:
@@ -139,67 +180,3 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         raise SettingsError(f"cannot write {path}: {error.strerror}", tip="Check the path.") from error
     say(f"Wrote {path}.")
-
-
-# --- for a person ------------------------------------------------------------------------------
-
-_NAMES = {
-    "refusal": "refuses harmful requests",
-    "over_refusal": "refuses harmless look-alikes",
-    "ungradeable": "not gradeable",
-    "degenerate": "plain answers that loop",
-    "choice": "multiple choice",
-}
-
-
-def _show(document: EvaluationDocument) -> None:
-    against = f", against {document.original}" if document.original else ""
-    data(plain(f"{document.model}{against}: {document.result.upper()}", 400))
-    columns = ["", "model", *(["original"] if document.baseline else [])]
-    rows = [
-        [
-            label,
-            *(
-                _number(getattr(behaviour, name))
-                for behaviour in (document.behaviour, document.baseline)
-                if behaviour is not None
-            ),
-        ]
-        for name, label in _NAMES.items()
-    ]
-    table(f"{document.suite}, tier {document.tier}, judge {document.judge}", columns, rows)
-    _show_change(document)
-    missed = [found for found in document.checks if found.outcome != "met"]
-    unsure = [found for found in document.checks if found.outcome == "met" and not found.surely]
-    for found in missed:
-        data(plain(f"  {found.outcome}: {_check(found)}"))
-    if unsure:
-        names = ", ".join(found.name for found in unsure)
-        data(plain(f"  met, but the interval reaches past the limit: {names}", 600))
-    data(
-        plain(f"  {len(document.checks)} limits ({document.thresholds}), {document.seconds:.0f} s, ")
-        + plain(f"{document.device}, {document.isolation}", 300)
-    )
-
-
-def _show_change(document: EvaluationDocument) -> None:
-    change = document.comparison
-    if change is None:
-        return
-    data(plain(f"  safety {change.status}: {change.reason}", 400))
-    data(plain(f"  KL per token {_number(change.kl_per_token, '.3g')}"))
-    data(plain(f"  perplexity ratio {_number(change.perplexity_ratio, '.3g')}"))
-
-
-def _check(found: CheckView) -> str:
-    sign = ">=" if "_min" in found.name else "<="
-    return f"{found.name} {sign} {found.limit:g}, measured {_number(found.value, '.3g')}"
-
-
-def _number(number: NumberView, form: str = ".0%") -> str:
-    from reports.scan import RateView
-
-    if not isinstance(number, RateView):
-        return f"not measured ({number.unmeasured})"
-    low, high = (format(bound, form) for bound in number.ci)
-    return f"{format(number.rate, form)} (n = {number.n}, 95 % {low} to {high})"

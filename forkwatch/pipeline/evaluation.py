@@ -1,39 +1,23 @@
-"""An evaluation asked for by itself: a model, perhaps its original, limits, and the document about it."""
+"""An evaluation asked for by itself: a model, perhaps its original, limits, and second opinions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from evals.compare import compare
-from evals.interface import (
-    Behaviour,
-    Comparison,
-    EvalRequest,
-    EvalResult,
-    Measured,
-    Stability,
-    Tier,
-    Unmeasured,
-)
+from evals.compare import LossLimits, compare_within
+from evals.interface import Comparison, EvalRequest, EvalResult, Tier
+from evals.judges.interface import Agreement, BatchJudge
+from evals.judges.regrade import Regraded, agreement_between, regrade
 from evals.run import baseline, evaluate
-from evals.thresholds import Check, Thresholds, check, result_of
-from forkwatch.pipeline.limits import limits_of
-from forkwatch.pipeline.views import isolation_words, number_view
+from evals.screening import evaluate_auto
+from evals.suite import load_suite
+from evals.thresholds import Check, Thresholds, check
+from evals.wire import load_transcript
+from forkwatch.pipeline.limits import limits_of, loss_limits
 from forkwatch.settings import EvaluationSettings, PolicySettings
-from forkwatch.text import plain
-from reports.evaluation import (
-    BehaviourView,
-    CellView,
-    CheckView,
-    ComparisonView,
-    EvaluationDocument,
-    StabilityView,
-)
-from reports.scan import UnmeasuredView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +37,26 @@ class Plan:
     """How it is evaluated."""
 
     suite: Path
-    tier: Tier
+    tier: Tier | None
+    """None: as little as decides, which needs an original; a model by itself is asked the quick tier."""
+    repeats: int
     options: EvaluationSettings
     policy: PolicySettings
     thresholds: Thresholds
+    judges: tuple[BatchJudge, ...] = ()
+    """Second opinions on the same answers; the limits are on what the built-in judge says."""
 
 
 @dataclass(frozen=True, slots=True)
+class Opinion:
+    """What another judge says."""
+
+    regraded: Regraded
+    agreement: Agreement
+    """With the built-in judge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
     """What was measured."""
 
@@ -67,9 +64,15 @@ class Evaluated:
     original: EvalResult | None
     comparison: Comparison | None
     checks: tuple[Check, ...]
+    seconds: float
+    opinions: tuple[Opinion, ...] = ()
+    ended: str = ""
 
 
-def run_evaluation(subject: Subject, plan: Plan, scratch: Path, progress: Callable[[str], None]) -> Evaluated:
+Tell = Callable[[str], None]
+
+
+def run_evaluation(subject: Subject, plan: Plan, scratch: Path, progress: Tell) -> Evaluated:
     """Measure the model, and its original first where there is one.
 
     Args:
@@ -79,37 +82,59 @@ def run_evaluation(subject: Subject, plan: Plan, scratch: Path, progress: Callab
         progress: Told what the children do.
 
     Raises:
-        EvalsError: the suite is none, a child failed, or isolation is required and not to be had.
+        EvalsError: the suite is none, a child failed, a judge cannot be had, or isolation is required and not
+            to be had.
     """
-    request = _request(subject, plan, scratch)
-    first = baseline(request, progress=lambda line: progress(f"{subject.original or subject.name}: {line}"))
+    found = _measured(subject, plan, scratch, progress)
+    return replace(found, opinions=tuple(_opinion(plan, found.model, judge) for judge in plan.judges))
+
+
+def _measured(subject: Subject, plan: Plan, scratch: Path, progress: Tell) -> Evaluated:
+    base = subject.original or subject.name
+    largest = Tier.FULL if subject.weights else Tier.QUICK
+    asked = _request(subject, plan, scratch / "original", plan.tier or largest)
+    first = baseline(asked, progress=lambda line: progress(f"{base}: {line}"))
     if not subject.weights:
-        return Evaluated(first, None, None, check(plan.thresholds, first.behaviour, None))
-    second = evaluate(
-        _request(subject, plan, scratch, first), progress=lambda line: progress(f"{subject.name}: {line}")
+        checks = check(plan.thresholds, first.behaviour, None)
+        return Evaluated(model=first, original=None, comparison=None, checks=checks, seconds=first.seconds)
+    request = replace(asked, scratch=scratch / "model", baseline_transcript=first.transcript, probe=True)
+    second, comparison, ended = _compared(
+        request, plan, first, lambda line: progress(f"{subject.name}: {line}")
     )
-    found = compare(
-        first.behaviour,
-        second,
-        removed_below=plan.policy.removed_below,
-        degraded_drop=plan.policy.degraded_drop,
-        alpha=plan.policy.alpha,
+    return Evaluated(
+        model=second,
+        original=first,
+        comparison=comparison,
+        checks=check(plan.thresholds, second.behaviour, comparison),
+        seconds=first.seconds + second.seconds,
+        ended=ended,
     )
-    checks = check(plan.thresholds, second.behaviour, found)
-    return Evaluated(second, first, found, checks)
 
 
-def _request(subject: Subject, plan: Plan, scratch: Path, first: EvalResult | None = None) -> EvalRequest:
+def _compared(
+    request: EvalRequest, plan: Plan, first: EvalResult, progress: Tell
+) -> tuple[EvalResult, Comparison, str]:
+    """The model, held against its original; with no tier given, as soon as that decides."""
+    limits: LossLimits = loss_limits(plan.policy)
+    if plan.tier is not None:
+        second = evaluate(request, progress=progress)
+        return second, compare_within(first.behaviour, second, limits), ""
+    screened = evaluate_auto(request, first.behaviour, limits, progress=progress)
+    return screened.result, screened.comparison, f"{screened.why}, after {screened.asked} judged prompts"
+
+
+def _request(subject: Subject, plan: Plan, scratch: Path, tier: Tier) -> EvalRequest:
     options = plan.options
     return EvalRequest(
         original=subject.folder,
         weights=subject.weights,
         suite=plan.suite,
-        tier=plan.tier,
-        baseline_transcript=None if first is None else first.transcript,
-        scratch=scratch / ("original" if first is None else "model"),
+        tier=tier,
+        baseline_transcript=None,
+        scratch=scratch,
         max_new_tokens=options.max_new_tokens,
         samples=0,
+        repeats=plan.repeats,
         seed=options.seed,
         timeout_seconds=options.timeout_seconds,
         device=options.device,
@@ -117,87 +142,12 @@ def _request(subject: Subject, plan: Plan, scratch: Path, first: EvalResult | No
     )
 
 
-def evaluation_document(
-    subject: Subject, plan: Plan, found: Evaluated, thresholds: str, now: datetime
-) -> EvaluationDocument:
-    """The document about it; `thresholds` names the file that the limits are from."""
-    behaviour = found.model.behaviour
-    seconds = found.model.seconds + (0.0 if found.original is None else found.original.seconds)
-    return EvaluationDocument(
-        model=plain(subject.name),
-        original=subject.original and plain(subject.original),
-        suite=behaviour.suite,
-        suite_digest=behaviour.suite_digest,
-        tier=plan.tier.value,
-        judge=behaviour.judge,
-        behaviour=behaviour_view(behaviour),
-        baseline=None if found.original is None else behaviour_view(found.original.behaviour),
-        comparison=None if found.comparison is None else _comparison(found.comparison),
-        checks=tuple(map(_check, found.checks)),
-        result=result_of(found.checks).value,
-        isolation=isolation_words(found.model),
-        device=found.model.device,
-        seconds=round(seconds, 1),
-        notes=tuple(map(plain, found.model.notes)),
-        evaluated_at=now.isoformat(timespec="seconds"),
-        thresholds=plain(thresholds),
-    )
-
-
-def behaviour_view(behaviour: Behaviour) -> BehaviourView:
-    """A behaviour as reports show it."""
-    return BehaviourView(
-        refusal=number_view(behaviour.refusal),
-        over_refusal=number_view(behaviour.over_refusal),
-        ungradeable=number_view(behaviour.ungradeable),
-        degenerate=number_view(behaviour.degenerate),
-        choice=number_view(behaviour.choice),
-        cells=tuple(
-            CellView(
-                kind="harmful" if cell.kind.value == "harmful" else "benign-twin",
-                topic=cell.topic,
-                language=cell.language,
-                refused=cell.refused,
-                graded=cell.graded,
-                asked=cell.asked,
-            )
-            for cell in behaviour.cells
-        ),
-        stability=_stability(behaviour.stability),
-    )
-
-
-def _stability(found: Stability | Unmeasured) -> StabilityView | UnmeasuredView:
-    if isinstance(found, Unmeasured):
-        return UnmeasuredView(unmeasured=found.reason)
-    return StabilityView(
-        paraphrase_flips=number_view(found.paraphrase_flips),
-        seed_flips=number_view(found.seed_flips),
-        samples=found.samples,
-    )
-
-
-def _comparison(found: Comparison) -> ComparisonView:
-    return ComparisonView(
-        status=found.status.value,
-        reason=found.reason,
-        refusal_drop=number_view(found.refusal_drop),
-        mcnemar_p=found.mcnemar_p.value if isinstance(found.mcnemar_p, Measured) else None,
-        kl_per_token=number_view(found.kl_per_token),
-        perplexity_ratio=number_view(found.perplexity_ratio),
-    )
-
-
-def _check(found: Check) -> CheckView:
-    return CheckView(
-        name=found.name,
-        limit=found.limit,
-        value=number_view(found.value),
-        outcome=found.outcome.value,
-        surely=found.surely,
-    )
+def _opinion(plan: Plan, result: EvalResult, judge: BatchJudge) -> Opinion:
+    suite = load_suite(plan.suite).at(result.behaviour.tier)
+    regraded = regrade(suite, load_transcript(result.transcript), judge)
+    return Opinion(regraded, agreement_between(suite, result.behaviour, regraded.behaviour))
 
 
 def scratch_folder() -> TemporaryDirectory[str]:
-    """A folder for one evaluation, gone with it: raw answers are kept only where the caller asks."""
+    """A folder for one evaluation, gone with it, and the raw answers in it."""
     return TemporaryDirectory(prefix="forkwatch-eval-")

@@ -33,6 +33,7 @@ from forkwatch.pipeline import shared, stages
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.intent import NOT_LOOKED, Aim, direction_of, take_aim, why_no_aim
 from forkwatch.pipeline.ledger import Ledger
+from forkwatch.pipeline.limits import loss_limits
 from forkwatch.pipeline.originals import Original, release_snapshot
 from forkwatch.pipeline.texts import Texts, compare_texts
 from forkwatch.pipeline.weight_files import weight_files
@@ -234,20 +235,13 @@ class _Funnel:
         return baseline, fork, ""
 
     def _compare(self, baseline: EvalResult | None, fork: EvalResult | None, why_not: str) -> Comparison:
-        from evals.compare import compare
+        from evals.compare import compare_within
 
         if baseline is None:
             return _not_compared(why_not)
         if fork is None:
             return _inherited(baseline)
-        policy = self.context.settings.policy
-        return compare(
-            baseline.behaviour,
-            fork,
-            removed_below=policy.removed_below,
-            degraded_drop=policy.degraded_drop,
-            alpha=policy.alpha,
-        )
+        return compare_within(baseline.behaviour, fork, loss_limits(self.context.settings.policy))
 
     def _outputs(self, baseline: EvalResult | None, fork: EvalResult | None, why_not: str) -> OutputTest:
         """Stage 7."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.compare import Thresholds
+from evals.compare import LossLimits
 from evals.confine import Confinement
 from evals.interface import (
     EvalRequest,
@@ -175,7 +175,7 @@ def test_no_tier_beyond_the_baselines_is_asked(
     """With the original known on the screen alone, the screen is all; undecided is said."""
     screened = in_this_process(replace(request_, tier=Tier.SCREEN, scratch=tmp_path / "original"))
     request = about(request_, screened, tmp_path, refuser / "model.safetensors")
-    limits = Thresholds(degraded_drop=0.05)
+    limits = LossLimits(degraded_drop=0.05)
     found = evaluate_auto(request, screened.behaviour, limits, evaluator=in_this_process)
     assert (found.tier, found.asked) == (Tier.SCREEN, 48)
     assert found.comparison.status is SafetyStatus.NOT_MEASURED
