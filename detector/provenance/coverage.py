@@ -30,20 +30,29 @@ _LEGAL_TEXTS = ("license", "licence", "notice", "use_policy", "acceptable_use", 
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Relative paths of all files and links of a folder, without git's and the Hub client's bookkeeping."""
-    for parent, folders, files in os.walk(folder):
-        # A link to a folder is not walked into: it counts as a file, which no manifest can cover.
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        for name in (*files, *links):
-            relative = Path(parent, name).relative_to(folder).as_posix()
-            if not is_bookkeeping(relative):
-                yield relative
+    """Relative paths of all files and links of a folder, without git's and the Hub client's bookkeeping.
+
+    Raises:
+        OSError: a folder cannot be listed, so that nobody knows what is in it.
+    """
+    waiting = [""]  # no recursion: a folder can be deeper than Python's stack
+    while waiting:
+        prefix = waiting.pop()
+        with os.scandir(os.path.join(folder, prefix)) as entries:  # noqa: PTH118 - paths of many parts are slow
+            for entry in entries:
+                relative = f"{prefix}{entry.name}"
+                if is_bookkeeping(relative):
+                    continue
+                # A link to a folder is not walked into: it counts as a file, which no manifest can cover.
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{relative}/")
+                else:
+                    yield relative
 
 
 def is_bookkeeping(path: str) -> bool:
     """Whether it is git's or the Hub client's: no loader looks there."""
-    relative = PurePosixPath(path)
-    return relative.parts[0] in {".git", ".github"} or relative.is_relative_to(CLIENT_CACHE)
+    return path.partition("/")[0] in {".git", ".github"} or f"{path}/".startswith(f"{CLIENT_CACHE}/")
 
 
 def is_loaded(path: str) -> bool:

@@ -202,7 +202,10 @@ def _against_folder(predicate: VerdictPredicate, folder: Path) -> list[str]:
     attested = {file.path: file for file in predicate.snapshot.weights}
     if not attested:
         return ["the attestation names no weight file that a folder could be compared with"]
-    present = {path for path in files_below(folder) if is_weight_file(path)}
+    try:
+        present = {path for path in files_below(folder) if is_weight_file(path)}
+    except OSError as error:
+        return [f"the folder cannot be listed: {error}"]
     differences = [f"{path} is not in the folder" for path in sorted(attested.keys() - present)]
     differences += [f"{path} is not attested" for path in sorted(present - attested.keys())]
     for path in sorted(attested.keys() & present):

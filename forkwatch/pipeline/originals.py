@@ -289,7 +289,7 @@ def find_releases(context: Context, repo: str | None) -> tuple[Release, ...]:
         UnknownReleaseError: none of that name.
         NothingToExamineError: none at all.
     """
-    rows = (find_release(context, repo),) if repo else context.store.releases()
+    rows = context.store.releases() if repo is None else (find_release(context, repo),)
     if not rows:
         raise NothingToExamineError("no release is guarded")
     return rows

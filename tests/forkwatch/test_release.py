@@ -283,6 +283,7 @@ def test_an_empty_option_is_no_option(family: Family, key: Path, options: tuple[
     adopted = family.run("release", "adopt", RELEASE, "--revision", "")
 
     assert (done.exit_code, adopted.exit_code) == (2, 2)
+    assert [family.run("release", command, "").exit_code for command in ("verify", "check")] == [2, 2]
     assert "empty" in done.stderr
     assert not family.hub.requests
 

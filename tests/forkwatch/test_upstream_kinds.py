@@ -39,6 +39,9 @@ def test_a_small_signed_file_that_was_changed(family: Family) -> None:
     (event,) = release["to_decide"]
     assert event["kind"] == "signature-mismatch"
     assert "config.json" in event["note"]
+    before = len(family.hub.requests)
+    assert asked(family) == ["signature-mismatch"]
+    assert not [each for each in family.hub.requests[before:] if "config.json" in each.path]
 
 
 def test_a_file_that_nobody_signed_beside_the_release(family: Family) -> None:
