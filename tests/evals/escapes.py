@@ -31,8 +31,9 @@ OPEN = {
     "truncating": "os.truncate(spot['victim'], 0)",
     "truncating what may be read": "os.close(os.open(spot['weights'], os.O_RDONLY | os.O_TRUNC))",
     "locking the weights": "fcntl.flock(os.open(spot['weights'], os.O_RDONLY), fcntl.LOCK_EX)",
-    "lease on the weights": "fcntl.fcntl(os.open(spot['weights'], os.O_RDONLY), 1024, 0)",
-    "watching the home": "libc.inotify_add_watch(libc.inotify_init(), spot['home'].encode(), 256) > 0 or fail()",
+    "lease on the weights": "f = os.open(spot['weights'], 0); [fcntl.fcntl(f, 1024, how) for how in (0, 2)]",
+    "watching the home": "w = libc.inotify_init(); h = spot['home'].encode(); "
+    "libc.inotify_add_watch(w, h, 256) > 0 or fail()",
     "renaming": "v = spot['victim']; os.rename(v, v + '2'); os.rename(v + '2', v)",
     "changing the mode": "os.chmod(spot['victim'], 0o644)",
     "changing the mode by descriptor": "os.fchmod(os.open(spot['weights'], os.O_RDONLY), 0o644)",
@@ -81,7 +82,7 @@ FILES = (
 
 PRIVILEGED = {
     "10 GB of objects": "bytearray(10 << 30)",
-    "10 GB on disk": "os.truncate(spot['output'], 10 << 30)",
+    "10 GB on disk": "os.ftruncate(os.open(spot['output'], os.O_WRONLY), 10 << 30)",
     "higher limits": "resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY,) * 2)",
     "tracing the parent": "call(101, 117, 0x4206, spot['parent'], 0, 0)",
     "reading the parent's memory": "call(310, 270, spot['parent'], 0, 0, 0, 0, 0)",
