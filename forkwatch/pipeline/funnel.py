@@ -42,7 +42,7 @@ from forkwatch.policy.facts import Facts, NotReached, Unreadable, WeightFacts
 VERSION = "3"
 """Of the stages below; raised when a stage would give another result for the same input."""
 FILES_VERSION = "5"
-"""Of the stages `inspect` and `texts`, which are cheap to run again."""
+"""Of the stages `match`, `inspect` and `texts`, which are cheap to run again."""
 SKETCH_VERSION = "4"
 """Of the sketch, likewise."""
 EVAL_VERSION = "4"
@@ -112,7 +112,7 @@ class _Funnel:
 
     def run(self, claims: tuple[Claim, ...]) -> Examination:
         match = self.ledger.once(
-            "match", VERSION, _MATCH, lambda: match_files(self.snapshot, self.original.manifest)
+            "match", FILES_VERSION, _MATCH, lambda: match_files(self.snapshot, self.original.manifest)
         )
         stored = self._shared(match)
         files, texts = self._small_files(match)
@@ -133,8 +133,17 @@ class _Funnel:
             comparison=self._compare(baseline, fork, why_not),
             outputs=self._outputs(baseline, fork, why_not),
             shared=stored,
+            unexamined=self._unexamined(match),
         )
         return Examination(facts, self.ledger, baseline, aim)
+
+    def _unexamined(self, match: FileMatch) -> tuple[str, ...]:
+        """Weight files that hold something else than the release's, and are not the checkpoint examined."""
+        try:
+            examined = {file.path for file in weight_files(self.snapshot)}
+        except NoWeightsError:
+            examined = set()
+        return tuple(path for path in match.other_weights if path not in examined)
 
     def _shared(self, match: FileMatch) -> tuple[Evidence, ...]:
         """What the Hub's storage proves, when the settings ask for it."""
@@ -267,7 +276,9 @@ def _identical(match: FileMatch, signature: SignatureStatus) -> Diff:
 def _same_values(weights: WeightFacts) -> bool:
     """The model computes exactly what the original computes, so its measurements are the original's."""
     same = {EditKind.IDENTICAL, EditKind.REPACKAGED}
-    return isinstance(weights, Diff) and {edit.kind for edit in weights.edits} <= same
+    return isinstance(weights, Diff) and all(
+        edit.kind in same and edit.certainty is Certainty.PROVED for edit in weights.edits
+    )
 
 
 def _why_not_evaluated(weights: WeightFacts, depth: Depth) -> str:

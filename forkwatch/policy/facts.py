@@ -48,6 +48,8 @@ class Facts:
     outputs: OutputTest
     shared: tuple[Evidence, ...] = ()
     """What the Hub's storage proves of changed weight files, if that was asked for."""
+    unexamined: tuple[str, ...] = ()
+    """Weight files that are not the release's and were not looked into: one checkpoint is, of several."""
 
     @property
     def copy(self) -> str:
