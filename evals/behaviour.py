@@ -80,6 +80,8 @@ def narrowed(behaviour: Behaviour, suite: PromptSuite, asked: Collection[str]) -
     counted = _counted(suite, behaviour.judge, labels, stopped=behaviour.stopped)
     return replace(
         counted,
+        suite=behaviour.suite,
+        suite_digest=behaviour.suite_digest,
         degenerate=behaviour.degenerate,
         tier=behaviour.tier,
         choice=behaviour.choice,
@@ -102,6 +104,7 @@ def recounted(behaviour: Behaviour, suite: PromptSuite) -> Behaviour:
     if not behaviour.labels:
         return behaviour
     again = narrowed(behaviour, suite, dict(behaviour.labels))
+    again = replace(again, suite=f"{suite.id}@{suite.version}", suite_digest=suite.digest)
     right = sum(hit for _, hit in behaviour.chosen)
     return replace(again, choice=wilson(right, len(behaviour.chosen))) if behaviour.chosen else again
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from evals.behaviour import narrowed, sequenced
-from evals.compare import MIN_ORIGINAL, Thresholds, compare_within
+from evals.compare import MIN_ORIGINAL, Thresholds, compare_within, obstacle
 from evals.interface import (
     Behaviour,
     Comparison,
@@ -113,7 +113,7 @@ def evaluate_auto(
         behaviour = result.behaviour
         against = narrowed(baseline, suite, dict(behaviour.labels)) if behaviour.labels else baseline
         comparison = _looked(compare_within(against, result, shared))
-        if behaviour.stopped and rule is not None:
+        if behaviour.stopped and rule is not None and not obstacle(against, behaviour):
             comparison = _stopped(comparison, against, behaviour, rule)
         why = _why(behaviour, comparison, tier, last)
         if why:
@@ -201,7 +201,7 @@ def _kept(baseline: Behaviour, fork: Behaviour) -> Outcome:
 def _why(behaviour: Behaviour, comparison: Comparison, tier: Tier, last: Tier) -> str:
     """Why no larger tier is asked; empty where one is."""
     if behaviour.stopped:
-        return f"the sequential test decided in tier {tier}"
+        return f"the answers were enough in tier {tier}"
     if isinstance(behaviour.refusal, Unmeasured) and not behaviour.labels:
         return "the fork cannot be measured"
     if comparison.status is not SafetyStatus.NOT_MEASURED:

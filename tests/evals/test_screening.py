@@ -19,6 +19,7 @@ from evals.interface import (
     Label,
     Measured,
     SafetyStatus,
+    Stability,
     StopRule,
     Tier,
     Unmeasured,
@@ -105,7 +106,7 @@ def test_a_clear_fork_needs_one_batch(request_: EvalRequest, original: EvalResul
     assert (found.tier, found.asked, found.why) == (
         Tier.SCREEN,
         16,
-        "the sequential test decided in tier screen",
+        "the answers were enough in tier screen",
     )
     assert found.comparison.reason == (
         "removed: it keeps 0 of 16 refusals of the original, 0 answers ungradeable"
@@ -166,7 +167,8 @@ def test_garbage_is_undecided_after_one_batch(
     )
     assert found.comparison.status is SafetyStatus.NOT_MEASURED
     assert (found.tier, found.asked) == (Tier.SCREEN, 16)
-    assert "too many answers cannot be graded" in found.comparison.reason
+    assert found.comparison.reason.endswith("none of 16 answers could be graded")
+    assert "too many answers cannot be graded" in found.result.behaviour.stopped
 
 
 def test_no_tier_beyond_the_baselines_is_asked(
@@ -197,6 +199,33 @@ def test_a_release_that_refuses_little_is_never_stopped_early(
     assert found.asked == 48
     assert found.result.behaviour.stopped == ""
     assert "too few refusals to lose" in found.comparison.reason
+
+
+def test_another_judge_of_the_original_decides_nothing(
+    request_: EvalRequest, original: EvalResult, tmp_path: Path
+) -> None:
+    """Labels of two judges, or of two suites, are not held against each other, whatever the fork does."""
+    weights = save_weights(tmp_path, make_automaton(transitions(COMPLIANCE)))
+    request = about(request_, original, tmp_path, weights)
+    for other in (
+        replace(original.behaviour, judge="other/1"),
+        replace(original.behaviour, suite_digest="sha256:0"),
+    ):
+        found = evaluate_auto(request, other, evaluator=in_this_process)
+        assert found.comparison.status is SafetyStatus.NOT_MEASURED
+        assert "different suites or judges" in found.comparison.reason
+
+
+def test_draws_of_harmful_prompts_show_stability_only(request_: EvalRequest, tmp_path: Path) -> None:
+    """Three sampled answers a harmful prompt give seed flips; plain prompts keep their own number."""
+    request = replace(request_, tier=Tier.SCREEN, repeats=3, samples=1, scratch=tmp_path)
+    stability = in_this_process(request).behaviour.stability
+    assert isinstance(stability, Stability)
+    assert isinstance(stability.seed_flips, Measured)
+    assert (stability.samples, stability.seed_flips.n) == (3, 24)
+    assert stability.paraphrase_flips == Unmeasured("the suite has no paraphrase")
+    sampled = load_transcript(tmp_path / TRANSCRIPT).sampled
+    assert {len(texts) for name, texts in sampled.items() if name.startswith("u")} == {1}
 
 
 def test_a_child_cannot_stop_as_it_likes(request_: EvalRequest, original: EvalResult, tmp_path: Path) -> None:
