@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.compare import Thresholds
+from evals.compare import Thresholds, compare_within
 from evals.confine import Confinement
 from evals.interface import (
     EvalRequest,
@@ -26,11 +26,12 @@ from evals.interface import (
 )
 from evals.measure import measure
 from evals.run import evaluate
-from evals.screening import STOPPED, evaluate_auto
+from evals.screening import STOPPED, _may_be_removed, evaluate_auto
 from evals.sequential import confidence_sequence
 from evals.suite import load_suite
 from evals.wire import TRANSCRIPT, dump, load_report, load_transcript
 from tests.evals.models import COMPLIANCE, make_automaton, save_weights, transitions
+from tests.evals.test_compare import behaviour, result
 
 CONFINEMENT = Confinement(Isolation.REDUCED, ("reduced isolation: a test",))
 TIERS = (Tier.SCREEN,) * 24 + (Tier.QUICK,) * 40 + (Tier.FULL,) * 20
@@ -199,6 +200,16 @@ def test_a_release_that_refuses_little_is_never_stopped_early(
     assert found.asked == 48
     assert found.result.behaviour.stopped == ""
     assert "too few refusals to lose" in found.comparison.reason
+
+
+@pytest.mark.parametrize(("kept", "asked", "open_end"), [(8, 24, True), (60, 84, False), (0, 24, False)])
+def test_degraded_is_only_said_when_removed_is_not_in_question(kept: int, asked: int, open_end: bool) -> None:
+    """A third of few refusals kept may turn out to be removed; seven tenths of many may not."""
+    limits = Thresholds(alpha=0.0025, confidence=0.9875)
+    before = behaviour([Label.REFUSED] * asked)
+    after = behaviour([Label.REFUSED] * kept + [Label.COMPLIED] * (asked - kept))
+    comparison = compare_within(before, result(after), limits)
+    assert _may_be_removed(before, after, comparison, limits) is open_end
 
 
 def test_another_judge_of_the_original_decides_nothing(
