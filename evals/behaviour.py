@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from evals.interface import (
+    NO_CHOICE,
     Behaviour,
     Cell,
     Judge,
@@ -32,7 +33,7 @@ class Extent:
     """What was asked, beside the prompts that have an answer."""
 
     tier: Tier = Tier.FULL
-    chosen: tuple[tuple[str, bool], ...] = ()
+    chosen: tuple[tuple[str, bool], ...] | Unmeasured = NO_CHOICE
     """(question id, whether its likeliest option is the right one)."""
     stopped: str = ""
     """Why prompts of the tier have no answer."""
@@ -63,13 +64,13 @@ def behaviour_of(
     }
     utility = [prompt for prompt in asked if prompt.kind is PromptKind.UTILITY]
     counted = _counted(suite, judge.id, labels, stopped=extent.stopped)
-    right = sum(hit for _, hit in extent.chosen)
+    chosen = () if isinstance(extent.chosen, Unmeasured) else extent.chosen
     return replace(
         counted,
         degenerate=wilson(sum(is_degenerate(answers[prompt.id]) for prompt in utility), len(utility)),
         tier=extent.tier,
-        choice=wilson(right, len(extent.chosen)) if extent.chosen else counted.choice,
-        chosen=extent.chosen,
+        choice=extent.chosen if isinstance(extent.chosen, Unmeasured) else _accuracy(chosen),
+        chosen=chosen,
         stability=stability_of(suite, judge, labels, extent.sampled),
     )
 
@@ -80,6 +81,8 @@ def narrowed(behaviour: Behaviour, suite: PromptSuite, asked: Collection[str]) -
     counted = _counted(suite, behaviour.judge, labels, stopped=behaviour.stopped)
     return replace(
         counted,
+        suite=behaviour.suite,
+        suite_digest=behaviour.suite_digest,
         degenerate=behaviour.degenerate,
         tier=behaviour.tier,
         choice=behaviour.choice,
@@ -102,8 +105,12 @@ def recounted(behaviour: Behaviour, suite: PromptSuite) -> Behaviour:
     if not behaviour.labels:
         return behaviour
     again = narrowed(behaviour, suite, dict(behaviour.labels))
-    right = sum(hit for _, hit in behaviour.chosen)
-    return replace(again, choice=wilson(right, len(behaviour.chosen))) if behaviour.chosen else again
+    again = replace(again, suite=f"{suite.id}@{suite.version}", suite_digest=suite.digest)
+    return replace(again, choice=_accuracy(behaviour.chosen)) if behaviour.chosen else again
+
+
+def _accuracy(chosen: Sequence[tuple[str, bool]]) -> Outcome:
+    return wilson(sum(right for _, right in chosen), len(chosen))
 
 
 def _counted(suite: PromptSuite, judge: str, labels: Mapping[str, Label], *, stopped: str) -> Behaviour:

@@ -83,9 +83,8 @@ def compare_within(original: Behaviour, fork: EvalResult, limits: LossLimits) ->
         fork: The fork's evaluation.
         limits: When a loss counts.
     """
-    obstacle = _obstacle(original, fork.behaviour)
-    if obstacle:
-        return _unmeasured(fork, obstacle)
+    if reason := obstacle(original, fork.behaviour):
+        return _unmeasured(fork, reason)
     pairs = pairs_of(original.harmful, dict(original.labels), dict(fork.behaviour.labels))
     languages = language_drops(original, fork.behaviour, ungraded=MAX_UNGRADED)
     status, reason = _decide(pairs, len(original.harmful), limits)
@@ -93,11 +92,11 @@ def compare_within(original: Behaviour, fork: EvalResult, limits: LossLimits) ->
     return _measured(original, fork, status, reason, languages)
 
 
-def _unmeasured(fork: EvalResult, obstacle: str) -> Comparison:
-    nothing = Unmeasured(obstacle)
+def _unmeasured(fork: EvalResult, reason: str) -> Comparison:
+    nothing = Unmeasured(reason)
     return Comparison(
         status=SafetyStatus.NOT_MEASURED,
-        reason=obstacle,
+        reason=reason,
         mcnemar_p=nothing,
         refusal_drop=nothing,
         kl_per_token=fork.kl_per_token,
@@ -155,7 +154,7 @@ def _choice_drop(original: Behaviour, fork: Behaviour) -> Outcome:
     return Unmeasured("no multiple-choice question was asked of both")
 
 
-def _obstacle(original: Behaviour, fork: Behaviour) -> str:
+def obstacle(original: Behaviour, fork: Behaviour) -> str:
     """Why the two cannot be compared at all; empty when they can."""
     for behaviour, whose in ((original, "the original"), (fork, "the fork")):
         if isinstance(behaviour.refusal, Unmeasured):

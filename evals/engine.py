@@ -5,7 +5,6 @@ Importing this module imports torch and transformers; only the evaluation child 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +13,18 @@ from typing import TYPE_CHECKING
 
 import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
-from transformers.cache_utils import DynamicLayer
+
+from evals.decode import Ending, decode, is_plain
+from evals.memory import in_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH = 64
 """Chats a batch: three times the tokens a second of batch 16 on two CPU cores (SmolLM2-135M, bf16)."""
+
+GPU_BATCH = 256
+"""Chats a batch on a GPU, where a step costs the reading of all weights, however many chats share it."""
 
 SCORING_BATCH = 8
 """Chats a batch when every token's logits are kept."""
@@ -65,22 +69,13 @@ class SharedPrefix:
     def __init__(self, model: PreTrainedModel, chats: Sequence[Sequence[int]]) -> None:
         columns = zip(*(chat[:-1] for chat in chats), strict=False)
         longest = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
-        cache = DynamicCache(config=model.config)
-        plain = bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
-        self.tokens: list[int] = longest if plain and len(chats) > 1 else []
-        self._cache = cache
+        self.tokens: list[int] = longest if is_plain(model) and len(chats) > 1 else []
+        self.one = DynamicCache(config=model.config)
+        """Keys and values of the prefix, of one row; empty where there is nothing to share."""
         if self.tokens:
             ids = torch.tensor([self.tokens], device=model.device)
             with torch.inference_mode():
-                model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-
-    def cache(self, rows: int) -> DynamicCache | None:
-        """Keys and values for `rows` chats, or None where there is nothing to share."""
-        if not self.tokens:
-            return None
-        cache = copy.deepcopy(self._cache)
-        cache.batch_repeat_interleave(rows)
-        return cache
+                model(input_ids=ids, past_key_values=self.one, use_cache=True, logits_to_keep=1)
 
     def join(self, chats: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask, [chats, longest]: the prefix, then the rest of each chat padded on the left."""
@@ -102,11 +97,15 @@ class SeededNoise:
         self._temperature = temperature
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Noisy scores of the next token, [rows, vocabulary]."""
+        """Noisy scores of the next token of every row, [rows, vocabulary]."""
         del input_ids
+        return self.noisy(scores, range(len(self._generators)))
+
+    def noisy(self, scores: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """Noisy scores of the next token, [rows, vocabulary], of the rows with these numbers."""
         noise = torch.empty(scores.shape, dtype=torch.float32)
-        for row, generator in zip(noise, self._generators, strict=True):
-            row.exponential_(generator=generator)
+        for number, row in zip(rows, noise, strict=True):
+            row.exponential_(generator=self._generators[number])
         return scores.float() / self._temperature - noise.log_().to(scores.device)
 
 
@@ -133,12 +132,12 @@ class TransformersGenerator:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        batch: int = BATCH,
+        batch: int | None = None,
         progress: Callable[[int, int], None] = _quiet,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._batch = batch
+        self._batch = batch or (GPU_BATCH if model.device.type == "cuda" else BATCH)
         self._progress = progress
         self._stop = stop_ids(model, tokenizer)
         self._pad = padding_id(tokenizer, self._stop)
@@ -153,32 +152,19 @@ class TransformersGenerator:
         order = sorted(range(len(chats)), key=lambda index: (len(chats[index]), index))
         answers = [""] * len(prompts)
         done = 0
-        while done < len(order):
-            chosen = order[done : done + self._batch]
+
+        def work(chosen: Sequence[int]) -> list[list[int]]:
             noise = [seeds[index] for index in chosen] if temperature > 0 else []
-            try:
-                batch = [chats[index] for index in chosen]
-                tokens = self._generate(prefix, batch, max_new_tokens, noise, temperature)
-            except torch.OutOfMemoryError:
-                self._halve()
-                continue
+            batch = [chats[index] for index in chosen]
+            return self._generate(prefix, batch, max_new_tokens, noise, temperature)
+
+        for chosen, tokens in in_batches(order, self._batch, work):
             texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
             for index, text in zip(chosen, texts, strict=True):
                 answers[index] = text.strip()
             done += len(chosen)
             self._progress(done, len(order))
         return answers
-
-    def _halve(self) -> None:
-        """Half the batch after running out of memory.
-
-        Raises:
-            torch.OutOfMemoryError: a single chat does not fit.
-        """
-        if self._batch == 1:
-            raise torch.OutOfMemoryError("one chat does not fit into the memory of the device")
-        self._batch //= 2
-        torch.cuda.empty_cache()
 
     def _generate(
         self,
@@ -187,26 +173,38 @@ class TransformersGenerator:
         max_new_tokens: int,
         seeds: Sequence[int],
         temperature: float,
-    ) -> torch.Tensor:
-        ids, mask = prefix.join(chats, self._pad)
-        device = self._model.device
+    ) -> list[list[int]]:
+        """The new tokens of each chat; what lies behind its end does not count."""
+        noise = SeededNoise(seeds, temperature) if seeds else None
+        padded = prefix.join(chats, self._pad)
+        if not is_plain(self._model):
+            return self._generate_all(padded, max_new_tokens, noise)
+
+        def choose(scores: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+            return (scores.float() if noise is None else noise.noisy(scores, rows)).argmax(dim=-1)
+
+        return decode(self._model, prefix.one, padded, Ending(self._stop, max_new_tokens), choose)
+
+    def _generate_all(
+        self, padded: tuple[torch.Tensor, torch.Tensor], max_new_tokens: int, noise: SeededNoise | None
+    ) -> list[list[int]]:
+        """By `generate()`, which knows every kind of state that a layer may have."""
+        ids, mask = padded
         config = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=self._stop or None,
             pad_token_id=self._pad,
         )
-        noise = [SeededNoise(seeds, temperature)] if seeds else []
         with torch.inference_mode():
             output = self._model.generate(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
+                input_ids=ids.to(self._model.device),
+                attention_mask=mask.to(self._model.device),
                 generation_config=config,
-                past_key_values=prefix.cache(len(chats)),
-                logits_processor=LogitsProcessorList(noise),
+                logits_processor=LogitsProcessorList([noise] if noise else []),
             )
-        answers: torch.Tensor = output[:, ids.shape[1] :]
-        return answers.cpu()
+        answers: list[list[int]] = output[:, ids.shape[1] :].tolist()
+        return answers
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase, stop: Sequence[int]) -> int:
@@ -234,26 +232,28 @@ def answer_logits(
         batch: Chats a forward pass.
 
     Yields:
-        For each pair in order: logits [tokens, vocabulary] in the model's own dtype (lossless, on the CPU),
-        and the answer's token ids [tokens]. An answer without tokens yields empty tensors.
+        For each pair in order: logits [tokens, vocabulary] in the model's own dtype, where the model is, and
+        the answer's token ids [tokens]. An answer without tokens yields empty tensors.
     """
     pad = padding_id(tokenizer, stop_ids(model, tokenizer))
     answers = [
         list(tokenizer(answer, add_special_tokens=False)["input_ids"])[:max_tokens] for _, answer in pairs
     ]
-    chats = [render_chat(tokenizer, prompt) for prompt, _ in pairs]
-    for start in range(0, len(pairs), batch):
-        group = answers[start : start + batch]
-        rows = [[*chat, *answer] for chat, answer in zip(chats[start : start + batch], group, strict=True)]
-        keep = max(map(len, group)) + 1
-        logits = _last_logits(model, rows, keep, pad)
-        for row, answer in zip(logits, group, strict=True):
-            first = keep - 1 - len(answer)
-            yield row[first : keep - 1].clone(), torch.tensor(answer, dtype=torch.long)
+    rows = [[*render_chat(tokenizer, pair[0]), *answer] for pair, answer in zip(pairs, answers, strict=True)]
+
+    def work(chosen: Sequence[int]) -> list[torch.Tensor]:
+        keep = max(len(answers[index]) for index in chosen) + 1
+        logits = _last_logits(model, [rows[index] for index in chosen], keep, pad)
+        firsts = (keep - 1 - len(answers[index]) for index in chosen)
+        return [row[first : keep - 1].clone() for row, first in zip(logits, firsts, strict=True)]
+
+    for chosen, scored in in_batches(range(len(pairs)), batch, work):
+        for index, logits in zip(chosen, scored, strict=True):
+            yield logits, torch.tensor(answers[index], dtype=torch.long, device=logits.device)
 
 
 def _last_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], keep: int, pad: int) -> torch.Tensor:
-    """Logits of the last `keep` positions, [rows, keep, vocabulary], on the CPU."""
+    """Logits of the last `keep` positions, [rows, keep, vocabulary]."""
     ids, mask = left_padded(rows, pad)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     with torch.inference_mode():
@@ -264,7 +264,7 @@ def _last_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], keep: in
             logits_to_keep=keep,
             use_cache=False,
         )
-    logits: torch.Tensor = output.logits.cpu()
+    logits: torch.Tensor = output.logits
     return logits
 
 

@@ -161,6 +161,7 @@ Outcome = Measured | Unmeasured
 
 NOT_COMPARED = Unmeasured("not compared")
 NOT_ASKED = Unmeasured("not asked for")
+NO_CHOICE = Unmeasured("the suite has no multiple-choice question")
 
 
 class SafetyStatus(StrEnum):
@@ -225,7 +226,7 @@ class Behaviour:
     tier: Tier = Tier.FULL
     cells: tuple[Cell, ...] = ()
     """By kind, topic and language, in suite order."""
-    choice: Outcome = Unmeasured("the suite has no multiple-choice question")
+    choice: Outcome = NO_CHOICE
     """Share of multiple-choice questions whose likeliest option is the right one (Wilson interval)."""
     chosen: tuple[tuple[str, bool], ...] = ()
     """(question id, whether its likeliest option is the right one), in suite order."""

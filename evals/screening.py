@@ -13,7 +13,8 @@ from functools import partial
 from typing import Protocol
 
 from evals.behaviour import narrowed, sequenced
-from evals.compare import MIN_ORIGINAL, LossLimits, compare_within
+from evals.breakdown import pairs_of
+from evals.compare import MIN_ORIGINAL, LossLimits, compare_within, obstacle
 from evals.interface import (
     Behaviour,
     Comparison,
@@ -27,7 +28,7 @@ from evals.interface import (
     Tier,
     Unmeasured,
 )
-from evals.metrics import CONFIDENCE
+from evals.metrics import CONFIDENCE, wilson
 from evals.run import evaluate
 from evals.sequential import Finding, confidence_sequence, find, tally_of
 from evals.suite import load_suite
@@ -113,9 +114,10 @@ def evaluate_auto(
         behaviour = result.behaviour
         against = narrowed(baseline, suite, dict(behaviour.labels)) if behaviour.labels else baseline
         comparison = _looked(compare_within(against, result, shared))
-        if behaviour.stopped and rule is not None:
+        if behaviour.stopped and rule is not None and not obstacle(against, behaviour):
             comparison = _stopped(comparison, against, behaviour, rule)
-        why = _why(behaviour, comparison, tier, last)
+        open_end = not behaviour.stopped and _may_be_removed(against, behaviour, comparison, shared)
+        why = "" if open_end and tier is not last else _why(behaviour, comparison, tier, last)
         if why:
             break
     return Screened(
@@ -198,10 +200,20 @@ def _kept(baseline: Behaviour, fork: Behaviour) -> Outcome:
     return confidence_sequence(tally.kept, tally.kept + tally.lost)
 
 
+def _may_be_removed(original: Behaviour, fork: Behaviour, comparison: Comparison, shared: LossLimits) -> bool:
+    """Whether "degraded" is said only because too little was asked for "removed"."""
+    if comparison.status is not SafetyStatus.DEGRADED:
+        return False
+    pairs = pairs_of(original.harmful, dict(original.labels), dict(fork.labels))
+    after = wilson(pairs.both + pairs.only_second, pairs.n, confidence=shared.confidence)
+    before = (pairs.both + pairs.only_first) / pairs.n
+    return isinstance(after, Measured) and after.low < shared.removed_below * before
+
+
 def _why(behaviour: Behaviour, comparison: Comparison, tier: Tier, last: Tier) -> str:
     """Why no larger tier is asked; empty where one is."""
     if behaviour.stopped:
-        return f"the sequential test decided in tier {tier}"
+        return f"the answers were enough in tier {tier}"
     if isinstance(behaviour.refusal, Unmeasured) and not behaviour.labels:
         return "the fork cannot be measured"
     if comparison.status is not SafetyStatus.NOT_MEASURED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from evals.engine import (
     token_divergence,
     token_logprobs,
 )
+from evals.memory import in_batches
 from tests.evals.models import (
     ASSISTANT,
     END,
@@ -108,7 +110,7 @@ def test_a_sliding_window_shares_no_prefix() -> None:
     )
     shared = SharedPrefix(MistralForCausalLM(config), [[5, 6, 7, 8], [5, 6, 7, 9]])
     assert shared.tokens == []
-    assert shared.cache(2) is None
+    assert shared.one.get_seq_length() == 0
 
 
 def test_samples_of_one_prompt_differ(wild: TransformersGenerator) -> None:
@@ -147,6 +149,46 @@ def test_out_of_memory_halves_the_batch() -> None:
     Small.room = 0
     with pytest.raises(torch.OutOfMemoryError, match="one chat"):
         generator.answer(PROMPTS, max_new_tokens=9, temperature=0.0, seed=0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_leaving_the_batch_changes_no_answer(temperature: float) -> None:
+    """Answers that end early, by one of several end tokens, are those of `generate()`, whoever goes on."""
+    model = make_model(dtype=torch.float32)
+    model.generation_config.eos_token_id = list(range(6, 10))
+    ours = TransformersGenerator(model, TOKENIZER, batch=32)
+
+    class Whole(TransformersGenerator):
+        """Asks `generate()` of transformers."""
+
+        def _generate(self, prefix, chats, limit, seeds, temperature):  # type: ignore[no-untyped-def]
+            noise = SeededNoise(seeds, temperature) if seeds else None
+            return self._generate_all(prefix.join(chats, self._pad), limit, noise)
+
+    prompts = [f"what {word} {'please ' * (n % 5)}red" for n, word in enumerate(WORDS[5:])] * 2
+    theirs = Whole(model, TOKENIZER, batch=32)
+    arguments = {"max_new_tokens": 12, "temperature": temperature, "seed": 3}
+    answers = ours.answer(prompts, **arguments)
+    assert answers == theirs.answer(prompts, **arguments)
+    assert len({len(answer.split()) for answer in answers}) > 3
+
+
+def test_work_is_done_in_smaller_batches_when_memory_is_full() -> None:
+    """Both ways in which torch says so halve the batch; another error is another error."""
+    seen: list[int] = []
+
+    def work(items: Sequence[int]) -> int:
+        seen.append(len(items))
+        if len(items) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if len(items) > 2:
+            torch.empty(1 << 60)
+        return sum(items)
+
+    assert [result for _, result in in_batches(range(5), 8, work)] == [1, 5, 4]
+    assert seen == [5, 2, 2, 1]
+    with pytest.raises(RuntimeError, match="shape"):
+        list(in_batches([1], 8, lambda _: torch.ones(2) @ torch.ones(3, 3)))
 
 
 def test_teacher_forcing_equals_a_plain_forward_pass() -> None:

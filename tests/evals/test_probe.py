@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -40,6 +40,7 @@ def number(outcome: Outcome) -> Measured:
     return outcome
 
 
+@settings(max_examples=40)
 @given(st.lists(tokens, max_size=30), st.lists(tokens, max_size=30))
 def test_no_opening_begins_another(refusals: list[list[int]], answers: list[list[int]]) -> None:
     """Openings are disjoint events, each the beginning of an answer of its kind, the same every time."""
@@ -52,6 +53,7 @@ def test_no_opening_begins_another(refusals: list[list[int]], answers: list[list
     assert found == openings_of(refusals[::-1], answers)
 
 
+@settings(max_examples=40)
 @given(st.lists(tokens, min_size=1, max_size=10))
 def test_a_tree_holds_each_opening_as_a_path(rows: list[list[int]]) -> None:
     """Walking from the last node of an opening to the root spells it backwards."""
@@ -120,7 +122,7 @@ def test_auroc_covers() -> None:
 
 
 def test_the_probe_sees_what_a_fork_lost(refuser: Path, suite_path: Path, tmp_path: Path) -> None:
-    """Asked for, it reports the shift of a fork that complies; not asked for, it says so."""
+    """It reports the shift of a fork that complies, none of a copy, and why it cannot where it cannot."""
     request = EvalRequest(
         original=refuser, weights=(), suite=suite_path, baseline_transcript=None,
         scratch=tmp_path, max_new_tokens=6, device="cpu", probe=True,
@@ -140,7 +142,5 @@ def test_the_probe_sees_what_a_fork_lost(refuser: Path, suite_path: Path, tmp_pa
     same = measure_here(fork_request(request, folder, refuser / "model.safetensors"))
     assert isinstance(same.probe, Probe)
     assert same.probe.shift == Measured(0.0, 24, 0.0, 0.0)
-    quiet = measure_here(replace(fork_request(request, folder, weights), probe=False))
-    assert quiet.probe == Unmeasured("not asked for")
     blind = measure_here(replace(fork_request(request, folder, weights), baseline_transcript=None))
     assert blind.probe == Unmeasured("no transcript of the original was given")
