@@ -144,12 +144,12 @@ def _observe(
 def _statements(context: Context, ledger: Ledger, snapshot: Snapshot) -> tuple[Statements, bool]:
     """Kept once read. Else what could not be read just now is a gap, and False: nothing is kept."""
     try:
-        return ledger.once("statements", VERSION, _STATEMENTS, lambda: _read(context, snapshot)), True
+        return ledger.once("statements", VERSION, _STATEMENTS, lambda: read_stated(context, snapshot)), True
     except CrawlerError as error:
         return read_statements({}, {str(snapshot.repo): str(error)}), False
 
 
-def _read(context: Context, snapshot: Snapshot) -> Statements:
+def read_stated(context: Context, snapshot: Snapshot) -> Statements:
     """The small files of `stated.FILES` that there are.
 
     Raises:
