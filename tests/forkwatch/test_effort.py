@@ -28,12 +28,15 @@ from evals.effort import Basis, Fact, Method
 from evals.interface import Unmeasured
 from forkwatch.cli.session import session
 from forkwatch.errors import Exit
+from forkwatch.pipeline.attest import _stages
 from forkwatch.pipeline.effort import read_stated
 from forkwatch.pipeline.stated import MAX_BYTES
 from forkwatch.pipeline.weight_effort import weight_evidence
+from forkwatch.store.values import Examined
 from reports.effort import EffortDocument
 from reports.effort_json import from_json
 from tests.forkwatch.conftest import RELEASE, Demo, World, invoke
+from tests.forkwatch.samples import SNAPSHOT
 
 LINEAGE = Lineage(LineageStatus.PROVED)
 SIZES = {"a": 100, "b": 300, "c": 600}
@@ -205,3 +208,13 @@ def test_stated_numbers_are_read_from_the_repository(world: World, monkeypatch: 
     assert found.epochs == Fact(3.0, Basis.STATED, "README.md")
     assert isinstance(found.examples, Unmeasured)
     assert "train_results.json was not read" in found.examples.reason
+
+
+def test_asking_for_effort_changes_no_signed_verdict() -> None:
+    """What was worked out for the reader is not attested: only stages that a verdict rests on are."""
+    kept = (("diff", "3"), ("evaluate", "3"))
+    examined = Examined(
+        SNAPSHOT, (*kept, ("dose", "1"), ("effort", "1"), ("merges", "1"), ("statements", "1")), 1
+    )
+
+    assert tuple((row.stage, row.version) for row in _stages(examined)) == kept
