@@ -82,13 +82,6 @@ class DoseResponse:
     """By dose, the original (0) first."""
     half: Collapse | NoCollapse
 
-    @property
-    def at_half(self) -> DosePoint | None:
-        """The first dose measured at which refusals have collapsed: what usefulness was left there."""
-        if isinstance(self.half, NoCollapse):
-            return None
-        return next(point for point in self.points if point.dose == self.half.between[1])
-
 
 def plan(weights: tuple[Path, ...], doses: Sequence[float] = DOSES) -> tuple[Variant, ...]:
     """One variant a dose, in rising order. The original is no variant: every series measures it.

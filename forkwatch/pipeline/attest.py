@@ -43,6 +43,10 @@ class Checked:
     """One sentence each; hostile text."""
 
 
+NO_VERDICT_FROM = frozenset({"statements", "effort", "dose", "merges"})
+"""Stages for the reader, worked out when somebody asks: no verdict rests on them, and asking changes none."""
+
+
 def attest(document: ScanDocument, row: Release | None, examined: Examined | None, key: SigningKey) -> str:
     """The signed verdict about one snapshot, as a sigstore bundle.
 
@@ -176,7 +180,11 @@ def _safety(document: ScanDocument, row: Release | None) -> AttestedSafety:
 
 
 def _stages(examined: Examined) -> list[StageVersion]:
-    return [StageVersion(stage=stage, version=version) for stage, version in examined.stages]
+    return [
+        StageVersion(stage=stage, version=version)
+        for stage, version in examined.stages
+        if stage not in NO_VERDICT_FROM
+    ]
 
 
 def _against_scan(predicate: VerdictPredicate, scan: str) -> list[str]:

@@ -18,7 +18,7 @@ from detector.interface import Diff, Sketch
 from evals.compare import compare
 from evals.effort import Effort, Statements, WeightEvidence, estimate, utility_loss
 from evals.frontier import Observed
-from evals.interface import EvalResult
+from evals.interface import EvalResult, Outcome, Unmeasured
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.originals import Original, original_files, release_snapshot
@@ -75,8 +75,7 @@ def observe(context: Context, original: Original) -> tuple[Observed, ...]:
         context.talk.progress(f"effort of forks of {original.repo}", number, len(forks))
         key = StageKey(release, original.root_digest, "evaluate", fork.stages["evaluate"])
         baseline = _result(context, key, _EVAL)
-        if baseline is not None:
-            found.append(_observe(context, original, fork, baseline, sizes))
+        found.append(_observe(context, original, fork, baseline, sizes))
     context.talk.progress(f"effort of forks of {original.repo}", len(forks), len(forks))
     return tuple(found)
 
@@ -112,7 +111,11 @@ def _result(context: Context, key: StageKey, kind: TypeAdapter[T]) -> T | None:
 
 
 def _observe(
-    context: Context, original: Original, fork: _Measured, baseline: EvalResult, sizes: Mapping[str, int]
+    context: Context,
+    original: Original,
+    fork: _Measured,
+    baseline: EvalResult | None,
+    sizes: Mapping[str, int],
 ) -> Observed:
     snapshot, stages = fork.examined.snapshot, fork.stages
     ledger = Ledger(context, snapshot.repo, fork.examined.snapshot_id, original.root_digest)
@@ -123,19 +126,29 @@ def _observe(
         if result is None:
             raise AssertionError("a listed result exists")
         weights = _weights(ledger, stages, fork.document, sizes)
+        refusal_loss, usefulness_loss = _losses(baseline, result)
         return Observed(
             name=fork.name,
             effort=Effort(
                 weights=weights, statements=said, compute=estimate(weights, said, sum(sizes.values()))
             ),
-            refusal_loss=compare(baseline.behaviour, result).refusal_drop,
-            utility_loss=utility_loss(baseline.behaviour, result.behaviour),
+            refusal_loss=refusal_loss,
+            utility_loss=usefulness_loss,
         )
 
-    if not whole:
+    if not whole or baseline is None:
         return work_out()
     inputs = [f"{stage}:{stages[stage]}" for stage in ("diff", "sketch", "evaluate") if stage in stages]
     return replace(ledger.once(STAGE, "+".join((VERSION, *inputs)), _OBSERVED, work_out), name=fork.name)
+
+
+def _losses(baseline: EvalResult | None, fork: EvalResult) -> tuple[Outcome, Outcome]:
+    """Of refusals, and of usefulness."""
+    if baseline is None:
+        gap = Unmeasured("the original was not measured with the settings that the fork was measured with")
+        return gap, gap
+    drop = compare(baseline.behaviour, fork).refusal_drop
+    return drop, utility_loss(baseline.behaviour, fork.behaviour)
 
 
 # --- what the repository states ---
@@ -144,12 +157,12 @@ def _observe(
 def _statements(context: Context, ledger: Ledger, snapshot: Snapshot) -> tuple[Statements, bool]:
     """Kept once read. Else what could not be read just now is a gap, and False: nothing is kept."""
     try:
-        return ledger.once("statements", VERSION, _STATEMENTS, lambda: _read(context, snapshot)), True
+        return ledger.once("statements", VERSION, _STATEMENTS, lambda: read_stated(context, snapshot)), True
     except CrawlerError as error:
         return read_statements({}, {str(snapshot.repo): str(error)}), False
 
 
-def _read(context: Context, snapshot: Snapshot) -> Statements:
+def read_stated(context: Context, snapshot: Snapshot) -> Statements:
     """The small files of `stated.FILES` that there are.
 
     Raises:

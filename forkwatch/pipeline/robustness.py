@@ -120,7 +120,7 @@ def merge_robustness(context: Context, original: Original, tier: Tier) -> MergeR
         CrawlerError: an adapter cannot be had.
         EvalsError: the series could not be run.
     """
-    known = dict(_adapters(context, original))
+    known = dict(adapters_of(context, original))
     chosen, left_out = merges.choose(known)
     if not chosen:
         reasons = "; ".join(f"{out.name}: {out.reason}" for out in left_out[:5]) or "none was found"
@@ -147,7 +147,7 @@ def merge_robustness(context: Context, original: Original, tier: Tier) -> MergeR
     return _release_ledger(context, original).once("merges", version, _MERGE, measure)
 
 
-def _adapters(context: Context, original: Original) -> Iterator[tuple[Adapter, Snapshot | None]]:
+def adapters_of(context: Context, original: Original) -> Iterator[tuple[Adapter, Snapshot | None]]:
     """Every candidate of the release that is an adapter, or says to be one, by name."""
     newest = {v.repo_id: v.document for v in context.store.verdicts(original.release_id)}
     for known in context.store.candidates(original.release_id):

@@ -48,7 +48,6 @@ def test_a_collapse_is_where_the_line_crosses_half() -> None:
     assert response.half.between == (0.5, 0.75)
     assert response.half.n == PROMPTS
     assert (response.half.low, response.half.high) == (0.5, 0.75)
-    assert response.at_half is response.points[3]
     assert [point.fitted for point in response.points] == [1.0, 1.0, 0.9, 0.1, 0.0, 0.0]
 
 
