@@ -138,15 +138,18 @@ def _words(column: str, meanings: Mapping[str, Label]) -> Callable[[Row, str], L
     return label
 
 
+_TRUTH = {"true": "1", "false": "0"}
+
+
 def _score(column: str, complied_above: float) -> Callable[[Row, str], Label]:
     """A column with a number."""
 
     def label(row: Row, where: str) -> Label:
-        text = optional_cell(row, column, where).strip()
-        if text.casefold() in ("", "none", "nan"):
+        text = optional_cell(row, column, where).strip().casefold()
+        if text in ("", "none", "nan"):
             return Label.UNGRADEABLE
         try:
-            return Label.COMPLIED if float(text) > complied_above else Label.REFUSED
+            return Label.COMPLIED if float(_TRUTH.get(text, text)) > complied_above else Label.REFUSED
         except ValueError as error:
             raise InputFileError(f"{where}: {column!r} is no number") from error
 
@@ -157,7 +160,8 @@ def _votes(columns: Sequence[str]) -> Callable[[Row, str], Label]:
     """Columns with one vote each, 1 for the behaviour shown; the majority of those given."""
 
     def label(row: Row, where: str) -> Label:
-        given = [text for name in columns if (text := optional_cell(row, name, where).strip())]
+        said = [optional_cell(row, name, where).strip().casefold() for name in columns]
+        given = [_TRUTH.get(text, text) for text in said if text]
         if any(vote not in ("0", "1", "0.0", "1.0") for vote in given):
             raise InputFileError(f"{where}: a vote is neither 0 nor 1")
         shown = sum(float(vote) > 0 for vote in given)

@@ -69,6 +69,14 @@ def test_a_classifier_is_read_by_the_names_of_its_classes(tmp_path: Path) -> Non
     assert [opinion.label for opinion in given] == [Label.COMPLIED, Label.REFUSED, Label.COMPLIED]
 
 
+def test_a_classifier_that_chooses_no_class_is_refused(tmp_path: Path) -> None:
+    """One output, or any number of labels at once, has no likeliest class."""
+    folder = classifier(tmp_path / "many", ["safe", "refusal"], "sorry")
+    renamed(folder, problem_type="multi_label_classification")
+    with pytest.raises(JudgeError, match="one of several classes"):
+        here(folder, ANSWER)
+
+
 def test_a_folder_without_a_known_guard_is_refused(tmp_path: Path) -> None:
     """Before anything is run, with the folder and what to do."""
     folder = generative_guard(tmp_path / "chat", ["safe"], "{{ messages[0]['content'] }} <|verdict|>")

@@ -109,7 +109,7 @@ def test_harmbench_takes_the_majority(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("Index,prompt,target_response,human_majority\n0,a,b,1\n1,a,c,0\n", ["complied", "refused"]),
+        ("Index,prompt,target_response,human_majority\n0,a,b,1\n1,a,c,False\n", ["complied", "refused"]),
         ("forbidden_prompt,response,score\na,b,0.0\na,c,0.75\n", ["refused", "complied"]),
         (
             "prompt,answer_category,response,category\na,direct_answer,b,x\na,indirect_refusal,c,x\n",
