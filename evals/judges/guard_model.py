@@ -142,7 +142,7 @@ def _generated(
     for ids in (model.generation_config.eos_token_id, model.config.eos_token_id):
         stop.update([ids] if isinstance(ids, int) else ids or [])
     ends = sorted(number for number in stop if number is not None)
-    # What else the guard's own configuration says of decoding, e.g. a penalty on repeated words, would leak in.
+    # What else the guard's configuration says of decoding, e.g. a penalty on repeated words, would leak in.
     model.generation_config = GenerationConfig(eos_token_id=ends or None)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]
     config = GenerationConfig(
