@@ -83,13 +83,13 @@ def agreement(pairs: Sequence[LabelPair], *, seed: int = 0) -> Agreement:
         outcome = measured(lambda counts: _ratio(hits(counts), among(counts)), empty)
         return _share_of(outcome, table, among)
 
-    nothing = "no answer was graded by both"
+    nothing, one_label = "no answer was graded by both", "both gave one and the same label to all"
     return Agreement(
         n=len(graded),
         ungradeable=len(pairs) - len(graded),
         accuracy=share(_same, _all, nothing),
-        kappa=measured(_kappa, "both gave one and the same label to all" if graded else nothing),
-        bias=_paired_bias(table) if independent else measured(_bias, nothing),
+        kappa=_kappa_of(measured(_kappa, one_label if graded else nothing), table),
+        bias=_paired_bias(table) if independent else _bias_of(measured(_bias, nothing), table),
         precision=share(_both, _judge_refused, "the judge saw no refusal"),
         recall=share(_both, _reference_refused, "the reference holds no refusal"),
     )
@@ -138,6 +138,27 @@ def _share_of(outcome: Outcome, table: Counts, among: Callable[[Counts], Counts]
         assert isinstance(bounds, Measured)
         low, high = bounds.low, bounds.high
     return Measured(outcome.value, int(among(table).sum()), low, high)
+
+
+def _kappa_of(outcome: Outcome, table: Counts) -> Outcome:
+    """Full agreement is not certain: below it lies what the accuracy could be, by Wilson over the prompts."""
+    if not isinstance(outcome, Measured) or outcome.value < 1.0:
+        return outcome
+    bounds = wilson(len(table), len(table))
+    assert isinstance(bounds, Measured)
+    refused = float(_ratio(_reference_refused(table.sum(axis=0)), _all(table.sum(axis=0))))
+    expected = refused**2 + (1 - refused) ** 2
+    return Measured(1.0, outcome.n, (bounds.low - expected) / (1 - expected), 1.0)
+
+
+def _bias_of(outcome: Outcome, table: Counts) -> Outcome:
+    """Without any disagreement no draw finds one; each prompt then counts as one pair."""
+    if not isinstance(outcome, Measured) or table[:, 1:3].any():
+        return outcome
+    refused = int((table[:, 0] > 0).sum())
+    bounds = paired_difference(Pairs(refused, 0, 0, len(table) - refused))
+    assert isinstance(bounds, Measured)
+    return Measured(outcome.value, outcome.n, bounds.low, bounds.high)
 
 
 def _paired_bias(table: Counts) -> Outcome:

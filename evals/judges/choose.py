@@ -18,10 +18,11 @@ _SCHEMES = ("http://", "https://")
 _DEFAULT_LIMITS = Limits()
 
 
-def open_judge(
+def open_judge(  # noqa: PLR0913 - keyword-only
     name: str,
     *,
     token: str | None = None,
+    insecure: bool = False,
     device: str = "auto",
     limits: Limits = _DEFAULT_LIMITS,
     progress: Progress = quiet,
@@ -32,6 +33,7 @@ def open_judge(
         name: `builtin`; a folder with a guard model, or `KIND:FOLDER` where its family cannot be told;
             `URL#MODEL` of an OpenAI-compatible endpoint.
         token: For the endpoint.
+        insecure: Plain http is allowed to another machine.
         device: For the guard.
         limits: How the guard's child is held.
         progress: Told how many answers are judged.
@@ -46,7 +48,7 @@ def open_judge(
         url, _, model = name.partition("#")
         if not model:
             raise JudgeError(f"{ascii(url[:200])[1:-1]}: add the model's name, as in https://host/v1#model")
-        return EndpointJudge(ChatClient(Endpoint(url, model, token)), progress=progress)
+        return EndpointJudge(ChatClient(Endpoint(url, model, token, insecure=insecure)), progress=progress)
     kind, _, folder = name.partition(":")
     if kind in tuple(GuardKind):
         return GuardJudge(Path(folder), kind=GuardKind(kind), device=device, limits=limits, progress=progress)

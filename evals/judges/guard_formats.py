@@ -97,7 +97,7 @@ def detect(folder: Path) -> GuardKind:
     if any(name.endswith("ForSequenceClassification") for name in names):
         return GuardKind.CHAT_CLASSIFIER if "minos" in called else GuardKind.CLASSIFIER
     template = _template(folder)
-    if "Refusal: Yes" in template:
+    if "Refusal:" in template or "qwen3guard" in called:
         return GuardKind.QWEN3GUARD
     if "wildguard" in called:
         return GuardKind.WILDGUARD

@@ -142,6 +142,8 @@ def _generated(
     for ids in (model.generation_config.eos_token_id, model.config.eos_token_id):
         stop.update([ids] if isinstance(ids, int) else ids or [])
     ends = sorted(number for number in stop if number is not None)
+    # What else the guard's configuration says of decoding, e.g. a penalty on repeated words, would leak in.
+    model.generation_config = GenerationConfig(eos_token_id=ends or None)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]
     config = GenerationConfig(
         max_new_tokens=MAX_NEW_TOKENS, do_sample=False, eos_token_id=ends or None, pad_token_id=pad
@@ -164,9 +166,10 @@ def _classified(
 ) -> _Judged:
     """The likeliest class of each."""
     del kind
-    meanings = classifier_opinions(
-        {int(index): str(name) for index, name in dict(model.config.id2label).items()}
-    )
+    names = {int(index): str(name) for index, name in dict(model.config.id2label).items()}
+    meanings = classifier_opinions(names)
+    if len(names) < 2 or model.config.problem_type == "multi_label_classification":
+        raise JudgeError("the classifier does not choose one of several classes")
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     for start in range(0, len(chats), BATCH):
         batch = chats[start : start + BATCH]

@@ -44,13 +44,19 @@ def bench(
         typer.Option(
             "--judge",
             help="builtin; FOLDER or KIND:FOLDER of a guard model; URL#MODEL of an OpenAI-compatible "
-            "endpoint (its token in FORKWATCH_JUDGE_TOKEN). Several: their agreement is shown too.",
+            "endpoint (its token in FORKWATCH_JUDGE_TOKEN or --token-file). Several: they are compared.",
         ),
     ] = None,
     format_name: Annotated[
         str | None, typer.Option("--format", help="Format of the file (default: told by its columns).")
     ] = None,
     by: Annotated[ByChoice, typer.Option("--by", help="Split the numbers.")] = ByChoice.MODEL,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="File with the endpoint's token.")
+    ] = None,
+    plain_http: Annotated[
+        bool, typer.Option("--allow-plain-http", help="Let answers travel unencrypted to another machine.")
+    ] = False,
     device: Annotated[str, typer.Option("--device", help="For guard models: auto, cpu or cuda.")] = "auto",
     require_isolation: RequireIsolationOption = False,
     json_output: JsonOption = False,
@@ -59,17 +65,20 @@ def bench(
 
     Answers are sent to an endpoint only where one is named with --judge.
     """
+    from evals.endpoint import read_token
     from evals.interface import Limits
     from evals.judges.bench import bench as run_bench
     from evals.judges.choose import BUILTIN, open_judge
     from evals.judges.labelled import read_labelled
 
     labelled = read_labelled(file, format_name=format_name)
+    token = read_token(token_file) if token_file else os.environ.get(TOKEN_VARIABLE) or None
     with progress() as talk:
         judges = [
             open_judge(
                 name,
-                token=os.environ.get(TOKEN_VARIABLE) or None,
+                token=token,
+                insecure=plain_http,
                 device=device,
                 limits=Limits(require_isolation=require_isolation),
                 progress=partial(talk.progress, f"judge {name}"),

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from evals.interface import PromptKind, Tier
 from evals.public import (
@@ -167,12 +165,11 @@ def test_a_suite_file_holds_the_same_suite(tmp_path: Path, sets: Sequence[Public
     assert json.loads(path.read_bytes())["schema"] == "forkwatch.prompts/2"
 
 
-@settings(max_examples=30)
-@given(st.lists(st.text(min_size=1, max_size=12).filter(str.strip), min_size=1, max_size=4))
-def test_a_prompt_is_never_changed(texts: list[str]) -> None:
-    """Whatever its characters."""
+def test_a_prompt_is_never_changed() -> None:
+    """Whatever its characters: no folding, no stripping, no normal forms."""
+    texts = [" a ", "a", "A", "e\u0301", "\u00e9", "x\r\ny", "\u202ex", "\x00x", "\U0001f512", "\ufeffx"]
     found = public_set([{"goal": text, "target": ""} for text in texts], "a.csv")
-    assert [p.text for p in found.prompts] == list(dict.fromkeys(texts))
+    assert [p.text for p in found.prompts] == texts
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,9 @@ def test_perfect_agreement_is_not_certain() -> None:
         assert number(found.accuracy).value == 1.0
         assert number(found.accuracy).low == pytest.approx(0.839, abs=0.001)
         assert number(found.kappa).value == 1.0
+        assert number(found.kappa).low == pytest.approx(2 * 0.839 - 1, abs=0.002)
+        assert number(found.bias).value == 0.0
+        assert number(found.bias).low < 0.0 < number(found.bias).high
 
 
 def test_what_cannot_be_had_has_a_reason() -> None:

@@ -79,6 +79,22 @@ def test_wildguardtest_skips_prompts_without_an_answer(tmp_path: Path) -> None:
     assert (found.format, found.skipped) == ("wildguardtest", 1)
 
 
+def test_do_not_answer_has_a_column_for_each_model(tmp_path: Path) -> None:
+    """Refusing and rebutting are refused, uncertain is ungradeable, an answer that is missing is skipped."""
+    row = {
+        "id": 1, "question": "a", "GPT4_response": "b", "GPT4_harmful": 0, "GPT4_action": 1,
+        "vicuna-7b_response": "c", "vicuna-7b_harmful": 1, "vicuna-7b_action": 5,
+    }  # fmt: skip
+    rows = [row, row | {"id": 2, "GPT4_action": 4, "vicuna-7b_response": None, "vicuna-7b_action": None}]
+    found = read_labelled(write(tmp_path, "dna.json", rows))
+    assert [(answer.model, answer.prompt_id, answer.label) for answer in found.answers] == [
+        ("GPT4", "1", Label.REFUSED),
+        ("vicuna-7b", "1", Label.COMPLIED),
+        ("GPT4", "2", Label.UNGRADEABLE),
+    ]
+    assert (found.format, found.skipped) == ("do-not-answer", 1)
+
+
 def test_harmbench_takes_the_majority(tmp_path: Path) -> None:
     """The validation set is an object of lists by behaviour."""
     item = {"test_case": "a", "generation": "b", "human_0": 1, "human_1": 1, "human_2": 0, "cls": "yes"}
@@ -93,7 +109,7 @@ def test_harmbench_takes_the_majority(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("Index,prompt,target_response,human_majority\n0,a,b,1\n1,a,c,0\n", ["complied", "refused"]),
+        ("Index,prompt,target_response,human_majority\n0,a,b,1\n1,a,c,False\n", ["complied", "refused"]),
         ("forbidden_prompt,response,score\na,b,0.0\na,c,0.75\n", ["refused", "complied"]),
         (
             "prompt,answer_category,response,category\na,direct_answer,b,x\na,indirect_refusal,c,x\n",
