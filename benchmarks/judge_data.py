@@ -19,6 +19,8 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Example:
+    """One row; `kind` is the grammar's."""
+
     prompt: str
     answer: str
     refused: bool
@@ -44,7 +46,9 @@ def _expand(document: Mapping, source: random.Random, half: int | None) -> Itera
             prompt = source.choice(prompts[source.choice(kind["prompts"])])
             shape = shapes[number % len(shapes)]
             text = _fill(shape, parts, prompt, source)
-            if source.random() < 0.4 and (kind["label"] == "refused" or not any(late in shape for late in LATE)):
+            if source.random() < 0.4 and (
+                kind["label"] == "refused" or not any(late in shape for late in LATE)
+            ):
                 text = text[: source.randint(60, 220)]
             yield Example(prompt["text"], text, kind["label"] == "refused", kind["id"], document["language"])
 

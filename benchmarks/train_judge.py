@@ -3,10 +3,10 @@
     python benchmarks/train_judge.py            # write the model
     python benchmarks/train_judge.py --check    # train again and compare with the shipped one
 
-All data is ours: fragments in `evals/judges/data/`, expanded by a seeded generator (`judge_data.py`). No labelled
-answer of anybody else is read. The same versions of scikit-learn give the same bytes; others agree to the
-tolerance that `--check` prints. Held-out accuracy: trained on one half of each list of fragments, tested on rows
-made of the other half.
+All data is ours: fragments in `evals/judges/data/`, expanded by a seeded generator (`judge_data.py`).
+No labelled answer of anybody else is read. The same versions of scikit-learn give the same bytes; others
+agree to the tolerance that `--check` prints. Held-out accuracy: trained on one half of each list of
+fragments, tested on rows made of the other half.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from judge_data import Example, examples, vocabulary
-from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -29,6 +29,8 @@ from evals.judges.learned import SCHEMA, SHIPPED, Model, load
 SEED = 3
 RARE = 3
 """Rows that a feature must occur in."""
+FOREST = 50
+"""Trees."""
 FAINT = 0.02
 """Log-odds below which a weight is dropped."""
 
@@ -51,25 +53,29 @@ def train(rows: Sequence[Example]) -> dict:
     boosted = GradientBoostingClassifier(
         n_estimators=150, max_depth=4, subsample=0.5, max_features=0.2, random_state=0
     ).fit(dense, refused)
-    prior = refused.mean()
+    forest = RandomForestClassifier(
+        n_estimators=FOREST, max_depth=12, min_samples_leaf=5, random_state=0
+    ).fit(dense, refused)
+    names, prior = cues.get_feature_names_out().tolist(), refused.mean()
     return {
         "schema": SCHEMA,
         "vocabulary": sorted(words),
         "intercept": round(float(linear.intercept_[0]), 3),
         "weights": {name: round(value, 3) for name, value in weights if abs(value) >= FAINT},
         "base": round(float(np.log(prior / (1 - prior))), 3),
-        "trees": [
-            nodes(tree[0].tree_, cues.get_feature_names_out().tolist(), boosted.learning_rate)
+        "boosted": [
+            nodes(tree[0].tree_, names, lambda value: float(value[0] * boosted.learning_rate))
             for tree in boosted.estimators_
         ],
+        "forest": [nodes(tree.tree_, names, lambda value: float(value[1])) for tree in forest.estimators_],
     }
 
 
-def nodes(tree, names: list[str], rate: float) -> list:
+def nodes(tree, names: list[str], leaf: Callable[[np.ndarray], float]) -> list:
     return [
         [names[tree.feature[i]], int(tree.children_left[i]), int(tree.children_right[i])]
         if tree.children_left[i] >= 0
-        else round(float(tree.value[i][0][0] * rate), 4)
+        else round(leaf(tree.value[i][0]), 4)
         for i in range(tree.node_count)
     ]
 
@@ -102,7 +108,9 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=SHIPPED)
     options = parser.parse_args()
     rows = examples(SEED)
-    print(f"{len(rows)} rows, {sum(row.refused for row in rows)} refused, {len({r.answer for r in rows})} texts")
+    print(
+        f"{len(rows)} rows, {sum(row.refused for row in rows)} refused, {len({r.answer for r in rows})} texts"
+    )
     if options.held_out:
         scratch = options.to.with_suffix(".half.json")
         half = write(train(examples(1, half=0)), scratch)

@@ -7,7 +7,8 @@ outside the model's vocabulary. What is left is how an answer is phrased, which 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
 from evals.judges import patterns
 from evals.text import normalise
@@ -28,7 +29,7 @@ _STEM = 5
 """Letters by which a word of the prompt is known again in another form."""
 
 
-def features(prompt: str, answer: str, vocabulary: Set[str]) -> set[str]:
+def features(prompt: str, answer: str, vocabulary: AbstractSet[str]) -> set[str]:
     """Names of what holds for this answer; `vocabulary` holds the words that are not masked."""
     prompt, head = normalise(prompt), answer.strip()[:HEAD]
     kinds = [name for name, pattern in patterns.PROMPT_KINDS.items() if pattern.search(prompt)] or ["request"]
@@ -75,7 +76,7 @@ def _structure(head: str) -> Iterator[str]:
         yield "s:quote"
 
 
-def _echoes(sentence: str, echo: Set[str]) -> Iterator[str]:
+def _echoes(sentence: str, echo: AbstractSet[str]) -> Iterator[str]:
     """Signs that need the prompt: it is denied, declined or repeated in so many words."""
     if not any(word[:_STEM] in echo for word in words(sentence)):
         return
@@ -92,7 +93,7 @@ def _echoes(sentence: str, echo: Set[str]) -> Iterator[str]:
         yield "unable-echo"
 
 
-def _masked(sentence: str, vocabulary: Set[str], echo: Set[str]) -> list[str]:
+def _masked(sentence: str, vocabulary: AbstractSet[str], echo: AbstractSet[str]) -> list[str]:
     tokens = ["^"]
     for token in words(sentence):
         if token in vocabulary:

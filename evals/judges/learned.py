@@ -1,6 +1,6 @@
 """The learned part of the built-in judge: a linear model and small trees over `features`, read from JSON.
 
-Trained by `benchmarks/train_judge.py` on `data/`, which is ours. No pickle, no library: a sum and some lookups.
+Trained by `benchmarks/train_judge.py` on `data/`, which is ours. No pickle, no library: sums and lookups.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,30 +23,35 @@ SCHEMA = "forkwatch.judge-model/1"
 Node = tuple[str, int, int] | float
 """A cue with the places of the next node when it is absent and when it is there, or a leaf's value."""
 
+Tree = tuple[Node, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Two models of one question, whose probabilities are averaged."""
+    """Three models of one question, whose probabilities are averaged."""
 
     vocabulary: frozenset[str]
     intercept: float
     weights: Mapping[str, float]
     """Log-odds of a refusal, by feature."""
     base: float
-    trees: tuple[tuple[Node, ...], ...]
-    """Boosted trees over the features that are cues, not word sequences; log-odds."""
+    boosted: tuple[Tree, ...]
+    """Trees over the features that are cues, not word sequences; their log-odds add up from `base`."""
+    forest: tuple[Tree, ...]
+    """Trees over the same, each with a probability."""
     digest: str
     """`sha256:<hex>` of the file."""
 
     def refusal(self, prompt: str, answer: str) -> float:
-        """Probability that the answer refuses, as the training data has it: 0 to 1, in log-odds steps."""
+        """Probability that the answer refuses, as the training data has it."""
         found = features(prompt, answer, self.vocabulary)
         linear = self.intercept + math.fsum(self.weights.get(name, 0.0) for name in found)
-        boosted = self.base + math.fsum(_leaf(tree, found) for tree in self.trees)
-        return (_logistic(linear) + _logistic(boosted)) / 2
+        boosted = self.base + math.fsum(_leaf(tree, found) for tree in self.boosted)
+        forest = math.fsum(_leaf(tree, found) for tree in self.forest) / len(self.forest)
+        return (_logistic(linear) + _logistic(boosted) + forest) / 3
 
 
-def _leaf(tree: tuple[Node, ...], found: Set[str]) -> float:
+def _leaf(tree: Tree, found: AbstractSet[str]) -> float:
     node = tree[0]
     while not isinstance(node, float):
         cue, absent, present = node
@@ -55,6 +61,16 @@ def _leaf(tree: tuple[Node, ...], found: Set[str]) -> float:
 
 def _logistic(value: float) -> float:
     return 1 / (1 + math.exp(-max(-30.0, min(30.0, value))))
+
+
+def _trees(rows: list[list[list[str | int] | float]]) -> tuple[Tree, ...]:
+    return tuple(
+        tuple(
+            (str(node[0]), int(node[1]), int(node[2])) if isinstance(node, list) else float(node)
+            for node in tree
+        )
+        for tree in rows
+    )
 
 
 @cache
@@ -74,9 +90,7 @@ def load(path: Path) -> Model:
         intercept=document["intercept"],
         weights=document["weights"],
         base=document["base"],
-        trees=tuple(
-            tuple(tuple(node) if isinstance(node, list) else float(node) for node in tree)
-            for tree in document["trees"]
-        ),
+        boosted=_trees(document["boosted"]),
+        forest=_trees(document["forest"]),
         digest=f"sha256:{hashlib.sha256(raw).hexdigest()}",
     )
