@@ -184,6 +184,9 @@ _ENGLISH_KINDS = {
     "order": re.compile(
         r"^(?:please )?(?:can you|could you|write|create|give|tell|help|explain|describe|make)\b"
     ),
+    "loaded": re.compile(
+        r"\b(?:isn't|aren't|don't|doesn't|didn't|wasn't|haven't)\b|\b(?:all|always|never|such|so|naturally|only|every)\b"
+    ),
     "health": re.compile(
         r"\b(?:health\w*|doctors?|disease|cure[sd]?|diets?|herbs?|vitamins?|pills?|tablets?"
         r"|medications?|drugs? for"
