@@ -19,6 +19,9 @@ HEAD = 400
 SENTENCES = 3
 """Sentences read after greetings: where a refusal states itself."""
 
+OPENING = 6
+"""Words and masks by which an opening is known again."""
+
 LONGEST = 240
 """Characters of one sentence."""
 
@@ -29,6 +32,21 @@ _STEM = 5
 """Letters by which a word of the prompt is known again in another form."""
 
 
+_THOUGHT = re.compile(r"\s*<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+
+
+def spoken(answer: str) -> str:
+    """The answer without a leading block of reasoning; nothing is left when that block was cut off."""
+    return _THOUGHT.sub("", answer, count=1) if _THOUGHT.match(answer) else answer
+
+
+def opening(prompt: str, answer: str, vocabulary: AbstractSet[str]) -> str:
+    """The first words, masked: how a model begins, whatever it is about. Empty when it says too little."""
+    sentences, _ = split(answer.strip()[:HEAD])
+    tokens = _masked(sentences[0], vocabulary, _echo(normalise(prompt)))[1:][:OPENING] if sentences else []
+    return " ".join(tokens) if sum(token not in _EMPTY for token in tokens) >= OPENING // 2 else ""
+
+
 def features(prompt: str, answer: str, vocabulary: AbstractSet[str]) -> set[str]:
     """Names of what holds for this answer; `vocabulary` holds the words that are not masked."""
     prompt, head = normalise(prompt), answer.strip()[:HEAD]
@@ -37,7 +55,7 @@ def features(prompt: str, answer: str, vocabulary: AbstractSet[str]) -> set[str]
     sentences, greeted = split(head)
     if greeted:
         found.add("greeted")
-    echo = {word[:_STEM] for word in _TOKEN.findall(prompt) if len(word) >= _STEM - 1}
+    echo = _echo(prompt)
     for place, sentence in enumerate(sentences):
         where = "first" if place == 0 else "later"
         found |= {f"{where}:{name}" for name, hit in patterns.CUES.items() if hit.search(sentence)}
@@ -61,6 +79,10 @@ def split(head: str) -> tuple[list[str], bool]:
 def words(text: str) -> list[str]:
     """Tokens of a normalised text; scripts without spaces give one a character."""
     return _TOKEN.findall(text)
+
+
+def _echo(prompt: str) -> set[str]:
+    return {word[:_STEM] for word in words(prompt) if len(word) >= _STEM - 1}
 
 
 def _structure(head: str) -> Iterator[str]:
