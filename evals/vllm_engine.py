@@ -18,9 +18,6 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from evals.engine import render_chat, row_seeds
 from evals.interface import EvalsError
 
-MEMORY_SHARE = 0.9
-"""Of the GPU's memory that vLLM may take."""
-
 
 class VllmMissingError(EvalsError):
     """vLLM is not installed, or not usable here."""
@@ -51,7 +48,6 @@ class VllmGenerator:
             dtype="bfloat16",
             trust_remote_code=False,
             load_format="safetensors",
-            gpu_memory_utilization=MEMORY_SHARE,
             enable_prefix_caching=True,
         )
 
@@ -80,7 +76,4 @@ def _stop_ids(folder: Path, of_tokenizer: int | None) -> list[int]:
     sources = [configured.eos_token_id, of_tokenizer]
     if (folder / "generation_config.json").is_file():
         sources.append(GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id)
-    found: set[int] = set()
-    for ids in sources:
-        found.update([ids] if isinstance(ids, int) else ids or [])
-    return sorted(found)
+    return sorted({one for ids in sources for one in ([ids] if isinstance(ids, int) else ids or [])})
