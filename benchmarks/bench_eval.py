@@ -27,8 +27,7 @@ from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from evals.answers import NOTHING_KNOWN, Asker, Asking
-from evals.behaviour import behaviour_of
-from evals.choices import choice_accuracy
+from evals.choices import option_logprobs
 from evals.divergence import divergence, reference_of
 from evals.engine import TransformersGenerator, render_chat
 from evals.interface import PromptSuite, Tier
@@ -160,6 +159,7 @@ def parts(folder: Path, suite: PromptSuite, tokens: int, device: str) -> None:
         original = asker.transcript(suite, NOTHING_KNOWN, _quiet)
     with clock.of("original's logits (once)"):
         reference = reference_of(asker, suite, original)
+    judge = BuiltinJudge()
     with tempfile.TemporaryDirectory() as scratch:
         for variant in forks(folder, Path(scratch)):
             with clock.of("swap in"):
@@ -171,9 +171,10 @@ def parts(folder: Path, suite: PromptSuite, tokens: int, device: str) -> None:
             with clock.of("KL"):
                 divergence(reference, asker)
             with clock.of("choices"):
-                choice_accuracy(asker, suite.choices, _quiet)
+                option_logprobs(asker, suite.choices)
             with clock.of("judge"):
-                behaviour_of(suite, BuiltinJudge(), transcript.greedy)
+                for prompt in suite.prompts:
+                    judge.label(prompt.text, transcript.greedy[prompt.id])
             with clock.of("swap out, verified"):
                 swap.take_back()
     _report(clock, suite)

@@ -34,9 +34,9 @@ class Reference:
 def reference_of(asker: Asker, suite: PromptSuite, original: Transcript) -> Reference | Unmeasured:
     """The original's logits on its own greedy utility answers, while the model holds its values."""
     utility = suite.of(PromptKind.UTILITY)
-    pairs = tuple(
-        (prompt.text, original.greedy[prompt.id]) for prompt in utility if original.greedy.get(prompt.id)
-    )
+    answered = [(prompt.text, original.greedy.get(prompt.id, "")) for prompt in utility]
+    # By length, so that a batch has little padding.
+    pairs = tuple(sorted((pair for pair in answered if pair[1]), key=lambda pair: sum(map(len, pair))))
     if not pairs:
         return Unmeasured("the original answered no utility prompt")
     model = asker.model

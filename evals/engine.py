@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
 
-from evals.decode import Ending, decode, is_plain
+from evals.decode import Ending, RoomyCache, decode, is_plain
 from evals.memory import in_batches
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class SeededNoise:
         return scores.float() / self._temperature - noise.log_().to(scores.device)
 
 
-def _row_seeds(prompts: Sequence[str], seed: int) -> list[int]:
+def row_seeds(prompts: Sequence[str], seed: int) -> list[int]:
     """A seed for each prompt, from its text and how often it was asked before in this call."""
     asked: Counter[str] = Counter()
     seeds: list[int] = []
@@ -147,7 +147,7 @@ class TransformersGenerator:
     ) -> list[str]:
         """One answer a prompt, in order. Temperature 0 is greedy."""
         chats = [render_chat(self._tokenizer, prompt) for prompt in prompts]
-        seeds = _row_seeds(prompts, seed)
+        seeds = row_seeds(prompts, seed)
         prefix = SharedPrefix(self._model, chats)
         order = sorted(range(len(chats)), key=lambda index: (len(chats[index]), index))
         answers = [""] * len(prompts)
@@ -239,11 +239,13 @@ def answer_logits(
     answers = [
         list(tokenizer(answer, add_special_tokens=False)["input_ids"])[:max_tokens] for _, answer in pairs
     ]
-    rows = [[*render_chat(tokenizer, pair[0]), *answer] for pair, answer in zip(pairs, answers, strict=True)]
+    chats = [render_chat(tokenizer, prompt) for prompt, _ in pairs]
+    prefix = SharedPrefix(model, chats)
 
     def work(chosen: Sequence[int]) -> list[torch.Tensor]:
         keep = max(len(answers[index]) for index in chosen) + 1
-        logits = _last_logits(model, [rows[index] for index in chosen], keep, pad)
+        padded = prefix.join([[*chats[index], *answers[index]] for index in chosen], pad)
+        logits = _last_logits(model, prefix, padded, keep)
         firsts = (keep - 1 - len(answers[index]) for index in chosen)
         return [row[first : keep - 1].clone() for row, first in zip(logits, firsts, strict=True)]
 
@@ -252,17 +254,22 @@ def answer_logits(
             yield logits, torch.tensor(answers[index], dtype=torch.long, device=logits.device)
 
 
-def _last_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], keep: int, pad: int) -> torch.Tensor:
+def _last_logits(
+    model: PreTrainedModel, prefix: SharedPrefix, padded: tuple[torch.Tensor, torch.Tensor], keep: int
+) -> torch.Tensor:
     """Logits of the last `keep` positions, [rows, keep, vocabulary]."""
-    ids, mask = left_padded(rows, pad)
+    ids, mask = (tensor.to(model.device) for tensor in padded)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    seen = len(prefix.tokens)
+    cache = RoomyCache(prefix.one, *ids.shape) if seen else None
     with torch.inference_mode():
         output = model(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            position_ids=positions.to(model.device),
+            input_ids=ids[:, seen:],
+            attention_mask=mask,
+            position_ids=positions[:, seen:],
+            past_key_values=cache,
             logits_to_keep=keep,
-            use_cache=False,
+            use_cache=cache is not None,
         )
     logits: torch.Tensor = output.logits
     return logits
