@@ -109,7 +109,7 @@ class SeededNoise:
         return scores.float() / self._temperature - noise.log_().to(scores.device)
 
 
-def _row_seeds(prompts: Sequence[str], seed: int) -> list[int]:
+def row_seeds(prompts: Sequence[str], seed: int) -> list[int]:
     """A seed for each prompt, from its text and how often it was asked before in this call."""
     asked: Counter[str] = Counter()
     seeds: list[int] = []
@@ -147,7 +147,7 @@ class TransformersGenerator:
     ) -> list[str]:
         """One answer a prompt, in order. Temperature 0 is greedy."""
         chats = [render_chat(self._tokenizer, prompt) for prompt in prompts]
-        seeds = _row_seeds(prompts, seed)
+        seeds = row_seeds(prompts, seed)
         prefix = SharedPrefix(self._model, chats)
         order = sorted(range(len(chats)), key=lambda index: (len(chats[index]), index))
         answers = [""] * len(prompts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,7 @@ class OpenPart:
         self._slots = slots
         self._readers: dict[str, WeightReader] = {}
         self._extra_rows = 0
+        self._ahead: dict[str, Future[torch.Tensor]] = {}
         with _as_misfit():
             sources = _sources(weights)
             reader, self._adapter = open_weights(sources), open_adapter(sources)
@@ -142,6 +144,11 @@ class OpenPart:
     def touches(self, name: str) -> bool:
         """Whether it says anything of that tensor."""
         return name in self._readers or (self._adapter is not None and name in self._adapter.targets)
+
+    def read_ahead(self, pool: Executor, name: str) -> None:
+        """Begin to read a tensor that will be asked for."""
+        if name in self._readers:
+            self._ahead[name] = pool.submit(self._readers[name].values, name)
 
     def values(self, name: str, ours: torch.Tensor) -> torch.Tensor:
         """The fork's values of a tensor that it touches, where `ours` are and in their dtype; rounded once.
@@ -170,8 +177,9 @@ class OpenPart:
         """The values as the files ship them, without the adapter's factors."""
         if name not in self._readers:
             return ours
+        begun = self._ahead.pop(name, None)
         with _as_misfit():
-            values = self._readers[name].values(name)
+            values = self._readers[name].values(name) if begun is None else begun.result()
         if not values.is_floating_point():
             raise ForkMisfitError(
                 f"{name[:100]} holds {values.dtype}, not numbers that the original's layers use"

@@ -9,6 +9,7 @@ it was loaded. Importing this module imports torch; only the evaluation child do
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ GROUP = 64
 """Neighbouring inputs of a linear layer that share a scale in a 4-bit copy."""
 STEPS = 7
 """Steps of a 4-bit grid on either side of 0."""
+AHEAD = 3
+"""Tensors that are read while one is compared: a disk and a GPU work at the same time."""
 DEVICE_RESERVE = 0.1
 """Share of a GPU's memory left free when the original's values are kept on it; beyond, they go to the CPU."""
 
@@ -107,9 +110,14 @@ def _put(
 ) -> tuple[str, ...]:
     """Put a variant's values in, and the replaced ones into `kept`, unless they are not wanted back."""
     parts = [(OpenPart(part.weights, slots), part.scale) for part in variant.parts]
-    with torch.no_grad():
+    names = list(slots.tensors)
+    with torch.no_grad(), ThreadPoolExecutor(AHEAD) as pool:
         head = _own_head(slots, parts)
-        for name, ours in slots.tensors.items():
+        for number, (name, ours) in enumerate(slots.tensors.items()):
+            for soon in names[number + AHEAD : number + AHEAD + 1] if number else names[: AHEAD + 1]:
+                for part, scale in parts:
+                    if scale != 0:
+                        part.read_ahead(pool, soon)
             values = _sum(parts, name, ours)
             if variant.storage is Storage.INT4 and name in slots.linear:
                 values = round_to_int4(values)

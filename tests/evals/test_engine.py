@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from evals.engine import (
     token_logprobs,
 )
 from evals.memory import in_batches
+from evals.vllm_engine import VllmGenerator, VllmMissingError, _stop_ids
 from tests.evals.models import (
     ASSISTANT,
     END,
@@ -30,6 +33,7 @@ from tests.evals.models import (
     make_automaton,
     make_model,
     make_tokenizer,
+    save_release,
     transitions,
 )
 
@@ -214,3 +218,20 @@ def test_divergence_and_logprobs_follow_their_definitions() -> None:
     torch.testing.assert_close(token_divergence(ours, theirs), torch.tensor(expected))
     everything = [token_logprobs(ours, torch.full((5,), word)) for word in range(30)]
     torch.testing.assert_close(torch.stack(everything).exp().sum(dim=0), torch.ones(5))
+
+
+def test_vllm_is_refused_where_it_is_not_installed(tmp_path: Path) -> None:
+    """Its absence is told, with what to do, and is no traceback."""
+    if importlib.util.find_spec("vllm") is not None:
+        pytest.skip("vLLM is installed")
+    with pytest.raises(VllmMissingError, match="vLLM cannot be imported") as caught:
+        VllmGenerator(tmp_path)
+    assert "pip install" in caught.value.tip
+
+
+def test_vllm_stops_where_the_default_engine_stops(tmp_path: Path) -> None:
+    """Both know the same end tokens of a release: of its config, its generation config and its tokenizer."""
+    model = make_model()
+    model.generation_config.eos_token_id = [7, 4]
+    save_release(tmp_path, model)
+    assert _stop_ids(tmp_path, TOKENIZER.eos_token_id) == stop_ids(model, TOKENIZER) == [4, 7]
