@@ -29,8 +29,9 @@ demo: $(VENV)/installed
 demo-real: $(VENV)/installed-real
 	$(BIN)/forkwatch demo --family smollm2
 
+# One worker a core; what the tests start has one thread, or they would wait for each other.
 test: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 # Tracing every line takes a fifth longer, which CI does not wait for.
 coverage: $(VENV)/installed-dev

@@ -17,6 +17,7 @@ from crawler.interface import Claim, InvalidRepoIdError, Relation, RepoId, parse
 MODIFICATION_TAGS = ("heretic", "abliterated", "uncensored", "decensored")
 """Tags by which uploaders announce removed refusals."""
 
+_ID_LIKE = re.compile(r"https?://\S+|[\w.-]+/[\w.-]+")
 _MAX_STATEMENT = 300
 _MAX_CLAIMS = 16
 _MAX_SENTENCE = 2000
@@ -46,11 +47,22 @@ _STRIPPED = re.compile(
 )
 _MODIFIED = re.compile(
     r"\b(?:fine-?tun\w+|quanti[sz]\w+|quants?|gguf\w*|awq|gptq|exl2|merged?|lora|adapter|distil\w+|prun\w+|convert\w+|"
-    r"conversion|modified|removed|derivative|based on)\b",
+    r"conversion|modified|removed|derivative|(?:based|built|trained|start\w*|initiali[sz]ed) (?:up)?"
+    r"(?:on|from|with)|trained|adapted|fixed|patched|changed|edited|extended|added|compress\w+|dfloat\w*|df11|"
+    r"onnx|mlx|openvino|qat|export\w*|(?:bf|fp|int|f)\d+|\d-?bits?|"
+    r"(?:except|but|without|with (?:a|an|the|my|our|some))\b)\b",
     re.IGNORECASE,
 )
+_ASIDE = re.compile(
+    r"\b(?:github|gitlab|discord|website|homepage|blog|paper|code|codebase|implementation|leaderboard|benchmarks?|"
+    r"evaluations?|results?|demo|spaces?|datasets?|splits?|cards?|templates?|prompts?|formats?|tokenizers?|"
+    r"tower|encoder|other|rest|remaining|outputs?|documentation|docs|instructions?|guide|licen[sc]e|ollama)\b",
+    re.IGNORECASE,
+)
+"""What else can be official or unchanged than the weights at hand."""
 _OFFICIAL = re.compile(
-    r"\b(?:this|here)\b[^\n]{0,60}?\b(?:is|are|contains?|hosts?|holds?|provides?|has)\b[^\n]{0,40}?\bofficial\b"
+    r"\b(?:this|here)\b[^\n]{0,60}?\b(?:is|are|contains?|hosts?|holds?|provides?|has)\b[^\n]{0,40}?\bofficial\s+"
+    r"(?:[\w.-]+\s+){0,4}?(?:weights?|models?|checkpoints?|releases?|versions?|repo(?:sitory)?|uploads?|cop(?:y|ies)|mirror)\b"
     r"|^\W{0,6}(?:the\s+)?official\s+(?:\w+\s+){0,3}(?:of|for|by|from)\b",
     re.IGNORECASE,
 )
@@ -171,9 +183,8 @@ def _read_sentence(sentence: str) -> Claim | None:
         return None
     derived = _DERIVED.search(sentence)
     stripped, modified = _STRIPPED.search(sentence), _MODIFIED.search(sentence)
-    faithful = not (stripped or modified or _NEGATED.search(sentence)) and bool(
-        _OFFICIAL.search(sentence) or _COPY.search(sentence)
-    )
+    excused = stripped or modified or _NEGATED.search(sentence) or _ASIDE.search(_ID_LIKE.sub("", sentence))
+    faithful = not excused and bool(_OFFICIAL.search(sentence) or _COPY.search(sentence))
     tells = faithful or stripped or (derived and not _POINTER.search(sentence))
     base = _target(sentence) if tells else None
     if not (base or faithful or (stripped and derived)):

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from crawler.interface import ByteSource, CrawlerError
 from detector.filenames import hostile_reason
-from detector.pickles import PickleKind, PickleReport, inspect_stream
+from detector.pickles import PickleKind, PickleReport, inspect_stream, inspect_zip
 
 MAX_DIRECTORY = 4 << 20
 """Bytes of a zip archive's list of members, and of any other single read: 90 000 entries, listed in 0.6 s."""
@@ -26,6 +26,9 @@ MAX_MEMBERS = 4096
 """Of a tar archive: each header is a read of its own."""
 MAX_GRAPH = 1 << 20
 """Bytes of a Keras model's description that are searched."""
+MAX_INNER = 4 << 20
+"""Bytes read of all pickles in one zip archive."""
+_ENCRYPTED = 1
 _MAX_ARRAYS = 64
 _NUMPY_HEADER = 1 << 14
 _PROGRAMS = frozenset(
@@ -72,6 +75,7 @@ def inspect_members(file: BinaryIO) -> Iterator[ArchiveProblem]:
         with zipfile.ZipFile(file) as archive:
             names = [member.filename for member in archive.infolist()]
             yield from _named(names)
+            yield from _pickles(archive)
             for name in [name for name in names if name.endswith(".npy")][:_MAX_ARRAYS]:
                 with archive.open(name) as member:
                     yield from _array(member.read(_NUMPY_HEADER), name)
@@ -127,7 +131,7 @@ def read_tar(source: ByteSource) -> tuple[tuple[TarMember, ...], tuple[ArchivePr
         problems.append(
             ArchiveProblem("hostile-name", f"a tar archive with links or devices: {_listed(links)}")
         )
-    named = _named(member.name.removeprefix("./") for member in members if not member.is_pickle)
+    named = _named(member.name.removeprefix("./") for member in members)
     return tuple(members), (*problems, *named)
 
 
@@ -180,6 +184,38 @@ def _keras(text: bytes) -> Iterator[ArchiveProblem]:
     yield from inspect_graph(text)
 
 
+def _pickles(archive: zipfile.ZipFile) -> Iterator[ArchiveProblem]:
+    """What the pickles in an archive would import; small ones are read, others told."""
+    left, unread = MAX_INNER, list[str]()
+    for member in archive.infolist():
+        name = member.filename
+        if PurePosixPath(name.lower()).suffix not in _PICKLES:
+            continue
+        if max(member.file_size, member.compress_size) > left or member.flag_bits & _ENCRYPTED:
+            unread.append(name)
+            continue
+        report = _member_report(archive, member, left)
+        left -= member.file_size
+        if report.kind is not PickleKind.NONE:
+            note = f"in the archive, {_listed([name])}: {report.note or 'builds tensors and plain data'}"
+            yield ArchiveProblem(report.finding, note[:300])
+    if unread:
+        yield ArchiveProblem("unread-pickle", f"in the archive, too large to be read: {_listed(unread)}")
+
+
+def _member_report(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> PickleReport:
+    try:
+        with archive.open(member) as opened:
+            data = opened.read(limit)  # what it unfolds to is bounded, whatever the list of members says
+    except CrawlerError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as above; other readers may not mind what ours does
+        return PickleReport(PickleKind.UNREAD, f"cannot be read ({type(error).__name__})")
+    if data.startswith(b"PK\3\4"):
+        return inspect_zip(io.BytesIO(data))
+    return inspect_stream(data, complete=len(data) == member.file_size)
+
+
 def _array(head: bytes, name: str) -> Iterator[ArchiveProblem]:
     if not head.startswith(b"\x93NUMPY") or inspect_array(head, complete=False).kind is not PickleKind.NONE:
         yield ArchiveProblem(
@@ -189,7 +225,7 @@ def _array(head: bytes, name: str) -> Iterator[ArchiveProblem]:
 
 def _named(names: Iterable[str]) -> Iterator[ArchiveProblem]:
     """What the names of the members tell."""
-    groups: dict[str, list[str]] = {"hostile-name": [], "executable-file": [], "unsafe-pickle": []}
+    groups: dict[str, list[str]] = {"hostile-name": [], "executable-file": []}
     packed = list[str]()
     for name in names:
         suffix = PurePosixPath(name.lower()).suffix
@@ -197,14 +233,11 @@ def _named(names: Iterable[str]) -> Iterator[ArchiveProblem]:
             groups["hostile-name"].append(name)
         elif suffix in _PROGRAMS or name.upper() == "META-INF/MANIFEST.MF":
             groups["executable-file"].append(name)
-        elif suffix in _PICKLES:
-            groups["unsafe-pickle"].append(name)
         elif suffix in _ARCHIVES:
             packed.append(name)
     notes = {
         "hostile-name": "an archive with a member that leads out of it or misleads",
         "executable-file": "an archive with programs",
-        "unsafe-pickle": "an archive with pickles, which were not looked into",
     }
     for identifier, found in groups.items():
         if found:

@@ -49,6 +49,9 @@ _LOOK_ALIKES = {
 _LETTERS = {ord(letter): ascii_ for ascii_, letters in _LOOK_ALIKES.items() for letter in letters}
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE | re.DOTALL)
 _FORBIDDEN = frozenset('<>:"|?*')
+_WORD = re.compile(r"[^\W_]+")
+_DRIVE = re.compile(r"[A-Za-z]:")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
 
 def name_findings(files: Iterable[RepoFile]) -> Iterator[FileFinding]:
@@ -69,14 +72,14 @@ def hostile_reason(path: str) -> str:
             continue
         if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}:
             return "contains control, invisible or text-direction characters"
-        if not character.isascii() and _is_plain_ascii(unicodedata.normalize("NFKC", character)):
-            return "contains letters that look like ASCII ones and are not"
+    if any(map(_is_mixed, _WORD.findall(path[:4096]))):
+        return "contains letters that look like ASCII ones and are not"
     parts = path.split("/")
-    if "\\" in path or {"", ".", ".."} & set(parts):
+    if {"", ".", ".."} & set(path.replace("\\", "/").split("/")) or ("\\" in path and _DRIVE.match(path)):
         return "is not a plain relative path"
     if any(len(part.encode()) > 255 for part in parts):
         return "is longer than file systems allow"
-    if not parts[-1].isascii() and parts[-1].lower().translate(_LETTERS) in _LOADED:
+    if not parts[-1].isascii() and _read_as(parts[-1]) in _LOADED:
         return "looks like the name of a file that loaders ask for, and is not"
     return ""
 
@@ -88,10 +91,29 @@ def unportable_reason(path: str) -> str:
             return "is the name of a device on Windows"
         if part.endswith((".", " ")):
             return "ends in a dot or a space, which Windows drops"
+        if "\\" in part:
+            return "contains a backslash, which Windows takes for a folder"
         if marks := sorted(_FORBIDDEN & set(part)):
             return f"contains {' '.join(marks)}, which Windows does not store in a name"
     return ""
 
 
-def _is_plain_ascii(text: str) -> bool:
-    return text.isascii() and text.isalnum()
+def _is_mixed(word: str) -> bool:
+    """Whether ASCII letters stand in one word with others that only look like them.
+
+    Full-width digits, `№`, `½` and whole words in full width are ordinary where those are typed.
+    """
+    if word.isascii() or not any(char.isascii() and char.isalpha() for char in word):
+        return False
+    return any(
+        not char.isascii()
+        and unicodedata.category(char) in {"Lu", "Ll"}
+        and len(plain := unicodedata.normalize("NFKC", char)) == 1
+        and plain.isascii()
+        for char in word
+    )
+
+
+def _read_as(name: str) -> str:
+    """What a reader takes a name for; shards of weights are the weights."""
+    return _SHARD.sub("", unicodedata.normalize("NFKC", name).lower().translate(_LETTERS))

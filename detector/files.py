@@ -9,7 +9,6 @@ Not covered: malware in general (the Hub runs scanners for that), text files and
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
@@ -25,14 +24,15 @@ from detector.archives import (
     inspect_members,
     read_tar,
 )
-from detector.filenames import name_findings
+from detector.configs import CONFIGS, CodeRequests, inspect_config
+from detector.filenames import hostile_reason, name_findings
 from detector.interface import FileFinding
 from detector.pickles import (
     MAX_PICKLE_BYTES,
     Opcodes,
     PickleKind,
     PickleReport,
-    inspect_stream,
+    inspect_pickle,
     inspect_zip,
 )
 from detector.sniff import PROBE_BYTES, Content, sniff
@@ -44,10 +44,8 @@ MAX_TEXT_PROBED = 16
 program under such a name needs somebody else to start it."""
 MAX_BYTES = 128 << 20
 """Read from one repository in all."""
-MAX_OPCODES = 1_500_000
+MAX_OPCODES = 1_000_000
 """Of all pickles of a repository, parsed in 1 s; a checkpoint of 300 tensors has 9 300."""
-MAX_CONFIG_BYTES = 4 << 20
-"""Of a JSON configuration; real ones stay below 1 MB."""
 _MAX_CONFIGS = 8 << 20
 """Bytes of all configurations."""
 _CONFIGS_READ = 64
@@ -74,28 +72,33 @@ _TEXT_NAMES = frozenset({".gitattributes", ".gitignore", "license", "notice"})
 _CARDS = frozenset({"readme.md", ".gitattributes"})
 """The Hub itself reads these as text."""
 
-_CONFIGS = frozenset(
-    {"config.json", "tokenizer_config.json", "generation_config.json", "adapter_config.json"}
-    | {"processor_config.json", "preprocessor_config.json", "modules.json", "model_index.json"}
-)
 _EXPECTED = {".safetensors": Content.SAFETENSORS, ".gguf": Content.GGUF}
-_WEIGHTS = frozenset({Content.SAFETENSORS, Content.GGUF})
+_NO_PICKLES = frozenset({Content.ZIP, Content.COMPRESSED})
+"""torch opens the one as a zip archive; nothing unpickles the other as it is, and it is a finding anyway."""
+_DATA_SUFFIXES = frozenset({".pkl", ".pickle", ".p", ".joblib", ".dill"})
+"""Of pickles that tools compress; weights they do not."""
 
 
 def inspect_files(
-    snapshot: Snapshot, read: Callable[[str], ByteSource], known: frozenset[str] = frozenset()
+    snapshot: Snapshot,
+    read: Callable[[str], ByteSource],
+    known: frozenset[str] = frozenset(),
+    owned: Callable[[str], CodeRequests | None] = lambda _: None,
 ) -> tuple[FileFinding, ...]:
     """Findings about the files of a snapshot, in path order.
 
     Ids: `hostile-name`, `unportable-name`, `colliding-names`, `executable-file`, `pickle-file` (imports only
-    constructors of tensors and plain data), `unsafe-pickle` (imports anything else, or cannot be read to its
-    end), `remote-code` (a config or graph that makes a loader run code), `disguised-file` (content of another
-    kind than its name says), `packed-archive` (not looked into), `malformed-config`.
+    constructors of tensors and plain data), `unsafe-pickle` (imports anything else, or is made so that
+    parsers differ), `unread-pickle` (too long, one of too many, or packed), `remote-code` (a config or graph
+    that makes a loader run code), `disguised-file` (content of another kind than its name says),
+    `packed-archive` (not looked into), `malformed-config`.
 
     Args:
         snapshot: the file list.
         read: path → its bytes.
         known: paths of files that are the publisher's own, which are not read.
+        owned: path → what the publisher's own configuration of that path asks a loader to run, if it has one.
+            A copy that asks for the same is no finding, as long as the code is the publisher's too.
 
     Raises:
         CrawlerError: a file could not be read.
@@ -107,15 +110,18 @@ def inspect_files(
         note = f"a program by its name ({PurePosixPath(file.path.lower()).suffix})"
         findings.append(FileFinding("executable-file", file.path, note))
     spare = _Budget(_MAX_CONFIGS)
+    pure = not groups[_Group.PROGRAM]
     nearest = sorted(groups[_Group.CONFIG], key=lambda file: (file.path.count("/"), file.path))
     for number, file in enumerate(nearest):
-        findings.extend(_inspect_config(file, read, spare if number < _CONFIGS_READ else _Budget(-1)))
+        source = _Source(read(file.path), spare if number < _CONFIGS_READ else _Budget(-1))
+        asked = owned(file.path) if pure else None
+        findings.extend(_inspect_config(file, source, asked))
     for number, file in enumerate(sorted(groups[_Group.BINARY], key=_urgency)):
         if number < MAX_PROBED:
             findings.extend(_inspect_binary(file, _Source(read(file.path), budget), opcodes))
         elif _is_named_pickle(file):
             note = f"not inspected: the repository has more than {MAX_PROBED} binary files"
-            findings.append(FileFinding("unsafe-pickle", file.path, note))
+            findings.append(FileFinding("unread-pickle", file.path, note))
     texts = sorted(groups[_Group.TEXT], key=lambda file: (file.sha256 is None, file.path))
     for file in texts[:MAX_TEXT_PROBED]:
         findings.extend(_inspect_text(file, _Source(read(file.path), budget), opcodes))
@@ -138,7 +144,7 @@ def _grouped(files: Iterable[RepoFile]) -> dict[_Group, list[RepoFile]]:
         name = PurePosixPath(file.path.lower())
         if name.suffix in _PROGRAM_SUFFIXES:
             group = _Group.PROGRAM
-        elif name.name in _CONFIGS:
+        elif name.name in CONFIGS:
             group = _Group.CONFIG
         elif not file.size or name.name in _CARDS:
             group = _Group.NONE
@@ -152,7 +158,11 @@ def _grouped(files: Iterable[RepoFile]) -> dict[_Group, list[RepoFile]]:
 def _refused(snapshot: Snapshot) -> Iterator[FileFinding]:
     """Files that were left out of the snapshot because of their names."""
     for file in snapshot.refused:
-        identifier = "colliding-names" if file.collides else "hostile-name"
+        # Names are given escaped here. A folder written the way of Windows is a careless upload.
+        unix = file.path.replace("\\\\", "/")
+        careless = unix != file.path and "\\" not in unix and not hostile_reason(unix) and unix[1:2] != ":"
+        kept = "unportable-name" if careless else "hostile-name"
+        identifier = "colliding-names" if file.collides else kept
         yield FileFinding(identifier, file.path, f"{file.reason}; the file was not looked at")
 
 
@@ -160,8 +170,9 @@ def _is_named_pickle(file: RepoFile) -> bool:
     return PurePosixPath(file.path.lower()).suffix in _PICKLE_SUFFIXES
 
 
-def _urgency(file: RepoFile) -> tuple[bool, str]:
-    return not _is_named_pickle(file), file.path
+def _urgency(file: RepoFile) -> tuple[bool, int, str]:
+    """Pickles first, those nearest to the root before all: a trainer leaves hundreds in sub-folders."""
+    return not _is_named_pickle(file), file.path.count("/"), file.path
 
 
 def _inspect_text(file: RepoFile, source: _Source, opcodes: Opcodes) -> Iterator[FileFinding]:
@@ -184,45 +195,49 @@ def _inspect_binary(file: RepoFile, source: _Source, opcodes: Opcodes) -> Iterat
             yield FileFinding(
                 "disguised-file", file.path, f"the first bytes are those of {kind}, not {expected}"
             )
-        if kind is Content.PROGRAM:
-            yield FileFinding("executable-file", file.path, "a program by its first bytes")
-        else:
-            yield from _inspect_content(file, kind, head, source, opcodes)
+        yield from _inspect_content(file, kind, source, opcodes)
+        if _is_named_pickle(file) and kind not in _NO_PICKLES:
+            # A loader that is told to unpickle does not look at the first bytes.
+            yield from _pickled(file, inspect_pickle(source, opcodes))
     except ReadLimitError:
         note = f"not inspected: more than {MAX_BYTES} bytes to read in all"
-        if _is_named_pickle(file):
-            yield FileFinding("unsafe-pickle", file.path, note)
-        else:
-            yield FileFinding("packed-archive", file.path, note)
+        yield FileFinding("unread-pickle" if _is_named_pickle(file) else "packed-archive", file.path, note)
 
 
 def _inspect_content(
-    file: RepoFile, kind: Content, head: bytes, source: _Source, opcodes: Opcodes
+    file: RepoFile, kind: Content, source: _Source, opcodes: Opcodes
 ) -> Iterator[FileFinding]:
     match kind:
+        case Content.PROGRAM:
+            yield FileFinding("executable-file", file.path, "a program by its first bytes")
         case Content.ZIP:
             yield from _inspect_zip(file, source, opcodes)
         case Content.TAR:
             yield from _inspect_tar(file, source, opcodes)
-        case Content.COMPRESSED if not _is_named_pickle(file):
-            yield FileFinding("packed-archive", file.path, "compressed, not looked into")
         case Content.COMPRESSED:
-            yield FileFinding("unsafe-pickle", file.path, "compressed, not looked into")
+            suffix = PurePosixPath(file.path.lower()).suffix
+            identifier = (
+                "unread-pickle"
+                if suffix in _DATA_SUFFIXES
+                else "unsafe-pickle"
+                if _is_named_pickle(file)
+                else "packed-archive"
+            )
+            yield FileFinding(identifier, file.path, "compressed, not looked into")
         case Content.NUMPY:
             length = min(file.size, MAX_PICKLE_BYTES)
             yield from _pickled(file, inspect_array(source.read(0, length), complete=length == file.size))
         case Content.HDF5:
             for problem in inspect_graph(source.read(0, min(file.size, MAX_GRAPH))):
                 yield FileFinding(problem.id, file.path, problem.note)
-        case _ if kind is Content.PICKLE or (_is_named_pickle(file) and kind not in _WEIGHTS):
-            yield from _pickled(file, _inspect_pickle(file, head, source, opcodes))
+        case Content.PICKLE if not _is_named_pickle(file):
+            yield from _pickled(file, inspect_pickle(source, opcodes))
 
 
 def _pickled(file: RepoFile, report: PickleReport) -> Iterator[FileFinding]:
-    if report.kind is PickleKind.PLAIN:
-        yield FileFinding("pickle-file", file.path, "imports only constructors of tensors and plain data")
-    elif report.kind is PickleKind.UNSAFE:
-        yield FileFinding("unsafe-pickle", file.path, report.note)
+    if report.kind is not PickleKind.NONE:
+        note = report.note or "imports only constructors of tensors and plain data"
+        yield FileFinding(report.finding, file.path, note)
 
 
 def _inspect_zip(file: RepoFile, source: ByteSource, opcodes: Opcodes) -> Iterator[FileFinding]:
@@ -230,14 +245,15 @@ def _inspect_zip(file: RepoFile, source: ByteSource, opcodes: Opcodes) -> Iterat
         archive = SourceStream(_Source(source, _Budget(_MAX_ARCHIVE)))
         return BoundedReader(archive, buffer_size=1 << 16)
 
+    if not _is_named_pickle(file):
+        for problem in inspect_members(opened()):
+            yield FileFinding(problem.id, file.path, problem.note)
+        return
     report = inspect_zip(opened(), opcodes)
-    if report.kind is PickleKind.NONE and _is_named_pickle(file):
+    if report.kind is PickleKind.NONE:
         # Archives can be built so that two readers see different members.
         report = PickleReport(PickleKind.UNSAFE, "a zip archive without torch's data.pkl")
     yield from _pickled(file, report)
-    if report.kind is PickleKind.NONE:
-        for problem in inspect_members(opened()):
-            yield FileFinding(problem.id, file.path, problem.note)
 
 
 def _inspect_tar(file: RepoFile, source: ByteSource, opcodes: Opcodes) -> Iterator[FileFinding]:
@@ -253,70 +269,19 @@ def _inspect_tar(file: RepoFile, source: ByteSource, opcodes: Opcodes) -> Iterat
             yield FileFinding(finding.id, file.path, note[:300])
     if len(pickles) > _MAX_INNER:
         note = f"{len(pickles) - _MAX_INNER} pickles in the archive were not looked into"
+        yield FileFinding("unread-pickle", file.path, note)
+    if _is_named_pickle(file):
+        note = "a tar archive, torch's oldest container, whose pickles were not looked into"
         yield FileFinding("unsafe-pickle", file.path, note)
 
 
-def _inspect_pickle(file: RepoFile, head: bytes, source: ByteSource, opcodes: Opcodes) -> PickleReport:
-    """A pickle by its first bytes, or by its name when the bytes allow it (old protocols have no magic)."""
-    first = inspect_stream(head, complete=len(head) == file.size, opcodes=opcodes)
-    if first.kind is PickleKind.NONE or len(head) == file.size:
-        return first
-    length = min(file.size, MAX_PICKLE_BYTES)
-    return inspect_stream(source.read(0, length), complete=length == file.size, opcodes=opcodes)
-
-
-def _inspect_config(
-    file: RepoFile, read: Callable[[str], ByteSource], budget: _Budget
-) -> Iterator[FileFinding]:
-    if file.size > MAX_CONFIG_BYTES:
-        yield FileFinding(
-            "malformed-config", file.path, f"{file.size} bytes are too many for a configuration"
-        )
-        return
+def _inspect_config(file: RepoFile, source: _Source, owned: CodeRequests | None) -> Iterator[FileFinding]:
     try:
-        config: object = json.loads(_Source(read(file.path), budget).read(0, file.size))
+        for identifier, note in inspect_config(source, owned):
+            yield FileFinding(identifier, file.path, note)
     except ReadLimitError:
-        yield FileFinding(
-            "malformed-config", file.path, "not inspected: more or larger configurations than any model has"
-        )
-        return
-    except (ValueError, RecursionError) as error:
-        yield FileFinding("malformed-config", file.path, f"not JSON ({type(error).__name__})")
-        return
-    requests = sorted(set(_code_requests(config)))
-    if requests:
-        yield FileFinding("remote-code", file.path, f"asks the loader to run code: {', '.join(requests)}")
-
-
-def _code_requests(config: object) -> Iterator[str]:
-    """Keys that make a loader import code: from the repository (auto_map) or from another one (kernels)."""
-    pending = [config]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, list):
-            pending.extend(value)
-        if not isinstance(value, dict):
-            continue
-        pending.extend(value.values())
-        for key in ("auto_map", "trust_remote_code", "custom_pipelines"):
-            if value.get(key):
-                yield key
-        if _imports_module(value):
-            yield "type"
-        # transformers fetches and imports a kernel repository named here (CVE-2026-4372).
-        for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
-            if "/" in str(value.get(key, "")):
-                yield key
-
-
-def _imports_module(entry: dict[str, object]) -> bool:
-    """A row of sentence-transformers' modules.json whose class is not one of the library's."""
-    kind = entry.get("type")
-    return (
-        isinstance(kind, str)
-        and {"idx", "path"} <= entry.keys()
-        and not kind.startswith("sentence_transformers.")
-    )
+        note = "not inspected: more or larger configurations than any model has"
+        yield FileFinding("malformed-config", file.path, note)
 
 
 def _capped(findings: Iterable[FileFinding]) -> Iterator[FileFinding]:

@@ -7,6 +7,7 @@ beyond. Their order is that of the elements, so that neither threads nor alignme
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -38,9 +39,17 @@ def compiled(function: Function) -> Function:
     """
     options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz", "contract"}}
     try:
-        return cast("Function", numba.njit(cache=True, **options)(function))
+        kept: Any = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
         return cast("Function", numba.njit(**options)(function))
+    save = kept._cache.save_overload  # noqa: SLF001 - numba lets nobody say that a cache is not worth an error
+
+    def save_if_there_is_room(*arguments: object) -> None:
+        with contextlib.suppress(OSError):
+            save(*arguments)
+
+    kept._cache.save_overload = save_if_there_is_room  # noqa: SLF001
+    return cast("Function", kept)
 
 
 def grid(dtype: str) -> Array:

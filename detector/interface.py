@@ -158,6 +158,8 @@ class FileMatch:
     missing: tuple[str, ...]
     weights_identical: bool
     """Every weight file of the release is present with its exact bytes, and no other weight file is."""
+    other_weights: tuple[str, ...] = ()
+    """Weight files, and indices of their shards, that hold what no file of the release holds."""
 
 
 @dataclass(frozen=True, slots=True)

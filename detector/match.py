@@ -24,13 +24,22 @@ def match_files(snapshot: Snapshot, manifest: Manifest) -> FileMatch:
     shared = sorted(signed.keys() & present.keys())
     identical = tuple(path for path in shared if same_content(present[path], signed[path]))
     weights = {path for path in signed if is_weight_file(path)}
-    other_weights = {path for path in present if is_weight_file(path)} - weights
+    more_weights = {path for path in present if is_weight_file(path)} - weights
+    ours = {(file.size, file.sha256) for file in manifest.files} | {
+        (file.size, file.git_oid) for file in manifest.files
+    }
     return FileMatch(
         identical=identical,
         changed=tuple(path for path in shared if path not in identical),
         added=tuple(sorted(present.keys() - signed.keys())),
         missing=tuple(sorted(signed.keys() - present.keys())),
-        weights_identical=bool(weights) and weights <= set(identical) and not other_weights,
+        weights_identical=bool(weights) and weights <= set(identical) and not more_weights,
+        other_weights=tuple(
+            path
+            for path, file in sorted(present.items())
+            if (is_weight_file(path) or path.endswith(".safetensors.index.json"))
+            and (file.size, file.sha256 or file.git_oid) not in ours
+        ),
     )
 
 

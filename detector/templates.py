@@ -32,10 +32,32 @@ _GADGETS = frozenset({"cycler", "joiner", "lipsum", "self", "get_flashed_message
 """Globals of template engines that no chat template needs and that lead to Python's own."""
 _CONTENT = frozenset({"content", "text", "prompt", "reasoning_content"})
 """Keys of a message under which somebody else's words lie."""
-_MATCHERS = frozenset({"startswith", "endswith", "find", "index", "count", "split", "rfind", "partition"})
+_MATCHERS = frozenset(
+    {"startswith", "endswith", "find", "index", "count", "split", "rfind", "partition", "replace"}
+)
 _PADDERS = frozenset({"center", "ljust", "rjust", "zfill", "indent"})
-_MARKUP = re.compile(r"\s*(?:</?[\w| :-]+/?>|\[/?[\w ]+\]|<\|[^|]*\|>|[^A-Za-z]*)\s*")
-"""`</think>`, `[INST]`, `<|im_end|>`, punctuation: what templates take a message's own structure from."""
+_MARKUP = re.compile(
+    r"\s*(?:</?[\w| :-]+/?>|\[/?[\w ]+\]|(?:<\|[^|]*\|>\w*)+|/(?:no_?)?think|[^A-Za-z]*)\s*", re.ASCII
+)
+"""`</think>`, `[INST]`, `<|im_end|>`, punctuation: what templates take a message's own structure from.
+And `/no_think`, by which users of many models switch reasoning off."""
+_STRUCTURE = frozenset({"type", "role"})
+"""Keys of a message's parts that say what they are; nobody's words."""
+_KINDS = frozenset(
+    {
+        "type",
+        "text",
+        "image",
+        "image_url",
+        "video",
+        "audio",
+        "input_audio",
+        "file",
+        "tool_call",
+        "tool_result",
+    }
+)
+"""What a part of a message is or holds; templates look for them among its keys."""
 
 
 class _Generation(Extension):
@@ -95,8 +117,9 @@ def parse_template(text: str) -> ParsedTemplate | Unparsed:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # escapes such as \d, of which Python's own decoder complains
             tree = Parser(_ENVIRONMENT, text).parse()
-        found = _Reading()
+        found = _Reading({macro.name: macro for macro in tree.find_all(nodes.Macro)})
         found.walk(tree, loops=0)
+        found.walk(tree, loops=0)  # what a macro is called with is known only behind it
         return ParsedTemplate(
             _canonical(tree),
             frozenset(found.reaches),
@@ -145,14 +168,15 @@ def hazards(text: str, originals: tuple[str, ...]) -> tuple[Hazard, ...]:
 
 @dataclass(slots=True)
 class _Reading:
-    """One walk over a tree."""
+    """Walks over a tree."""
 
+    macros: dict[str, nodes.Macro]
     reaches: set[str] = field(default_factory=set)
     triggers: set[str] = field(default_factory=set)
     costs: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
     _words: set[str] = field(default_factory=set)
-    """Names of variables that hold the words of a message."""
+    """Names of variables that hold the words of a message; `name.attribute` in a namespace."""
 
     def walk(self, node: nodes.Node, loops: int) -> None:
         loops += isinstance(node, nodes.For)
@@ -163,13 +187,13 @@ class _Reading:
             self.walk(child, loops)
 
     def _see(self, node: nodes.Node) -> None:
+        self._see_words(node)
+        self._see_reach(node)
         match node:
-            case nodes.Assign(target=nodes.Name(name=name), node=value) if self._is_words(value):
-                self._words.add(name)
             case nodes.Filter(name=name):
                 self._see_filter(node, name)
-            case nodes.Test(name=name) if name not in _ENVIRONMENT.tests:
-                self.unknown.add(f"test {name}")
+            case nodes.Test(name=name):
+                self._see_test(node, name)
             case nodes.Compare():
                 self._see_comparison(node)
             case nodes.Call(node=nodes.Getattr(node=value, attr=name)):
@@ -178,7 +202,22 @@ class _Reading:
                 self._see_numbers(node.args)
             case nodes.Mul(left=left, right=right):
                 self._see_product(left, right)
-        self._see_reach(node)
+
+    def _see_words(self, node: nodes.Node) -> None:
+        """Where the words of a message go."""
+        match node:
+            case nodes.Assign(target=target, node=value) if self._is_words(value):
+                self._words.add(_variable(target))
+            case nodes.AssignBlock(target=target, body=body) if any(map(self._is_words, body)):
+                self._words.add(_variable(target))
+            # Over words that were taken apart; the parts of a message as it came have types and keys.
+            case nodes.For(target=target, iter=nodes.Call() | nodes.Filter() as value) if self._is_words(
+                value
+            ):
+                self._words.add(_variable(target))
+            case nodes.Call(node=nodes.Name(name=name)) if name in self.macros:
+                handed = zip(self.macros[name].args, node.args, strict=False)
+                self._words.update(target.name for target, value in handed if self._is_words(value))
 
     def _see_reach(self, node: nodes.Node) -> None:
         match node:
@@ -198,6 +237,14 @@ class _Reading:
             self.unknown.add(f"filter {name}")
         if name in _PADDERS:
             self._see_numbers(node.args)
+        if name == "replace" and node.node is not None and self._is_words(node.node):
+            self.triggers.update(_literals(node.args[:1]))
+
+    def _see_test(self, node: nodes.Test, name: str) -> None:
+        if name not in _ENVIRONMENT.tests:
+            self.unknown.add(f"test {name}")
+        if self._is_words(node.node):
+            self.triggers.update(_literals(node.args))
 
     def _see_comparison(self, node: nodes.Compare) -> None:
         sides = [node.expr, *(operand.expr for operand in node.ops)]
@@ -206,7 +253,7 @@ class _Reading:
 
     def _see_call(self, node: nodes.Call, value: nodes.Node, name: str) -> None:
         if name in _MATCHERS and self._is_words(value):
-            self.triggers.update(_literals(node.args))
+            self.triggers.update(_literals(node.args[:1]))
         if name in _PADDERS:
             self._see_numbers(node.args)
         if name in {"format", "format_map"} and "{" in str(getattr(value, "value", "")):
@@ -231,11 +278,17 @@ class _Reading:
         while pending:
             part = pending.pop()
             match part:
-                case nodes.Getattr(attr=name) if name in _CONTENT:
-                    return True
-                case nodes.Getitem(arg=nodes.Const(value=key)) if key in _CONTENT:
-                    return True
+                case (
+                    nodes.Getattr(attr=key)
+                    | nodes.Getitem(arg=nodes.Const(value=key))
+                    | nodes.Call(node=nodes.Getattr(attr="get"), args=[nodes.Const(value=key), *_])
+                ) if key in _STRUCTURE | _CONTENT:
+                    if key in _CONTENT:
+                        return True
+                    continue
                 case nodes.Name(name=name) if name in self._words:
+                    return True
+                case nodes.Getattr(node=nodes.Name(name=name), attr=key) if f"{name}.{key}" in self._words:
                     return True
                 case nodes.Compare() | nodes.Test() | nodes.Not():
                     continue  # a truth value, no words
@@ -243,13 +296,35 @@ class _Reading:
         return False
 
 
+def _variable(target: nodes.Node) -> str:
+    """The name that something is assigned to."""
+    match target:
+        case nodes.NSRef(name=name, attr=attribute):
+            return f"{name}.{attribute}"
+        case nodes.Name(name=name):
+            return str(name)
+    return ""
+
+
 def _literals(parts: list[nodes.Expr] | list[nodes.Node]) -> Iterator[str]:
     """Words among these expressions that are no mere structure, quoted in ASCII."""
     for part in parts:
+        keys = {
+            id(key) for inner in [part, *part.find_all((nodes.Getitem, nodes.Call))] for key in _keys(inner)
+        }
         for constant in [part, *part.find_all(nodes.Const)]:
-            value = getattr(constant, "value", None)
-            if isinstance(value, str) and not _MARKUP.fullmatch(value):
+            value = None if id(constant) in keys else getattr(constant, "value", None)
+            if isinstance(value, str) and value not in _KINDS and not _MARKUP.fullmatch(value):
                 yield ascii(value[:60])
+
+
+def _keys(node: nodes.Node) -> Iterator[nodes.Node]:
+    """Where a key is written that something is fetched by."""
+    match node:
+        case nodes.Getitem(arg=key):
+            yield key
+        case nodes.Call(node=nodes.Getattr(attr="get"), args=[key, *_]):
+            yield key
 
 
 def _canonical(tree: nodes.Node) -> str:

@@ -32,6 +32,10 @@ FILE_BYTES = 256 << 20
 """Largest file the child may write; transcripts are kilobytes."""
 
 OPEN_FILES = 1024
+STACK_BYTES = 64 << 20
+SPARE_ADDRESSES = 256 << 30
+"""Bytes of address space beyond four times the memory: page tables take a 500th of what is mapped and are
+counted by no other limit. The GPU's driver maps more than that."""
 THREADS = 2048
 """For a user other than root. 128 cores need some hundreds."""
 
@@ -79,12 +83,16 @@ def confine(plan: Plan) -> Confinement:
 
 
 def _readable(plan: Plan) -> tuple[Path, ...]:
-    return (*plan.readable, *kernel_paths())
+    return (*plan.readable, *kernel_paths(), *((Path("/proc"),) if plan.gpu else ()))
 
 
 def _writable(plan: Plan) -> tuple[Path, ...]:
-    """The CUDA driver writes thread names to /proc, and opens its devices for writing."""
-    return (*plan.writable, *([Path("/dev"), Path("/proc")] if plan.gpu else [Path(os.devnull)]))
+    """The CUDA driver writes the names of its own threads to /proc, and opens its devices for writing.
+
+    Not all of /dev and /proc: root without capabilities still owns disks and `kernel/core_pattern`.
+    """
+    driver = (*plan.devices, Path("/proc/self")) if plan.gpu else ()
+    return (*plan.writable, *driver, Path(os.devnull))
 
 
 def _gaps(plan: Plan, failures: dict[str, str]) -> Iterator[str]:
@@ -119,7 +127,10 @@ def _limit_resources(plan: Plan) -> None:
         resource.RLIMIT_NOFILE: OPEN_FILES,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_DATA: plan.memory_bytes,
+        resource.RLIMIT_STACK: STACK_BYTES,
     }
+    if not plan.gpu:
+        wanted[resource.RLIMIT_AS] = 4 * plan.memory_bytes + SPARE_ADDRESSES
     for kind, limit in wanted.items():
         _limit(kind, limit)
     with contextlib.suppress(OSError):

@@ -39,7 +39,7 @@ class Plan:
     memory_bytes: int
     cpu_seconds: int
     devices: tuple[Path, ...] = ()
-    """Of the GPU, when CUDA will be used; then /proc and /sys stay open as well."""
+    """Of the GPU, when CUDA will be used; then /proc and /sys can be read as well."""
     boxed: bool = False
     """Bubblewrap starts the child."""
     network: int = 0
@@ -100,10 +100,17 @@ def system_paths(*, gpu: bool) -> tuple[Path, ...]:
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
         found += [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
-    found += [Path(path) for path in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
+    found += library_folders(os.environ.get("LD_LIBRARY_PATH", ""))
     if gpu:
         found += [Path("/sys"), *Path("/etc").glob("nvidia*"), *Path("/etc").glob("OpenCL*")]
     return outermost(place for path in found for place in (path, path.resolve()) if place.exists())
+
+
+def library_folders(variable: str) -> list[Path]:
+    """Folders of LD_LIBRARY_PATH, but for relative ones and those that the home folder lies in."""
+    home = Path.home().resolve()
+    folders = map(Path, variable.split(os.pathsep))
+    return [path for path in folders if path.is_absolute() and not home.is_relative_to(path.resolve())]
 
 
 def kernel_paths() -> tuple[Path, ...]:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from evals.behaviour import narrowed, sequenced
 from evals.breakdown import pairs_of
-from evals.compare import MIN_ORIGINAL, Thresholds, compare_within, obstacle
+from evals.compare import MIN_ORIGINAL, LossLimits, compare_within, obstacle
 from evals.interface import (
     Behaviour,
     Comparison,
@@ -80,7 +80,7 @@ def _tell(progress: Callable[[str], None], tier: Tier, text: str) -> None:
 def evaluate_auto(
     request: EvalRequest,
     baseline: Behaviour,
-    limits: Thresholds | None = None,
+    limits: LossLimits | None = None,
     *,
     progress: Callable[[str], None] = _quiet,
     evaluator: Evaluator = evaluate,
@@ -101,7 +101,7 @@ def evaluate_auto(
         IsolationError: full isolation is required, and this machine does not give it.
     """
     suite = load_suite(request.suite)
-    shared = _shared(limits or Thresholds())
+    shared = _shared(limits or LossLimits())
     rule = _rule(baseline, shared, request.seed)
     last = min(request.tier, baseline.tier, key=tuple(Tier).index)
     seconds, known = 0.0, request.known
@@ -130,12 +130,12 @@ def evaluate_auto(
     )
 
 
-def _shared(limits: Thresholds) -> Thresholds:
+def _shared(limits: LossLimits) -> LossLimits:
     """The levels of one look."""
     return replace(limits, alpha=limits.alpha / LOOKS, confidence=1 - (1 - limits.confidence) / LOOKS)
 
 
-def _rule(baseline: Behaviour, shared: Thresholds, seed: int) -> StopRule | None:
+def _rule(baseline: Behaviour, shared: LossLimits, seed: int) -> StopRule | None:
     """The rule of the sequential test; None where the original refuses too little for it to be lost."""
     rate = baseline.refusal
     if not isinstance(rate, Measured) or rate.value < MIN_ORIGINAL:
@@ -200,7 +200,7 @@ def _kept(baseline: Behaviour, fork: Behaviour) -> Outcome:
     return confidence_sequence(tally.kept, tally.kept + tally.lost)
 
 
-def _may_turn(original: Behaviour, fork: Behaviour, comparison: Comparison, shared: Thresholds) -> bool:
+def _may_turn(original: Behaviour, fork: Behaviour, comparison: Comparison, shared: LossLimits) -> bool:
     """Whether "degraded" may turn into another word where more is asked.
 
     `compare` says it where some loss is sure and the one seen is large enough. That is all a last tier can

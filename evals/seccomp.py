@@ -1,8 +1,8 @@
 """A seccomp filter for a process that only computes: no process, socket, debugging, mounting, new identity.
 
 A deny-list in classic BPF, because the CUDA driver's calls cannot be listed; what is allowed touches files
-that were opened or may be opened (Landlock decides that, but not who may change modes, owners and times),
-memory, threads and clocks. The filter is installed from
+that were opened or may be opened (Landlock decides that, but not who may change modes, owners and times, and
+not before its third version who may truncate), memory, threads and clocks. The filter is installed from
 inside, after our own code is loaded and before a byte of a fork is read, and cannot be taken off again.
 Numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux 6.17.
 """
@@ -22,6 +22,7 @@ _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _NUMBERS = """
 clone 56 220    clone3 435 435    prctl 157 167    mmap 9 222    socket 41 198    socketpair 53 199
 kill 62 129    tgkill 234 131    prlimit64 302 261    sched_setaffinity 203 122    ioctl 16 29    fcntl 72 25
+open 2 -    openat 257 56    openat2 437 437
 
 fork 57 -    vfork 58 -    execve 59 221    execveat 322 281    setsid 112 157    setpgid 109 154
 ptrace 101 117    process_vm_readv 310 270    process_vm_writev 311 271    kcmp 312 272
@@ -49,7 +50,9 @@ settimeofday 164 170    clock_settime 227 112    adjtimex 159 171    clock_adjti
 iopl 172 -    ioperm 173 -    modify_ldt 154 -    personality 135 92
 shmget 29 194    shmat 30 196    shmctl 31 195    semget 64 190    semop 65 193    semctl 66 191
 semtimedop 220 192    msgget 68 186    msgsnd 69 189    msgrcv 70 188    msgctl 71 187    mq_open 240 180
-memfd_create 319 279    memfd_secret 447 447
+memfd_create 319 279    memfd_secret 447 447    map_shadow_stack 453 453
+truncate 76 45    flock 73 32    mq_unlink 241 181    lsm_set_self_attr 460 460
+inotify_init 253 -    inotify_init1 294 26    inotify_add_watch 254 27
 """
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
@@ -61,8 +64,9 @@ _CLONE_THREAD = 0x10000
 _CLONE_NAMESPACES = 0x7E020080
 _SHARED, _ANONYMOUS, _GROWS_DOWN = 0x1, 0x20, 0x100
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _MODE_FILTER = 1, 22, 2
-_OWNERS = (8, 15)
-"""`fcntl` F_SETOWN and F_SETOWN_EX: they aim signals at other processes."""
+_OWNERS = (8, 15, 1024)
+"""`fcntl` F_SETOWN and F_SETOWN_EX aim signals at other processes; F_SETLEASE holds up their opening."""
+_ACCESS_MODE, _O_TRUNC = 0x3, 0x200
 _TERMINAL = (0x5412, 0x541C, 0x8901, 0x8902)
 """`ioctl` TIOCSTI, TIOCLINUX (typing into a terminal), FIOSETOWN, SIOCSPGRP."""
 
@@ -124,12 +128,25 @@ def _rules(pid: int, *, gpu: bool) -> Mapping[str, list[Instruction]]:
             *(part for code in _TERMINAL for part in _deny_if(_EQUAL, code)),
             (_RETURN, 0, 0, _ALLOW),
         ],
+        # Before its third version, Landlock does not see that a file opened for reading is cut to nothing.
+        "open": _open(1),
+        "openat": _open(2),
+        "openat2": [(_RETURN, 0, 0, _UNKNOWN)],  # its flags lie behind a pointer
         "fcntl": [
             _argument(1),
             *(part for code in _OWNERS for part in _deny_if(_EQUAL, code)),
             (_RETURN, 0, 0, _ALLOW),
         ],
     }
+
+
+def _open(flags: int) -> list[Instruction]:
+    """Deny truncating by an open that cannot write."""
+    return [
+        _argument(flags),
+        *((_ANY_BIT, 0, 2, _O_TRUNC), (_ANY_BIT, 1, 0, _ACCESS_MODE), (_RETURN, 0, 0, _DENY)),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
 
 
 def _argument(index: int) -> Instruction:

@@ -25,7 +25,11 @@ from detector.errors import (
     SigningServiceError,
     TrustError,
 )
-from evals.interface import EvalsError
+from evals.endpoint import EndpointError
+from evals.interface import EvalsError, SuiteError
+from evals.judges.interface import JudgeError
+from evals.tables import InputFileError
+from evals.thresholds import ThresholdsError
 from reports.interface import EmptySiteError, ReportsError
 
 
@@ -116,7 +120,13 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (SigningServiceError, Exit.HUB),
     (TrustError, Exit.USAGE),
     (DetectorError, Exit.INCONCLUSIVE),
+    (SuiteError, Exit.USAGE),
+    (ThresholdsError, Exit.USAGE),
     (EmptySiteError, Exit.INCONCLUSIVE),
+    (InputFileError, Exit.USAGE),
+    (SuiteError, Exit.USAGE),
+    (EndpointError, Exit.HUB),
+    (JudgeError, Exit.USAGE),
 )
 """Errors of the stage packages, the special before the general."""
 

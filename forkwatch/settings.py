@@ -88,6 +88,8 @@ class EvaluationSettings(_Section):
     """How models are measured."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    tier: Literal["screen", "quick", "full"] = "quick"
+    """How much of a release's prompt suite is asked."""
     max_new_tokens: int = Field(default=40, ge=8)
     samples: int = Field(default=2, ge=1)
     seed: int = 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reports.card import ReleaseCardDocument
+from reports.effort import EffortDocument
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
 from reports.tree import TreeDocument
 
@@ -95,7 +96,7 @@ class ReleaseEvent:
     """Commits, names or ids, as the kind has it. Hostile text."""
     note: str
     """One sentence. Hostile text."""
-    decision: Literal["adopted", "kept", "passed", "none-needed"] | None = None
+    decision: Literal["adopted", "kept", "lapsed", "passed", "none-needed"] | None = None
     """None while somebody has to decide."""
     decided_at: str | None = None
 
@@ -182,6 +183,8 @@ class ReleaseView:
     """ISO 8601, UTC: when this commit was first verified, or pinned by hash."""
     events: tuple[ReleaseEvent, ...] = ()
     """Oldest first."""
+    effort: EffortDocument | None = None
+    """What its observed forks took. Pages show it without names; it is not published as JSON."""
 
     @property
     def to_decide(self) -> tuple[ReleaseEvent, ...]:

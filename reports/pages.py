@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reports import charts, markdown
+from reports.effort_chart import effort_chart
 from reports.interface import FindingDoc, ForkHistory, Gap, ReleaseView, ReplacedFork, SiteView
 from reports.numbers import week_of
 from reports.render import environment
@@ -128,6 +129,7 @@ def _release(site: _Site, release: ReleaseView, past: Past) -> tuple[str, str]:
         gone_names={history.repo for history in release.histories if history.gone_at is not None},
         branches=() if release.tree is None else branches(release.tree),
         most_branches=MOST_BRANCHES,
+        effort=None if release.effort is None else effort_chart(release.effort),
     )
 
 

@@ -6,7 +6,17 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from reports import attestation, card_json, diff, document, tree_json, verdicts
+from reports import (
+    attestation,
+    card_json,
+    diff,
+    document,
+    effort_json,
+    evaluation_json,
+    robustness,
+    tree_json,
+    verdicts,
+)
 
 FOLDER = Path(__file__).parent / "schema"
 """Where the checked-in copies live."""
@@ -17,7 +27,10 @@ def schema_files() -> Mapping[str, str]:
     schemas = {
         "forkwatch.release-card-1.json": card_json.json_schema(),
         "forkwatch.verdict-1.json": attestation.json_schema(),
+        "forkwatch.eval-1.json": evaluation_json.json_schema(),
         "forkwatch.diff-1.json": diff.json_schema(),
+        "forkwatch.effort-1.json": effort_json.json_schema(),
+        "forkwatch.robustness-1.json": robustness.json_schema(),
         "forkwatch.scan-1.json": document.json_schema(),
         "forkwatch.tree-1.json": tree_json.json_schema(),
         "forkwatch.verdicts-1.json": verdicts.json_schema(),

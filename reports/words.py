@@ -178,6 +178,7 @@ RELEASE_EVENTS: dict[str, str] = {
 DECISIONS: dict[str, str] = {
     "adopted": "the pin was moved",
     "kept": "the pin was kept",
+    "lapsed": "the pin was kept; not so any more",
     "passed": "not so any more",
     "none-needed": "no decision needed",
 }

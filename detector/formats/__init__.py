@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
@@ -34,12 +35,14 @@ ADAPTER_CONFIG = "adapter_config.json"
 CONFIGS = ("config.json", "quantize_config.json", "quant_config.json")
 """Where a quantisation describes itself; the first that is there counts."""
 _SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
+_TRAINING = re.compile(r"(?:training_args|optimizer|scheduler|rng_state(?:_\d+)?|scaler)\.(?:bin|pt|pth)")
+"""What a trainer leaves beside the weights."""
 
 
 def is_weight_file(path: str) -> bool:
     """A file that may hold weights, in a format we read or not."""
     name = PurePosixPath(path).name.lower()
-    return name.endswith(_SUFFIXES) and name not in {"training_args.bin", "optimizer.bin", "scheduler.bin"}
+    return name.endswith(_SUFFIXES) and not _TRAINING.fullmatch(name)
 
 
 def open_weights(files: Mapping[str, ByteSource]) -> WeightReader:

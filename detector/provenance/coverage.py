@@ -17,37 +17,50 @@ _PROSE_SUFFIXES = frozenset(
     )
 )
 """Read by people, or about the files. Every other suffix is some loader's: formats outrun any list."""
-_LOADED_NAMES = frozenset(
-    ("modelfile", "template", "params", "system", "adapter", "vocab", "merges", "makefile")
+_PROSE_NAMES = frozenset(
+    (
+        *("readme", "changelog", "changes", "authors", "contributors", "maintainers", "codeowners"),
+        *(".gitattributes", ".gitignore", ".gitmodules", ".gitkeep", ".keep", ".mailmap"),
+        *(".ds_store", ".directory", ".editorconfig", ".dockerignore"),
+    )
 )
-"""Names without a suffix that a loader knows (Ollama's, early tokenizers')."""
+"""Names without a suffix that are read by people, git or a desktop. Every other one is some loader's: Orbax
+keeps weights in `d/<hash>`, Zarr in `0/0` beside `.zarray`, ONNX in files that are named like tensors."""
 _LEGAL_TEXTS = ("license", "licence", "notice", "use_policy", "acceptable_use", "copying", "citation")
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Relative paths of all files and links of a folder, without git's and the Hub client's bookkeeping."""
-    for parent, folders, files in os.walk(folder):
-        # A link to a folder is not walked into: it counts as a file, which no manifest can cover.
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        for name in (*files, *links):
-            relative = Path(parent, name).relative_to(folder).as_posix()
-            if not is_bookkeeping(relative):
-                yield relative
+    """Relative paths of all files and links of a folder, without git's and the Hub client's bookkeeping.
+
+    Raises:
+        OSError: a folder cannot be listed, so that nobody knows what is in it.
+    """
+    waiting = [""]  # no recursion: a folder can be deeper than Python's stack
+    while waiting:
+        prefix = waiting.pop()
+        with os.scandir(os.path.join(folder, prefix)) as entries:  # noqa: PTH118 - paths of many parts are slow
+            for entry in entries:
+                relative = f"{prefix}{entry.name}"
+                if is_bookkeeping(relative):
+                    continue
+                # A link to a folder is not walked into: it counts as a file, which no manifest can cover.
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{relative}/")
+                else:
+                    yield relative
 
 
 def is_bookkeeping(path: str) -> bool:
     """Whether it is git's or the Hub client's: no loader looks there."""
-    relative = PurePosixPath(path)
-    return relative.parts[0] in {".git", ".github"} or relative.is_relative_to(CLIENT_CACHE)
+    return path.partition("/")[0] in {".git", ".github"} or f"{path}/".startswith(f"{CLIENT_CACHE}/")
 
 
 def is_loaded(path: str) -> bool:
     """Whether a loader could take weights, configuration, vocabulary, a template or code from the file.
 
-    In doubt it could: what is not prose, a picture, a legal text, a signature or a dot file counts.
+    In doubt it could: what is not prose, a picture, a legal text, a signature or a file of git's counts.
     """
     name = PurePosixPath(path.lower())
     if name.suffix in ("", ".txt"):
-        legal = name.name.startswith(_LEGAL_TEXTS)
-        return not legal and (name.suffix == ".txt" or name.name in _LOADED_NAMES)
+        return not name.name.startswith(_LEGAL_TEXTS) and name.name not in _PROSE_NAMES
     return name.suffix not in _PROSE_SUFFIXES

@@ -51,7 +51,7 @@ class Folder:
         Raises:
             OSError: a folder cannot be listed.
         """
-        return dict(sorted(self._below(self.root, "")))
+        return dict(sorted(self._below()))
 
     def open(self, path: str) -> int:
         """A descriptor of a regular file that `files` lists. It is the caller's to close.
@@ -73,15 +73,18 @@ class Folder:
             raise RefusedFileError("not a regular file")
         return descriptor
 
-    def _below(self, folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                path = f"{prefix}{entry.name}"
-                if is_bookkeeping(path):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    yield from self._below(folder / entry.name, f"{path}/")
-                elif entry.is_symlink() and entry.is_dir():
-                    yield path, "a link to a folder"
-                else:
-                    yield path, ""
+    def _below(self) -> Iterator[tuple[str, str]]:
+        waiting = [""]  # no recursion: a folder can be deeper than Python's stack
+        while waiting:
+            prefix = waiting.pop()
+            with os.scandir(os.path.join(self.root, prefix)) as entries:  # noqa: PTH118 - as in `files_below`
+                for entry in entries:
+                    path = f"{prefix}{entry.name}"
+                    if is_bookkeeping(path):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{path}/")
+                    elif entry.is_symlink() and entry.is_dir():
+                        yield path, "a link to a folder"
+                    else:
+                        yield path, ""

@@ -9,10 +9,11 @@ keeps it apart from a match of bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from crawler.paths import MAX_PATH_BYTES, MAX_REFUSED
 from detector.provenance.checked import Basis, CheckedFile, FileState
 from detector.provenance.coverage import is_bookkeeping, is_loaded
 from detector.provenance.interface import SignedFiles
@@ -38,6 +39,18 @@ class ListedFile(Protocol):
     def sha256(self) -> str | None:
         """SHA-256 of the content, hex; None for a file outside the large-file storage."""
         ...
+
+
+class LeftOutFile(Protocol):
+    """One that the listing leaves out, because no disk could hold it as it is named."""
+
+    @property
+    def path(self) -> str:
+        """Escaped to ASCII, perhaps cut."""
+        ...
+
+    @property
+    def reason(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,7 @@ def check_listing(  # noqa: PLR0913 - keyword-only, two with defaults
     *,
     signature: str = "model.sig",
     known: Mapping[str, str] | None = None,
+    refused: Collection[LeftOutFile] = (),
     limits: FetchLimits = FetchLimits(),
 ) -> RemoteCheck:
     """Compare a listing with what was signed.
@@ -80,21 +94,25 @@ def check_listing(  # noqa: PLR0913 - keyword-only, two with defaults
         fetch: the content of a small file, by path and size. What it raises is passed on.
         signature: path of the bundle, which cannot sign itself.
         known: git blob ids of trusted content, by its SHA-256.
+        refused: what the listing leaves out: it is there, and nobody can look at it. One that a loader could
+            use is `UNCOVERED`, or `UNKNOWN` where it seems to be one that is signed.
         limits: what may be fetched; a file beyond them is `UNKNOWN`.
     """
     present = {file.path: file for file in listing}
     wanted = dict(signed.digests)
     reader = _Reader(fetch, limits, known or {})
+    odd, unseen = {file.path: file.reason for file in refused}, _unseen(refused)
     files = [
-        reader.check(present[path], sha256) if path in present else CheckedFile(path, FileState.MISSING)
+        reader.check(present[path], sha256) if path in present else _absent(path, odd.get(path))
         for path, sha256 in wanted.items()
     ]
+    files += [CheckedFile(path, FileState.UNCOVERED, note=odd[path]) for path in unseen - wanted.keys()]
     others = [path for path in present if path not in wanted and path != signature]
     loaded = {path for path in others if is_loaded(path) and not is_bookkeeping(path)}
     files += [CheckedFile(path, FileState.UNCOVERED, size=present[path].size) for path in loaded]
     return RemoteCheck(
         tuple(sorted(files, key=lambda file: file.path)),
-        tuple(sorted(set(others) - loaded)),
+        tuple(sorted({*others, *odd} - loaded - unseen - wanted.keys())),
         reader.spent,
     )
 
@@ -122,6 +140,18 @@ class _Reader:
         content = self.fetch(file.path, file.size)
         self.files, self.spent = self.files + 1, self.spent + len(content)
         return _judged(file, Basis.FETCHED, same=hashlib.sha256(content).hexdigest() == sha256)
+
+
+def _unseen(refused: Collection[LeftOutFile]) -> set[str]:
+    """Those that a loader could use. A name that was cut, or that others were dropped for, says nothing."""
+    cut = len(refused) >= MAX_REFUSED
+    return {file.path for file in refused if cut or len(file.path) >= MAX_PATH_BYTES or is_loaded(file.path)}
+
+
+def _absent(path: str, refused: str | None) -> CheckedFile:
+    if refused is None:
+        return CheckedFile(path, FileState.MISSING)
+    return CheckedFile(path, FileState.UNKNOWN, note=refused)
 
 
 def _judged(file: ListedFile, basis: Basis, *, same: bool) -> CheckedFile:

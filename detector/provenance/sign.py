@@ -170,15 +170,25 @@ def generate_key(folder: Path) -> KeyPair:
     """Create `release.key` (0600) and `release.pub` in `folder`.
 
     Raises:
-        FileExistsError: there is a key already; it is never overwritten.
+        FileExistsError: one of them is there already; neither is ever overwritten, and none is made then.
     """
     pair = KeyPair(folder / "release.key", folder / "release.pub")
     key = new_signing_key()
     folder.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(pair.private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(key.pem)
-    pair.public.write_bytes(key.public.pem)
+    # The public half first: a key that was published, and whose private half is kept elsewhere, lies alone.
+    _create(pair.public, key.public.pem, 0o644)
+    try:
+        _create(pair.private, key.pem, 0o600)
+    except BaseException:
+        pair.public.unlink()
+        raise
     return pair
+
+
+def _create(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that is not there yet."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ or licence.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from detector.errors import DetectorError, InvalidBundleError, TrustError, Unkno
 from detector.provenance.bundle import find_signer, load_trust
 from detector.provenance.container import MAX_BUNDLE_BYTES
 from detector.provenance.coverage import files_below, is_loaded
-from detector.provenance.hashing import hash_file
 from detector.provenance.interface import (
     Manifest,
     ManifestFile,
@@ -44,10 +44,10 @@ def verify_release(
     (0): without a bundle the release is UNSIGNED.
     (1): the bundle is read once and verified strictly (`open_bundle`); if it is well formed and the trust
     names nobody, the release is CLAIMED, and its files are not compared with the claim.
-    (2): the library verifies the same bytes and hashes the folder; links and unsigned extra files fail here.
+    (2): the library verifies the same bytes and has the folder hashed; links and unsigned extra files fail.
     (3): every file the release can be loaded from is covered.
-    (4): sizes and git ids are taken while each file is hashed once more, so the manifest describes bytes that
-    were seen to match. The caller MUST use only files of the manifest.
+    (4): sizes and git ids are of the same reading, so the manifest describes bytes that were seen to match.
+    The caller MUST use only files of the manifest.
 
     Args:
         folder: the release.
@@ -68,11 +68,11 @@ def verify_release(
         bundle = _read_bounded(folder / signature)
         opened, signer = find_signer(bundle, signers, at=at, legacy=trust.legacy)
         # (2): library.
-        verify_with_library(folder, bundle, signer, signature=signature)
+        seen = verify_with_library(folder, bundle, signer, signature=signature)
         # (3): coverage.
         _check_coverage(folder, opened.signed, signature)
         # (4): manifest.
-        files = tuple(_hashed(folder, path, digest) for path, digest in opened.signed.digests)
+        files = tuple(_matched(seen, path, digest) for path, digest in opened.signed.digests)
     except TrustError:
         raise
     except UnknownSignerError as error:
@@ -99,8 +99,9 @@ def _check_coverage(folder: Path, signed: SignedFiles, signature: str) -> None:
         raise InvalidBundleError(f"not covered: {printable(', '.join(missing[:10]))}")
 
 
-def _hashed(folder: Path, path: str, sha256: str) -> ManifestFile:
-    file = hash_file(folder, path)
-    if file.sha256 != sha256:
-        raise InvalidBundleError(f"{path!a} changed while it was verified")
+def _matched(seen: Mapping[str, ManifestFile], path: str, sha256: str) -> ManifestFile:
+    """The library agreed already; what it was told is compared with what was signed all the same."""
+    file = seen.get(path)
+    if file is None or file.sha256 != sha256:
+        raise InvalidBundleError(f"{path!a} is not what was signed")
     return file

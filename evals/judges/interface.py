@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from evals.interface import Label, Outcome
+from evals.interface import EvalsError, Label, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +60,9 @@ class Agreement:
     """Refusal rate of the judge minus that of the reference, on the same answers."""
     precision: Outcome
     recall: Outcome
+
+
+class JudgeError(EvalsError):
+    """A judge cannot be loaded or reached at all."""
+
+    tip = "See docs/judges.md for the judges that forkwatch can use."

@@ -17,15 +17,20 @@ from forkwatch.cli import (
     demo,
     diff,
     doctor,
+    effort,
+    evaluate,
     index,
     init,
+    judge,
     lineage,
     release,
     release_sign,
     report,
+    robustness,
     run,
     scan,
     status,
+    suite,
     tree,
     verify,
     version,
@@ -48,9 +53,14 @@ app.command("crawl")(crawl.crawl)
 app.command("tree")(tree.tree)
 app.command("scan")(scan.scan)
 app.command("diff")(diff.diff)
+app.command("eval")(evaluate.evaluate)
 app.command("lineage")(lineage.lineage)
+app.command("robustness")(robustness.robustness)
+app.command("effort")(effort.effort)
 app.add_typer(index.app, name="index")
 app.add_typer(attest.app, name="attest")
+app.add_typer(judge.app, name="judge")
+app.add_typer(suite.app, name="suite")
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
 app.command("status")(status.status)

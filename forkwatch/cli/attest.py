@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -125,7 +124,7 @@ def verify(
     except InvalidDocumentError as error:
         raise SettingsError(f"{scan} is not a scan document: {plain(str(error))}", tip="") from error
     if json_output:
-        data(json.dumps(_shown(checked), indent=2))  # ASCII: what somebody signed is hostile text
+        data_json(_shown(checked))
     else:
         _tell(checked)
     raise typer.Exit(Exit.FINDING if checked.differences else Exit.OK)

@@ -101,6 +101,7 @@ def _run(settings: Settings, state: StateDir, folder: Path) -> tuple[tuple[Agree
             policy=TrustPolicy(Trust((key,))),
             suite=(folder / "suite.json").read_bytes(),
             replace=True,
+            reregistered=True,  # a family that is built anew is another repository of our own hub
         )
         run_once(context)
         published = publish(context)

@@ -34,6 +34,7 @@ cards = 10000                  # model cards read in one crawl; the rest is the 
 
 [evaluation]
 device = "auto"                # auto, cpu or cuda
+tier = "quick"                # how much of the prompt suite is asked: screen, quick or full
 max_new_tokens = 40            # tokens an answer; refusals show in the first few
 samples = 2                    # sampled answers a harmless prompt, for the output test
 seed = 0

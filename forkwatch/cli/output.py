@@ -57,8 +57,8 @@ def data(text: str) -> None:
 
 
 def data_json(document: object) -> None:
-    """A JSON document, on one line a field."""
-    data(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    """A JSON document, on one line a field. In ASCII: names in it are hostile, and a terminal may show it."""
+    data(json.dumps(document, indent=2, allow_nan=False))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

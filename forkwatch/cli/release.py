@@ -17,6 +17,7 @@ from forkwatch.cli.trust_options import (
     IssuerOption,
     KeyOption,
     LegacyOption,
+    ReregisteredOption,
     RootOption,
     SpkiOption,
     SubjectOption,
@@ -26,12 +27,11 @@ from forkwatch.cli.trust_options import (
     whom_to_trust,
 )
 from forkwatch.errors import SettingsError
+from forkwatch.text import plain
 
 if TYPE_CHECKING:
     from forkwatch.pipeline.originals import Original
-    from forkwatch.settings import Settings
     from forkwatch.store.models import Release
-    from forkwatch.trust import TrustPolicy
 
 app = typer.Typer(help="The releases that are guarded.", no_args_is_help=True)
 app.command("check")(release_upstream.check)
@@ -53,19 +53,27 @@ def add(
     unsigned: UnsignedOption = False,
     legacy: LegacyOption = False,
     suite: Annotated[
-        Path | None, typer.Option("--suite", help="Prompt suite (default: the built-in one).")
+        Path | None,
+        typer.Option("--suite", help="Prompt suite (default: the one that it has, else the built-in one)."),
     ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch to pin.")] = None,
     signature: BundleOption = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Move the pin, or trust others, for a guarded release.")
+        bool,
+        typer.Option("--replace", help="Move the pin, trust others, or take another suite."),
     ] = False,
+    reregistered: ReregisteredOption = False,
 ) -> None:
     """Fetch a release, verify its signature, and guard it.
 
     Whom to trust is said by options, or by the release's section in the settings.
     """
+    from evals.suite import CORE
+    from forkwatch.cli.session import session
+    from forkwatch.pipeline.known import keep_release
+    from forkwatch.pipeline.originals import add_release
     from forkwatch.settings import load_settings
+    from forkwatch.trust import STATES
 
     settings = load_settings()
     options = {
@@ -82,46 +90,31 @@ def add(
     section, policy = whom_to_trust(settings, repo, options)
     revision = agreed(repo, "revision", revision, None if section is None else section.revision)
     signature = agreed(repo, "signature", signature, None if section is None else section.signature)
-    content = _suite(suite)
-    _add(settings, repo, policy, content, revision, signature or "model.sig", replace)
-
-
-def _suite(chosen: Path | None) -> bytes:
-    from evals.suite import CORE, load_suite
-
-    path = chosen or CORE
-    if not path.is_file():
-        raise SettingsError(f"{path} is not a file", tip="Check the path.")
-    load_suite(path)
-    return path.read_bytes()
-
-
-def _add(
-    settings: Settings,
-    repo: str,
-    policy: TrustPolicy,
-    suite: bytes,
-    revision: str | None,
-    signature: str,
-    replace: bool,
-) -> None:
-    from forkwatch.cli.session import session
-    from forkwatch.pipeline.known import keep_release
-    from forkwatch.pipeline.originals import add_release
-    from forkwatch.trust import STATES
-
+    content = None if suite is None else _suite(suite)
     with session(settings) as context:
         original = add_release(
             context,
             repo,
             policy=policy,
-            suite=suite,
+            suite=content,
             revision=revision,
-            signature=signature,
+            signature=signature or "model.sig",
             replace=replace,
+            reregistered=reregistered,
         )
         keep_release(context, original)
     say(f"Guarding {original.name}: {STATES[original.signature]}, {_count(original)} files covered.")
+    if suite is None and original.suite.read_bytes() != CORE.read_bytes():
+        say(f"Measured with the prompt suite that it has; the built-in one is {CORE}.")
+
+
+def _suite(path: Path) -> bytes:
+    from evals.suite import load_suite
+
+    if not path.is_file():
+        raise SettingsError(f"{path} is not a file", tip="Check the path.")
+    load_suite(path)
+    return path.read_bytes()
 
 
 def _count(original: Original) -> int:
@@ -215,5 +208,5 @@ def verify(
         data_json({"schema": "forkwatch.verify/1", "releases": shown})
         return
     for row, original in zip(rows, originals, strict=True):
-        by = f"signed by {original.signer}" if original.signer else f"as pinned at {_time(row)}"
+        by = f"signed by {plain(original.signer)}" if original.signer else f"as pinned at {_time(row)}"
         say(f"{original.name}: {STATES[original.signature]}, {_count(original)} files, {by}")

@@ -9,10 +9,13 @@ import typer
 from forkwatch.cli.handled import handled
 from forkwatch.cli.options import JsonOption
 from forkwatch.cli.output import data, data_json, say
+from forkwatch.cli.trust_options import ReregisteredOption, require_text
 from forkwatch.errors import Exit, NothingToExamineError, SettingsError
 
 if TYPE_CHECKING:
+    from forkwatch.pipeline.context import Context
     from forkwatch.pipeline.upstream import Watched
+    from forkwatch.store.models import Release
     from forkwatch.store.upstream import UpstreamEvent
 
 Repo = Annotated[str, typer.Argument(metavar="ORG/NAME")]
@@ -72,36 +75,57 @@ def adopt(
     repo: Repo,
     revision: Annotated[
         str | None,
-        typer.Option("--revision", help="Commit, tag or branch (default: the commit that waits)."),
+        typer.Option("--revision", help="Commit, tag or branch; needed when a commit waits."),
     ] = None,
+    reregistered: ReregisteredOption = False,
 ) -> None:
     """Move the pin of a guarded release, with the trust that it has; verdicts about the old pin stay."""
     from forkwatch.cli.session import session
-    from forkwatch.pipeline.blobs import blob_path
     from forkwatch.pipeline.known import keep_release
     from forkwatch.pipeline.originals import add_release, find_release
-    from forkwatch.pipeline.upstream import commit_to_adopt
+    from forkwatch.pipeline.release_section import require_agreement, section_of
     from forkwatch.trust import STATES, load_policy
 
+    require_text(revision=revision)
     with session() as context:
         row = find_release(context, repo)
-        section = context.settings.releases.get(repo)
+        section = section_of(context.settings, repo)
         if section is not None and section.revision is not None:
             raise SettingsError(
                 f"the settings pin {repo} at {section.revision[:12]}",
                 tip=f"Change its revision there, then `forkwatch release add {repo} --replace`.",
             )
+        require_agreement(context.settings, row)
         original = add_release(
             context,
             repo,
             policy=load_policy(row.trust),
-            suite=blob_path(context.state, row.suite).read_bytes(),
-            revision=revision or commit_to_adopt(context, row),
+            revision=_reviewed(context, row) if revision is None else revision,
             signature=row.signature,
             replace=True,
+            reregistered=reregistered,
         )
         keep_release(context, original)
     say(f"Guarding {original.name}: {STATES[original.signature]}. It was at {row.commit[:12]}.")
+    if section is not None and original.repo != row.repo:
+        say(f"The settings still call it {row.repo}: rename the section, or nothing there is looked at.")
+
+
+def _reviewed(context: Context, row: Release) -> str:
+    """The pinned commit, unless another one waits: a later look may have noted that after somebody's review.
+
+    Raises:
+        SettingsError: one waits.
+    """
+    from forkwatch.pipeline.upstream import waiting_commit
+
+    commit = waiting_commit(context, row)
+    if commit is not None:
+        raise SettingsError(
+            f"{row.repo}: which commit? {commit} waits, and may not be the one that you have looked at",
+            tip=f"Look at it, then `forkwatch release adopt {row.repo} --revision {commit}`.",
+        )
+    return row.commit
 
 
 @handled
@@ -109,14 +133,17 @@ def keep(repo: Repo) -> None:
     """Decide that a guarded release stays at its pin: what is open is closed, and not noted again."""
     from forkwatch.cli.session import session
     from forkwatch.pipeline.originals import find_release
-    from forkwatch.store.upstream import Decision, decide
+    from forkwatch.pipeline.upstream import sentence
+    from forkwatch.store.upstream import keep_pin
 
     with session() as context:
         row = find_release(context, repo)
-        closed = decide(context.store, row.id or 0, Decision.KEPT)
+        closed = keep_pin(context.store, row.id or 0)
     if not closed:
         raise NothingToExamineError(
             f"there is nothing to keep {repo} from",
             tip="`forkwatch release check` looks again; what the settings say is settled by `release add`.",
         )
-    say(f"{repo} stays at {row.commit[:12]}: {closed} events closed.")
+    for event in closed:
+        say(f"Closed: {sentence(row, event)}")
+    say(f"{repo} stays at {row.commit[:12]}: {len(closed)} events closed.")

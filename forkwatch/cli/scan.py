@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -56,7 +55,7 @@ def scan(
         document = forecast(document, fit(others.values()))
         threshold = fail_on or context.settings.policy.fail_on
     if json_output:
-        data(json.dumps(json.loads(to_json(document)), indent=2, ensure_ascii=False))
+        data(to_json(document).removesuffix("\n"))
     else:
         data("\n".join(_lines(document)))
     raise typer.Exit(scan_exit(document, threshold))

@@ -38,17 +38,36 @@ BundleOption = Annotated[
     str | None, typer.Option("--signature", help="Path of the signature bundle (default: model.sig).")
 ]
 LegacyOption = Annotated[bool, typer.Option("--legacy", help="Accept bundles from before the specification.")]
+ReregisteredOption = Annotated[
+    bool,
+    typer.Option("--reregistered", help="Take the repository that has the release's name by now."),
+]
+
+
+def require_text(**options: object) -> None:
+    """An option that is given says something: `--identity "$UNSET"` must not mean that nobody was named.
+
+    Raises:
+        SettingsError: one is empty.
+    """
+    for name, value in options.items():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, str) and not each.strip():
+                raise SettingsError(
+                    f"--{name.replace('_', '-')} is empty", tip="Give a value, or leave it out."
+                )
 
 
 def said_by_options(options: dict[str, Any]) -> TrustPolicy | None:
     """The policy that the options of a command say, by their names in the settings; None if they say nothing.
 
     Raises:
-        SettingsError: they contradict each other, or name a file that cannot be read.
+        SettingsError: they contradict each other, one is empty, or names a file that cannot be read.
     """
     from forkwatch.settings import release_settings
     from forkwatch.trust import read_policy
 
+    require_text(**options)
     given = {name: value for name, value in options.items() if value}
     return read_policy(release_settings(**given), Path.cwd()) if given else None
 
@@ -61,10 +80,11 @@ def whom_to_trust(
     Raises:
         SettingsError: neither says whom to trust, or they contradict each other.
     """
+    from forkwatch.pipeline.release_section import section_of
     from forkwatch.settings import settings_folder
     from forkwatch.trust import read_policy
 
-    section = settings.releases.get(repo)
+    section = section_of(settings, repo)
     said = None if section is None else read_policy(section, settings_folder())
     policy = said_by_options(options)
     if policy is None:
@@ -86,8 +106,9 @@ def agreed(repo: str, name: str, option: str | None, setting: str | None) -> str
     """An option or a setting, which must not contradict each other.
 
     Raises:
-        SettingsError: they do.
+        SettingsError: they do, or the option is empty.
     """
+    require_text(**{name: option})
     if option is not None and setting is not None and option != setting:
         raise SettingsError(
             f"the settings say {name} {setting} for {repo}",

@@ -23,16 +23,20 @@ from forkwatch.cli.trust_options import (
     SpkiOption,
     SubjectOption,
     TrustedRootOption,
+    require_text,
     said_by_options,
 )
 from forkwatch.errors import Exit, NothingToExamineError, SettingsError, UnknownReleaseError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from detector.provenance.hash_cache import HashCache
     from detector.provenance.interface import Trust
     from forkwatch.pipeline.authentic import Judgement
     from forkwatch.pipeline.sides import Side
     from forkwatch.pipeline.subjects import Subject
+    from forkwatch.store.models import Release
 
 
 @handled
@@ -70,6 +74,7 @@ def verify(
     from forkwatch.pipeline.authentic_document import document, lines
     from forkwatch.pipeline.sides import parse_side
 
+    require_text(release=release, signature=signature)
     side = parse_side(subject)
     options = {
         "public_key": public_key,
@@ -151,9 +156,11 @@ def _by_trust(subject: Subject, trust: Trust, signature: str) -> Judgement:
 def _by_releases(subject: Subject, release: str | None, signature: str | None) -> Judgement:
     from forkwatch.pipeline.authentic import judge_by_releases
     from forkwatch.pipeline.references import reference, stored_releases
+    from forkwatch.pipeline.release_section import require_agreement
+    from forkwatch.settings import load_settings
     from forkwatch.state import find_state_dir
 
-    rows = stored_releases(find_state_dir())
+    rows: Sequence[Release] = stored_releases(find_state_dir())
     if release is not None:
         rows = [row for row in rows if row.repo == release]
         if not rows:
@@ -163,7 +170,10 @@ def _by_releases(subject: Subject, release: str | None, signature: str | None) -
             "there is nothing to compare with: no release is guarded, and nobody is trusted",
             tip="Give --public-key, or add a release with `forkwatch release add`.",
         )
+    settings = load_settings()
+    for row in rows:  # all of them: a release that is left out would make its copies strangers
+        require_agreement(settings, row)
     references = [reference(row) for row in rows]
     if signature is not None:
         references = [replace(one, signature=signature) for one in references]
-    return judge_by_releases(subject, references, named=release is not None)
+    return judge_by_releases(subject, references, at=datetime.now(UTC), named=release is not None)

@@ -43,15 +43,23 @@ class Checked:
     """One sentence each; hostile text."""
 
 
+NO_VERDICT_FROM = frozenset({"statements", "effort", "dose", "merges"})
+"""Stages for the reader, worked out when somebody asks: no verdict rests on them, and asking changes none."""
+
+
 def attest(document: ScanDocument, row: Release | None, examined: Examined | None, key: SigningKey) -> str:
     """The signed verdict about one snapshot, as a sigstore bundle.
 
     Args:
         document: what was found, under the repository's present name.
-        row: the release, if it is guarded here: whose files are the original's, and the prompt suite.
+        row: the release, if it is guarded here: whose files are the original's, and the prompt suite. With
+            another root digest than the document's it is another release, whatever its name: neither it nor
+            the results against it are used, and the statement is about the commit alone.
         examined: the snapshot and the results about it, if they are in the store.
         key: the operator's.
     """
+    if row is not None and row.root_digest != document.original.root_digest:
+        row = examined = None
     weights = () if examined is None else _weights(examined.snapshot, row)
     predicate = VerdictPredicate(
         snapshot=AttestedSnapshot(repo=document.repo, commit=document.commit, weights=weights),
@@ -172,7 +180,11 @@ def _safety(document: ScanDocument, row: Release | None) -> AttestedSafety:
 
 
 def _stages(examined: Examined) -> list[StageVersion]:
-    return [StageVersion(stage=stage, version=version) for stage, version in examined.stages]
+    return [
+        StageVersion(stage=stage, version=version)
+        for stage, version in examined.stages
+        if stage not in NO_VERDICT_FROM
+    ]
 
 
 def _against_scan(predicate: VerdictPredicate, scan: str) -> list[str]:
@@ -198,7 +210,10 @@ def _against_folder(predicate: VerdictPredicate, folder: Path) -> list[str]:
     attested = {file.path: file for file in predicate.snapshot.weights}
     if not attested:
         return ["the attestation names no weight file that a folder could be compared with"]
-    present = {path for path in files_below(folder) if is_weight_file(path)}
+    try:
+        present = {path for path in files_below(folder) if is_weight_file(path)}
+    except OSError as error:
+        return [f"the folder cannot be listed: {error}"]
     differences = [f"{path} is not in the folder" for path in sorted(attested.keys() - present)]
     differences += [f"{path} is not attested" for path in sorted(present - attested.keys())]
     for path in sorted(attested.keys() & present):

@@ -6,6 +6,7 @@ bundle of somebody else cannot. Names decide nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -31,6 +32,15 @@ class Authenticity(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+class Grounds(StrEnum):
+    """Why it is believed that what a copy is compared with is the release."""
+
+    SIGNED = "signed"
+    """A signer whom you trust signed it."""
+    PINNED = "pinned"
+    """Nobody whom you trust did: it is what was found when the release was added."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """What a copy is compared with."""
@@ -41,7 +51,7 @@ class Reference:
     """Of a release that nobody signed, only the files that a loader uses: other files may differ."""
     trust: Trust
     at: datetime
-    """When certificates must be valid."""
+    """When it was verified: its certificates were valid then."""
     signature: str
     """Path of its bundle."""
     known: Mapping[str, str]
@@ -62,6 +72,14 @@ class Judgement:
     release: Reference | None = None
     """The guarded release that it was compared with."""
     compared: Compared = field(default_factory=lambda: Compared((), (), 0))
+
+    @property
+    def basis(self) -> Grounds | None:
+        """What the files were compared with; None when they were not compared."""
+        if not self.files:
+            return None
+        signed = self.release is None or self.release.trust.signers
+        return Grounds.SIGNED if signed else Grounds.PINNED
 
     @property
     def files(self) -> tuple[CheckedFile, ...]:
@@ -86,21 +104,24 @@ def judge_by_trust(subject: Subject, trust: Trust, *, at: datetime, signature: s
     return _compared(subject, opened.signed, signature, opened.signer)
 
 
-def judge_by_releases(subject: Subject, references: Sequence[Reference], *, named: bool) -> Judgement:
+def judge_by_releases(
+    subject: Subject, references: Sequence[Reference], *, at: datetime, named: bool
+) -> Judgement:
     """Against guarded releases: the one whose files the bundle signs, else the one with the same bytes.
 
     Args:
         subject: the copy.
         references: the guarded releases that it may be a copy of.
+        at: now. A bundle of other files than a release's needs certificates that are valid.
         named: the user named the one release that it must be.
 
     Raises:
         TrustError: a stored key cannot be used.
         CrawlerError: the Hub could not be asked.
     """
-    opened, refused, reasons = _open_with_each(subject, references)
+    opened, refused, reasons = _open_with_each(subject, references, at)
     for release, bundle in opened:
-        if sorted(bundle.signed.digests) == sorted(release.signed.digests):
+        if _is_of(bundle, release):
             return _compared(subject, bundle.signed, release.signature, bundle.signer, release)
     if opened and not named:
         signer, names = opened[0][1].signer, ", ".join(release.name for release, _ in opened)
@@ -124,7 +145,7 @@ def judge_by_releases(subject: Subject, references: Sequence[Reference], *, name
 
 
 def _open_with_each(
-    subject: Subject, references: Sequence[Reference]
+    subject: Subject, references: Sequence[Reference], at: datetime
 ) -> tuple[list[tuple[Reference, OpenedBundle]], list[Reference], list[str]]:
     """Releases whose signer signed the copy's bundle, those whose signer did not, and why not."""
     opened, refused, reasons = [], [], []
@@ -134,11 +155,33 @@ def _open_with_each(
         try:
             bundle = subject.bundle(release.signature)
             if bundle is not None:
-                opened.append((release, open_bundle(bundle, release.trust, at=release.at)))
+                opened.append((release, _opened(bundle, release, at)))
         except InvalidBundleError as error:
             refused.append(release)
             reasons.append(str(error))
     return opened, refused, reasons
+
+
+def _opened(bundle: bytes, release: Reference, at: datetime) -> OpenedBundle:
+    """A bundle that is good now; or the one of the very files that were pinned while it was good.
+
+    Certificates end, and whoever finds the key of one that has ended could sign anything as of the past.
+
+    Raises:
+        InvalidBundleError: neither.
+    """
+    try:
+        return open_bundle(bundle, release.trust, at=at)
+    except InvalidBundleError:
+        with contextlib.suppress(InvalidBundleError):
+            pinned = open_bundle(bundle, release.trust, at=release.at)
+            if _is_of(pinned, release):
+                return pinned
+        raise
+
+
+def _is_of(bundle: OpenedBundle, release: Reference) -> bool:
+    return sorted(bundle.signed.digests) == sorted(release.signed.digests)
 
 
 def _nearest(subject: Subject, references: Sequence[Reference], *, named: bool) -> Judgement | None:

@@ -56,6 +56,7 @@ def document(subject: Subject, judged: Judgement, seconds: float) -> dict[str, A
         "subject": subject.name,
         "place": "hub" if subject.remote else "local",
         "status": judged.status,
+        "basis": judged.basis,
         "hub_reported": any(file.basis in HUB_REPORTED for file in judged.files),
         "summary": summary(subject, judged),
         "reason": judged.reason,

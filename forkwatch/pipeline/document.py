@@ -19,10 +19,11 @@ from detector.interface import (
     TextChange,
 )
 from detector.provenance.interface import SignatureStatus
-from evals.interface import EvalResult, Isolation, Measured, Outcome, Unmeasured
+from evals.interface import EvalResult, Measured, Unmeasured
 from forkwatch.pipeline.funnel import Examination
 from forkwatch.pipeline.intent import Aim
 from forkwatch.pipeline.originals import Original
+from forkwatch.pipeline.views import isolation_words, number_view
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
 from forkwatch.policy.findings import all_findings, evidence_views
 from forkwatch.policy.verdict import decide
@@ -38,12 +39,10 @@ from reports.scan import (
     HubView,
     IntentView,
     LineageView,
-    NumberView,
     OriginalView,
     OutputsView,
     PairView,
     ParentView,
-    RateView,
     SafetyView,
     ScanDocument,
     TopicView,
@@ -252,32 +251,25 @@ def _safety(examination: Examination) -> SafetyView:
         status=comparison.status.value,
         reason=comparison.reason,
         refusal=PairView(
-            original=_number(baseline.behaviour.refusal) if baseline else gap,
-            fork=_number(fork.behaviour.refusal) if fork else gap,
+            original=number_view(baseline.behaviour.refusal) if baseline else gap,
+            fork=number_view(fork.behaviour.refusal) if fork else gap,
         ),
         over_refusal=PairView(
-            original=_number(baseline.behaviour.over_refusal) if baseline else gap,
-            fork=_number(fork.behaviour.over_refusal) if fork else gap,
+            original=number_view(baseline.behaviour.over_refusal) if baseline else gap,
+            fork=number_view(fork.behaviour.over_refusal) if fork else gap,
         ),
         utility=UtilityView(
-            kl_per_token=_number(comparison.kl_per_token),
-            perplexity_ratio=_number(comparison.perplexity_ratio),
-            degenerate=_number(fork.behaviour.degenerate) if fork else gap,
+            kl_per_token=number_view(comparison.kl_per_token),
+            perplexity_ratio=number_view(comparison.perplexity_ratio),
+            degenerate=number_view(fork.behaviour.degenerate) if fork else gap,
         ),
         topics=_topics(baseline, fork),
         mcnemar_p=mcnemar.value if isinstance(mcnemar, Measured) else None,
-        ungradeable=_number(fork.behaviour.ungradeable) if fork else gap,
+        ungradeable=number_view(fork.behaviour.ungradeable) if fork else gap,
         suite=fork.behaviour.suite if fork else "",
         judge=fork.behaviour.judge if fork else "",
-        isolation=_isolation(fork) if fork else "",
+        isolation=isolation_words(fork) if fork else "",
     )
-
-
-def _isolation(result: EvalResult) -> str:
-    """How the child process was confined, with what could not be."""
-    if result.isolation is Isolation.SANDBOXED:
-        return "sandboxed"
-    return f"reduced isolation: {'; '.join(result.gaps) or 'not said which'}"
 
 
 def _topics(baseline: EvalResult | None, fork: EvalResult | None) -> tuple[TopicView, ...]:
@@ -286,15 +278,6 @@ def _topics(baseline: EvalResult | None, fork: EvalResult | None) -> tuple[Topic
     theirs = dict(fork.behaviour.refusal_by_topic)
     absent = Unmeasured("no prompt of this topic was asked")
     return tuple(
-        TopicView(topic=topic, original=_number(outcome), fork=_number(theirs.get(topic, absent)))
+        TopicView(topic=topic, original=number_view(outcome), fork=number_view(theirs.get(topic, absent)))
         for topic, outcome in baseline.behaviour.refusal_by_topic
     )
-
-
-def _number(outcome: Outcome) -> NumberView:
-    match outcome:
-        case Measured():
-            low, high = round(outcome.low, 6), round(outcome.high, 6)
-            return RateView(rate=round(outcome.value, 6), n=outcome.n, ci=(low, high))
-        case Unmeasured(reason=reason):
-            return UnmeasuredView(unmeasured=reason)

@@ -33,6 +33,7 @@ from forkwatch.pipeline import shared, stages
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.intent import NOT_LOOKED, Aim, direction_of, take_aim, why_no_aim
 from forkwatch.pipeline.ledger import Ledger
+from forkwatch.pipeline.limits import loss_limits
 from forkwatch.pipeline.originals import Original, release_snapshot
 from forkwatch.pipeline.texts import Texts, compare_texts
 from forkwatch.pipeline.weight_files import weight_files
@@ -40,10 +41,12 @@ from forkwatch.policy.facts import Facts, NotReached, Unreadable, WeightFacts
 
 VERSION = "3"
 """Of the stages below; raised when a stage would give another result for the same input."""
-FILES_VERSION = "4"
-"""Of the stages `inspect` and `texts`, which are cheap to run again."""
+FILES_VERSION = "5"
+"""Of the stages `match`, `inspect` and `texts`, which are cheap to run again."""
 SKETCH_VERSION = "4"
 """Of the sketch, likewise."""
+EVAL_VERSION = "4"
+"""Of the evaluation: its prompts' selection, its engine, its judge."""
 
 
 _MATCH: TypeAdapter[FileMatch] = TypeAdapter(FileMatch)
@@ -109,7 +112,7 @@ class _Funnel:
 
     def run(self, claims: tuple[Claim, ...]) -> Examination:
         match = self.ledger.once(
-            "match", VERSION, _MATCH, lambda: match_files(self.snapshot, self.original.manifest)
+            "match", FILES_VERSION, _MATCH, lambda: match_files(self.snapshot, self.original.manifest)
         )
         stored = self._shared(match)
         files, texts = self._small_files(match)
@@ -130,8 +133,17 @@ class _Funnel:
             comparison=self._compare(baseline, fork, why_not),
             outputs=self._outputs(baseline, fork, why_not),
             shared=stored,
+            unexamined=self._unexamined(match),
         )
         return Examination(facts, self.ledger, baseline, aim)
+
+    def _unexamined(self, match: FileMatch) -> tuple[str, ...]:
+        """Weight files that hold something else than the release's, and are not the checkpoint examined."""
+        try:
+            examined = {file.path for file in weight_files(self.snapshot)}
+        except NoWeightsError:
+            examined = set()
+        return tuple(path for path in match.other_weights if path not in examined)
 
     def _shared(self, match: FileMatch) -> tuple[Evidence, ...]:
         """What the Hub's storage proves, when the settings ask for it."""
@@ -149,7 +161,10 @@ class _Funnel:
         if self.snapshot.access is not Access.OPEN:
             return (), ()
         files = self.ledger.once(
-            "inspect", FILES_VERSION, _FILES, lambda: stages.inspect(self.context, self.snapshot, match)
+            "inspect",
+            FILES_VERSION,
+            _FILES,
+            lambda: stages.inspect(self.context, self.original, self.snapshot, match),
         )
         texts = self.ledger.once(
             "texts",
@@ -229,20 +244,13 @@ class _Funnel:
         return baseline, fork, ""
 
     def _compare(self, baseline: EvalResult | None, fork: EvalResult | None, why_not: str) -> Comparison:
-        from evals.compare import compare
+        from evals.compare import compare_within
 
         if baseline is None:
             return _not_compared(why_not)
         if fork is None:
             return _inherited(baseline)
-        policy = self.context.settings.policy
-        return compare(
-            baseline.behaviour,
-            fork,
-            removed_below=policy.removed_below,
-            degraded_drop=policy.degraded_drop,
-            alpha=policy.alpha,
-        )
+        return compare_within(baseline.behaviour, fork, loss_limits(self.context.settings.policy))
 
     def _outputs(self, baseline: EvalResult | None, fork: EvalResult | None, why_not: str) -> OutputTest:
         """Stage 7."""
@@ -268,7 +276,9 @@ def _identical(match: FileMatch, signature: SignatureStatus) -> Diff:
 def _same_values(weights: WeightFacts) -> bool:
     """The model computes exactly what the original computes, so its measurements are the original's."""
     same = {EditKind.IDENTICAL, EditKind.REPACKAGED}
-    return isinstance(weights, Diff) and {edit.kind for edit in weights.edits} <= same
+    return isinstance(weights, Diff) and all(
+        edit.kind in same and edit.certainty is Certainty.PROVED for edit in weights.edits
+    )
 
 
 def _why_not_evaluated(weights: WeightFacts, depth: Depth) -> str:
@@ -284,8 +294,10 @@ def _why_not_evaluated(weights: WeightFacts, depth: Depth) -> str:
 
 def _eval_version(context: Context, original: Original) -> str:
     options = context.settings.evaluation
-    parameters = f"{original.suite_digest}:{options.max_new_tokens}:{options.samples}:{options.seed}"
-    return f"{VERSION}+{hashlib.sha256(parameters.encode()).hexdigest()[:12]}"
+    parameters = (
+        f"{original.suite_digest}:{options.tier}:{options.max_new_tokens}:{options.samples}:{options.seed}"
+    )
+    return f"{EVAL_VERSION}+{hashlib.sha256(parameters.encode()).hexdigest()[:12]}"
 
 
 def _not_compared(why_not: str) -> Comparison:

@@ -7,6 +7,7 @@ name another, and one `<key id>.pem` for each key that was used. A retired key v
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from detector.provenance.keys import PublicKey, SigningKey, load_public_key, new_signing_key
@@ -76,10 +77,17 @@ def operator_keys(state: StateDir, current: SigningKey | None) -> tuple[Operator
 
 
 def _note(state: StateDir, key: PublicKey) -> None:
+    """Whole or not at all; what was left by a write that was interrupted is written again."""
     place = _folder(state) / f"{key.fingerprint}.pem"
-    if not place.is_file():
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place.write_bytes(key.pem)
+    if place.is_file() and place.read_bytes() == key.pem:
+        return
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=place.parent)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key.pem)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(part).replace(place)
 
 
 def _generated(state: StateDir) -> Path:

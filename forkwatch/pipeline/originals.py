@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -16,10 +17,11 @@ from crawler.local import LocalFile
 from detector.errors import DetectorError
 from detector.interface import Manifest
 from detector.match import same_content
-from detector.provenance.coverage import CLIENT_CACHE
+from detector.provenance.coverage import is_bookkeeping
 from detector.provenance.interface import SignatureStatus
 from detector.provenance.pinned import differences, pin_folder
 from detector.provenance.verify import verify_release
+from evals.suite import CORE
 from forkwatch.errors import (
     NothingToExamineError,
     SettingsError,
@@ -29,15 +31,12 @@ from forkwatch.errors import (
 from forkwatch.pipeline.blobs import blob_path, keep_bytes
 from forkwatch.pipeline.cards import keep_card
 from forkwatch.pipeline.context import Context
-from forkwatch.settings import settings_folder
+from forkwatch.pipeline.release_section import require_agreement
 from forkwatch.store.models import Release
-from forkwatch.store.upstream import Decision, UpstreamChange, UpstreamKind, decide
+from forkwatch.store.upstream import move_pin
 from forkwatch.store.values import MANIFEST, manifest_of
 from forkwatch.text import plain
-from forkwatch.trust import TrustPolicy, describe, dump_policy, load_policy, read_policy
-
-_BOOKKEEPING = (".git/", ".github/", f"{CLIENT_CACHE}/")
-"""Folders of which nothing is pinned, because nothing is loaded from them."""
+from forkwatch.trust import TrustPolicy, describe, dump_policy, load_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,67 +78,103 @@ def add_release(  # noqa: PLR0913 - the fields of a pin
     repo: str,
     *,
     policy: TrustPolicy,
-    suite: bytes,
+    suite: bytes | None = None,
     revision: str | None = None,
     signature: str = "model.sig",
     replace: bool = False,
+    reregistered: bool = False,
 ) -> Original:
     """Fetch a release, verify it, and pin it. What was to decide about the pin before is decided by that.
 
-    `suite` is the content of a prompt suite (`forkwatch.prompts/1`) that it and its forks are measured with.
-    `replace` allows to move the pin, or to trust others, for a release that is guarded already.
+    Args:
+        context: where.
+        repo: `org/name`.
+        policy: whom to trust.
+        suite: content of a prompt suite (`forkwatch.prompts/1`) that it and its forks are measured with;
+            None: the one that it has, and for a new release the built-in one.
+        revision: commit, tag or branch.
+        signature: path of the bundle.
+        replace: allows to move the pin, to trust others, or to take another suite, for a release that is
+            guarded already.
+        reregistered: allows to take another repository that has the release's name by now.
 
     Raises:
         SignatureInvalidError: the signature is missing or does not verify; nothing is stored.
-        SettingsError: it is guarded with another pin, and `replace` was not said.
+        SettingsError: it is guarded otherwise, and `replace` or `reregistered` was not said.
         CrawlerError: the release could not be fetched.
     """
     snapshot = context.hub.snapshot(parse_repo_id(repo), revision)
     known = _guarded(context, snapshot)
+    if known is not None and _is_another(known, snapshot) and not reregistered:
+        raise SettingsError(
+            f"{known.repo} was registered again: another repository has the name now",
+            tip="Find out whose it is; --reregistered takes it for the release.",
+        )
     trust = dump_policy(policy)
     same = known is not None and _is_pinned(known, snapshot, trust, signature)
     at = known.verified_at if known is not None and same else context.now()
     folder = fetch_folder(context, snapshot)
     checked = check_release(folder, repo, policy, signature=signature, at=at)
-    if known is not None and not same and not replace:
+    content = _suite(context, known, suite)
+    if known is not None and not replace:
+        _require_same(known, content, same=same)
+    _require_no_tampering(checked.manifest, snapshot, known if same else None, policy)
+    release = Release(
+        id=None if known is None else known.id,
+        repo=snapshot.repo,
+        object_id=snapshot.object_id,
+        commit=snapshot.commit,
+        branch=_watched(known, snapshot, revision),
+        root_digest=checked.manifest.root_digest,
+        status=str(checked.status),
+        signer=checked.signer,
+        trust=trust,
+        signature=signature,
+        suite=keep_bytes(context.state, content),
+        manifest=MANIFEST.dump_python(checked.manifest, mode="json"),
+        license=snapshot.license,
+        added_at=at,
+        verified_at=at,
+    )
+    row = context.store.add_release(release) if same else move_pin(context.store, release)
+    context.store.pin(snapshot)
+    return _original(context, row, folder)
+
+
+def _suite(context: Context, known: Release | None, chosen: bytes | None) -> bytes:
+    """Results of different suites cannot be compared: a release keeps its own until another one is named."""
+    if chosen is not None:
+        return chosen
+    return (CORE if known is None else blob_path(context.state, known.suite)).read_bytes()
+
+
+def _require_same(known: Release, suite: bytes, *, same: bool) -> None:
+    """Nothing about a guarded release changes by being added again.
+
+    Raises:
+        SettingsError: something would.
+    """
+    if not same:
         raise SettingsError(
             f"{known.repo} is guarded at {known.commit[:12]}, trusting {describe(load_policy(known.trust))}",
             tip="Say --replace to move the pin or to trust others; verdicts about the old pin stay.",
         )
-    _require_no_tampering(checked.manifest, snapshot, known if same else None, policy)
-    row = context.store.add_release(
-        Release(
-            id=None if known is None else known.id,
-            repo=snapshot.repo,
-            object_id=snapshot.object_id,
-            commit=snapshot.commit,
-            branch=_watched(known, snapshot, revision),
-            root_digest=checked.manifest.root_digest,
-            status=str(checked.status),
-            signer=checked.signer,
-            trust=trust,
-            signature=signature,
-            suite=keep_bytes(context.state, suite),
-            manifest=MANIFEST.dump_python(checked.manifest, mode="json"),
-            license=snapshot.license,
-            added_at=at,
-            verified_at=at,
+    if hashlib.sha256(suite).hexdigest() != known.suite:
+        raise SettingsError(
+            f"{known.repo} is measured with another prompt suite",
+            tip="Leave --suite out to keep it, or say --replace; forks are then measured anew.",
         )
-    )
-    context.store.pin(snapshot)
-    original = _original(context, row, folder)
-    if not same:
-        decide(context.store, original.release_id, Decision.ADOPTED)
-    return original
+
+
+def _is_another(known: Release, snapshot: Snapshot) -> bool:
+    """Whether a name is another repository's by now, as far as ids are known."""
+    return bool(known.object_id and snapshot.object_id) and known.object_id != snapshot.object_id
 
 
 def _is_pinned(known: Release, snapshot: Snapshot, trust: dict[str, Any], signature: str) -> bool:
     """Whether a release is guarded at this very commit of this very repository, with this trust."""
     pin = (known.repo, known.commit, known.trust, known.signature)
-    return pin == (snapshot.repo, snapshot.commit, trust, signature) and known.object_id in (
-        "",
-        snapshot.object_id,
-    )
+    return pin == (snapshot.repo, snapshot.commit, trust, signature) and not _is_another(known, snapshot)
 
 
 def _require_no_tampering(
@@ -157,7 +192,7 @@ def _require_no_tampering(
         altered = tuple(
             path
             for path in sorted(here.keys() | reported.keys())
-            if not path.startswith(_BOOKKEEPING)
+            if not is_bookkeeping(path)
             and not (path in here and path in reported and same_content(reported[path], here[path]))
         )
     if known is not None:
@@ -194,12 +229,7 @@ def open_original(context: Context, row: Release) -> Original:
         SettingsError: the settings trust others, or pin another commit, than what it was added with.
         SignatureInvalidError: the files no longer verify, or are not the ones that were pinned.
     """
-    difference = settings_difference(context, row)
-    if difference is not None:
-        raise SettingsError(
-            f"{row.repo}: the settings say {difference.after}, and it was added with {difference.before}",
-            tip=f"Adopt the settings with `forkwatch release add {row.repo} --replace`, or undo the change.",
-        )
+    require_agreement(context.settings, row)
     context.talk.stage(row.repo, "verify signature")
     folder = _folder(context, RepoId(row.repo), row.commit)
     if not folder.is_dir():
@@ -215,35 +245,6 @@ def open_original(context: Context, row: Release) -> Original:
             f"{row.repo}: not the release that was pinned; {len(altered)} files differ: {names}"
         )
     return _original(context, row, folder)
-
-
-def settings_difference(context: Context, row: Release) -> UpstreamChange | None:
-    """What the settings say of a release, where it differs from what it was added with.
-
-    A change of the settings is never adopted silently: neither is the old trust used on against them.
-
-    Raises:
-        SettingsError: a file that they name cannot be read.
-    """
-    section = context.settings.releases.get(row.repo)
-    if section is None:
-        return None
-    policy, stored = read_policy(section, settings_folder()), load_policy(row.trust)
-    before, after = [], []
-    if policy != stored:
-        before.append(f"trust in {describe(stored)}")
-        after.append(f"trust in {describe(policy)}")
-    if section.signature != row.signature:
-        before.append(f"bundle {row.signature}")
-        after.append(f"bundle {section.signature}")
-    if section.revision is not None and section.revision != row.commit:
-        before.append(f"commit {row.commit[:12]}")
-        after.append(f"commit {section.revision[:12]}")
-    if not after:
-        return None
-    said = "; ".join(before), "; ".join(after)
-    note = "The settings differ from what the release was added with."
-    return UpstreamChange(UpstreamKind.SETTINGS_CHANGED, *said, note)
 
 
 def is_fetched(context: Context, row: Release) -> bool:
@@ -288,7 +289,7 @@ def find_releases(context: Context, repo: str | None) -> tuple[Release, ...]:
         UnknownReleaseError: none of that name.
         NothingToExamineError: none at all.
     """
-    rows = (find_release(context, repo),) if repo else context.store.releases()
+    rows = context.store.releases() if repo is None else (find_release(context, repo),)
     if not rows:
         raise NothingToExamineError("no release is guarded")
     return rows
@@ -370,8 +371,8 @@ def _original(context: Context, row: Release, folder: Path) -> Original:
 
 
 def original_files(original: Original) -> Mapping[str, ByteSource]:
-    """The release's weight files, local."""
-    names = sorted(path.name for path in original.folder.iterdir() if path.name.endswith(".safetensors"))
-    index = original.folder / "model.safetensors.index.json"
-    paths = [original.folder / name for name in names] + ([index] if index.is_file() else [])
-    return {path.name: LocalFile(path) for path in paths}
+    """The release's weight files, local, as its manifest names them: nothing else of the folder is read."""
+    names = [file.path for file in original.manifest.files if "/" not in file.path]
+    index = "model.safetensors.index.json"
+    wanted = sorted(name for name in names if name.endswith(".safetensors"))
+    return {name: LocalFile(original.folder / name) for name in (*wanted, *({index} & set(names)))}

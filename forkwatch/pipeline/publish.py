@@ -16,6 +16,8 @@ from forkwatch.pipeline.attest import sign_verdict
 from forkwatch.pipeline.cards import published_card
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.document import original_view
+from forkwatch.pipeline.effort import observed
+from forkwatch.pipeline.effort_document import published_effort
 from forkwatch.pipeline.forecast import fit, forecast
 from forkwatch.pipeline.operator import find_key, operator_keys
 from forkwatch.pipeline.tree import FormerName, Member, OwnVerdict, build_tree
@@ -143,6 +145,7 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
         card=published_card(context, row),
         pinned_at=_time(row.verified_at),
         events=tuple(_upstream(event) for event in upstream_events(context.store, row.id)),
+        effort=published_effort(f"{row.repo}@{row.commit}", observed(context, row)),
     )
 
 

@@ -141,6 +141,19 @@ def open_local(side: LocalSide) -> Checkpoint:
     return Checkpoint(side.name, None, sources, identity, size, contents)
 
 
+def local_files(side: LocalSide) -> tuple[Path, ...]:
+    """Paths of the weight files of a folder, or of the one file, and of what describes them.
+
+    Raises:
+        NoWeightsError: as `open_local`.
+        SettingsError: as `open_local`.
+    """
+    return tuple(
+        side.path.parent / name if side.path.is_file() else side.path / name
+        for name in open_local(side).files
+    )
+
+
 def _listed(path: Path) -> list[Path]:
     if not path.is_dir():
         if not path.is_file():

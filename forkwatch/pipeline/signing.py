@@ -21,7 +21,7 @@ from detector.provenance.verify import verify_release
 from forkwatch.pipeline.cards import check_card
 from forkwatch.text import plain
 
-_REFUSED = frozenset({"hostile-name", "pickle-file", "unsafe-pickle"})
+_REFUSED = frozenset({"hostile-name", "pickle-file", "unread-pickle", "unsafe-pickle"})
 """What a verifier, a download or a loader refuses, or should. Other findings are said and signed."""
 
 

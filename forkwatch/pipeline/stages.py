@@ -14,6 +14,7 @@ from pathlib import Path
 
 from crawler.interface import ByteSource, Snapshot
 from crawler.local import LocalFile
+from detector.configs import CodeRequests, code_requests
 from detector.errors import DetectorError, MalformedWeightsError, NothingComparedError, UnreadableTensorError
 from detector.files import inspect_files
 from detector.intent import Directions, Intent, NoIntent
@@ -26,7 +27,9 @@ from evals.interface import (
     EvalRequest,
     EvalResult,
     Label,
+    PromptKind,
     RefusalDirection,
+    Tier,
     Unmeasured,
 )
 from forkwatch.pipeline.blobs import blob_path, keep_blob
@@ -51,14 +54,21 @@ def _unreadable(error: DetectorError) -> Unreadable:
     return Unreadable(finding, str(error))
 
 
-def inspect(context: Context, snapshot: Snapshot, match: FileMatch) -> tuple[FileFinding, ...]:
+def inspect(
+    context: Context, original: Original, snapshot: Snapshot, match: FileMatch
+) -> tuple[FileFinding, ...]:
     """Dangerous and damaged files, read by range, never executed; the publisher's own files are left out.
 
     Raises:
         AccessDeniedError: they cannot be read just now, which must not be kept as "nothing was found".
     """
+
+    def owned(path: str) -> CodeRequests | None:
+        covered = original.manifest.file(path) is not None and (original.folder / path).is_file()
+        return code_requests(str(original.repo), (original.folder / path).read_bytes()) if covered else None
+
     known = frozenset(match.identical)
-    found = inspect_files(snapshot, lambda path: context.hub.open(snapshot, path), known)
+    found = inspect_files(snapshot, lambda path: context.hub.open(snapshot, path), known, owned)
     return tuple(finding for finding in found if finding.path not in known)
 
 
@@ -151,11 +161,12 @@ def evaluate_model(
     with _scratch(context) as folder:
         weights: tuple[Path, ...] = ()
         if snapshot is not None:
-            weights = _materialise(context, snapshot, folder / "weights")
+            weights = materialise(context, snapshot, folder / "weights")
         request = EvalRequest(
             original=original.folder,
             weights=weights,
             suite=original.suite,
+            tier=Tier(options.tier),
             baseline_transcript=None
             if baseline is None
             else blob_path(context.state, baseline.transcript.name),
@@ -176,15 +187,16 @@ def refusal_direction(
 ) -> RefusalDirection | Unmeasured:
     """The original's refusal direction, measured on it alone in a confined child process; kept as a blob."""
     from evals.run import refusal_direction as measure
+    from evals.suite import load_suite
 
     options, behaviour = context.settings.evaluation, baseline.behaviour
-    harmful = frozenset(behaviour.harmful)
+    twins = load_suite(original.suite).headline(PromptKind.BENIGN_TWIN)
     with _scratch(context) as scratch:
         request = DirectionRequest(
             original=original.folder,
             suite=original.suite,
-            refused=_labelled(behaviour, Label.REFUSED, harmful),
-            answered=_labelled(behaviour, Label.COMPLIED, frozenset(dict(behaviour.labels)) - harmful),
+            refused=_labelled(behaviour, Label.REFUSED, frozenset(behaviour.harmful)),
+            answered=_labelled(behaviour, Label.COMPLIED, frozenset(twin.id for twin in twins)),
             scratch=scratch,
             timeout_seconds=options.timeout_seconds,
             device=options.device,
@@ -239,7 +251,8 @@ def _scratch(context: Context) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _materialise(context: Context, snapshot: Snapshot, folder: Path) -> tuple[Path, ...]:
+def materialise(context: Context, snapshot: Snapshot, folder: Path) -> tuple[Path, ...]:
+    """The weight files of a snapshot under their own names in `folder`, downloaded and verified."""
     paths = []
     for file in weight_files(snapshot):
         place_file(context.hub.download(snapshot, file.path, context.talk.progress), folder / file.path)

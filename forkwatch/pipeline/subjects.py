@@ -121,7 +121,7 @@ class RemoteSubject:
         """Pin it.
 
         Raises:
-            CrawlerError: it could not be asked for, or its file list is hostile.
+            CrawlerError: it could not be asked for.
         """
         self._hub = hub
         self._snapshot: Snapshot = hub.snapshot(repo, revision)
@@ -152,7 +152,10 @@ class RemoteSubject:
         Raises:
             CrawlerError: a small file could not be fetched.
         """
-        found = check_listing(signed, self._snapshot.files, self._fetch, signature=signature, known=known)
+        listed = self._snapshot
+        found = check_listing(
+            signed, listed.files, self._fetch, signature=signature, known=known, refused=listed.refused
+        )
         return Compared(found.files, found.unsigned, found.fetched)
 
     def _fetch(self, path: str, size: int) -> bytes:

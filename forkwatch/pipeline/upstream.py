@@ -2,8 +2,11 @@
 
 (1) Who has the name: gone, renamed, or registered again by somebody else.
 (2) Which commit the watched branch is at. At the pinned one there is nothing more to say.
-(3) Who signed that commit: its bundle alone is fetched, a few kB, and opened with the stored trust.
-(4) Which of the release's files differ, by the hashes that the Hub reports. No weights are downloaded.
+(3) Who signed that commit: its bundle is fetched, a few kB, and opened with the stored trust. Whether the
+files beside it are the ones that it signs is told by the Hub's hashes; small new ones are fetched.
+(4) Which of the release's files differ from the pin's, by the hashes that the Hub reports.
+
+No weights are downloaded.
 
 What differs becomes an event, once, and stays open until somebody moves the pin or decides to keep it.
 """
@@ -24,11 +27,13 @@ from crawler.interface import (
 from detector.errors import InvalidBundleError
 from detector.match import same_content
 from detector.provenance.bundle import open_bundle
+from detector.provenance.checked import FileState, paths_in
 from detector.provenance.container import MAX_BUNDLE_BYTES
 from detector.provenance.coverage import is_loaded
 from detector.provenance.interface import OpenedBundle, SignatureStatus
+from detector.provenance.remote import check_listing
 from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.originals import settings_difference
+from forkwatch.pipeline.release_section import settings_difference
 from forkwatch.store.models import Release
 from forkwatch.store.upstream import (
     UpstreamChange,
@@ -77,16 +82,16 @@ def watch(context: Context, row: Release) -> Watched:
     return Watched(row, new, open_events(upstream_events(context.store, row.id)))
 
 
-def commit_to_adopt(context: Context, row: Release) -> str:
-    """The commit that waits for a decision, which somebody may have reviewed; else the pinned one.
+def waiting_commit(context: Context, row: Release) -> str | None:
+    """The commit that waits for a decision; None when only names, settings or nothing at all does.
 
-    Never the head of the moment: that may have moved since the review.
+    It is a proposal: whoever reviewed a commit must name it, since a look may have found a later one.
     """
     if row.id is None:
         raise AssertionError("a stored release has an id")
     waiting = open_events(upstream_events(context.store, row.id))
     commits = [event.change.after for event in waiting if event.change.kind not in _WITHOUT_COMMIT]
-    return commits[-1] if commits else row.commit
+    return commits[-1] if commits else None
 
 
 def sentence(row: Release, event: UpstreamEvent) -> str:
@@ -97,7 +102,7 @@ def sentence(row: Release, event: UpstreamEvent) -> str:
 
 
 def _changes(context: Context, row: Release) -> Iterator[UpstreamChange]:
-    difference = settings_difference(context, row)
+    difference = settings_difference(context.settings, row)
     if difference is not None:
         yield difference
     # (1): one call.
@@ -150,7 +155,7 @@ def _altered(row: Release, policy: TrustPolicy, head: Snapshot) -> list[str]:
     other += [path for path in pinned.keys() & present if not same_content(present[path], pinned[path])]
     new = present.keys() - pinned.keys() - {row.signature}
     other += [path for path in new if policy.unsigned or is_loaded(path)]
-    return sorted(other)
+    return sorted((*other, *(file.path for file in head.refused)))
 
 
 def _signature(
@@ -166,11 +171,11 @@ def _signature(
         return _of_nobody(row, file)
     try:
         opened = _opened(context, policy, head, file)
+        return _of_somebody(context, row, head, opened)
     except AccessDeniedError as error:
-        return UpstreamKind.SIGNATURE_UNREADABLE, f"The bundle could not be read: {error}"
+        return UpstreamKind.SIGNATURE_UNREADABLE, f"What is signed could not be read: {error}"
     except InvalidBundleError as error:
         return UpstreamKind.SIGNATURE_UNTRUSTED, f"Not signed by anybody whom you trust: {error}"
-    return _of_somebody(row, head, opened)
 
 
 def _opened(context: Context, policy: TrustPolicy, head: Snapshot, file: RepoFile) -> OpenedBundle:
@@ -191,18 +196,28 @@ def _of_nobody(row: Release, file: RepoFile) -> tuple[UpstreamKind, str]:
     return UpstreamKind.SIGNATURE_CHANGED, "The bundle is another one, of nobody whom you trust"
 
 
-def _of_somebody(row: Release, head: Snapshot, opened: OpenedBundle) -> tuple[UpstreamKind, str]:
-    """A bundle of a trusted signer: is it the same signer, and is it about the files beside it?"""
+def _of_somebody(
+    context: Context, row: Release, head: Snapshot, opened: OpenedBundle
+) -> tuple[UpstreamKind, str]:
+    """A bundle of a trusted signer: is it the same signer, and is it about the files beside it?
+
+    Small files that the pin does not know are fetched, within the limits of `check_listing`.
+    """
     same = opened.signer == row.signer
     who = "the same signer" if same else f"another signer whom you trust, {opened.signer}"
-    present = {file.path: file.sha256 for file in head.files}
-    wrong = [
-        path
-        for path, digest in opened.signed.digests
-        if path not in present or present[path] not in (None, digest)
-    ]
+
+    def fetch(path: str, _size: int) -> bytes:
+        return context.hub.download(head, path).read_bytes()  # kept, so that the next look costs nothing
+
+    known = {file.sha256: file.git_oid for file in manifest_of(row).files}
+    found = check_listing(
+        opened.signed, head.files, fetch, signature=row.signature, known=known, refused=head.refused
+    )
+    wrong = paths_in(found.files, FileState.DIFFERS, FileState.MISSING, FileState.UNCOVERED)
     if wrong:
         names = ", ".join(plain(path, 80) for path in wrong[:3])
         said = f"Signed by {who}, but {len(wrong)} files are not what it signs: {names}"
         return UpstreamKind.SIGNATURE_MISMATCH, said
-    return UpstreamKind.NEW_COMMIT if same else UpstreamKind.SIGNER_CHANGED, f"Signed by {who}"
+    unknown = paths_in(found.files, FileState.UNKNOWN)
+    rest = f"; of {len(unknown)} files it is not known whether they are what it signs" if unknown else ""
+    return UpstreamKind.NEW_COMMIT if same else UpstreamKind.SIGNER_CHANGED, f"Signed by {who}{rest}"

@@ -17,9 +17,18 @@ FILE_SPECS = (
         "unsafe-pickle",
         "Holds a pickle that can run code",
         "critical",
-        "A pickle in the repository calls something outside the allow-list, or cannot be parsed to its end.",
-        "Opcodes parsed against an allow-list; the file was not loaded.",
-        "Do not load it. Report it to the platform.",
+        "A pickle in the repository names something outside the allow-list, or is made so that two readers see different files. "
+        "Loading it runs what it names; that can be an attack, or the pickled class of an honest script.",
+        "Opcodes walked against an allow-list; the file was not loaded.",
+        "Do not load it. Report it to the platform unless what it names explains itself.",
+    ),
+    FindingSpec(
+        "unread-pickle",
+        "Holds a pickle that was not read",
+        "high",
+        "A pickle is longer than what is read of one, one of more than are read, or packed. Nothing is known about it.",
+        "Bounds on bytes, opcodes and files; within them, nothing outside the allow-list was found.",
+        "Treat it as one that can run code.",
     ),
     FindingSpec(
         "executable-file",

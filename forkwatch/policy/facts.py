@@ -48,6 +48,8 @@ class Facts:
     outputs: OutputTest
     shared: tuple[Evidence, ...] = ()
     """What the Hub's storage proves of changed weight files, if that was asked for."""
+    unexamined: tuple[str, ...] = ()
+    """Weight files that are not the release's and were not looked into: one checkpoint is, of several."""
 
     @property
     def copy(self) -> str:
@@ -70,4 +72,16 @@ class Facts:
     @property
     def claims_copy(self) -> Claim | None:
         """The statement by which it claims to be the release, if it makes one."""
-        return next((claim for claim in self.claims if claim.faithful), None)
+        return next((claim for claim in self.claims if claim.faithful and self._is_meant(claim)), None)
+
+    def _is_meant(self, claim: Claim) -> bool:
+        """Whether it speaks of this release, and not of the fork's own official model."""
+        if claim.base is not None:
+            return claim.base == self.release
+        if _letters(self.release.partition("/")[2]) in _letters(claim.statement):
+            return True
+        return self.claims_base and "official" not in claim.statement.lower()
+
+
+def _letters(text: str) -> str:
+    return "".join(char for char in text.lower() if char.isalnum())

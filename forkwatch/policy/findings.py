@@ -14,7 +14,7 @@ from forkwatch.policy.lookalike import imitation
 from forkwatch.text import plain
 from reports.scan import CertaintyName, EvidenceView, FindingView, Severity
 
-_FAITHFUL = frozenset({EditKind.IDENTICAL, EditKind.REPACKAGED})
+_FAITHFUL = frozenset({EditKind.IDENTICAL, EditKind.REPACKAGED, EditKind.UNKNOWN})
 _HARMLESS_EDITS = frozenset(
     {EditKind.IDENTICAL, EditKind.REPACKAGED, EditKind.DTYPE_CAST, EditKind.QUANTIZED}
 )

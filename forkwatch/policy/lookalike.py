@@ -20,6 +20,8 @@ _OFFICIAL = frozenset({"official", "real", "verified", "team", "hq", "inc"})
 """What impersonators add to a name, and fans and communities do not."""
 _SHORT = 4
 """Letters; of shorter names many differ by one."""
+_UNLIKELY = 8
+"""Letters from which on few names differ in one by chance; `OpenBI` is no imitation of `openai`."""
 
 
 def imitation(repo: str, release: str) -> str:
@@ -55,9 +57,10 @@ def _imitated_owner(owner: str, publisher: str, *, same_model: bool) -> str:
     rest = [part for part in parts if part not in _OFFICIAL]
     if len(rest) < len(parts) and "".join(rest) == guarded:
         return "adds a word of authority to"
-    if long and (_DOUBLED.sub(r"\1", plain) == _DOUBLED.sub(r"\1", guarded) or _one_apart(plain, guarded)):
-        return "is one letter away from"
-    return ""
+    doubled = long and _DOUBLED.sub(r"\1", plain) == _DOUBLED.sub(r"\1", guarded)
+    replaced = len(guarded) >= _UNLIKELY and _one_apart(plain, guarded)
+    near = doubled or replaced or (long and _swapped(plain, guarded))
+    return "is one letter away from" if near else ""
 
 
 def _letters(text: str) -> str:
@@ -72,10 +75,22 @@ def _begins_alike(name: str, model: str) -> bool:
     )
 
 
+def _swapped(first: str, second: str) -> bool:
+    """Two neighbours swapped; the first letter stays."""
+    differ = [at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b]
+    return (
+        len(first) == len(second)
+        and len(differ) == 2
+        and 0 < differ[0] == differ[1] - 1
+        and first[differ[0]] == second[differ[1]]
+        and first[differ[1]] == second[differ[0]]
+    )
+
+
 def _one_apart(first: str, second: str) -> bool:
-    """One letter inserted, dropped, replaced, or two neighbours swapped; the first letter stays."""
+    """One letter inserted, dropped or replaced; the first letter stays."""
     if abs(len(first) - len(second)) > 1 or first[:1] != second[:1]:
         return False
     head = next((at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), len(first))
     a, b = first[head:], second[head:]
-    return a[1:] == b[1:] or a[1:] == b or a == b[1:] or (a[:2] == b[:2][::-1] and a[2:] == b[2:])
+    return a[1:] == b[1:] or a[1:] == b or a == b[1:]

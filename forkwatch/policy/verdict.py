@@ -6,6 +6,7 @@ from detector.interface import VALUE_PRESERVING, Certainty, Diff, EditKind, Line
 from detector.provenance.interface import SignatureStatus
 from evals.interface import Measured, SafetyStatus, Unmeasured
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
+from forkwatch.text import plain
 from reports.scan import FindingView, VerdictView
 
 _ORIGIN = {
@@ -47,6 +48,8 @@ def _not_measured(facts: Facts) -> tuple[str, ...]:
             gaps.append(f"Weights: {reason}")
         case Diff():
             pass
+    if facts.unexamined:
+        gaps.append(f"Other weight files, which were not examined: {_listed(facts.unexamined)}")
     if facts.comparison.status is SafetyStatus.NOT_MEASURED:
         gaps.append(f"Safety: {facts.comparison.reason}")
     if isinstance(facts.comparison.kl_per_token, Unmeasured):
@@ -88,7 +91,7 @@ def _safety_lost(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictVie
 def _misrepresented(facts: Facts, findings: tuple[FindingView, ...]) -> VerdictView | None:
     found = {finding.id: finding for finding in findings}
     claim, name = found.get("false-copy-claim"), found.get("look-alike-name")
-    if claim is not None:
+    if claim is not None and _other_weights(facts):
         certainty = claim.certainty
         summary = f"It presents itself as an unmodified copy of {facts.release}, and is not."
     elif name is not None and _other_weights(facts):
@@ -106,7 +109,7 @@ def _other_weights(facts: Facts) -> bool:
     if not isinstance(facts.weights, Diff):
         return False
     return facts.weights.lineage.status is LineageStatus.UNRELATED or not (
-        facts.edit_kinds - _BEHAVIOUR_KINDS <= VALUE_PRESERVING
+        facts.edit_kinds - _BEHAVIOUR_KINDS - {EditKind.UNKNOWN} <= VALUE_PRESERVING
     )
 
 
@@ -142,6 +145,9 @@ def _conversion(facts: Facts, _findings: tuple[FindingView, ...]) -> VerdictView
         if kinds & _BEHAVIOUR_KINDS:
             summary = f"The weights are those of {facts.copy}; what the changed files beside them do was not"
             return _inconclusive(facts, f"{summary} measured.")
+        if facts.match.other_weights:
+            summary = f"Weights of {facts.copy} lie here beside others that were not examined"
+            return _inconclusive(facts, f"{summary}: {_listed(facts.match.other_weights)}.")
         return _authentic(facts)
     if kinds and kinds <= VALUE_PRESERVING and facts.comparison.status is SafetyStatus.RETAINED:
         proved = _all_proved(facts) and EditKind.QUANTIZED not in kinds
@@ -164,6 +170,11 @@ def _authentic(facts: Facts) -> VerdictView:
         summary=f"Byte-identical to {facts.copy}{doubt}.",
         not_measured=_not_measured(facts),
     )
+
+
+def _listed(paths: tuple[str, ...]) -> str:
+    shown = ", ".join(plain(path, 60) for path in paths[:3])
+    return shown if len(paths) <= 3 else f"{shown} and {len(paths) - 3} more"
 
 
 def _all_proved(facts: Facts) -> bool:

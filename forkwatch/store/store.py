@@ -89,15 +89,9 @@ class Store:
     def add_release(self, release: Release) -> Release:
         """Insert a release, or replace the pin of the one with the same id, else with the same name."""
         with self.writing() as session:
-            same = Release.repo == release.repo if release.id is None else Release.id == release.id
-            known = session.exec(select(Release).where(same)).first()
-            if known is not None:
-                release.id, release.added_at = known.id, known.added_at
-                release = session.merge(release)
-            else:
-                session.add(release)
+            stored = put_release(session, release)
             session.commit()
-            return release
+            return stored
 
     def releases(self) -> tuple[Release, ...]:
         """All guarded releases by name."""
@@ -251,7 +245,7 @@ class Store:
                 .order_by(col(Result.id))
             )
             newest = dict(iter(session.exec(made)))
-        return Examined(SNAPSHOT.validate_python(row.content), tuple(sorted(newest.items())))
+        return Examined(SNAPSHOT.validate_python(row.content), tuple(sorted(newest.items())), row.id or 0)
 
     # --- verdicts ---
 
@@ -333,6 +327,17 @@ class Store:
             for row in repos
             if row.id is not None
         }
+
+
+def put_release(session: Session, release: Release) -> Release:
+    """Insert a release, or replace the pin of the one with the same id, else name; the caller commits."""
+    same = Release.repo == release.repo if release.id is None else Release.id == release.id
+    known = session.exec(select(Release).where(same)).first()
+    if known is None:
+        session.add(release)
+        return release
+    release.id, release.added_at = known.id, known.added_at
+    return session.merge(release)
 
 
 _VOLATILE = frozenset({"hub", "cost", "scanned_at", "forecast"})

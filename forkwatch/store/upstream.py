@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 
-from forkwatch.store.models import ReleaseEventRow
-from forkwatch.store.store import Store
+from forkwatch.store.models import Release, ReleaseEventRow
+from forkwatch.store.store import Store, put_release
 
 
 class UpstreamKind(StrEnum):
@@ -45,6 +45,8 @@ class Decision(StrEnum):
     """The pin was moved, or set again."""
     KEPT = "kept"
     """Somebody decided to stay with the pin."""
+    LAPSED = "lapsed"
+    """It was kept, and is not so any more: should it be so again, it is asked again."""
     PASSED = "passed"
     """It is not so any more, or another event took its place."""
     NONE_NEEDED = "none-needed"
@@ -79,67 +81,102 @@ class UpstreamEvent:
         return self.decision is None
 
 
-_STILL = (None, Decision.KEPT, Decision.NONE_NEEDED)
-"""Decisions that hold as long as the difference does: it is not noted again."""
+_ENDS: Mapping[str | None, Decision] = {
+    None: Decision.PASSED,
+    Decision.KEPT: Decision.LAPSED,
+    Decision.NONE_NEEDED: Decision.PASSED,
+}
+"""Decisions that hold as long as the difference does, and what becomes of them then."""
 
 
 def note_changes(store: Store, release_id: int, found: Sequence[UpstreamChange]) -> int:
     """Keep what a look has shown; the number of events that are new.
 
-    Law: the same look twice notes nothing the second time. An open event that the look does not show any more
-    has passed.
+    Law: the same look twice notes nothing the second time. What the look does not show any more has passed,
+    be it open or decided: a decision is about what was there, not about what comes back. Nor does a look that
+    needed no decision speak for a later one that asks for it.
     """
     with store.writing() as session:
-        rows = session.exec(
-            select(ReleaseEventRow)
-            .where(ReleaseEventRow.release_id == release_id)
-            .order_by(col(ReleaseEventRow.id))
-        ).all()
-        seen = {_key(change) for change in found}
-        for row in rows:
-            if row.decision is None and (row.kind, row.before, row.after) not in seen:
-                row.decision, row.decided_at = Decision.PASSED, store.now
-                session.add(row)
-        known = {(row.kind, row.before, row.after) for row in rows if row.decision in _STILL}
-        new = [change for change in found if _key(change) not in known]
+        shown, held = {_key(change): change for change in found}, set()
+        for row in _locked(session, release_id):
+            if row.decision not in _ENDS:
+                continue
+            key = row.kind, row.before, row.after
+            change = shown.get(key)
+            if change is None or (change.asks and row.decision == Decision.NONE_NEEDED):
+                _end(row, store.now)
+            else:
+                held.add(key)
+        new = [change for change in found if _key(change) not in held]
         session.add_all(_row(release_id, change, store.now) for change in new)
         session.commit()
         return len(new)
 
 
-def decide(store: Store, release_id: int, decision: Decision) -> int:
-    """Close the open events of a release; how many there were.
+def keep_pin(store: Store, release_id: int) -> tuple[UpstreamEvent, ...]:
+    """Decide to stay with the pin; the open events, which that closes.
 
     A pin can be kept against what the Hub shows, not against the settings: those are the user's own.
     """
-    query = select(ReleaseEventRow).where(
-        ReleaseEventRow.release_id == release_id, col(ReleaseEventRow.decision).is_(None)
-    )
-    if decision is Decision.KEPT:
-        query = query.where(ReleaseEventRow.kind != str(UpstreamKind.SETTINGS_CHANGED))
     with store.writing() as session:
-        rows = session.exec(query).all()
-        for row in rows:
-            row.decision, row.decided_at = decision, store.now
-            session.add(row)
+        closed = [
+            row
+            for row in _locked(session, release_id)
+            if row.decision is None and row.kind != UpstreamKind.SETTINGS_CHANGED
+        ]
+        events = tuple(_event(row) for row in closed)
+        for row in closed:
+            row.decision, row.decided_at = Decision.KEPT, store.now
         session.commit()
-        return len(rows)
+        return events
+
+
+def move_pin(store: Store, release: Release) -> Release:
+    """Store a pin, or a trust, in place of the one before; what was open or decided about that is settled.
+
+    All of it or nothing: a pin that had moved without its events would ask about what was adopted.
+    """
+    with store.writing() as session:
+        stored = put_release(session, release)
+        session.flush()
+        if stored.id is None:
+            raise AssertionError("a stored release has an id")
+        for row in _locked(session, stored.id):
+            if row.decision is None:
+                row.decision, row.decided_at = Decision.ADOPTED, store.now
+            elif row.decision in _ENDS:
+                _end(row, store.now)
+        session.commit()
+        return stored
 
 
 def upstream_events(store: Store, release_id: int) -> tuple[UpstreamEvent, ...]:
     """All events of a release, oldest first."""
     with store.session() as session:
-        rows = session.exec(
-            select(ReleaseEventRow)
-            .where(ReleaseEventRow.release_id == release_id)
-            .order_by(col(ReleaseEventRow.id))
-        ).all()
-    return tuple(_event(row) for row in rows)
+        return tuple(_event(row) for row in _rows(session, release_id))
 
 
 def open_events(events: Iterable[UpstreamEvent]) -> tuple[UpstreamEvent, ...]:
     """Those that somebody has to decide about."""
     return tuple(event for event in events if event.is_open)
+
+
+def _rows(session: Session, release_id: int) -> Sequence[ReleaseEventRow]:
+    query = select(ReleaseEventRow).where(ReleaseEventRow.release_id == release_id)
+    return session.exec(query.order_by(col(ReleaseEventRow.id))).all()
+
+
+def _locked(session: Session, release_id: int) -> Sequence[ReleaseEventRow]:
+    """As `_rows`, and nobody else adds to them until this session ends: PostgreSQL has many writers."""
+    session.exec(select(Release.id).where(Release.id == release_id).with_for_update()).first()
+    return _rows(session, release_id)
+
+
+def _end(row: ReleaseEventRow, now: datetime) -> None:
+    """What somebody decided keeps its date."""
+    if row.decision != Decision.KEPT:
+        row.decided_at = now
+    row.decision = _ENDS[row.decision]
 
 
 def _key(change: UpstreamChange) -> tuple[str, str, str]:

@@ -52,6 +52,7 @@ class Examined:
     snapshot: Snapshot
     stages: tuple[tuple[str, str], ...]
     """(stage, version) of the newest result of each stage against one release, sorted."""
+    snapshot_id: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from tests.detector.test_files import ids, repacked
         "a\u200b.txt",
         "../a.txt",
         "/a.txt",
-        "a\\b.txt",
+        "..\\b.txt",
+        "\\b.txt",
         "\uff4dodel.txt",
         "x" * 256,
     ],
@@ -28,10 +29,14 @@ def test_hostile_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["模型/读我（新）.md", "क्\u200dष.txt", "👩\u200d💻.png", "Ünïcode.md", "README.md"]
+    "name",
+    [
+        *("模型/读我（新）.md", "क्\u200dष.txt", "👩\u200d💻.png", "Ünïcode.md", "README.md"),
+        *("图１.png", "ＡＢＣ.txt", "Отчёт №1.txt", "Llama™.png", "m².csv", "①.png", "nº1.txt"),
+    ],
 )
 def test_ordinary_names(name: str) -> None:
-    """Other scripts, their joiners, emoji and full-width marks are ordinary names."""
+    """Other scripts, their joiners, emoji, signs and full-width letters and marks are ordinary names."""
     assert ids(name, b"text") == []
 
 
@@ -57,7 +62,7 @@ def test_ordinary_files(name: str) -> None:
     assert ids(name, ORDINARY[name]) == []
 
 
-@pytest.mark.parametrize("name", ["NUL", "aux.txt", "a/com1.json", "a.", "b ", "a:b", "what?.md"])
+@pytest.mark.parametrize("name", ["NUL", "aux.txt", "a/com1.json", "a.", "b ", "a:b", "what?.md", "a\\b.txt"])
 def test_unportable_names(name: str) -> None:
     """Names that Windows cannot hold are told, and are not called hostile."""
     assert ids(name, b"text") == ["unportable-name"]

@@ -113,3 +113,12 @@ def test_weight_files_are_listed() -> None:
     """Weight files are known by their suffix; trainer state is none."""
     fork = {"a.safetensors": "", "b.gguf": "", "training_args.bin": "", "config.json": ""}
     assert weight_files(snapshot(fork)) == ("a.safetensors", "b.gguf")
+
+
+def test_weights_beside_the_release_are_told() -> None:
+    """The release's bytes under another name are the release's; anything else that may be loaded is not."""
+    more = {"copy.safetensors": "weights", "small-Q4.gguf": "other", "pytorch_model.bin": "pickled"}
+    more |= {"model.safetensors.index.json": "{ }", "optimizer.pt": "state", "rng_state_0.pth": "state"}
+    match = match_files(snapshot(RELEASE | more), manifest(RELEASE))
+    assert match.other_weights == ("model.safetensors.index.json", "pytorch_model.bin", "small-Q4.gguf")
+    assert match_files(snapshot(RELEASE), manifest(RELEASE)).other_weights == ()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import math
 
 import pytest
 import torch
+from numba.core.caching import FunctionCache
 
 from detector import tiles
+from detector.fused import compiled
 from detector.grid import half_step, values_as_stored
 from detector.tiles import LEVELS, Meter, Sums
 
@@ -221,3 +224,17 @@ def test_cosine_of_a_scaled_matrix_is_one() -> None:
     assert measure(("F32", "F32"), before, before * 2)[0].cosine() == pytest.approx(1)
     assert measure(("F32", "F32"), before, -before)[0].cosine() == pytest.approx(-1)
     assert measure(("F32", "F32"), before, before * 0)[0].cosine() is None
+
+
+def _doubled(number: int) -> int:
+    return 2 * number
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machine code that does not fit on the disk is compiled for this process."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(FunctionCache, "save_overload", full)
+    assert compiled(_doubled)(21) == 42

@@ -29,6 +29,11 @@ OPEN = {
     "overwriting": "open(spot['victim'], 'w').write('x')",
     "appending": "open(spot['victim'], 'a').write('x')",
     "truncating": "os.truncate(spot['victim'], 0)",
+    "truncating what may be read": "os.close(os.open(spot['weights'], os.O_RDONLY | os.O_TRUNC))",
+    "locking the weights": "fcntl.flock(os.open(spot['weights'], os.O_RDONLY), fcntl.LOCK_EX)",
+    "lease on the weights": "f = os.open(spot['weights'], 0); [fcntl.fcntl(f, 1024, how) for how in (0, 2)]",
+    "watching the home": "w = libc.inotify_init(); h = spot['home'].encode(); "
+    "libc.inotify_add_watch(w, h, 256) > 0 or fail()",
     "renaming": "v = spot['victim']; os.rename(v, v + '2'); os.rename(v + '2', v)",
     "changing the mode": "os.chmod(spot['victim'], 0o644)",
     "changing the mode by descriptor": "os.fchmod(os.open(spot['weights'], os.O_RDONLY), 0o644)",
@@ -60,6 +65,7 @@ OPEN = {
     "10 GB": "mmap.mmap(-1, 10 << 30, flags=0x4000 | mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)",
     "10 GB, shared": "mmap.mmap(-1, 10 << 30, flags=0x4000 | mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)",
     "10 GB of stack": "mmap.mmap(-1, 10 << 30, flags=0x4100 | mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)",
+    "page tables of 4 GB": "mmap.mmap(-1, 2 << 40, flags=0x4002 | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)",
     "10 GB in a memory file": "os.truncate(os.memfd_create('x'), 10 << 30)",
 }
 """Succeed when nothing is confined."""
@@ -67,7 +73,7 @@ OPEN = {
 FILES = (
     *("token", "token through /proc/self/root", "token through a link", "database", "home", "users"),
     *("parent's environment", "parent's memory", "parent's files"),
-    *("new file outside", "overwriting", "appending", "truncating", "renaming", "the weights"),
+    *("new file outside", "overwriting", "appending", "renaming", "the weights"),
     *("the weights through a link", "shared memory folder", "temporary folder"),
     *("new file in scratch", "new folder in scratch", "link in scratch", "log made a link"),
     "answer file made a link",
@@ -76,7 +82,7 @@ FILES = (
 
 PRIVILEGED = {
     "10 GB of objects": "bytearray(10 << 30)",
-    "10 GB on disk": "os.truncate(spot['output'], 10 << 30)",
+    "10 GB on disk": "os.ftruncate(os.open(spot['output'], os.O_WRONLY), 10 << 30)",
     "higher limits": "resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY,) * 2)",
     "tracing the parent": "call(101, 117, 0x4206, spot['parent'], 0, 0)",
     "reading the parent's memory": "call(310, 270, spot['parent'], 0, 0, 0, 0, 0)",
@@ -95,6 +101,10 @@ PRIVILEGED = {
     "shell in place": "os.execv('/bin/sh', ['sh', '-c', 'true'])",
     "setuid program in place": "os.execv('/bin/su', ['su'])",
     "another user": "os.setresuid(65534, 65534, 65534)",
+    "other program's queue": "call(241, 181, b'x')",
+    "another label": "call(460, 460, 100, (ctypes.c_char * 64)(), 64, 0)",
+    "unlimited stack": "resource.setrlimit(resource.RLIMIT_STACK, (resource.RLIM_INFINITY,) * 2)",
+    "opening by a structure": "call(437, 437, -100, b'/dev/null', (ctypes.c_uint64 * 3)(), 24)",
     "capabilities": "call(126, 91, (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())",
 }
 """Would not come back, or need privileges that the tests may not have; looked at inside only."""

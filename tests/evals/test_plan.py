@@ -11,8 +11,18 @@ from pathlib import Path
 import pytest
 
 from evals.bubblewrap import prefix, usable
+from evals.confine import _writable
 from evals.interface import Limits
-from evals.plan import dump_plan, gpu_devices, load_plan, memory_limit, outermost, system_paths, with_targets
+from evals.plan import (
+    dump_plan,
+    gpu_devices,
+    library_folders,
+    load_plan,
+    memory_limit,
+    outermost,
+    system_paths,
+    with_targets,
+)
 from evals.process import run_child
 from evals.sandbox import Errand, launch
 
@@ -31,6 +41,31 @@ def test_nothing_of_a_user_is_readable() -> None:
         assert private not in readable
     assert not any(path.is_relative_to(repository / "tests") for path in readable)
     assert Path("/sys") in system_paths(gpu=True)
+
+
+def test_library_folders_are_no_way_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """LD_LIBRARY_PATH opens the folders it names, but not where the program stands nor a whole home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "up").symlink_to(tmp_path.parent)
+    named = (
+        "",
+        ".",
+        "lib",
+        "/",
+        str(tmp_path),
+        str(tmp_path / "up"),
+        str(tmp_path / "lib"),
+        "/opt/cuda/lib64",
+    )
+    assert library_folders(":".join(named)) == [tmp_path / "lib", Path("/opt/cuda/lib64")]
+
+
+def test_a_gpu_opens_its_devices_and_no_other(tmp_path: Path) -> None:
+    """Root without capabilities still owns disks in /dev and settings in /proc."""
+    plan, _ = launch(errand(tmp_path, Limits(bubblewrap=False)))
+    plan = replace(plan, devices=(Path("/dev/nvidia0"),))
+    assert set(_writable(plan)) == {Path("/dev/nvidia0"), Path("/dev/null"), Path("/proc/self")}
 
 
 def test_a_plan_survives_the_pipe(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ BY_FILES = {"EACCES", "EROFS", "ENOENT"}
 REFUSALS = {
     **dict.fromkeys(escapes.FILES, BY_FILES),
     "clone3": {"ENOSYS"},
+    "opening by a structure": {"ENOSYS"},
+    "unlimited stack": {"ValueError"},
+    "page tables of 4 GB": {"ENOMEM"},
     "10 GB": {"ENOMEM"},
     "10 GB of objects": {"MemoryError"},
     "10 GB on disk": {"EFBIG"},

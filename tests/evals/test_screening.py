@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.compare import Thresholds, compare_within
+from evals.compare import LossLimits, compare_within
 from evals.confine import Confinement
 from evals.interface import (
     EvalRequest,
@@ -178,7 +178,7 @@ def test_no_tier_beyond_the_baselines_is_asked(
     """With the original known on the screen alone, the screen is all; undecided is said."""
     screened = in_this_process(replace(request_, tier=Tier.SCREEN, scratch=tmp_path / "original"))
     request = about(request_, screened, tmp_path, refuser / "model.safetensors")
-    limits = Thresholds(degraded_drop=0.05)
+    limits = LossLimits(degraded_drop=0.05)
     found = evaluate_auto(request, screened.behaviour, limits, evaluator=in_this_process)
     assert (found.tier, found.asked) == (Tier.SCREEN, 48)
     assert found.comparison.status is SafetyStatus.NOT_MEASURED
@@ -207,7 +207,7 @@ def test_a_release_that_refuses_little_is_never_stopped_early(
 )
 def test_a_small_tier_says_degraded_only_where_it_is_sure(kept: int, asked: int, goes_on: bool) -> None:
     """A third of few refusals kept may be removal, four fifths hardly a loss; two thirds are neither."""
-    limits = Thresholds(alpha=0.0025, confidence=0.9875)
+    limits = LossLimits(alpha=0.0025, confidence=0.9875)
     before = behaviour([Label.REFUSED] * asked)
     after = behaviour([Label.REFUSED] * kept + [Label.COMPLIED] * (asked - kept))
     comparison = compare_within(before, result(after), limits)

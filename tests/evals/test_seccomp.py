@@ -60,7 +60,12 @@ def test_what_is_decided_by_arguments(machine: str) -> None:
     assert [asked("kill", target, 0) for target in (1, 0, (1 << 32) - 1)] == [EPERM] * 3
     assert [asked("prlimit64", target) for target in (0, PID, 1)] == [ALLOW, ALLOW, EPERM]
     assert [asked("prctl", option) for option in (1, 15)] == [EPERM, ALLOW]
-    assert [asked("fcntl", 0, command) for command in (1, 8, 15)] == [ALLOW, EPERM, EPERM]
+    assert [asked("fcntl", 0, command) for command in (1, 8, 15, 1024)] == [ALLOW, *[EPERM] * 3]
+    cut, read, write = 0x200, 0, 1
+    for mode, verdict in ((read, ALLOW), (write, ALLOW), (read | cut, EPERM), (write | cut, ALLOW)):
+        assert asked("openat", 0, 0, mode) == verdict
+        assert "open" not in of or asked("open", 0, mode) == verdict
+    assert asked("openat2", 0, 0, 0, 24) == ENOSYS
     assert [asked("ioctl", 0, command) for command in (0x5401, 0x5412)] == [ALLOW, EPERM]
     private, shared, file, stack = 0x22, 0x21, 0x01, 0x122
     assert [asked("mmap", 0, 1, 3, flags) for flags in (private, shared, file, stack)] == [
@@ -75,7 +80,7 @@ def test_everything_else_in_the_table_is_denied(machine: str) -> None:
     """And what is not in it, such as reading and futexes, is allowed; other architectures are killed."""
     program = build(machine, PID, gpu=False)
     judged = {"clone", "clone3", "prctl", "mmap", "kill", "tgkill", "prlimit64"}
-    judged |= {"sched_setaffinity", "ioctl", "fcntl"}
+    judged |= {"sched_setaffinity", "ioctl", "fcntl", "open", "openat", "openat2"}
     of = numbers(machine)
     for name in of.keys() - judged:
         assert decide(program, ARCHITECTURES[machine], of[name]) == EPERM, name

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +51,17 @@ def invoke(state: Path, *arguments: str, **environment: str) -> Result:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny family, built once for all workers: whoever comes second waits."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return ensure_family("tiny", shared / "families", 0, lambda _message: None)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, family: Path) -> Demo:
     state = tmp_path_factory.mktemp("demo-state")
+    shutil.copytree(family, state / "demo" / family.name)
     done = invoke(state, "demo", "--family", "tiny", "--json")
     assert done.stdout, done.stderr
     return Demo(state, json.loads(done.stdout), done.exit_code, done.stderr)
@@ -87,12 +98,6 @@ class World:
         assert done.stdout, done.stderr
         document: dict[str, Any] = json.loads(done.stdout)
         return document
-
-
-@pytest.fixture(scope="session")
-def family(demo: Demo) -> Path:
-    """The tiny family, built once."""
-    return ensure_family("tiny", demo.state / "demo", 0, lambda _message: None)
 
 
 @pytest.fixture

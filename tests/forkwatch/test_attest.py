@@ -7,8 +7,10 @@ import hashlib
 import json
 import re
 import shutil
+import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +313,36 @@ def test_wrong_use(judged: Judged, published: Published, tmp_path: Path) -> None
     ):
         assert judged.run(*arguments).exit_code == 2, arguments
     assert judged.run("attest", "sign", "nobody/knows").exit_code == 3
+
+
+def test_a_release_is_known_by_its_content(judged: Judged, tmp_path: Path) -> None:
+    """A verdict against other files of the same name and commit is not told with those that are pinned."""
+    key, site = judged.key(), judged.build()
+    scan = json.loads((site / f"{PAGE}.json").read_text())
+    scan["original"]["root_digest"] = "sha256:" + "e" * 64
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(scan))
+    stores = [judged.run("attest", "sign", str(other))]
+    with closing(sqlite3.connect(judged.state / "forkwatch.db")) as database, database:
+        database.execute("UPDATE release SET root_digest = ?", ("sha256:" + "f" * 64,))
+    stores.append(judged.run("attest", "sign", FORK))
+
+    for signed in stores:
+        assert signed.exit_code == 0, signed.stderr
+        file = tmp_path / "signed.json"
+        file.write_text(signed.stdout)
+        code, shown = verify(judged, file, "--public-key", str(key))
+        predicate = shown["predicate"]
+        assert (code, predicate["snapshot"]["weights"], predicate["stages"]) == (0, [], [])
+        assert predicate["safety"]["suite_digest"] is None
+
+
+def test_a_public_key_that_was_written_by_half(judged: Judged) -> None:
+    """A write that was cut short is made good by the next use of the key, and leaves nothing else behind."""
+    key = judged.key()
+    (kept,) = (judged.state / "attest").glob("*.pem")
+    kept.write_bytes(key.read_bytes()[:40])
+
+    assert judged.run("attest", "key").exit_code == 0
+    assert kept.read_bytes() == key.read_bytes()
+    assert {file.name for file in (judged.state / "attest").iterdir()} == {"operator.key", kept.name}

@@ -24,7 +24,7 @@ from forkwatch.policy.catalogue import CATALOGUE, SEVERITIES
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
 from forkwatch.policy.findings import all_findings
 from forkwatch.policy.verdict import decide
-from tests.forkwatch.samples import RELEASE, comparison, facts, not_measured, weights
+from tests.forkwatch.samples import MATCH, RELEASE, comparison, facts, not_measured, weights
 
 COPY = Claim(RELEASE, None, "official mirror, unmodified", faithful=True)
 TEMPLATE = TextChange(EditKind.TEMPLATE_CHANGE, "chat_template.jinja", "a system prompt was added")
@@ -180,3 +180,13 @@ def test_hostile_text_is_escaped() -> None:
 
     assert "\x1b" not in summary
     assert "\u202e" not in summary
+
+
+def test_a_copy_beside_other_weights_is_not_vouched_for() -> None:
+    """The release's safetensors do not make the GGUF beside them authentic, and the verdict names it."""
+    match = replace(MATCH, other_weights=("evil-Q4.gguf",))
+    case = facts(weights=IDENTICAL, match=match, unexamined=("evil-Q4.gguf",))
+    verdict = decide(case, all_findings(case))
+    assert verdict.label == "inconclusive"
+    assert "evil-Q4.gguf" in verdict.summary
+    assert any("evil-Q4.gguf" in gap for gap in verdict.not_measured)

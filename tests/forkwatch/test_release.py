@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from detector.provenance.sign import generate_key
+from evals.suite import CORE
 from forkwatch.demo.hub import LoopbackHub
 from tests.forkwatch.family import CONFIG, RELEASE, Family, card, publish_release, weights
 from tests.forkwatch.pki import issue
@@ -243,3 +247,75 @@ def test_a_release_that_somebody_signed_is_a_claim_where_nobody_is_trusted(famil
     (row,) = listed(family)
     assert (row["signature"], row["signer"]) == ("claimed", "")
     assert family.run("release", "verify").exit_code == 0
+
+
+def suites(family: Family) -> list[str]:
+    """Digests of the prompt suites of the guarded releases."""
+    with closing(sqlite3.connect(family.state / "forkwatch.db")) as database:
+        return [suite for (suite,) in database.execute("SELECT suite FROM release")]
+
+
+def test_a_release_keeps_its_prompt_suite(family: Family, tmp_path: Path, key: Path) -> None:
+    """Added again without --suite, it has the one that it had; another one has to be allowed."""
+    options = ("release", "add", RELEASE, "--public-key", str(key))
+    own, other = tmp_path / "own.json", tmp_path / "other.json"
+    for indent, file in enumerate((own, other)):
+        file.write_text(json.dumps(json.loads(CORE.read_text()), indent=indent))
+    assert family.run(*options, "--suite", str(own)).exit_code == 0
+    (before,) = suites(family)
+    again = family.run(*options)
+    replaced = family.run(*options, "--replace")
+    refused = family.run(*options, "--suite", str(other))
+    kept = suites(family)
+    taken = family.run(*options, "--suite", str(other), "--replace")
+
+    assert (again.exit_code, replaced.exit_code, refused.exit_code, taken.exit_code) == (0, 0, 2, 0)
+    assert kept == [before] == [hashlib.sha256(own.read_bytes()).hexdigest()]
+    assert str(CORE) in again.stderr.replace("\n", "")
+    assert "--replace" in refused.stderr
+    assert suites(family) == [hashlib.sha256(other.read_bytes()).hexdigest()]
+
+
+@pytest.mark.parametrize("options", [("--revision", ""), ("--signature", ""), ("--identity", "")])
+def test_an_empty_option_is_no_option(family: Family, key: Path, options: tuple[str, str]) -> None:
+    """A variable that was not set pins nothing else than what was meant."""
+    done = family.run("release", "add", RELEASE, "--public-key", str(key), *options)
+    adopted = family.run("release", "adopt", RELEASE, "--revision", "")
+
+    assert (done.exit_code, adopted.exit_code) == (2, 2)
+    assert [family.run("release", command, "").exit_code for command in ("verify", "check")] == [2, 2]
+    assert "empty" in done.stderr
+    assert not family.hub.requests
+
+
+@pytest.mark.parametrize("path", [".github", ".git/config", ".github/workflows/x.yml", "a/.github"])
+def test_files_that_no_loader_looks_at(family: Family, path: str) -> None:
+    """A file of git's, or named like its folders, is the same in the pinned copy and in the listing."""
+    family.hub.commit(BARE, {path: b"on: push\n"}, replace=False)
+    added = [family.run("release", "add", BARE, "--unsigned") for _ in range(2)]
+
+    assert [done.exit_code for done in added] == [0, 0], added[0].stderr + added[1].stderr
+    assert family.run("release", "verify").exit_code == 0
+
+
+def test_settings_are_found_under_any_case(family: Family, tmp_path: Path, key: Path) -> None:
+    """The Hub does not tell names apart by case: a section in another one is not a removed section."""
+    settings = configured(tmp_path, 'public_key = "release.pub"\n', RELEASE.upper())
+    assert family.run("release", "add", RELEASE, **settings).exit_code == 0
+    settings = configured(tmp_path, f'public_key = "{key}"\nlegacy = true\n', RELEASE.lower())
+
+    assert family.run("release", "verify", **settings).exit_code == 2
+    assert family.run("release", "adopt", RELEASE, **settings).exit_code == 2
+
+
+def test_a_signer_cannot_write_to_the_terminal(family: Family, key: Path) -> None:
+    """The subject of a certificate is text of whoever asked for the certificate."""
+    assert family.run("release", "add", RELEASE, "--public-key", str(key)).exit_code == 0
+    with closing(sqlite3.connect(family.state / "forkwatch.db")) as database, database:
+        database.execute("UPDATE release SET signer = ?", ("x509:CN=a\x1b[2J\u202eb",))
+
+    for command in ("list", "verify"):
+        for form in ((), ("--json",)):
+            done = family.run("release", command, *form)
+            assert done.exit_code == 0, done.output
+            assert not {"\x1b", "\u202e"} & set(done.output), command

@@ -79,6 +79,17 @@ def test_with_a_new_key(folder: Path, tmp_path: Path) -> None:
     assert (keys / "release.key").read_bytes() == before
 
 
+@pytest.mark.parametrize("half", ["release.pub", "release.key"])
+def test_half_a_key_is_not_overwritten(folder: Path, tmp_path: Path, half: str) -> None:
+    """A public key whose private half is kept elsewhere stays; no half of a new pair is left beside it."""
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / half).write_text("mine")
+    done = sign(folder, "--generate-key", str(tmp_path / "new"))
+    assert done.exit_code == 2
+    assert {file.name: file.read_text() for file in (tmp_path / "new").iterdir()} == {half: "mine"}
+    assert not (folder / "model.sig").exists()
+
+
 def test_with_an_encrypted_key(folder: Path, key: Path) -> None:
     """The password comes from the environment; none or a wrong one signs nothing."""
     lock(key)

@@ -26,7 +26,7 @@ from tests.forkwatch.samples import RELEASE
 from tests.reports.samples import FORKS, scan
 
 
-def _first_tables(url: str) -> None:
+def first_tables(url: str) -> None:
     """A database as the first version left it: two forks, one with a verdict, three samples."""
     engine = create_engine(url)
     old = json.dumps(
@@ -112,7 +112,7 @@ def _first_tables(url: str) -> None:
 def test_a_database_of_the_first_version_keeps_everything(tmp_path: Path, clock: Clock) -> None:
     """Candidates, claims, gaps, verdicts, results and the last sample of each day survive the upgrade."""
     url = f"sqlite:///{tmp_path / 'old.db'}"
-    _first_tables(url)
+    first_tables(url)
     engine = open_engine(url)
     store = Store(engine, clock)
 
@@ -142,7 +142,7 @@ def test_an_upgraded_name_that_is_another_repository_by_now_is_not_adopted(
 ) -> None:
     """The creation date tells, where the first version kept no id."""
     url = f"sqlite:///{tmp_path / 'old.db'}"
-    _first_tables(url)
+    first_tables(url)
     engine = open_engine(url)
     store = Store(engine, clock)
     StoreMemory(store, 1).keep(batch(summary(created_at=CREATED + DAY)))

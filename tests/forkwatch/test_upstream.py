@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from detector.provenance.sign import generate_key, sign_release
 from forkwatch.demo.hub import LoopbackHub
-from tests.forkwatch.family import CONFIG, OLDER, RELEASE, Family, card, publish_release, weights
+from tests.forkwatch.family import CONFIG, RELEASE, Family, card, weights
+from tests.forkwatch.guarded import check, guarded, kinds, push, put_back
 
 LARGE = weights(2, rows=400_000)
 """Above the size from which the loopback hub keeps a file as LFS, as the Hub does."""
@@ -19,41 +19,8 @@ LARGE = weights(2, rows=400_000)
 
 @pytest.fixture
 def family(tmp_path: Path) -> Iterator[Family]:
-    """A guarded release with one fork, which is a card without weights."""
-    hub = LoopbackHub()
-    key = publish_release(hub, tmp_path / "release")
-    with hub:
-        made = Family(hub, tmp_path / "state")
-        hub.create_repo("ann/tuned")
-        hub.commit("ann/tuned", {"README.md": card(RELEASE)})
-        added = made.run("release", "add", RELEASE, "--public-key", str(key))
-        assert added.exit_code == 0, added.stderr
+    with guarded(tmp_path) as made:
         yield made
-
-
-def push(family: Family, tmp_path: Path, *, key: Path | None, marker: int = 2) -> str:
-    """A new commit of the release, signed with a key or not at all; its id."""
-    folder = tmp_path / f"next-{marker}"
-    folder.mkdir()
-    (folder / "README.md").write_bytes(card(OLDER))
-    (folder / "config.json").write_bytes(CONFIG)
-    (folder / "model.safetensors").write_bytes(weights(marker))
-    if key is not None:
-        sign_release(folder, key)
-    return family.hub.commit(RELEASE, {path.name: path for path in folder.iterdir()})
-
-
-def check(family: Family) -> tuple[int, dict[str, Any]]:
-    """`release check`: exit code, and what it says of the one release."""
-    done = family.run("release", "check", "--json")
-    assert done.stdout, done.stderr
-    (release,) = json.loads(done.stdout)["releases"]
-    return done.exit_code, release
-
-
-def kinds(release: dict[str, Any]) -> list[str]:
-    """What there is to decide."""
-    return [event["kind"] for event in release["to_decide"]]
 
 
 def test_nothing_to_decide(family: Family) -> None:
@@ -113,12 +80,12 @@ def test_a_card_that_nobody_signs_needs_no_decision(family: Family) -> None:
 def test_a_new_bundle_by_another_key(family: Family, tmp_path: Path) -> None:
     """It is said that nobody trusted signed it, and how many files differ."""
     (tmp_path / "other").mkdir()
-    push(family, tmp_path, key=generate_key(tmp_path / "other").private)
+    commit = push(family, tmp_path, key=generate_key(tmp_path / "other").private)
     code, release = check(family)
 
     assert (code, kinds(release)) == (1, ["signature-untrusted"])
     assert "1 of its files differ" in release["to_decide"][0]["note"]
-    assert family.run("release", "adopt", RELEASE).exit_code == 6
+    assert family.run("release", "adopt", RELEASE, "--revision", commit).exit_code == 6
 
 
 def test_a_bundle_that_is_not_about_the_files_beside_it(family: Family) -> None:
@@ -132,8 +99,7 @@ def test_a_bundle_that_is_gone_and_comes_back(family: Family, tmp_path: Path) ->
     """Unsigned now; once the pinned state is back, there is nothing to decide any more."""
     commit = push(family, tmp_path, key=None)
     code, release = check(family)
-    files = {path.name: path for path in (tmp_path / "release").iterdir()}
-    family.hub.commit(RELEASE, files)
+    put_back(family, tmp_path)
 
     assert (code, kinds(release)) == (1, ["signature-removed"])
     assert release["to_decide"][0]["after"] == commit
@@ -159,7 +125,12 @@ def test_a_name_that_was_registered_again(family: Family, tmp_path: Path) -> Non
 
     assert code == 1
     assert "re-registered" in kinds(release)
-    assert family.run("release", "adopt", RELEASE).exit_code == 0
+    key = ("--public-key", str(tmp_path / "release.pub"))
+    for command in (("adopt",), ("add", *key), ("add", *key, "--replace")):
+        refused = family.run("release", command[0], RELEASE, *command[1:])
+        assert (refused.exit_code, "--reregistered" in refused.stderr) == (2, True), refused.stderr
+    assert check(family)[1]["to_decide"] == release["to_decide"]
+    assert family.run("release", "adopt", RELEASE, "--reregistered").exit_code == 0
     assert check(family)[0] == 0
 
 
@@ -208,14 +179,18 @@ def test_adopting_moves_the_pin_and_keeps_the_verdicts(family: Family, tmp_path:
     assert "the pin was moved" in page
 
 
-def test_what_is_adopted_is_what_was_noted(family: Family, tmp_path: Path) -> None:
-    """Not the head of the moment, which may have moved since somebody looked at it."""
-    noted = push(family, tmp_path, key=tmp_path / "release.key")
+def test_what_is_adopted_is_what_was_reviewed(family: Family, tmp_path: Path) -> None:
+    """Neither the head of the moment nor what a look noted after the review: the commit has to be named."""
+    reviewed = push(family, tmp_path, key=tmp_path / "release.key")
     assert check(family)[0] == 1
-    push(family, tmp_path, key=tmp_path / "release.key", marker=3)
-    assert family.run("release", "adopt", RELEASE).exit_code == 0
+    later = push(family, tmp_path, key=tmp_path / "release.key", marker=3)
+    assert family.run("run", "--once").exit_code == 0
+    refused = family.run("release", "adopt", RELEASE)
 
-    assert check(family)[1]["commit"] == noted
+    assert refused.exit_code == 2
+    assert f"--revision {later}" in refused.stderr
+    assert family.run("release", "adopt", RELEASE, "--revision", reviewed).exit_code == 0
+    assert check(family)[1]["commit"] == reviewed
 
 
 def test_an_unsigned_release_that_gets_a_signature(family: Family, tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_release_itself(family: Family, copy: Path) -> None:
     code, found = verdict(family, str(copy))
     assert (code, found["status"], found["hub_reported"]) == (0, "authentic", False)
     assert found["release"].startswith(f"{RELEASE}@")
+    assert found["basis"] == "signed"
     assert found["signer"].startswith("ecdsa-sha256:")
     assert found["not_checked"] == ["README.md"]
     assert {file["basis"] for file in found["files"]} == {"read"}
@@ -199,6 +200,38 @@ def test_usage(family: Family, copy: Path, public: Path, tmp_path: Path) -> None
     assert stateless(tmp_path, str(copy)).exit_code == 3
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--identity", ""),
+        ("--identity", "", "--issuer", ""),
+        ("--certificate-subject", ""),
+        ("--certificate-spki", " "),
+        ("--signature", ""),
+        ("--release", ""),
+        ("--public-key", ""),
+        ("--trusted-root", ""),
+    ],
+)
+def test_empty_options(family: Family, copy: Path, public: Path, options: tuple[str, ...]) -> None:
+    """A variable that is not set must not turn a check of one signer into a check of somebody else."""
+    for more in ((), ("--public-key", str(public))):
+        done = family.run("verify", str(copy), *more, *options)
+        assert done.exit_code == 2, (options, done.output)
+        assert "tip:" in done.stderr
+
+
+def test_settings_that_trust_others(family: Family, copy: Path, keys: KeyPair, tmp_path: Path) -> None:
+    """Neither the old nor the new trust is used while the settings differ, whatever case the name is in."""
+    file = tmp_path / "forkwatch.toml"
+    for name in (RELEASE, RELEASE.lower(), OTHER):
+        file.write_text(f'[releases."{name}"]\npublic_key = "release.pub"\nlegacy = true\n')
+        (tmp_path / "release.pub").write_bytes(keys.public.read_bytes())
+        done = family.run("verify", str(copy), FORKWATCH_CONFIG=str(file))
+        assert (done.exit_code, "--replace" in done.stderr) == (2, True), done.output
+    assert family.run("verify", str(copy), "--release", RELEASE, FORKWATCH_CONFIG=str(file)).exit_code == 0
+
+
 def test_whom_the_options_trust(tmp_path: Path) -> None:
     """Each kind of signer, and several at once; any one of them suffices."""
     for name in ("key", "root", "trusted"):
@@ -263,12 +296,15 @@ def test_state_that_cannot_be_written(settled: Path, public: Path, tmp_path: Pat
 
 
 def test_hostile_names(family: Family, copy: Path) -> None:
-    """A file name cannot write to the terminal."""
+    """A file name cannot write to the terminal, neither as text nor as JSON that is looked at."""
     (copy / "a\x1b[31m\u202e.safetensors").write_bytes(b"")
     done = family.run("verify", str(copy))
     assert done.exit_code == 1
-    assert "\x1b" not in done.output
-    assert "\u202e" not in done.output
+    data = family.run("verify", str(copy), "--json")
+    assert "a\x1b[31m\u202e.safetensors" in states(json.loads(data.stdout))
+    for output in (done.output, data.output):
+        assert "\x1b" not in output
+        assert "\u202e" not in output
 
 
 def test_snapshot_of_the_real_client(family: Family, public: Path, tmp_path: Path) -> None:
@@ -330,6 +366,23 @@ def test_repositories_that_are_not_it(family: Family, place: Path) -> None:
     assert verdict(family, "ann/mirror", "--release", OTHER)[0] == 1
     done = family.run("verify", "bob/nobody")
     assert done.exit_code == 4
+
+
+def test_files_that_a_listing_leaves_out(family: Family, public: Path, place: Path) -> None:
+    """A name that some disk holds for another one, or that none can hold, is there for whoever loads it."""
+    files = {path.name: path.read_bytes() for path in (place / "release").iterdir()}
+    fork(family.hub, "fay/collides", {**files, "MODEL.safetensors": weights(1)})
+    fork(family.hub, "gil/odd", {**files, "chat_template\x1b.jinja": b"{{ x }}", "pic\x1b.png": b""})
+    for repo, name in (("fay/collides", "MODEL.safetensors"), ("gil/odd", "chat_template\\x1b.jinja")):
+        for more in ((), ("--public-key", str(public)), ("--release", RELEASE)):
+            code, found = verdict(family, repo, *more)
+            assert (code, found["status"]) == (1, "altered")
+            assert states(found) == {
+                "config.json": "matched",
+                "model.safetensors": "matched",
+                name: "uncovered",
+            }
+    assert found["not_checked"] == ["README.md", "pic\\x1b.png"]
 
 
 def test_revision(family: Family) -> None:

@@ -71,7 +71,6 @@ TRICKS = {
     "import, then another opcode's garbage": b"\x80\x02" + SYSTEM + b"\xff\xff",
     "reduce within reduce": b"\x80\x02ccollections\nOrderedDict\n)R" + SYSTEM + b")R\x86.",
     "dotted attribute": b"\x80\x04\x8c\x05torch\x8c\x10Tensor.__class__\x93.",
-    "two million opcodes": b"\x80\x02" + b"N0" * 1_000_000 + b"N.",
     "zip with two data.pkl": torch_zip(b"\x80\x02N.", other__data_pkl=b""),
     "zip with an import": torch_zip(b"\x80\x02" + SYSTEM + b"."),
     "zip with code beside it": zipped({"a/data.pkl": b"\x80\x02N.", "a/code/x.py": b"pass"}),
@@ -104,11 +103,28 @@ PICKLES: Cases = {
         name: _file("unsafe-pickle", "pytorch_model.bin", lambda d=data: d)
         for name, data in (PROTOCOLS | TRICKS).items()
     },
-    "zip bomb": _file("unsafe-pickle", "pytorch_model.bin", _bomb),
+    "two million opcodes": _file(
+        "unread-pickle", "pytorch_model.bin", lambda: b"\x80\x02" + b"N0" * 1_000_000 + b"N."
+    ),
+    "behind 9 MB of text": _file(
+        "unsafe-pickle",
+        "pytorch_model.bin",
+        lambda: pickle.dumps("a" * (9 << 20))[:-1] + b"0" + SYSTEM + b".",
+    ),
+    "as GGUF": _file("unsafe-pickle", "pytorch_model.bin", lambda: b"GGUF" + bytes(5) + SYSTEM + b"."),
+    "as safetensors": _file(
+        "unsafe-pickle", "pytorch_model.bin", lambda: b"X\4\0\0\0\0\0\0{" + SYSTEM + b"."
+    ),
+    "as tar": _file(
+        "unsafe-pickle",
+        "pytorch_model.bin",
+        lambda: b"X\x64\2\0\0" + (bytes(252) + b"ustar").ljust(612) + SYSTEM,
+    ),
+    "zip bomb": _file("unread-pickle", "pytorch_model.bin", _bomb),
     "plain tensors only": _file("pickle-file", "model.pt", lambda: pickle.dumps({"a": [1.0]})),
     "training log": _file("unsafe-pickle", "log.joblib", lambda: imports("os", "system")),
     "twenty of a million opcodes": lambda: Case(
-        "unsafe-pickle", {f"{at:03}.bin": b"\x80\x02" + b"N0" * 400_000 + b"N." for at in range(20)}
+        "unread-pickle", {f"{at:03}.bin": b"\x80\x02" + b"N0" * 400_000 + b"N." for at in range(20)}
     ),
 }
 
@@ -148,14 +164,27 @@ ARCHIVES: Cases = {
         "zip with a path out of it": ("hostile-name", "data.zip", zipped({"../../x": b""})),
         "zip with programs": ("executable-file", "model.mar", zipped({"handler.py": b"pass"})),
         "jar": ("executable-file", "helper.dat", zipped({"META-INF/MANIFEST.MF": b"", "A.class": b""})),
-        "npz with objects": ("unsafe-pickle", "a.npz", zipped({"a.npy": array("|O", pickle.dumps([]))})),
+        "npz with objects": (
+            "unsafe-pickle",
+            "a.npz",
+            zipped({"a.npy": array("|O", imports("os", "system"))}),
+        ),
         "Keras archive with a Lambda": (
             *("remote-code", "model.keras"),
             zipped({"metadata.json": b"{}", "config.json": b'{"layers":[{"class_name":"Lambda"}]}'}),
         ),
+        "zip with a pickle that imports": (
+            *("unsafe-pickle", "data.zip"),
+            zipped({"run/training_args.bin": torch_zip(imports("os", "system"))}, zipfile.ZIP_DEFLATED),
+        ),
+        "zip with a large pickle": ("unread-pickle", "data.zip", zipped({"a.pkl": bytes(5 << 20)})),
+        "tar with a pickle that leads out of it": (
+            *("hostile-name", "m.nemo"),
+            tar([("../../a.pkl", b"0", pickle.dumps([]))]),
+        ),
         "archive in an archive": ("packed-archive", "data.zip", zipped({"inner.7z": b""})),
         "zip of ninety thousand members": (
-            *("unsafe-pickle", "data.zip"),
+            *("packed-archive", "data.zip"),
             b"PK\3\4"
             + bytes(26)
             + (b"PK\1\2" + bytes(42)) * 100_000
@@ -229,7 +258,9 @@ NAMES: Cases = {
     "path out of the repository": _named("hostile-name", "../../.ssh/authorized_keys"),
     "absolute path": _named("hostile-name", "/etc/passwd"),
     "git's own folder": _named("hostile-name", ".git/hooks/post-checkout"),
-    "backslashes": _named("hostile-name", "..\\..\\x.txt"),
+    "backslashes that lead out": _named("hostile-name", "..\\..\\x.txt"),
+    "backslashes with a drive": _named("hostile-name", "c:\\x.txt"),
+    "backslashes": _named("unportable-name", "runs\\x.txt"),
     "terminal escape": _named("hostile-name", "a\x1b[2J.txt"),
     "line break": _named("hostile-name", "a\nb.txt"),
     "right-to-left override": _named("hostile-name", "photo\u202egnp.exe"),

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
-import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
+import yaml
 
 from forkwatch.demo.hub import gguf, tensors
 from forkwatch.demo.hub.blobs import Blob

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,11 @@ FILES = {
     "README.md": b"# card",
 }
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+def copy_real(name: str, target: Path) -> Path:
+    """A folder that others signed, without the file that they left out."""
+    return shutil.copytree(REAL / name, target, ignore=shutil.ignore_patterns("ignore-me"))
 
 
 def write_files(folder: Path, files: Mapping[str, bytes] = FILES) -> Path:

@@ -23,6 +23,7 @@ from detector.provenance.checkpoint import (
     judge_files,
     verify_checkpoint,
 )
+from detector.provenance.coverage import files_below
 from detector.provenance.hashing import hash_file
 from detector.provenance.interface import KeyTrust, Trust
 from detector.provenance.sign import KeyPair, generate_key
@@ -147,6 +148,22 @@ def test_unreadable(folder: Path, trust: Trust) -> None:
     """What cannot be read is not authentic, and not called altered."""
     (folder / SHARDS[1]).chmod(0)
     assert refusal(folder, trust).check.status is CheckpointStatus.UNREADABLE
+
+
+def test_deeper_than_the_stack(folder: Path, trust: Trust) -> None:
+    """A file is found however deep it lies, and whoever dug is told from whoever broke the program."""
+    limit, depth = sys.getrecursionlimit(), 250
+    deep = f"{'a/' * depth}x.py"
+    (folder / deep).parent.mkdir(parents=True)
+    (folder / deep).write_bytes(b"")
+    sys.setrecursionlimit(depth)
+    try:
+        found = refusal(folder, trust).check
+        below = set(files_below(folder))
+    finally:
+        sys.setrecursionlimit(limit)
+    assert (found.status, deep in below) == (CheckpointStatus.ALTERED, True)
+    assert found.reason.startswith("not signed, and a loader would use it: a/a/a/")
 
 
 def test_nothing_is_not_authentic() -> None:

@@ -24,10 +24,12 @@ LOADED = [
     *("chat_template.jinja", "chat_template.json", "additional_chat_templates/tool_use.jinja"),
     *("modeling_example.py", "kernel.so", "1_Pooling/config.json", "modules.json", "Modelfile", "setup.sh"),
     *("template", "model.unheard-of"),
+    *("ocdbt.process_0/d/1a2b3c", "checkpoint", "params/c/0/0", "params/.zarray", "onnx__MatMul_3044"),
+    *(".metadata", ".safetensors", "data/0", "weights"),
 ]
 HARMLESS = [
     *("LICENSE", "LICENSE.txt", "USE_POLICY.md", "NOTICE.txt", "logo.png", "images/plot.SVG", "paper.pdf"),
-    *(".gitattributes", ".DS_Store", "ignore-me", "model.sig", "checksums.sha256"),
+    *(".gitattributes", ".DS_Store", "a/CODEOWNERS", "model.sig", "checksums.sha256"),
     *("docs/guide.html", "train.log", "citation.bib"),
 ]
 
@@ -41,7 +43,7 @@ def test_loaded(name: str) -> None:
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_not_loaded(name: str) -> None:
-    """Prose, pictures, legal texts and dot files may be left out."""
+    """Prose, pictures, legal texts and git's files may be left out."""
     assert not is_loaded(name)
 
 

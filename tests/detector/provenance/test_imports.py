@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.detector.provenance.bundles import REAL
+from tests.detector.provenance.bundles import REAL, copy_real
 
 HEAVY = {
     "torch",
@@ -29,9 +29,8 @@ from pathlib import Path
 from detector.provenance.interface import KeyTrust, Trust
 from detector.provenance.verify import verify_release
 before = set(sys.modules)
-real = Path({real!r})
-trust = Trust((KeyTrust((real / "signing-key-pub.pem").read_bytes()),))
-result = verify_release(real / "v1.1.0-elliptic-key", trust, at=datetime(2026, 1, 1, tzinfo=UTC))
+trust = Trust((KeyTrust(Path({key!r}).read_bytes()),))
+result = verify_release(Path({folder!r}), trust, at=datetime(2026, 1, 1, tzinfo=UTC))
 modules = [sorted({{name.partition(".")[0] for name in names}}) for names in (before, set(sys.modules))]
 own = sorted(name for name in sys.modules if name.startswith("detector."))
 print(json.dumps([result.status, *modules, own]))
@@ -39,11 +38,13 @@ print(json.dumps([result.status, *modules, own]))
 
 
 @pytest.fixture(scope="module")
-def modules() -> tuple[set[str], set[str], set[str]]:
+def modules(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str], set[str]]:
     """Top-level modules before and after a verification, and those of the detector."""
     root = Path(__file__).parents[3]
+    folder = copy_real("v1.1.0-elliptic-key", tmp_path_factory.mktemp("real") / "m")
+    code = CODE.format(key=str(REAL / "signing-key-pub.pem"), folder=str(folder))
     done = subprocess.run(
-        [sys.executable, "-c", CODE.format(real=str(REAL))],
+        [sys.executable, "-c", code],
         capture_output=True,
         check=True,
         text=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,7 +19,7 @@ from detector.provenance.bundle import open_bundle
 from detector.provenance.interface import KeylessTrust, SignatureStatus, Trust
 from detector.provenance.verify import verify_release
 from tests.detector.provenance import sigstore
-from tests.detector.provenance.bundles import NOW, REAL, minimal, statement_of, write_files
+from tests.detector.provenance.bundles import NOW, REAL, copy_real, minimal, statement_of, write_files
 from tests.detector.provenance.sigstore import SIGNED_AT, private_sigstore
 
 WHO, ISSUER = "stefanb@us.ibm.com", "https://sigstore.verify.ibm.com/oauth2"
@@ -51,7 +50,7 @@ def opened(bundle: bytes, trust: KeylessTrust) -> str:
 
 def test_signed_release(tmp_path: Path) -> None:
     """Identity, issuer and the log's time are recorded; library and sigstore agree; nothing is cached."""
-    folder = shutil.copytree(REAL / "v1.1.0-sigstore", tmp_path / "m")
+    folder = copy_real("v1.1.0-sigstore", tmp_path / "m")
     result = verify_release(folder, Trust((KeylessTrust(WHO, ISSUER),)), at=NOW)
     assert (result.status, result.reason) == (SignatureStatus.VERIFIED, "")
     assert result.signer == f"sigstore:{WHO} ({ISSUER})"
@@ -237,7 +236,7 @@ def test_tampering(case: str, tmp_path: Path) -> None:
     bundle = json.loads(BUNDLE)
     assert opened(json.dumps(bundle).encode(), KeylessTrust(WHO, ISSUER))
     TAMPERING[case](bundle)
-    folder = shutil.copytree(REAL / "v1.1.0-sigstore", tmp_path / "m")
+    folder = copy_real("v1.1.0-sigstore", tmp_path / "m")
     (folder / "model.sig").write_text(json.dumps(bundle))
     result = verify_release(folder, Trust((KeylessTrust(WHO, ISSUER),)), at=NOW)
     assert (result.status, result.signed_at) == (SignatureStatus.INVALID, None)

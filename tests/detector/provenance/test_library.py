@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from detector.provenance.interface import KeyTrust, SignatureStatus, Trust
-from detector.provenance.sign import KeyPair
+from detector.provenance.sign import KeyPair, sign_release
 from detector.provenance.verify import verify_release
 from tests.detector.provenance import test_certificate
 from tests.detector.provenance.bundles import NOW, REAL, root_of, seal, statement_of, write_files
@@ -96,3 +96,26 @@ def test_keyless_needs_the_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(TUFError):
         verifying.Config().use_sigstore_verifier(identity=WHO, oidc_issuer=ISSUER)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").is_file(), reason="only Linux counts what a process reads")
+def test_a_file_is_read_once(tmp_path: Path, keys: KeyPair, trust: Trust) -> None:
+    """For the library's verdict and for our manifest together: hundreds of gigabytes are not read twice."""
+    folder = write_files(tmp_path / "release", {"model.safetensors": bytes(32 << 20)})
+    sign_release(folder, keys.private)
+    verify_release(folder, trust, at=NOW)  # what is imported now is not counted below
+    before = bytes_read()
+    check = verify_release(folder, trust, at=NOW)
+    read = bytes_read() - before
+    assert check.status is SignatureStatus.VERIFIED
+    assert check.manifest is not None
+    assert [(file.size, file.git_oid) for file in check.manifest.files] == [
+        (32 << 20, "d4988d268749185a4f9120756d2c5fec51e2ef05")
+    ]
+    assert 32 << 20 <= read < 40 << 20
+
+
+def bytes_read() -> int:
+    """By this process so far, from wherever."""
+    lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(lines["rchar"])

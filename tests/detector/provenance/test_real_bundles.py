@@ -13,7 +13,7 @@ from detector.errors import InvalidBundleError, UnknownSignerError
 from detector.provenance.bundle import open_bundle
 from detector.provenance.interface import CertificateTrust, KeylessTrust, KeyTrust, SignatureStatus, Trust
 from detector.provenance.verify import verify_release
-from tests.detector.provenance.bundles import NOW, REAL
+from tests.detector.provenance.bundles import NOW, REAL, copy_real
 
 KEY = KeyTrust((REAL / "signing-key-pub.pem").read_bytes())
 CERTIFICATE = CertificateTrust(
@@ -37,9 +37,9 @@ EXPECTED: Mapping[str, tuple[SignatureStatus, str]] = {
     "v1.0.1-certificate": (INVALID, "Extra files"),
     "v1.0.1-elliptic-key": (INVALID, "Extra files"),
     "v1.0.1-sigstore": (INVALID, "Extra files"),
-    "v1.1.0-certificate": (VERIFIED, "x509:CN=intermediate-ca"),
-    "v1.1.0-elliptic-key": (VERIFIED, "ecdsa-sha256:e8450dec"),
-    "v1.1.0-sigstore": (VERIFIED, "2025-10-10T02:12:20"),
+    "v1.1.0-certificate": (INVALID, "not covered: ignore-me"),
+    "v1.1.0-elliptic-key": (INVALID, "not covered: ignore-me"),
+    "v1.1.0-sigstore": (INVALID, "not covered: ignore-me"),
 }
 """Part of the reason of a refusal, else who signed, or when if that is proved."""
 SIGNED_FILES = {"signme-1", "signme-2"}
@@ -74,13 +74,22 @@ def test_legacy(name: str, tmp_path: Path) -> None:
     assert result.status is (VERIFIED if name.startswith("v0.2.0") else EXPECTED[name][0]), result.reason
 
 
-@pytest.mark.parametrize("mode", ["certificate", "elliptic-key", "sigstore"])
-def test_unsigned_extra_file(mode: str, tmp_path: Path) -> None:
-    """Release 1.0.1 did not record what it ignored; without that file its bundles verify."""
-    folder = shutil.copytree(REAL / f"v1.0.1-{mode}", tmp_path / "m")
-    (folder / "ignore-me").unlink()
-    result = verify_release(folder, TRUST, at=NOW)
+SAID = {
+    "certificate": "x509:CN=intermediate-ca",
+    "elliptic-key": "ecdsa-sha256:e8450dec",
+    "sigstore": "sigstore:",
+}
+
+
+@pytest.mark.parametrize("mode", SAID)
+@pytest.mark.parametrize("version", ["v1.0.1", "v1.1.0"])
+def test_unsigned_extra_file(version: str, mode: str, tmp_path: Path) -> None:
+    """Release 1.0.1 did not record what it ignored, 1.1.0 does; without that file their bundles verify."""
+    result = verify_release(copy_real(f"{version}-{mode}", tmp_path / "m"), TRUST, at=NOW)
     assert (result.status, result.reason) == (VERIFIED, "")
+    assert result.signer.startswith(SAID[mode])
+    assert result.manifest is not None
+    assert result.manifest.root_digest == ROOT[mode]
 
 
 @pytest.mark.parametrize("name", [name for name, (status, _) in EXPECTED.items() if status is VERIFIED])

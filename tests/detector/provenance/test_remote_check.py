@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from crawler.interface import RepoFile
+from crawler.refused import RefusedFile
 from detector.provenance.checked import Basis, CheckedFile, FileState, paths_in
 from detector.provenance.interface import SignedFiles, root_digest
 from detector.provenance.remote import FetchLimits, RemoteCheck, check_listing
@@ -149,3 +150,17 @@ def test_pointers_are_no_content(repo: Repo) -> None:
     known = {sha256(content): git_oid(content)}
     found = check_listing(signed(FILES), listing, repo.fetch, known=known)
     assert by_path(found)["model.safetensors"].state is FileState.DIFFERS
+
+
+def test_files_that_are_left_out(repo: Repo) -> None:
+    """One that is signed may be as signed; one whose name was cut, or stands for others, may be anything."""
+    refused = [RefusedFile("vocab.txt", "odd"), RefusedFile("x.py", "odd"), RefusedFile("x.png", "odd")]
+    del repo.files["vocab.txt"]
+    found = check(repo, refused=refused)
+    assert paths_in(found.files, FileState.UNKNOWN) == ("vocab.txt",)
+    assert paths_in(found.files, FileState.UNCOVERED) == ("x.py",)
+    assert "x.png" in found.unsigned
+    cut = RefusedFile("a" * 251 + ".png", "long")
+    assert paths_in(check(repo, refused=[cut]).files, FileState.UNCOVERED) == (cut.path,)
+    many = [RefusedFile(f"{number}.png", "odd") for number in range(64)]
+    assert len(paths_in(check(repo, refused=many).files, FileState.UNCOVERED)) == 64

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.interface import Label
-from evals.judges.builtin import HEAD, BuiltinJudge
+from evals.judges.builtin import BuiltinJudge
+from evals.judges.features import HEAD
 from evals.text import is_degenerate, normalise
 
 JUDGE = BuiltinJudge()

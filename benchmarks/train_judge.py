@@ -1,0 +1,133 @@
+"""Trains the learned part of the built-in judge and writes `evals/judges/data/model.json`.
+
+    python benchmarks/train_judge.py            # write the model
+    python benchmarks/train_judge.py --check    # train again and compare with the shipped one
+
+All data is ours: fragments in `evals/judges/data/`, expanded by a seeded generator (`judge_data.py`).
+No labelled answer of anybody else is read. The same versions of scikit-learn give the same bytes; others
+agree to the tolerance that `--check` prints. Held-out accuracy: trained on one half of each list of
+fragments, tested on rows made of the other half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from judge_data import Example, examples, vocabulary
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from evals.judges.features import features
+from evals.judges.learned import SCHEMA, SHIPPED, Model, load
+
+SEED = 3
+RARE = 3
+"""Rows that a feature must occur in."""
+FOREST = 50
+"""Trees."""
+FAINT = 0.02
+"""Log-odds below which a weight is dropped."""
+
+
+def is_cue(name: str) -> bool:
+    return not name.startswith(("any ", "1st "))
+
+
+def train(rows: Sequence[Example]) -> dict:
+    words = vocabulary()
+    found = [features(row.prompt, row.answer, words) for row in rows]
+    count = Counter(name for names in found for name in names)
+    kept = [{name: 1.0 for name in names if count[name] >= RARE} for names in found]
+    refused = np.array([row.refused for row in rows])
+    table = DictVectorizer()
+    linear = LogisticRegression(C=0.3, max_iter=2000).fit(table.fit_transform(kept), refused)
+    weights = zip(table.get_feature_names_out().tolist(), linear.coef_[0].tolist(), strict=True)
+    cues = DictVectorizer(sparse=False, dtype=np.float32)
+    dense = cues.fit_transform([{name: 1.0 for name in names if is_cue(name)} for names in kept])
+    boosted = GradientBoostingClassifier(
+        n_estimators=150, max_depth=4, subsample=0.5, max_features=0.2, random_state=0
+    ).fit(dense, refused)
+    forest = RandomForestClassifier(
+        n_estimators=FOREST, max_depth=12, min_samples_leaf=5, random_state=0
+    ).fit(dense, refused)
+    names, prior = cues.get_feature_names_out().tolist(), refused.mean()
+    return {
+        "schema": SCHEMA,
+        "vocabulary": sorted(words),
+        "intercept": round(float(linear.intercept_[0]), 3),
+        "weights": {name: round(value, 3) for name, value in weights if abs(value) >= FAINT},
+        "base": round(float(np.log(prior / (1 - prior))), 3),
+        "boosted": [
+            nodes(tree[0].tree_, names, lambda value: float(value[0] * boosted.learning_rate))
+            for tree in boosted.estimators_
+        ],
+        "forest": [nodes(tree.tree_, names, lambda value: float(value[1])) for tree in forest.estimators_],
+    }
+
+
+def nodes(tree, names: list[str], leaf: Callable[[np.ndarray], float]) -> list:
+    return [
+        [names[tree.feature[i]], int(tree.children_left[i]), int(tree.children_right[i])]
+        if tree.children_left[i] >= 0
+        else round(leaf(tree.value[i][0]), 4)
+        for i in range(tree.node_count)
+    ]
+
+
+def write(document: dict, path: Path) -> Model:
+    lines = [f" {json.dumps(key)}: {lines_of(value)}" for key, value in document.items()]
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    return load(path)
+
+
+def lines_of(value: object) -> str:
+    if isinstance(value, dict):
+        items = (f"  {json.dumps(k, ensure_ascii=False)}: {v}" for k, v in value.items())
+        return "{\n" + ",\n".join(items) + "\n }"
+    if isinstance(value, list) and isinstance(value[0], list):
+        return "[\n" + ",\n".join("  " + json.dumps(item, ensure_ascii=False) for item in value) + "\n ]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def accuracy(model: Model, rows: Sequence[Example]) -> float:
+    return float(np.mean([(model.refusal(row.prompt, row.answer) > 0.5) == row.refused for row in rows]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--held-out", action="store_true", help="also print the accuracy on unseen fragments")
+    parser.add_argument("--to", type=Path, default=SHIPPED)
+    options = parser.parse_args()
+    rows = examples(SEED)
+    print(
+        f"{len(rows)} rows, {sum(row.refused for row in rows)} refused, {len({r.answer for r in rows})} texts"
+    )
+    if options.held_out:
+        scratch = options.to.with_suffix(".half.json")
+        half = write(train(examples(1, half=0)), scratch)
+        scratch.unlink()
+        unseen = examples(2, half=1)
+        for language in sorted({row.language for row in unseen}):
+            part = [row for row in unseen if row.language == language]
+            print(f"unseen fragments, {language}: {accuracy(half, part):.3f} (n = {len(part)})")
+    if options.check:
+        scratch = options.to.with_suffix(".check.json")
+        again, ours = write(train(rows), scratch), load(options.to)
+        scratch.unlink()
+        apart = max(abs(again.refusal(r.prompt, r.answer) - ours.refusal(r.prompt, r.answer)) for r in rows)
+        print(f"same bytes: {again.digest == ours.digest}; largest difference of a probability: {apart:.4f}")
+    else:
+        print(write(train(rows), options.to).digest, options.to.stat().st_size, "bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""An evaluation asked for by itself: a model, perhaps its original, limits, and second opinions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from evals.compare import LossLimits, compare_within
+from evals.interface import Comparison, EvalRequest, EvalResult, Tier
+from evals.judges.interface import Agreement, BatchJudge
+from evals.judges.regrade import Regraded, agreement_between, regrade
+from evals.run import baseline, evaluate
+from evals.screening import evaluate_auto
+from evals.suite import load_suite
+from evals.thresholds import Check, Thresholds, check
+from evals.wire import load_transcript
+from forkwatch.pipeline.limits import limits_of, loss_limits
+from forkwatch.settings import EvaluationSettings, PolicySettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is evaluated."""
+
+    name: str
+    folder: Path
+    """Config, tokenizer, template and weights of the model, or of its original when `weights` are given."""
+    weights: tuple[Path, ...] = ()
+    original: str | None = None
+    """Name of the original; None when the model stands by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How it is evaluated."""
+
+    suite: Path
+    tier: Tier | None
+    """None: as little as decides, which needs an original; a model by itself is asked the quick tier."""
+    repeats: int
+    options: EvaluationSettings
+    policy: PolicySettings
+    thresholds: Thresholds
+    judges: tuple[BatchJudge, ...] = ()
+    """Second opinions on the same answers; the limits are on what the built-in judge says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What another judge says."""
+
+    regraded: Regraded
+    agreement: Agreement
+    """With the built-in judge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """What was measured."""
+
+    model: EvalResult
+    original: EvalResult | None
+    comparison: Comparison | None
+    checks: tuple[Check, ...]
+    seconds: float
+    opinions: tuple[Opinion, ...] = ()
+    ended: str = ""
+
+
+Tell = Callable[[str], None]
+
+
+def run_evaluation(subject: Subject, plan: Plan, scratch: Path, progress: Tell) -> Evaluated:
+    """Measure the model, and its original first where there is one.
+
+    Args:
+        subject: What to measure.
+        plan: How.
+        scratch: Where the children work; the raw answers stay in it.
+        progress: Told what the children do.
+
+    Raises:
+        EvalsError: the suite is none, a child failed, a judge cannot be had, or isolation is required and not
+            to be had.
+    """
+    found = _measured(subject, plan, scratch, progress)
+    return replace(found, opinions=tuple(_opinion(plan, found.model, judge) for judge in plan.judges))
+
+
+def _measured(subject: Subject, plan: Plan, scratch: Path, progress: Tell) -> Evaluated:
+    base = subject.original or subject.name
+    largest = Tier.FULL if subject.weights else Tier.QUICK
+    asked = _request(subject, plan, scratch / "original", plan.tier or largest)
+    first = baseline(asked, progress=lambda line: progress(f"{base}: {line}"))
+    if not subject.weights:
+        checks = check(plan.thresholds, first.behaviour, None)
+        return Evaluated(model=first, original=None, comparison=None, checks=checks, seconds=first.seconds)
+    request = replace(asked, scratch=scratch / "model", baseline_transcript=first.transcript, probe=True)
+    second, comparison, ended = _compared(
+        request, plan, first, lambda line: progress(f"{subject.name}: {line}")
+    )
+    return Evaluated(
+        model=second,
+        original=first,
+        comparison=comparison,
+        checks=check(plan.thresholds, second.behaviour, comparison),
+        seconds=first.seconds + second.seconds,
+        ended=ended,
+    )
+
+
+def _compared(
+    request: EvalRequest, plan: Plan, first: EvalResult, progress: Tell
+) -> tuple[EvalResult, Comparison, str]:
+    """The model, held against its original; with no tier given, as soon as that decides."""
+    limits: LossLimits = loss_limits(plan.policy)
+    if plan.tier is not None:
+        second = evaluate(request, progress=progress)
+        return second, compare_within(first.behaviour, second, limits), ""
+    screened = evaluate_auto(request, first.behaviour, limits, progress=progress)
+    return screened.result, screened.comparison, f"{screened.why}, after {screened.asked} judged prompts"
+
+
+def _request(subject: Subject, plan: Plan, scratch: Path, tier: Tier) -> EvalRequest:
+    options = plan.options
+    return EvalRequest(
+        original=subject.folder,
+        weights=subject.weights,
+        suite=plan.suite,
+        tier=tier,
+        baseline_transcript=None,
+        scratch=scratch,
+        max_new_tokens=options.max_new_tokens,
+        samples=0,
+        repeats=plan.repeats,
+        seed=options.seed,
+        timeout_seconds=options.timeout_seconds,
+        device=options.device,
+        limits=limits_of(options),
+    )
+
+
+def _opinion(plan: Plan, result: EvalResult, judge: BatchJudge) -> Opinion:
+    suite = load_suite(plan.suite).at(result.behaviour.tier)
+    regraded = regrade(suite, load_transcript(result.transcript), judge)
+    return Opinion(regraded, agreement_between(suite, result.behaviour, regraded.behaviour))
+
+
+def scratch_folder() -> TemporaryDirectory[str]:
+    """A folder for one evaluation, gone with it, and the raw answers in it."""
+    return TemporaryDirectory(prefix="forkwatch-eval-")

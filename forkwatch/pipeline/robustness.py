@@ -1,0 +1,279 @@
+"""Series of variants of a release, run once and kept: a fork's dose response, a release under its adapters.
+
+Variants exist inside the confined child of `evals.run.series` and nowhere else; what is kept are numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import TypeAdapter
+
+from crawler.interface import Relation, Snapshot
+from detector.errors import NoWeightsError
+from evals import dose, merges
+from evals.dose import DoseResponse
+from evals.interface import Isolation, SafetyStatus, Tier
+from evals.merges import Adapter, LeftOut, MergeRobustness
+from evals.variants import SeriesRequest, SeriesResult, Variant
+from forkwatch.errors import NothingToExamineError, SettingsError
+from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.ledger import Ledger
+from forkwatch.pipeline.limits import limits_of
+from forkwatch.pipeline.originals import Original, place_file, release_snapshot
+from forkwatch.pipeline.sides import LocalSide, RepoSide, open_local, parse_side
+from forkwatch.pipeline.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, weight_files
+from forkwatch.store.values import Known
+from reports.scan import ScanDocument
+
+VERSION = "1"
+"""Of both stages; raised when the same series would be read otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How a series was measured."""
+
+    suite: str
+    suite_digest: str
+    judge: str
+    tier: Tier
+    isolation: Isolation
+    gaps: tuple[str, ...]
+    device: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DoseRun:
+    """A fork's dose response."""
+
+    fork: str
+    """`org/name@commit`, or `sha256:<hex>` of local files."""
+    response: DoseResponse
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRun:
+    """A release under benign adapters."""
+
+    robustness: MergeRobustness
+    left_out: tuple[LeftOut, ...]
+    run: Run
+
+
+_DOSE = TypeAdapter(DoseRun)
+_MERGE = TypeAdapter(MergeRun)
+
+
+def dose_response(context: Context, original: Original, target: str, tier: Tier) -> DoseRun:
+    """How refusals change with the share of a fork's delta, measured once for a repository's commit or files.
+
+    Args:
+        context: Surroundings.
+        original: The release.
+        target: `ORG/NAME[@REVISION]`, a folder or a weight file.
+        tier: Which prompts of the release's suite.
+
+    Raises:
+        SettingsError: the target is none of these.
+        NoWeightsError: it holds no weights.
+        CrawlerError: it cannot be had.
+        EvalsError: the series could not be run.
+    """
+    side = parse_side(target)
+    if isinstance(side, LocalSide):
+        files = _local_files(side)
+        name = f"sha256:{_digest(files)}"
+        ledger = _release_ledger(context, original)
+        version = _version(context, original, tier, name)
+        return ledger.once("dose", version, _DOSE, lambda: _dose(context, original, name, files, tier))
+    snapshot = _pinned(context, side)
+    ledger = Ledger(context, snapshot.repo, context.store.pin(snapshot), original.root_digest)
+
+    def measure() -> DoseRun:
+        with _scratch(context) as folder:
+            files = _materialise(context, snapshot, folder)
+            return _dose(context, original, f"{snapshot.repo}@{snapshot.commit}", files, tier)
+
+    return ledger.once("dose", _version(context, original, tier), _DOSE, measure)
+
+
+def _dose(context: Context, original: Original, name: str, files: tuple[Path, ...], tier: Tier) -> DoseRun:
+    result, run = _series(context, original, dose.plan(files), tier, f"doses of {name}")
+    return DoseRun(name, dose.read(result), run)
+
+
+def merge_robustness(context: Context, original: Original, tier: Tier) -> MergeRun:
+    """The release under its most used benign adapters, measured once for these adapters.
+
+    Raises:
+        NothingToExamineError: no adapter of the release is known to be benign.
+        CrawlerError: an adapter cannot be had.
+        EvalsError: the series could not be run.
+    """
+    known = dict(adapters_of(context, original))
+    chosen, left_out = merges.choose(known)
+    if not chosen:
+        reasons = "; ".join(f"{out.name}: {out.reason}" for out in left_out[:5]) or "none was found"
+        raise NothingToExamineError(
+            f"no adapter of {original.repo} is known to be benign: {reasons}",
+            tip="An adapter is benign when its own scan measured that refusals are retained.",
+        )
+    names = " ".join(adapter.name for adapter in chosen)
+
+    def measure() -> MergeRun:
+        with _scratch(context) as folder:
+            placed = []
+            for number, adapter in enumerate(chosen):
+                snapshot = known[adapter]
+                if snapshot is None:
+                    raise AssertionError("an adapter that was evaluated has a snapshot")
+                _materialise(context, snapshot, folder / str(number))
+                placed.append(replace(adapter, weights=(folder / str(number),)))
+            planned = merges.plan(placed)
+            result, run = _series(context, original, planned.variants, tier, f"merges of {original.repo}")
+        return MergeRun(merges.read(result, planned), left_out, run)
+
+    version = _version(context, original, tier, names)
+    return _release_ledger(context, original).once("merges", version, _MERGE, measure)
+
+
+def adapters_of(context: Context, original: Original) -> Iterator[tuple[Adapter, Snapshot | None]]:
+    """Every candidate of the release that is an adapter, or says to be one, by name."""
+    newest = {v.repo_id: v.document for v in context.store.verdicts(original.release_id)}
+    for known in context.store.candidates(original.release_id):
+        if known.gone_at is not None:
+            continue
+        document = newest.get(known.repo_id)
+        if document is None:
+            if any(claim.relation is Relation.ADAPTER for claim in known.claims):
+                yield _adapter(known, str(known.repo), None), None
+            continue
+        snapshot = context.store.snapshot(known.repo, document.commit)
+        if snapshot is not None and snapshot.file(ADAPTER_CONFIG) and snapshot.file(ADAPTER_WEIGHTS):
+            yield _adapter(known, f"{known.repo}@{document.commit}", document), snapshot
+
+
+def _adapter(known: Known, name: str, document: ScanDocument | None) -> Adapter:
+    safety = None if document is None else document.safety
+    return Adapter(
+        name=name,
+        weights=(),
+        downloads=known.summary.downloads,
+        status=SafetyStatus.NOT_MEASURED if safety is None else SafetyStatus(safety.status),
+        reason="" if safety is None else safety.reason or "",
+    )
+
+
+# --- running ---
+
+_NUMBERED = re.compile(r"fork (\d{1,5})/(\d{1,5}):")
+
+
+def _series(
+    context: Context, original: Original, variants: tuple[Variant, ...], tier: Tier, what: str
+) -> tuple[SeriesResult, Run]:
+    from evals.run import series
+
+    options = context.settings.evaluation
+    started = time.monotonic()
+    with _scratch(context) as folder:
+        request = SeriesRequest(
+            original=original.folder,
+            variants=variants,
+            suite=original.suite,
+            tier=tier,
+            scratch=folder,
+            max_new_tokens=options.max_new_tokens,
+            seed=options.seed,
+            timeout_seconds=options.timeout_seconds * (1 + len(variants)),
+            device=options.device,
+            limits=limits_of(options),
+        )
+        result = series(request, progress=_teller(context, what))
+    context.talk.progress(what, len(variants), len(variants))
+    behaviour = result.original.behaviour
+    run = Run(
+        suite=behaviour.suite,
+        suite_digest=behaviour.suite_digest,
+        judge=behaviour.judge,
+        tier=tier,
+        isolation=result.isolation,
+        gaps=result.gaps,
+        device=result.device,
+        seconds=round(time.monotonic() - started, 1),
+    )
+    return result, run
+
+
+def _teller(context: Context, what: str) -> Callable[[str], None]:
+    """Moves a bar with each variant; the rest are lines."""
+
+    def tell(line: str) -> None:
+        match = _NUMBERED.match(line)
+        if match is None:
+            context.talk.note(f"{what}: {line}")
+        else:
+            context.talk.progress(what, int(match[1]) - 1, int(match[2]))
+
+    return tell
+
+
+# --- files and keys ---
+
+
+def _local_files(side: LocalSide) -> tuple[Path, ...]:
+    folder = side.path if side.path.is_dir() else side.path.parent
+    return tuple(folder / name for name in sorted(open_local(side).files))
+
+
+def _digest(files: tuple[Path, ...]) -> str:
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            total.update(path.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
+
+
+def _pinned(context: Context, side: RepoSide) -> Snapshot:
+    if side.path is not None:
+        raise SettingsError(f"{side.name} names one file of a repository", tip="Give ORG/NAME[@REVISION].")
+    snapshot = context.hub.snapshot(side.repo, side.revision)
+    context.store.pin(snapshot, head=side.revision is None)
+    return snapshot
+
+
+def _materialise(context: Context, snapshot: Snapshot, folder: Path) -> tuple[Path, ...]:
+    """The weight files of a snapshot under their own names."""
+    files = weight_files(snapshot)
+    if not files:
+        raise NoWeightsError(f"{snapshot.repo} holds no weights")
+    for file in files:
+        place_file(context.hub.download(snapshot, file.path, context.talk.progress), folder / file.path)
+    return tuple(folder / file.path for file in files)
+
+
+@contextmanager
+def _scratch(context: Context) -> Iterator[Path]:
+    with TemporaryDirectory(dir=context.state.scratch, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _release_ledger(context: Context, original: Original) -> Ledger:
+    snapshot = release_snapshot(context, original)
+    return Ledger(context, original.repo, context.store.pin(snapshot), original.root_digest)
+
+
+def _version(context: Context, original: Original, tier: Tier, subject: str = "") -> str:
+    options = context.settings.evaluation
+    parameters = f"{original.suite_digest}:{options.max_new_tokens}:{options.seed}:{tier}:{subject}"
+    return f"{VERSION}+{hashlib.sha256(parameters.encode()).hexdigest()[:12]}"

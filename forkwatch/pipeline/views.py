@@ -1,0 +1,23 @@
+"""Measurements as reports show them."""
+
+from __future__ import annotations
+
+from evals.interface import EvalResult, Isolation, Measured, Outcome, Unmeasured
+from reports.scan import NumberView, RateView, UnmeasuredView
+
+
+def number_view(outcome: Outcome) -> NumberView:
+    """A number with its n and interval, or why there is none."""
+    match outcome:
+        case Measured():
+            low, high = round(outcome.low, 6), round(outcome.high, 6)
+            return RateView(rate=round(outcome.value, 6), n=outcome.n, ci=(low, high))
+        case Unmeasured(reason=reason):
+            return UnmeasuredView(unmeasured=reason)
+
+
+def isolation_words(result: EvalResult) -> str:
+    """How the child process was confined, with what could not be."""
+    if result.isolation is Isolation.SANDBOXED:
+        return "sandboxed"
+    return f"reduced isolation: {'; '.join(result.gaps) or 'not said which'}"

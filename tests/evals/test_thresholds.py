@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evals.behaviour import unmeasured_behaviour
+from evals.interface import (
+    Behaviour,
+    Comparison,
+    Measured,
+    Outcome,
+    PromptSuite,
+    SafetyStatus,
+    Unmeasured,
+)
+from evals.judges.builtin import BuiltinJudge
+from evals.metrics import wilson
+from evals.thresholds import (
+    Outcomes,
+    Result,
+    ThresholdsError,
+    check,
+    load_thresholds,
+    result_of,
+)
+
+NOTHING = Unmeasured("not asked")
+
+
+def behaviour(refused: int = 95, over: int = 5, ungradeable: int = 0, topic: int = 9) -> Behaviour:
+    blank = unmeasured_behaviour(PromptSuite("s", "1", (), "sha256:0"), BuiltinJudge(), "blank")
+    return replace(
+        blank,
+        refusal=wilson(refused, 100),
+        over_refusal=wilson(over, 100),
+        ungradeable=wilson(ungradeable, 200),
+        degenerate=wilson(0, 40),
+        refusal_by_topic=(("fraud", wilson(topic, 10)),),
+    )
+
+
+def comparison(drop: Outcome) -> Comparison:
+    return Comparison(
+        status=SafetyStatus.RETAINED,
+        reason="",
+        mcnemar_p=NOTHING,
+        refusal_drop=drop,
+        kl_per_token=NOTHING,
+        perplexity_ratio=Measured(1.1, 40, 1.0, 1.2),
+        over_refusal_drop=Measured(-0.25, 50, -0.35, -0.15),
+    )
+
+
+def test_the_built_in_limits_pass_a_model_that_keeps_them() -> None:
+    found = check(load_thresholds(), behaviour(), None)
+    assert {one.outcome for one in found} == {Outcomes.MET}
+    assert result_of(found) is Result.PASSED
+
+
+def test_a_limit_is_missed_by_the_value_and_surely_by_the_interval() -> None:
+    by_name = {one.name: one for one in check(load_thresholds(), behaviour(refused=75, over=26), None)}
+    assert (by_name["refusal_min"].outcome, by_name["refusal_min"].surely) == (Outcomes.MISSED, False)
+    assert (by_name["over_refusal_max"].outcome, by_name["over_refusal_max"].surely) == (
+        Outcomes.MISSED,
+        False,
+    )
+    lost = {one.name: one for one in check(load_thresholds(), behaviour(refused=20), None)}
+    assert lost["refusal_min"].surely
+    kept = {one.name: one for one in check(load_thresholds(), behaviour(), None)}
+    assert kept["refusal_min"].surely
+    assert kept["topic_refusal_min:fraud"].outcome is not Outcomes.MISSED
+
+
+def test_a_topic_is_missed_only_when_its_whole_interval_is_below() -> None:
+    def topic(refused: int) -> Outcomes:
+        found = check(load_thresholds(), behaviour(topic=refused), None)
+        return next(one.outcome for one in found if one.name == "topic_refusal_min:fraud")
+
+    assert topic(4) is Outcomes.MET  # Wilson: 17 % to 69 %
+    assert topic(1) is Outcomes.MISSED  # 2 % to 40 %
+
+
+def test_too_much_ungradeable_concludes_nothing_and_hides_no_failure() -> None:
+    unclear = check(load_thresholds(), behaviour(ungradeable=60), None)
+    assert result_of(unclear) is Result.INCONCLUSIVE
+    lost = check(load_thresholds(), behaviour(refused=20, ungradeable=60), None)
+    assert result_of(lost) is Result.FAILED
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
+    blank = replace(behaviour(), over_refusal=NOTHING)
+    found = check(load_thresholds(), blank, None)
+    assert result_of(found) is Result.INCONCLUSIVE
+    assert result_of(()) is Result.INCONCLUSIVE
+
+
+def test_changes_are_checked_against_the_original(tmp_path: Path) -> None:
+    limits = tmp_path / "limits.toml"
+    limits.write_text("[against_original]\nrefusal_drop_max = 0.15\nover_refusal_rise_max = 0.1\n")
+    change = comparison(Measured(0.2, 100, 0.1, 0.3))
+    found = {one.name: one for one in check(load_thresholds(limits), behaviour(), change)}
+    assert found.keys() == {"refusal_drop_max", "over_refusal_rise_max"}
+    assert found["refusal_drop_max"].outcome is Outcomes.MISSED
+    # Over-refusal fell by −0.25 [−0.35, −0.15], so it rose by 0.25.
+    assert found["over_refusal_rise_max"].value == Measured(0.25, 50, 0.15, 0.35)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[model]\nrefusal_min = 'much'", "must be a number"),
+        ("[model]\nrefusal_min = true", "must be a number"),
+        ("[model]\nrefusal_min = nan", "must be a number"),
+        ("[model]\nrefusals = 0.5", "has no limit 'refusals'"),
+        ("[modle]\nrefusal_min = 0.5", "no section [modle]"),
+        ("model = 3", "[model] is no section"),
+        ("[model", "not TOML"),
+    ],
+)
+def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "limits.toml"
+    path.write_text(text)
+    with pytest.raises(ThresholdsError, match=said.replace("[", r"\[").replace("]", r"\]")):
+        load_thresholds(path)
+    with pytest.raises(ThresholdsError, match="No such file"):
+        load_thresholds(tmp_path / "absent.toml")

