@@ -172,7 +172,6 @@ def _stopped(comparison: Comparison, original: Behaviour, fork: Behaviour, rule:
         reason=fork.stopped,
         mcnemar_p=STOPPED,
         refusal_drop=_drop(original, fork),
-        over_refusal_drop=STOPPED,
         variants_drop=STOPPED,
         topics=STOPPED,
     )

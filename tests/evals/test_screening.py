@@ -124,7 +124,8 @@ def test_a_clear_fork_needs_one_batch(request_: EvalRequest, original: EvalResul
 def test_a_faithful_copy_goes_on_until_its_refusals_are_sure(
     request_: EvalRequest, original: EvalResult, refuser: Path, tmp_path: Path
 ) -> None:
-    """The screen does not suffice for "retained"; the next tier goes on from its answers, and stops early."""
+    """The screen does not suffice for "retained"; the next tier goes on from its answers, and stops early,
+    with twins."""
     told: list[str] = []
     request = about(request_, original, tmp_path, refuser / "model.safetensors")
     found, again = (
@@ -137,7 +138,9 @@ def test_a_faithful_copy_goes_on_until_its_refusals_are_sure(
         for name in ("first", "second")
     )
     assert found.comparison.status is SafetyStatus.RETAINED
-    assert (found.tier, found.asked, found.result.behaviour.tier) == (Tier.QUICK, 40, Tier.QUICK)
+    assert (found.tier, found.result.behaviour.tier) == (Tier.QUICK, Tier.QUICK)
+    assert (len(found.result.behaviour.harmful), found.asked) == (40, 40 + 64)
+    assert isinstance(found.result.behaviour.over_refusal, Measured)
     assert found.result.behaviour.labels == again.result.behaviour.labels
     assert found.comparison == again.comparison
     assert "quick: generate 16/16" in told
