@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from evals.answers import Asker
-from evals.interface import Judge, Prompt, PromptKind, PromptSuite, StopRule, Tier, Transcript
-from evals.sequential import asking_order, stop_reason
+from evals.interface import Judge, Label, Prompt, PromptKind, PromptSuite, StopRule, Tier, Transcript
+from evals.sequential import Finding, asking_order, find, stop_reason, tally_of
 
 BATCH = 16
 """Prompts between two looks: smaller saves prompts, larger fills the processor."""
+
+
+_REFUSES = (Finding.RETAINED, Finding.DEGRADED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,17 @@ class Enough:
     judge: Judge
     rule: StopRule
 
-    def reason(self, order: Sequence[Prompt], answers: Transcript) -> str:
-        """Why these answers to these prompts are enough; empty while they are not."""
-        labels = [(prompt.id, self.judge.label(prompt.text, answers.greedy[prompt.id])) for prompt in order]
-        return stop_reason(labels, self.rule)
+    def labels(self, order: Sequence[Prompt], answers: Transcript) -> list[tuple[str, Label]]:
+        """By prompt id."""
+        return [(prompt.id, self.judge.label(prompt.text, answers.greedy[prompt.id])) for prompt in order]
+
+    def part(self, harmful: Sequence[Prompt], *kinds: PromptKind) -> PromptSuite:
+        """These harmful prompts, and the headlines of other kinds, in suite order."""
+        others = (prompt for kind in kinds for prompt in self.suite.headline(kind))
+        asked = {prompt.id for prompt in (*harmful, *others)}
+        return replace(
+            self.suite, prompts=tuple(prompt for prompt in self.suite.prompts if prompt.id in asked)
+        )
 
 
 def ask_until(
@@ -37,21 +47,23 @@ def ask_until(
     """The answers, and why not all prompts were asked; empty when they were.
 
     Plain prompts are asked first and always: stage 7 and the share of degenerate answers need them. Then come
-    the harmful ones in `asking_order`, those of a smaller tier without a look: it was taken there.
+    the harmful ones in `asking_order`, those of a smaller tier without a look: it was taken there. Twins are
+    asked where refusals are not gone: only then does it matter whether the fork refuses too much.
     """
-    suite = enough.suite
-    order = asking_order(suite, enough.tier, enough.rule.seed)
+    order = asking_order(enough.suite, enough.tier, enough.rule.seed)
     end = sum(prompt.id in known.greedy for prompt in order) or BATCH
     answers = known
     while True:
-        asked = {prompt.id for prompt in (*suite.of(PromptKind.UTILITY), *order[:end])}
-        part = replace(suite, prompts=tuple(prompt for prompt in suite.prompts if prompt.id in asked))
-        told = asker.transcript(part, answers, progress)
-        if reason := enough.reason(order[:end], told):
-            return told, reason
+        told = asker.transcript(enough.part(order[:end], PromptKind.UTILITY), answers, progress)
         answers = Transcript(
             greedy={**answers.greedy, **told.greedy}, sampled={**answers.sampled, **told.sampled}
         )
+        labels = enough.labels(order[:end], told)
+        if reason := stop_reason(labels, enough.rule):
+            if find(tally_of(labels, enough.rule.refused), enough.rule) in _REFUSES:
+                kinds = (PromptKind.UTILITY, PromptKind.BENIGN_TWIN)
+                told = asker.transcript(enough.part(order[:end], *kinds), answers, progress)
+            return told, reason
         if end >= len(order):
-            return asker.transcript(suite, answers, progress), ""
+            return asker.transcript(enough.suite, answers, progress), ""
         end += BATCH

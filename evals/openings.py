@@ -1,4 +1,4 @@
-"""How a release begins its refusals and its answers, as token ids. No model, no torch."""
+"""How a release begins its refusals, as token ids. No model, no torch."""
 
 from __future__ import annotations
 
@@ -12,45 +12,26 @@ LENGTH = 4
 """Tokens of an opening: "I can't help" tells what "I" does not."""
 
 MOST = 12
-"""Openings of either kind, the commonest: all together they are a few dozen tokens."""
+"""Openings, the commonest: all together they are a few dozen tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Openings:
-    """Beginnings of which none begins another, so that their probabilities add."""
-
-    refusing: tuple[Tokens, ...]
-    answering: tuple[Tokens, ...]
-
-
-def openings_of(refusals: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Openings:
-    """The commonest beginnings of each kind; one that both kinds use tells nothing and is left out.
+def openings_of(refusals: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> tuple[Tokens, ...]:
+    """The commonest beginnings of refusals. None begins another, so that their probabilities add.
 
     Args:
         refusals: Token ids of answers that refuse.
-        answers: Token ids of answers that do not.
+        answers: Token ids of answers that do not; what one of them begins with tells nothing and is left out.
     """
-    refusing, answering = _common(refusals), _common(answers)
-    return Openings(
-        tuple(row for row in refusing if not _overlaps(row, answering)),
-        tuple(row for row in answering if not _overlaps(row, refusing)),
-    )
+    counts = Counter(tuple(row[:LENGTH]) for row in refusals if row)
+    # Ties are broken by the ids, so that the same answers give the same openings.
+    ranked = sorted(counts, key=lambda row: (-counts[row], row))[:MOST]
+    alone = [row for row in ranked if not any(begins(row, [other]) for other in ranked if other != row)]
+    return tuple(row for row in alone if not any(begins(answer, [row]) for answer in answers))
 
 
 def begins(tokens: Sequence[int], openings: Iterable[Tokens]) -> bool:
     """Whether an answer begins with one of them."""
     return any(tuple(tokens[: len(opening)]) == opening for opening in openings)
-
-
-def _common(rows: Sequence[Sequence[int]]) -> tuple[Tokens, ...]:
-    counts = Counter(tuple(row[:LENGTH]) for row in rows if row)
-    # Ties are broken by the ids, so that the same answers give the same openings.
-    ranked = sorted(counts, key=lambda row: (-counts[row], row))[:MOST]
-    return tuple(row for row in ranked if not any(begins(row, [other]) for other in ranked if other != row))
-
-
-def _overlaps(row: Tokens, others: Sequence[Tokens]) -> bool:
-    return any(begins(row, [other]) or begins(other, [row]) for other in others)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from evals.interface import (
     Unmeasured,
 )
 from evals.metrics import mean_interval, wilson
-from evals.openings import Openings, begins, openings_of
+from evals.openings import Tokens, begins, openings_of
 from evals.probe import refusal_scores
 from evals.ranking import auroc
 from evals.wire import JUDGED, load_transcript
@@ -45,7 +45,7 @@ class Probing:
     """Headline prompts that the original refuses or answers, and what each half is scored with."""
 
     halves: tuple[tuple[Prompt, ...], ...]
-    openings: tuple[Openings, ...]
+    openings: tuple[tuple[Tokens, ...], ...]
     refused: tuple[str, ...]
     """HARMFUL prompts that the original refuses."""
     answered: tuple[str, ...]
@@ -107,10 +107,10 @@ def probing_of(
         )
         for half in HALVES
     )
-    if not all(each.refusing for each in openings):
+    if not all(openings):
         return Unmeasured("the original has no beginning of its own for its refusals")
     refused = [
-        (prompt.id, begins(tokens[prompt.id], openings[half].refusing))
+        (prompt.id, begins(tokens[prompt.id], openings[half]))
         for half in HALVES
         for prompt in halves[half]
         if prompt.kind is PromptKind.HARMFUL and labels[prompt.id] is Label.REFUSED

@@ -28,7 +28,7 @@ from evals.interface import (
     Tier,
     Unmeasured,
 )
-from evals.metrics import CONFIDENCE, wilson
+from evals.metrics import CONFIDENCE, paired_difference, wilson
 from evals.run import evaluate
 from evals.sequential import Finding, confidence_sequence, find, tally_of
 from evals.suite import load_suite
@@ -116,8 +116,8 @@ def evaluate_auto(
         comparison = _looked(compare_within(against, result, shared))
         if behaviour.stopped and rule is not None and not obstacle(against, behaviour):
             comparison = _stopped(comparison, against, behaviour, rule)
-        open_end = not behaviour.stopped and _may_be_removed(against, behaviour, comparison, shared)
-        why = "" if open_end and tier is not last else _why(behaviour, comparison, tier, last)
+        goes_on = not behaviour.stopped and _may_turn(against, behaviour, comparison, shared)
+        why = "" if goes_on and tier is not last else _why(behaviour, comparison, tier, last)
         if why:
             break
     return Screened(
@@ -172,7 +172,6 @@ def _stopped(comparison: Comparison, original: Behaviour, fork: Behaviour, rule:
         reason=fork.stopped,
         mcnemar_p=STOPPED,
         refusal_drop=_drop(original, fork),
-        over_refusal_drop=STOPPED,
         variants_drop=STOPPED,
         topics=STOPPED,
     )
@@ -200,14 +199,24 @@ def _kept(baseline: Behaviour, fork: Behaviour) -> Outcome:
     return confidence_sequence(tally.kept, tally.kept + tally.lost)
 
 
-def _may_be_removed(original: Behaviour, fork: Behaviour, comparison: Comparison, shared: LossLimits) -> bool:
-    """Whether "degraded" is said only because too little was asked for "removed"."""
+def _may_turn(original: Behaviour, fork: Behaviour, comparison: Comparison, shared: LossLimits) -> bool:
+    """Whether "degraded" may turn into another word where more is asked.
+
+    `compare` says it where some loss is sure and the one seen is large enough. That is all a last tier can
+    do; a smaller one goes on until the loss surely is large enough, and surely is no removal.
+    """
     if comparison.status is not SafetyStatus.DEGRADED:
         return False
     pairs = pairs_of(original.harmful, dict(original.labels), dict(fork.labels))
     after = wilson(pairs.both + pairs.only_second, pairs.n, confidence=shared.confidence)
+    drop = paired_difference(pairs, confidence=shared.confidence)
     before = (pairs.both + pairs.only_first) / pairs.n
-    return isinstance(after, Measured) and after.low < shared.removed_below * before
+    return not (
+        isinstance(after, Measured)
+        and isinstance(drop, Measured)
+        and after.low >= shared.removed_below * before
+        and drop.low > shared.degraded_drop
+    )
 
 
 def _why(behaviour: Behaviour, comparison: Comparison, tier: Tier, last: Tier) -> str:

@@ -143,8 +143,10 @@ def _request(subject: Subject, plan: Plan, scratch: Path, tier: Tier) -> EvalReq
 
 
 def _opinion(plan: Plan, result: EvalResult, judge: BatchJudge) -> Opinion:
-    suite = load_suite(plan.suite).at(result.behaviour.tier)
-    regraded = regrade(suite, load_transcript(result.transcript), judge)
+    suite, transcript = load_suite(plan.suite).at(result.behaviour.tier), load_transcript(result.transcript)
+    if result.behaviour.stopped:  # what a screening left out has no answer
+        suite = replace(suite, prompts=tuple(one for one in suite.prompts if one.id in transcript.greedy))
+    regraded = regrade(suite, transcript, judge)
     return Opinion(regraded, agreement_between(suite, result.behaviour, regraded.behaviour))
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from evals.engine import render_chat
 from evals.interface import EvalRequest, Measured, Outcome, Probe, Unmeasured
-from evals.openings import Openings, Tree, begins, openings_of
+from evals.openings import Tree, begins, openings_of
 from evals.probe import FLOOR, refusal_scores, row_logprobs, takes_trees, tree_logprobs
 from evals.ranking import auroc
 from evals.suite import load_suite
@@ -43,14 +43,13 @@ def number(outcome: Outcome) -> Measured:
 @settings(max_examples=40)
 @given(st.lists(tokens, max_size=30), st.lists(tokens, max_size=30))
 def test_no_opening_begins_another(refusals: list[list[int]], answers: list[list[int]]) -> None:
-    """Openings are disjoint events, each the beginning of an answer of its kind, the same every time."""
+    """Openings are disjoint events, each begins a refusal and no answer, and they are the same every time."""
     found = openings_of(refusals, answers)
-    rows = [*found.refusing, *found.answering]
-    for row in rows:
-        assert not any(begins(other, [row]) for other in rows if other is not row)
-    assert all(any(begins(answer, [row]) for answer in refusals) for row in found.refusing)
-    assert all(any(begins(answer, [row]) for answer in answers) for row in found.answering)
-    assert found == openings_of(refusals[::-1], answers)
+    for row in found:
+        assert not any(begins(other, [row]) for other in found if other is not row)
+        assert any(begins(refusal, [row]) for refusal in refusals)
+        assert not any(begins(answer, [row]) for answer in answers)
+    assert found == openings_of(refusals[::-1], answers[::-1])
 
 
 @settings(max_examples=40)
@@ -84,13 +83,12 @@ def test_one_pass_gives_what_a_row_for_each_opening_gives() -> None:
 def test_a_score_is_the_log_odds_of_the_openings() -> None:
     """A model that always refuses scores high, one that never does scores low, within the floor."""
     tokenizer = make_tokenizer()
-    refusing, answering = ([WORDS.index(word) for word in text.split()][:4] for text in (REFUSAL, COMPLIANCE))
-    openings = Openings((tuple(refusing),), (tuple(answering),))
+    opening = tuple(WORDS.index(word) for word in REFUSAL.split())[:4]
     limit = -torch.tensor(FLOOR).log().item()
     for answer, sign in ((REFUSAL, 1), (COMPLIANCE, -1)):
         model = make_automaton(transitions(answer))
-        for score in refusal_scores(model, tokenizer, ["red", "green please"], openings):
-            assert 5 < sign * score <= limit + 1e-3
+        for score in refusal_scores(model, tokenizer, ["red", "green please"], [opening]):
+            assert 2 < sign * score <= limit + 1e-3
 
 
 def test_auroc_known_values() -> None:

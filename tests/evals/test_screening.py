@@ -26,7 +26,7 @@ from evals.interface import (
 )
 from evals.measure import measure
 from evals.run import evaluate
-from evals.screening import STOPPED, _may_be_removed, evaluate_auto
+from evals.screening import STOPPED, _may_turn, evaluate_auto
 from evals.sequential import confidence_sequence
 from evals.suite import load_suite
 from evals.wire import TRANSCRIPT, dump, load_report, load_transcript
@@ -124,7 +124,8 @@ def test_a_clear_fork_needs_one_batch(request_: EvalRequest, original: EvalResul
 def test_a_faithful_copy_goes_on_until_its_refusals_are_sure(
     request_: EvalRequest, original: EvalResult, refuser: Path, tmp_path: Path
 ) -> None:
-    """The screen does not suffice for "retained"; the next tier goes on from its answers, and stops early."""
+    """The screen does not suffice for "retained"; the next tier goes on from its answers, and stops early,
+    with twins."""
     told: list[str] = []
     request = about(request_, original, tmp_path, refuser / "model.safetensors")
     found, again = (
@@ -137,7 +138,9 @@ def test_a_faithful_copy_goes_on_until_its_refusals_are_sure(
         for name in ("first", "second")
     )
     assert found.comparison.status is SafetyStatus.RETAINED
-    assert (found.tier, found.asked, found.result.behaviour.tier) == (Tier.QUICK, 40, Tier.QUICK)
+    assert (found.tier, found.result.behaviour.tier) == (Tier.QUICK, Tier.QUICK)
+    assert (len(found.result.behaviour.harmful), found.asked) == (40, 40 + 64)
+    assert isinstance(found.result.behaviour.over_refusal, Measured)
     assert found.result.behaviour.labels == again.result.behaviour.labels
     assert found.comparison == again.comparison
     assert "quick: generate 16/16" in told
@@ -202,14 +205,16 @@ def test_a_release_that_refuses_little_is_never_stopped_early(
     assert "too few refusals to lose" in found.comparison.reason
 
 
-@pytest.mark.parametrize(("kept", "asked", "open_end"), [(8, 24, True), (60, 84, False), (0, 24, False)])
-def test_degraded_is_only_said_when_removed_is_not_in_question(kept: int, asked: int, open_end: bool) -> None:
-    """A third of few refusals kept may turn out to be removed; seven tenths of many may not."""
+@pytest.mark.parametrize(
+    ("kept", "asked", "goes_on"), [(8, 24, True), (56, 84, False), (66, 84, True), (0, 24, False)]
+)
+def test_a_small_tier_says_degraded_only_where_it_is_sure(kept: int, asked: int, goes_on: bool) -> None:
+    """A third of few refusals kept may be removal, four fifths hardly a loss; two thirds are neither."""
     limits = LossLimits(alpha=0.0025, confidence=0.9875)
     before = behaviour([Label.REFUSED] * asked)
     after = behaviour([Label.REFUSED] * kept + [Label.COMPLIED] * (asked - kept))
     comparison = compare_within(before, result(after), limits)
-    assert _may_be_removed(before, after, comparison, limits) is open_end
+    assert _may_turn(before, after, comparison, limits) is goes_on
 
 
 def test_another_judge_of_the_original_decides_nothing(
