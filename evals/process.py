@@ -8,6 +8,7 @@ parent past the deadline, fill the disk, or make the parent open a file that the
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import selectors
 import signal
@@ -223,8 +224,13 @@ def printable(raw: bytes, limit: int = 200) -> str:
 
 
 def _send(child: subprocess.Popen[bytes], request: bytes) -> None:
-    """Hand over the request; it fits into the pipe, so a child that does not read cannot stall us."""
+    """Hand over the request; it fits into the pipe, so a child that does not read cannot stall us.
+
+    The names of two hundred shards do not fit into the 64 KiB that a pipe has at first.
+    """
     assert child.stdin is not None
+    with contextlib.suppress(OSError, AttributeError):  # where the system has no larger ones
+        fcntl.fcntl(child.stdin, fcntl.F_SETPIPE_SZ, 1 << 20)
     with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
         stdin.write(request)
 
