@@ -188,7 +188,7 @@ class HubClient(Hub):
         url = f"{self._session.endpoint}/api/models/{repo}"
         if revision is not None:
             url += f"/revision/{quote(revision, safe='')}"
-        info = repo_info(self._session.json(f"{url}?blobs=true", about).value, repo)
+        info = repo_info(self._session.json(f"{url}?blobs=true&securityStatus=true", about).value, repo)
         snapshot = Snapshot(
             repo=info.repo,
             commit=info.commit,
@@ -203,6 +203,7 @@ class HubClient(Hub):
             downloads=info.downloads,
             likes=info.likes,
             refused=info.refused,
+            hub_scan=info.hub_scan,
         )
         if snapshot.access is Access.GATED and self._has_token and self._opens(snapshot):
             snapshot = replace(snapshot, access=Access.OPEN)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NewType, Protocol
 
+from crawler.hub_scan import NOT_TOLD, HubScan
 from crawler.refused import RefusedFile
 
 if TYPE_CHECKING:
@@ -119,10 +120,8 @@ class Snapshot:
 
     repo: RepoId
     commit: Commit
-    object_id: str = ""
-    """The Hub's `_id`."""
-    files: tuple[RepoFile, ...]
-    """Sorted by path."""
+    object_id: str = ""  # the Hub's `_id`
+    files: tuple[RepoFile, ...]  # sorted by path
     tags: tuple[str, ...]
     claims: tuple[Claim, ...]
     license: str | None
@@ -132,6 +131,7 @@ class Snapshot:
     downloads: int  # in the last 30 days, as the Hub counts
     likes: int
     refused: tuple[RefusedFile, ...] = ()
+    hub_scan: HubScan = NOT_TOLD
 
     @property
     def total_bytes(self) -> int:

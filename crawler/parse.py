@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeGuard
 
+from crawler.hub_scan import HubScan, hub_scan
 from crawler.interface import (
     Access,
     BadAnswerError,
@@ -37,7 +38,7 @@ _MAX_BASE = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepoInfo:
-    """One answer of `GET /api/models/{id}[/revision/{rev}]?blobs=true`."""
+    """One answer of `GET /api/models/{id}[/revision/{rev}]?blobs=true&securityStatus=true`."""
 
     repo: RepoId
     """The canonical id: the Hub redirects renamed repositories."""
@@ -52,6 +53,7 @@ class RepoInfo:
     last_modified: datetime | None
     downloads: int
     likes: int
+    hub_scan: HubScan
 
     @property
     def license(self) -> str | None:
@@ -97,6 +99,7 @@ def repo_info(answer: object, asked: RepoId) -> RepoInfo:
         last_modified=_date(answer.get("lastModified")),
         downloads=_count(answer.get("downloads")),
         likes=_count(answer.get("likes")),
+        hub_scan=hub_scan(answer.get("securityRepoStatus")),
     )
 
 

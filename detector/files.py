@@ -52,6 +52,8 @@ _CONFIGS_READ = 64
 """Those nearest to the root; a request each."""
 _MAX_ARCHIVE = 2 * MAX_PICKLE_BYTES
 """Read from one archive: the pickle in it, twice over."""
+_CHUNK = 1 << 16
+"""Read at once of a tar archive."""
 _MAX_INNER = 8
 """Pickles looked into in one tar archive."""
 MAX_PER_ID = 50
@@ -257,7 +259,7 @@ def _inspect_zip(file: RepoFile, source: ByteSource, opcodes: Opcodes) -> Iterat
 
 
 def _inspect_tar(file: RepoFile, source: ByteSource, opcodes: Opcodes) -> Iterator[FileFinding]:
-    members, problems = read_tar(source)
+    members, problems = read_tar(_Chunked(source))
     for problem in problems:
         yield FileFinding(problem.id, file.path, problem.note)
     pickles = [member for member in members if member.is_pickle]
@@ -326,6 +328,20 @@ class _Source:
     def read(self, offset: int, length: int) -> bytes:
         self._budget.spend(length)
         return self._source.read(offset, length)
+
+
+class _Chunked:
+    """A `ByteSource` read in chunks, so that the bound on bytes is one on requests as well."""
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source, self.size = source, source.size
+        self._chunk, self._start = b"", 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        if not self._start <= offset <= offset + length <= self._start + len(self._chunk):
+            wanted = min(max(length, _CHUNK), max(self.size - offset, length))
+            self._start, self._chunk = offset, self._source.read(offset, wanted)
+        return self._chunk[offset - self._start : offset - self._start + length]
 
 
 class _Window:

@@ -170,6 +170,8 @@ class FileFinding:
     """Finding id: `pickle-file`, `unsafe-pickle`, `executable-file`, `malformed-weights`…"""
     path: str
     note: str
+    labels: tuple[Evidence, ...] = ()
+    """What other scanners say of the file; it decides nothing."""
 
 
 # --- tensors --------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ MAX_TEMPLATE = 256 << 10
 """Characters; the longest real ones have 20 000."""
 MAX_TOKENS = 16_000
 """As Jinja's lexer counts them; parsed in 1 s. The longest real templates have 5 000."""
+MAX_LOOKS = 500_000
+"""Nodes looked at for the words of a message, in half a second; real templates take some thousands."""
 MAX_LOOPS = 4
 """Loops in one another; real templates walk messages, calls, arguments."""
 _MAX_REPEAT = 100_000
@@ -175,6 +177,7 @@ class _Reading:
     triggers: set[str] = field(default_factory=set)
     costs: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
+    _looks: int = MAX_LOOKS
     _words: set[str] = field(default_factory=set)
     """Names of variables that hold the words of a message; `name.attribute` in a namespace."""
 
@@ -277,6 +280,9 @@ class _Reading:
         pending = [node]
         while pending:
             part = pending.pop()
+            self._looks -= 1
+            if self._looks < 0:
+                raise ValueError  # thousands of expressions in one another
             match part:
                 case (
                     nodes.Getattr(attr=key)

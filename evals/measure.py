@@ -15,7 +15,7 @@ from evals.confine import Confinement
 from evals.divergence import Reference
 from evals.examine import Bench
 from evals.interface import EvalRequest, Transcript, Unmeasured
-from evals.judges.builtin import BuiltinJudge
+from evals.judges.calibrate import judge_for
 from evals.load import load_original
 from evals.parts import ForkMisfitError
 from evals.probing import Prober
@@ -38,7 +38,9 @@ def measure(request: EvalRequest, confinement: Confinement, progress: Progress) 
         repeats=request.repeats,
     )
     suite = load_suite(request.suite).at(request.tier)
-    bench = Bench(Asker(model, tokenizer, asking), suite, request.tier, BuiltinJudge(), request.stop)
+    bench = Bench(
+        Asker(model, tokenizer, asking), suite, request.tier, judge_for(request.calibration), request.stop
+    )
     reference = _reference(request, bench, progress)
     prober = Prober.of(request, bench, progress)
     try:

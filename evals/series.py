@@ -19,7 +19,7 @@ from evals.confine import Confinement
 from evals.divergence import Reference
 from evals.examine import Bench, Examined
 from evals.interface import Unmeasured
-from evals.judges.builtin import BuiltinJudge
+from evals.judges.calibrate import judge_for
 from evals.load import load_original
 from evals.measure import misfit_reason, pick_device
 from evals.parts import ForkMisfitError
@@ -42,7 +42,7 @@ def measure_series(request: SeriesRequest, confinement: Confinement, progress: P
     model, tokenizer = load_original(request.original, device)
     asking = Asking(max_new_tokens=request.max_new_tokens, seed=request.seed)
     suite = load_suite(request.suite).at(request.tier)
-    bench = Bench(Asker(model, tokenizer, asking), suite, request.tier, BuiltinJudge())
+    bench = Bench(Asker(model, tokenizer, asking), suite, request.tier, judge_for(request.calibration))
     swap = Swap(model)
     load_seconds = time.monotonic() - started
     original, reference = _original(request, bench, progress)

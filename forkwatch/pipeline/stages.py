@@ -19,6 +19,7 @@ from detector.errors import DetectorError, MalformedWeightsError, NothingCompare
 from detector.files import inspect_files
 from detector.intent import Directions, Intent, NoIntent
 from detector.interface import Diff, FileFinding, FileMatch, OutputTest, Sketch
+from detector.labels import labelled, scanners
 from detector.match import content_id, same_contents
 from detector.provenance.interface import SignatureStatus
 from evals.interface import (
@@ -68,8 +69,12 @@ def inspect(
         return code_requests(str(original.repo), (original.folder / path).read_bytes()) if covered else None
 
     known = frozenset(match.identical)
-    found = inspect_files(snapshot, lambda path: context.hub.open(snapshot, path), known, owned)
-    return tuple(finding for finding in found if finding.path not in known)
+
+    def read(path: str) -> ByteSource:
+        return context.hub.open(snapshot, path)
+
+    found = inspect_files(snapshot, read, known, owned)
+    return tuple(labelled((finding for finding in found if finding.path not in known), read, scanners()))
 
 
 def sketch(context: Context, original: Original, snapshot: Snapshot) -> Sketch | Unreadable:

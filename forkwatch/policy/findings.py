@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from detector.interface import Certainty, Diff, Edit, EditKind, Evidence, LineageStatus, OutputStatus
+from detector.interface import (
+    Certainty,
+    Diff,
+    Edit,
+    EditKind,
+    Evidence,
+    FileFinding,
+    LineageStatus,
+    OutputStatus,
+)
+from detector.labels import LABELLED
 from evals.interface import Measured, Outcome, SafetyStatus
 from forkwatch.policy.catalogue import CATALOGUE, SEVERITIES
 from forkwatch.policy.facts import Facts, Unreadable
@@ -67,11 +77,22 @@ def evidence_views(evidence: tuple[Evidence, ...]) -> tuple[EvidenceView, ...]:
 def _file_findings(facts: Facts) -> Iterator[FindingView]:
     for file in facts.files:
         path = EvidenceView("path", plain(file.path))
+        labels = (*evidence_views(file.labels), *_hub_label(facts, file))
         yield make_finding(
-            file.id, certainty="proved", summary=f"{plain(file.path)}: {plain(file.note)}", evidence=(path,)
+            file.id,
+            certainty="unknown" if file.id == "unread-pickle" else "proved",
+            summary=f"{plain(file.path)}: {plain(file.note)}",
+            evidence=(path, *labels),
         )
     if isinstance(facts.weights, Unreadable):
         yield make_finding(facts.weights.finding, certainty="proved", summary=plain(facts.weights.reason))
+
+
+def _hub_label(facts: Facts, file: FileFinding) -> Iterator[EvidenceView]:
+    """What the Hub's own scanners say of a pickle, as a label; ours decides."""
+    told = facts.snapshot.hub_scan.of(file.path)
+    if file.id in LABELLED and told:
+        yield EvidenceView("hub-scan", told, "as the Hub reports its own scanners; it does not decide")
 
 
 def _claim_findings(facts: Facts) -> Iterator[FindingView]:

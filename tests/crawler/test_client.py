@@ -14,6 +14,7 @@ import pytest
 
 import crawler
 from crawler.client import HubClient
+from crawler.hub_scan import NOT_TOLD
 from crawler.interface import (
     Access,
     AccessDeniedError,
@@ -54,6 +55,11 @@ def test_snapshot_is_one_call(hub: LoopbackHub, client: HubClient) -> None:
     ]
     assert (found.downloads, found.likes, found.created_at, found.access) == (12, 3, date, Access.OPEN)
     assert client.cost == Cost(1, api=1)
+    assert found.hub_scan == NOT_TOLD
+    hub.set_scan("a/b", {"w/model.safetensors": "unsafe"})
+    told = client.snapshot(RepoId("a/b")).hub_scan
+    assert [told.of(file.path) for file in found.files] == ["no issue", "unsafe"]
+    assert client.cost == Cost(2, api=2)
 
 
 def test_snapshot_pins_a_commit(hub: LoopbackHub, client: HubClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -136,6 +137,10 @@ def test_bounds() -> None:
     for text in ("a" * (MAX_TEMPLATE + 1), "{{a}}" * MAX_TOKENS, "{{ " + "(" * 3000 + ")" * 3000 + " }}"):
         assert isinstance(parse_template(text), Unparsed)
     assert [hazard.id for hazard in hazards("{% for %}", ())] == ["odd-template"]
+    started = time.process_time()
+    chain = "|replace(" + ",".join("b" * 16) + ")"
+    assert isinstance(parse_template("{{ a" + chain * 400 + " }}"), Unparsed)
+    assert time.process_time() - started < 3
 
 
 @given(st.text("{}%#'\"|.()[]_-+ \nabif" + "\u202e\0", max_size=60))

@@ -49,6 +49,21 @@ def test_the_request_arrives(tmp_path: Path) -> None:
     assert line == b"{}"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes are as large as they are")
+def test_a_long_request_is_not_waited_for(tmp_path: Path) -> None:
+    """A child that never reads ends by the wall clock, though the names of 200 shards are asked about."""
+    started = time.monotonic()
+    with pytest.raises(EvaluationFailedError, match="wall-clock"):
+        run_child(
+            [sys.executable, "-I", "-c", "import time; time.sleep(60)"],
+            b"x" * 900_000,
+            tmp_path,
+            timeout_seconds=1.0,
+            progress=lambda _: None,
+        )
+    assert time.monotonic() - started < 30
+
+
 def test_the_environment_is_scrubbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No token, proxy or endpoint reaches the child; its home is the scratch folder and the Hub is off."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY", "HF_ENDPOINT"):

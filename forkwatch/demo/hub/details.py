@@ -44,7 +44,8 @@ def info(ask: Ask) -> Reply:
     if "siblings" in names and ask.request.flag("blobs"):
         shown["siblings"] = [sibling(path, blob) for path, blob in ask.commit.files.items()]
     if ask.request.flag("securityStatus"):
-        shown["securityRepoStatus"] = {"scansDone": False, "filesWithIssues": []}
+        issues: list[Json] = [{"path": path, "level": level} for path, level in ask.repo.flagged]
+        shown["securityRepoStatus"] = {"scansDone": ask.repo.scanned, "filesWithIssues": issues}
     return json_reply(shown)
 
 
@@ -156,7 +157,8 @@ def _entry(path: str, blob: Blob | None, ask: Ask, *, expand: bool) -> dict[str,
         last = _last_change(path, ask.repo.at(ask.commit).history)
         entry["lastCommit"] = {"id": last.id, "title": last.title, "date": date_text(last.date)}
         if blob is not None:
-            entry["securityFileStatus"] = {"status": "queued", "avScan": None, "pickleImportScan": None}
+            status = dict(ask.repo.flagged).get(path, "safe" if ask.repo.scanned else "queued")
+            entry["securityFileStatus"] = {"status": status, "avScan": None, "pickleImportScan": None}
     return entry
 
 

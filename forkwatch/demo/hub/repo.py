@@ -44,6 +44,10 @@ class Repo:
     private: bool = False
     downloads: int = 0
     likes: int = 0
+    scanned: bool = False
+    """Whether the Hub's own scanners are done."""
+    flagged: tuple[tuple[str, str], ...] = ()
+    """Path and level of the files in which they found something."""
 
     @property
     def head(self) -> Commit:

@@ -287,6 +287,17 @@ class LoopbackHub:
         """
         self._change(repo, {"downloads": downloads, "likes": likes})
 
+    def set_scan(self, repo: str, flagged: Mapping[str, str]) -> None:
+        """Let the Hub's own scanners be done, with these files (path → level) of concern.
+
+        Raises:
+            KeyError: no such repository.
+        """
+        self._state.change(
+            repo,
+            lambda found: dataclasses.replace(found, scanned=True, flagged=tuple(sorted(flagged.items()))),
+        )
+
     def inject(self, fault: Fault) -> None:
         """Let the next matching requests meet this fault."""
         self._faults.inject(fault)

@@ -154,7 +154,15 @@ def test_blobs_and_expand_go_together(hub: LoopbackHub, web: httpx2.Client) -> N
     shown = web.get(url).json()
     assert shown["baseModels"]["relation"] == "finetune"
     assert any("lfs" in file for file in shown["siblings"])
-    assert shown["securityRepoStatus"]["filesWithIssues"] == []
+    assert shown["securityRepoStatus"] == {"scansDone": False, "filesWithIssues": []}
+    hub.set_scan(REPO, {"model.safetensors": "suspicious"})
+    issues = [{"path": "model.safetensors", "level": "suspicious"}]
+    assert web.get(url).json()["securityRepoStatus"] == {"scansDone": True, "filesWithIssues": issues}
+    entries = web.get(f"{hub.endpoint}/api/models/{REPO}/tree/main?expand=true").json()
+    told = {
+        entry["path"]: entry["securityFileStatus"]["status"] for entry in entries if entry["type"] == "file"
+    }
+    assert (told["model.safetensors"], told["config.json"]) == ("suspicious", "safe")
 
 
 def test_tree_lists_files_and_folders(hub: LoopbackHub, api: HfApi) -> None:
