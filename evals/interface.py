@@ -344,6 +344,8 @@ class EvalResult:
     """What had to be ignored, in words."""
     gaps: tuple[str, ...] = ()
     """What could not be confined, in words; none when sandboxed."""
+    calibration: Path | None = None
+    """Of an original: how the judge was fitted to it (`evals.fitted`), for the evaluation of its forks."""
     probe: Probe | Unmeasured = NOT_ASKED
 
 

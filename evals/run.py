@@ -66,8 +66,8 @@ def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
     started = time.monotonic()
     request = _absolute(request)
     here = admit(request.device, request.limits)
-    transcripts = [path for path in (request.baseline_transcript, request.known) if path is not None]
-    inputs = (request.original, request.suite, *request.weights, *transcripts)
+    own = (request.baseline_transcript, request.known, request.calibration)
+    inputs = (request.original, request.suite, *request.weights, *(path for path in own if path is not None))
     errand = _errand(request, inputs, TRANSCRIPT)
     line = run(errand, [*CHILD, "evaluate"], dump(request), progress=progress)
     report = load_report(line, suite, request.stop)
@@ -114,8 +114,8 @@ def series(request: SeriesRequest, *, progress: Callable[[str], None] = _quiet) 
     request = _absolute_series(request)
     here = admit(request.device, request.limits)
     weights = [path for variant in request.variants for part in variant.parts for path in part.weights]
-    transcript = request.baseline_transcript
-    inputs = (request.original, request.suite, *weights, *([transcript] if transcript else []))
+    own = [path for path in (request.baseline_transcript, request.calibration) if path is not None]
+    inputs = (request.original, request.suite, *weights, *own)
     room = SERIES_ROOM + (len(names) + 1) * (VARIANT_ROOM + PROMPT_ROOM * len(suite.prompts))
     errand = replace(_errand(request, tuple(dict.fromkeys(inputs))), max_answer=min(MAX_SERIES, room))
     line = run(errand, [*CHILD, "series"], dump(request), progress=progress)
@@ -221,6 +221,7 @@ def _absolute(request: EvalRequest) -> EvalRequest:
         weights=tuple(path.absolute() for path in request.weights),
         suite=request.suite.absolute(),
         baseline_transcript=transcript and transcript.absolute(),
+        calibration=request.calibration and request.calibration.absolute(),
         known=request.known and request.known.absolute(),
         scratch=request.scratch.absolute(),
     )
@@ -240,5 +241,6 @@ def _absolute_series(request: SeriesRequest) -> SeriesRequest:
         ),
         suite=request.suite.absolute(),
         baseline_transcript=transcript and transcript.absolute(),
+        calibration=request.calibration and request.calibration.absolute(),
         scratch=request.scratch.absolute(),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from evals.compare import LossLimits, compare_within
+from evals.fitted import fit_judge
 from evals.interface import Comparison, EvalRequest, EvalResult, Tier
 from evals.judges.interface import Agreement, BatchJudge
 from evals.judges.regrade import Regraded, agreement_between, regrade
@@ -97,7 +98,14 @@ def _measured(subject: Subject, plan: Plan, scratch: Path, progress: Tell) -> Ev
     if not subject.weights:
         checks = check(plan.thresholds, first.behaviour, None)
         return Evaluated(model=first, original=None, comparison=None, checks=checks, seconds=first.seconds)
-    request = replace(asked, scratch=scratch / "model", baseline_transcript=first.transcript, probe=True)
+    first = fit_judge(first, plan.suite, scratch)
+    request = replace(
+        asked,
+        scratch=scratch / "model",
+        baseline_transcript=first.transcript,
+        calibration=first.calibration,
+        probe=True,
+    )
     second, comparison, ended = _compared(
         request, plan, first, lambda line: progress(f"{subject.name}: {line}")
     )

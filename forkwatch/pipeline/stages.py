@@ -159,6 +159,7 @@ def evaluate_model(
     context: Context, original: Original, snapshot: Snapshot | None, baseline: EvalResult | None
 ) -> EvalResult:
     """Measure a fork, or the original itself (no snapshot), in a confined child process."""
+    from evals.fitted import fit_judge
     from evals.run import evaluate
 
     options = context.settings.evaluation
@@ -175,6 +176,9 @@ def evaluate_model(
             baseline_transcript=None
             if baseline is None
             else blob_path(context.state, baseline.transcript.name),
+            calibration=None
+            if baseline is None or baseline.calibration is None
+            else blob_path(context.state, baseline.calibration.name),
             scratch=folder / "child",
             max_new_tokens=options.max_new_tokens,
             samples=options.samples,
@@ -184,7 +188,15 @@ def evaluate_model(
             limits=limits_of(options),
         )
         result = evaluate(request, progress=lambda line: context.talk.note(f"{who}: {line}"))
-        return replace(result, transcript=Path(keep_blob(context.state, result.transcript)))
+        if snapshot is not None:
+            return replace(result, transcript=Path(keep_blob(context.state, result.transcript)))
+        fitted = fit_judge(result, original.suite, folder)
+        assert fitted.calibration is not None
+        return replace(
+            fitted,
+            transcript=Path(keep_blob(context.state, result.transcript)),
+            calibration=Path(keep_blob(context.state, fitted.calibration)),
+        )
 
 
 def refusal_direction(
