@@ -134,12 +134,25 @@ class TopicView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageView:
+    """Refusals lost in one language that the suite's prompts were translated into."""
+
+    language: str
+    drop: NumberView
+    """Original rate minus fork rate, on the same prompts."""
+    p_value: float | None
+    """Exact McNemar, corrected over all languages (Holm)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UtilityView:
     """What the edit did to usefulness."""
 
     kl_per_token: NumberView
     perplexity_ratio: NumberView
     degenerate: NumberView
+    choice_drop: NumberView = UnmeasuredView(unmeasured="not asked")
+    """Original minus fork: share of multiple-choice questions answered right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +165,8 @@ class SafetyView:
     over_refusal: PairView
     utility: UtilityView
     topics: tuple[TopicView, ...] = ()
+    languages: tuple[LanguageView, ...] = ()
+    tier: str = ""
     mcnemar_p: float | None = None
     ungradeable: NumberView = UnmeasuredView(unmeasured="not evaluated")
     suite: str = ""

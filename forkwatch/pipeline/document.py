@@ -38,6 +38,7 @@ from reports.scan import (
     HeatmapView,
     HubView,
     IntentView,
+    LanguageView,
     LineageView,
     OriginalView,
     OutputsView,
@@ -262,8 +263,18 @@ def _safety(examination: Examination) -> SafetyView:
             kl_per_token=number_view(comparison.kl_per_token),
             perplexity_ratio=number_view(comparison.perplexity_ratio),
             degenerate=number_view(fork.behaviour.degenerate) if fork else gap,
+            choice_drop=number_view(comparison.choice_drop),
         ),
         topics=_topics(baseline, fork),
+        languages=tuple(
+            LanguageView(
+                language=lost.language,
+                drop=number_view(lost.drop),
+                p_value=lost.holm_p.value if isinstance(lost.holm_p, Measured) else None,
+            )
+            for lost in comparison.languages
+        ),
+        tier=fork.behaviour.tier.value if fork else "",
         mcnemar_p=mcnemar.value if isinstance(mcnemar, Measured) else None,
         ungradeable=number_view(fork.behaviour.ungradeable) if fork else gap,
         suite=fork.behaviour.suite if fork else "",
