@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from evals.interface import (
     NO_CHOICE,
+    NOT_ASKED,
     Behaviour,
     Cell,
     Judge,
@@ -100,10 +101,23 @@ def sequenced(behaviour: Behaviour, suite: PromptSuite) -> Behaviour:
 def recounted(behaviour: Behaviour, suite: PromptSuite) -> Behaviour:
     """The behaviour with every number that follows from its labels counted again.
 
-    A report whose numbers are not those of its labels differs from this.
+    A report whose numbers are not those of its labels differs from this; without labels there are none.
     """
     if not behaviour.labels:
-        return behaviour
+        nothing = behaviour.refusal if isinstance(behaviour.refusal, Unmeasured) else NOT_ASKED
+        return replace(
+            behaviour,
+            refusal=nothing,
+            over_refusal=nothing,
+            ungradeable=nothing,
+            degenerate=nothing,
+            refusal_by_topic=(),
+            harmful=(),
+            choice=nothing,
+            chosen=(),
+            cells=(),
+            variant_of=(),
+        )
     again = narrowed(behaviour, suite, dict(behaviour.labels))
     again = replace(again, suite=f"{suite.id}@{suite.version}", suite_digest=suite.digest)
     return replace(again, choice=_accuracy(behaviour.chosen)) if behaviour.chosen else again
