@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.behaviour import behaviour_of
+from evals.behaviour import behaviour_of, unmeasured_behaviour
 from evals.interface import (
     EvalRequest,
     EvaluationFailedError,
