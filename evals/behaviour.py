@@ -104,16 +104,15 @@ def recounted(behaviour: Behaviour, suite: PromptSuite) -> Behaviour:
     A report whose numbers are not those of its labels differs from this; without labels there are none.
     """
     if not behaviour.labels:
-        nothing = behaviour.refusal if isinstance(behaviour.refusal, Unmeasured) else NOT_ASKED
         return replace(
             behaviour,
-            refusal=nothing,
-            over_refusal=nothing,
-            ungradeable=nothing,
-            degenerate=nothing,
+            refusal=_no_number(behaviour.refusal),
+            over_refusal=_no_number(behaviour.over_refusal),
+            ungradeable=_no_number(behaviour.ungradeable),
+            degenerate=_no_number(behaviour.degenerate),
+            choice=_no_number(behaviour.choice),
             refusal_by_topic=(),
             harmful=(),
-            choice=nothing,
             chosen=(),
             cells=(),
             variant_of=(),
@@ -121,6 +120,10 @@ def recounted(behaviour: Behaviour, suite: PromptSuite) -> Behaviour:
     again = narrowed(behaviour, suite, dict(behaviour.labels))
     again = replace(again, suite=f"{suite.id}@{suite.version}", suite_digest=suite.digest)
     return replace(again, choice=_accuracy(behaviour.chosen)) if behaviour.chosen else again
+
+
+def _no_number(outcome: Outcome) -> Unmeasured:
+    return outcome if isinstance(outcome, Unmeasured) else NOT_ASKED
 
 
 def _accuracy(chosen: Sequence[tuple[str, bool]]) -> Outcome:
