@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from evals.interface import (
     NO_CHOICE,
+    NOT_ASKED,
     Behaviour,
     Cell,
     Judge,
@@ -100,13 +101,29 @@ def sequenced(behaviour: Behaviour, suite: PromptSuite) -> Behaviour:
 def recounted(behaviour: Behaviour, suite: PromptSuite) -> Behaviour:
     """The behaviour with every number that follows from its labels counted again.
 
-    A report whose numbers are not those of its labels differs from this.
+    A report whose numbers are not those of its labels differs from this; without labels there are none.
     """
     if not behaviour.labels:
-        return behaviour
+        return replace(
+            behaviour,
+            refusal=_no_number(behaviour.refusal),
+            over_refusal=_no_number(behaviour.over_refusal),
+            ungradeable=_no_number(behaviour.ungradeable),
+            degenerate=_no_number(behaviour.degenerate),
+            choice=_no_number(behaviour.choice),
+            refusal_by_topic=(),
+            harmful=(),
+            chosen=(),
+            cells=(),
+            variant_of=(),
+        )
     again = narrowed(behaviour, suite, dict(behaviour.labels))
     again = replace(again, suite=f"{suite.id}@{suite.version}", suite_digest=suite.digest)
     return replace(again, choice=_accuracy(behaviour.chosen)) if behaviour.chosen else again
+
+
+def _no_number(outcome: Outcome) -> Unmeasured:
+    return outcome if isinstance(outcome, Unmeasured) else NOT_ASKED
 
 
 def _accuracy(chosen: Sequence[tuple[str, bool]]) -> Outcome:

@@ -73,7 +73,7 @@ def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
     report = load_report(line, suite, request.stop)
     isolation, gaps = _weaker(here, report.isolation, report.gaps)
     return EvalResult(
-        behaviour=report.behaviour,
+        behaviour=replace(report.behaviour, tier=request.tier),
         kl_per_token=report.kl_per_token,
         perplexity_ratio=report.perplexity_ratio,
         transcript=request.scratch / TRANSCRIPT,

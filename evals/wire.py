@@ -197,6 +197,8 @@ def _check(report: ChildReport | VariantResult, suite: PromptSuite, stop: StopRu
             raise EvaluationFailedError("the evaluation child stopped asking without a reason")
     if [name for name, _ in behaviour.labels] not in ([], judged) or behaviour.suite_digest != suite.digest:
         raise EvaluationFailedError("the evaluation child reported on other prompts")
+    if [name for name, _ in behaviour.chosen] not in ([], [choice.id for choice in suite.choices]):
+        raise EvaluationFailedError("the evaluation child reported on other questions")
     if recounted(behaviour, suite) != behaviour:
         raise EvaluationFailedError("the evaluation child reported numbers that its labels do not give")
     outcomes = [behaviour.refusal, behaviour.over_refusal, behaviour.ungradeable, behaviour.degenerate]

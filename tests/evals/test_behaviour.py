@@ -134,5 +134,6 @@ def test_numbers_that_labels_do_not_give_are_seen() -> None:
         replace(behaviour, choice=wilson(2, 2)),
         replace(behaviour, cells=behaviour.cells[1:]),
         replace(behaviour, harmful=()),
+        replace(behaviour, labels=()),
     ):
         assert recounted(forged, suite()) != forged

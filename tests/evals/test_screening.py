@@ -260,3 +260,6 @@ def test_a_child_cannot_stop_as_it_likes(request_: EvalRequest, original: EvalRe
     with pytest.raises(EvaluationFailedError, match="its labels do not give"):
         load_report(dump(forged), suite, rule)
     assert isinstance(report.behaviour.over_refusal, Unmeasured)
+    strange = replace(report, behaviour=replace(report.behaviour, chosen=(("no-question", True),)))
+    with pytest.raises(EvaluationFailedError, match="other questions"):
+        load_report(dump(strange), suite, rule)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.behaviour import behaviour_of
+from evals.behaviour import behaviour_of, unmeasured_behaviour
 from evals.interface import (
     EvalRequest,
     EvaluationFailedError,
@@ -182,5 +182,8 @@ def test_unreadable_transcripts_are_refused(tmp_path: Path) -> None:
 
 def test_a_report_without_labels_is_one_of_a_misfit(report: ChildReport, suite: PromptSuite) -> None:
     """No labels at all are allowed: a fork that does not fit has none."""
-    bare = replace(report, behaviour=replace(report.behaviour, labels=(), refusal=Unmeasured("misfit")))
+    bare = replace(report, behaviour=unmeasured_behaviour(suite, BuiltinJudge(), "misfit"))
     assert load_report(dump(bare), suite) == bare
+    forged = replace(report, behaviour=replace(report.behaviour, labels=()))
+    with pytest.raises(EvaluationFailedError, match="its labels do not give"):
+        load_report(dump(forged), suite)
