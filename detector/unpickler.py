@@ -39,9 +39,16 @@ _GETATTR: Final = Imported("builtins", "getattr")
 class Walk:
     """One pickle, from the tape's place to its STOP."""
 
-    def __init__(self, is_enumeration: Callable[[Imported], bool]) -> None:
-        """`is_enumeration`: classes of which a member may be fetched by its name."""
-        self._is_enumeration = is_enumeration
+    def __init__(
+        self, is_enumeration: Callable[[Imported], bool], is_record: Callable[[Imported], bool]
+    ) -> None:
+        """Make one.
+
+        Args:
+            is_enumeration: classes of which a member may be fetched by its name.
+            is_record: classes of which an object may be made, but which may not be called.
+        """
+        self._is_enumeration, self._is_record = is_enumeration, is_record
         self._stack: list[object] = []
         self._memo: dict[int, object] = {}
         self._declared = False
@@ -193,7 +200,7 @@ class Walk:
         else:
             self._to_mark()
             self._found.append(what)
-            self._stack.append(_ANYTHING)
+            self._call(what)
 
     def _stack_global(self, _name: str, _argument: bytes | None) -> None:
         name, module = self._used(), self._used()
@@ -229,11 +236,13 @@ class Walk:
             return
         for _ in range(1 if name == "NEWOBJ" else 2):
             self._used()
-        self._call(self._used())
+        self._call(self._used(), runs=False)
 
-    def _call(self, function: object) -> None:
+    def _call(self, function: object, *, runs: bool = True) -> None:
         if not isinstance(function, Imported) and function is not _ANYTHING:
             raise StopsHereError
+        if runs and isinstance(function, Imported) and self._is_record(function):
+            self._found.append(Imported(function.module, f"{function.name}()"))
         self._stack.append(_ANYTHING)
 
     def _proto(self, _name: str, argument: bytes | None) -> None:

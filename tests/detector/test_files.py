@@ -175,6 +175,8 @@ HOSTILE: Mapping[str, bytes] = {
     "member of no enumeration": b"cbuiltins\ngetattr\nq\0(ctorch\nTensor\nX\1\0\0\0AtR.",
     "method of an enumeration": b"cbuiltins\ngetattr\nq\0"
     b"(ctransformers.trainer_utils\nSchedulerType\nX\3\0\0\0mrotR.",
+    "record that is called": b"cswift.llm.argument\nInferArguments\n(X\4\0\0\0a.pytR.",
+    "record that is called as an instance": b"(iaxolotl.a\nTrainingArguments\n.",
     "getattr in a list": b"](cbuiltins\ngetattr\ne.",
     "zip that is cut": saved(WEIGHTS)[:-30],
     "zip with a wrong checksum": saved(WEIGHTS).replace(b"BFloat16Storage", b"BFloat16storage", 1),
