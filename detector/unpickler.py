@@ -52,6 +52,8 @@ class Walk:
         self._stack: list[object] = []
         self._memo: dict[int, object] = {}
         self._declared = False
+        self._frame = 0
+        """Where the present frame ends."""
         self._found: list[Imported] = []
         self._handlers: dict[str, Callable[[str, bytes | None], None]] = {
             "MARK": self._mark,
@@ -70,6 +72,7 @@ class Walk:
             "REDUCE": self._reduce,
             **dict.fromkeys(("NEWOBJ", "NEWOBJ_EX", "OBJ"), self._object),
             "PROTO": self._proto,
+            "FRAME": self._nothing,
             "STOP": self._stop,
         }
 
@@ -86,14 +89,29 @@ class Walk:
                 raise StopsHereError
             spend()
             name, length, effect = opcode
-            argument = argument_of(tape, name, length) if length else b""
-            if effect is None:
-                self._handlers[name](name, argument)
-            else:
-                self._apply(effect)
+            inside = tape.place < self._frame
+            try:
+                argument = argument_of(tape, name, length) if length else b""
+                if inside and (tape.place > self._frame or name == "FRAME"):
+                    self._found.append(_UNKNOWN)
+                elif name == "FRAME":
+                    self._start_frame(tape, argument)
+                inside = False
+                if effect is None:
+                    self._handlers[name](name, argument)
+                else:
+                    self._apply(effect)
+            except StopsHereError:
+                yield from self._found or [_UNKNOWN] * inside
+                raise
             if self._found:
                 yield from self._found
                 self._found.clear()
+
+    def _start_frame(self, tape: Tape, argument: bytes | None) -> None:
+        """Of what crosses the end of a frame, one of the two implementations drops what lies within it."""
+        end = tape.place + int.from_bytes(argument or b"", "little")
+        self._frame = end if end <= tape.size else 0
 
     # --- stack -----------------------------------------------------------------------------------
 
@@ -198,8 +216,8 @@ class Walk:
         if opcode == "GLOBAL":
             self._import(what)
         else:
+            self._found.append(what)  # one of the two implementations imports before it looks at the stack
             self._to_mark()
-            self._found.append(what)
             self._call(what)
 
     def _stack_global(self, _name: str, _argument: bytes | None) -> None:
@@ -249,6 +267,9 @@ class Walk:
         if argument is None or argument > b"\x05":
             raise StopsHereError
         self._declared = True
+
+    def _nothing(self, _name: str, _argument: bytes | None) -> None:
+        pass
 
     def _stop(self, _name: str, _argument: bytes | None) -> None:
         self._used()
