@@ -192,3 +192,24 @@ def test_variants_need_names_of_their_own(request_: SeriesRequest) -> None:
     for variants in ((), (request_.variants[0], request_.variants[0])):
         with pytest.raises(ValueError, match="id of its own"):
             series(replace(request_, variants=variants))
+
+
+def test_a_variant_that_memory_cannot_hold_is_unmeasured(request_: SeriesRequest) -> None:
+    """Full memory while a variant is in takes it out and says so; another error of torch is raised."""
+    from evals.confine import Confinement
+    from evals.interface import Isolation
+    from evals.series import measure_series
+
+    def failing(error: Exception) -> SeriesReport:
+        def tell(text: str) -> None:
+            if text == "fork 1/6: score the fork":
+                raise error
+
+        return measure_series(request_, Confinement(Isolation.REDUCED, ()), tell)
+
+    report = failing(RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"))
+    assert isinstance(refusal := report.variants[0].behaviour.refusal, Unmeasured)
+    assert "memory" in refusal.reason
+    assert report.variants[4].behaviour == report.original.behaviour
+    with pytest.raises(RuntimeError, match="mat1"):
+        failing(RuntimeError("mat1 and mat2"))
