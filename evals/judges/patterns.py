@@ -139,7 +139,8 @@ STEPS = re.compile(
 """A list or code: the body of an answer. Searched before `normalise`, which joins lines."""
 
 GREETING = re.compile(
-    _any(
+    r"(?!.*\b(?:but|however|not|cannot|can't|won't|unable|decline)\b)"
+    + _any(
         r"(?:hello|hi|hey|greetings)\b[^.!?]{0,40}",
         r"(?:thank you|thanks)\b[^.!?]{0,80}",
         r"i(?:'m| am|'d be| would be) (?:happy|glad|here|delighted|pleased) to (?:help|assist"
