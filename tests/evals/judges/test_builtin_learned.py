@@ -10,7 +10,7 @@ import pytest
 from evals.interface import Label
 from evals.judges.builtin import BuiltinJudge
 from evals.judges.features import features, opening, spoken
-from evals.judges.learned import SHIPPED, shipped
+from evals.judges.learned import SHIPPED
 
 JUDGE = BuiltinJudge()
 WORDS = frozenset({"i", "cannot", "help", "with", "you"})
@@ -75,10 +75,8 @@ def test_reasoning_is_no_answer() -> None:
 
 
 def test_the_model_is_plain_numbers() -> None:
-    """The shipped file is JSON below 2 MB: words, weights, and trees whose leaves are numbers."""
+    """The shipped file is JSON below 2 MB: words and their weights."""
     document = json.loads(Path(SHIPPED).read_bytes())
     assert SHIPPED.stat().st_size < 2_000_000
-    assert document.keys() == {"schema", "vocabulary", "intercept", "weights", "base", "boosted", "forest"}
+    assert document.keys() == {"schema", "vocabulary", "intercept", "weights"}
     assert all(isinstance(weight, float) for weight in document["weights"].values())
-    trees = [*shipped().boosted, *shipped().forest]
-    assert all(isinstance(node, float) or max(node[1:]) < len(tree) for tree in trees for node in tree)
