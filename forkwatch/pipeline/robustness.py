@@ -17,7 +17,6 @@ from tempfile import TemporaryDirectory
 from pydantic import TypeAdapter
 
 from crawler.interface import Relation, Snapshot
-from detector.errors import NoWeightsError
 from evals import dose, merges
 from evals.dose import DoseResponse
 from evals.interface import Isolation, SafetyStatus, Tier
@@ -25,11 +24,13 @@ from evals.merges import Adapter, LeftOut, MergeRobustness
 from evals.variants import SeriesRequest, SeriesResult, Variant
 from forkwatch.errors import NothingToExamineError, SettingsError
 from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.funnel import EVAL_VERSION
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.limits import limits_of
-from forkwatch.pipeline.originals import Original, place_file, release_snapshot
-from forkwatch.pipeline.sides import LocalSide, RepoSide, open_local, parse_side
-from forkwatch.pipeline.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, weight_files
+from forkwatch.pipeline.originals import Original, release_snapshot
+from forkwatch.pipeline.sides import LocalSide, RepoSide, local_files, parse_side
+from forkwatch.pipeline.stages import materialise
+from forkwatch.pipeline.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from forkwatch.store.values import Known
 from reports.scan import ScanDocument
 
@@ -91,7 +92,7 @@ def dose_response(context: Context, original: Original, target: str, tier: Tier)
     """
     side = parse_side(target)
     if isinstance(side, LocalSide):
-        files = _local_files(side)
+        files = local_files(side)
         name = f"sha256:{_digest(files)}"
         ledger = _release_ledger(context, original)
         version = _version(context, original, tier, name)
@@ -101,7 +102,7 @@ def dose_response(context: Context, original: Original, target: str, tier: Tier)
 
     def measure() -> DoseRun:
         with _scratch(context) as folder:
-            files = _materialise(context, snapshot, folder)
+            files = materialise(context, snapshot, folder)
             return _dose(context, original, f"{snapshot.repo}@{snapshot.commit}", files, tier)
 
     return ledger.once("dose", _version(context, original, tier), _DOSE, measure)
@@ -137,7 +138,7 @@ def merge_robustness(context: Context, original: Original, tier: Tier) -> MergeR
                 snapshot = known[adapter]
                 if snapshot is None:
                     raise AssertionError("an adapter that was evaluated has a snapshot")
-                _materialise(context, snapshot, folder / str(number))
+                materialise(context, snapshot, folder / str(number))
                 placed.append(replace(adapter, weights=(folder / str(number),)))
             planned = merges.plan(placed)
             result, run = _series(context, original, planned.variants, tier, f"merges of {original.repo}")
@@ -231,11 +232,6 @@ def _teller(context: Context, what: str) -> Callable[[str], None]:
 # --- files and keys ---
 
 
-def _local_files(side: LocalSide) -> tuple[Path, ...]:
-    folder = side.path if side.path.is_dir() else side.path.parent
-    return tuple(folder / name for name in sorted(open_local(side).files))
-
-
 def _digest(files: tuple[Path, ...]) -> str:
     total = hashlib.sha256()
     for path in files:
@@ -252,16 +248,6 @@ def _pinned(context: Context, side: RepoSide) -> Snapshot:
     return snapshot
 
 
-def _materialise(context: Context, snapshot: Snapshot, folder: Path) -> tuple[Path, ...]:
-    """The weight files of a snapshot under their own names."""
-    files = weight_files(snapshot)
-    if not files:
-        raise NoWeightsError(f"{snapshot.repo} holds no weights")
-    for file in files:
-        place_file(context.hub.download(snapshot, file.path, context.talk.progress), folder / file.path)
-    return tuple(folder / file.path for file in files)
-
-
 @contextmanager
 def _scratch(context: Context) -> Iterator[Path]:
     with TemporaryDirectory(dir=context.state.scratch, ignore_cleanup_errors=True) as folder:
@@ -276,4 +262,4 @@ def _release_ledger(context: Context, original: Original) -> Ledger:
 def _version(context: Context, original: Original, tier: Tier, subject: str = "") -> str:
     options = context.settings.evaluation
     parameters = f"{original.suite_digest}:{options.max_new_tokens}:{options.seed}:{tier}:{subject}"
-    return f"{VERSION}+{hashlib.sha256(parameters.encode()).hexdigest()[:12]}"
+    return f"{VERSION}.{EVAL_VERSION}+{hashlib.sha256(parameters.encode()).hexdigest()[:12]}"
