@@ -12,7 +12,7 @@ from pathlib import Path
 DATA = Path(__file__).parents[1] / "evals" / "judges" / "data"
 CONTENT = frozenset({"fact", "factlist", "mail"})
 """Parts that are about something: their words teach nothing of how one refuses."""
-LATE = ("{cannot}", "{wrong}, but", "{important} That", "{notpro}", "{partial}", "{disclaim}")
+LATE = ("{cannot}", "{nosides}", "{wrong}, but", "{important} That", "{notpro}", "{partial}", "{disclaim}")
 """What turns only later in a complied row: not cut short."""
 _SLOT = re.compile(r"\{(\w+)\}")
 

@@ -45,6 +45,16 @@ class Tape:
         self._spent = 0
 
     @property
+    def size(self) -> int:
+        """Of the whole tape."""
+        return self._source.size
+
+    @property
+    def place(self) -> int:
+        """Bytes passed so far."""
+        return self._start + self._at
+
+    @property
     def at_end(self) -> bool:
         """Whether nothing is left."""
         return self._start + self._at >= self._source.size
@@ -125,7 +135,6 @@ _EFFECTS = {
     **dict.fromkeys(("APPEND", "BUILD"), Effect(pops=1, keeps=True)),
     "SETITEM": Effect(pops=2, keeps=True),
     "READONLY_BUFFER": Effect(keeps=True),
-    "FRAME": Effect(),
 }
 
 

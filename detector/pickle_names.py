@@ -44,22 +44,7 @@ ENUMERATIONS = frozenset(
 )
 """Their members may be fetched by name as well."""
 
-_EXACT = ENUMERATIONS | {
-    *(Imported("torch", name) for name in _TORCH.split()),
-    *(Imported("torch.storage", name) for name in ("UntypedStorage", "TypedStorage")),
-    *(Imported("torch._utils", name) for name in _REBUILD.split()),
-    Imported("torch._tensor", "_rebuild_from_type_v2"),
-    Imported("torch.nn.parameter", "Parameter"),
-    Imported("torch.serialization", "_get_layout"),
-    *(Imported("collections", name) for name in ("OrderedDict", "defaultdict", "Counter", "deque")),
-    *(Imported(module, name) for module in ("builtins", "__builtin__") for name in _PLAIN.split()),
-    *(Imported("numpy", name) for name in ("dtype", "ndarray")),
-    *(Imported(f"{core}.multiarray", name) for core in _NUMPY_CORES for name in ("_reconstruct", "scalar")),
-    *(Imported(f"{core}.numeric", "_frombuffer") for core in _NUMPY_CORES),
-    Imported("_codecs", "encode"),
-    *(Imported("datetime", name) for name in ("timedelta", "datetime", "date")),
-    *(Imported(module, name) for module in ("pathlib", "pathlib._local") for name in _PATHS.split()),
-    Imported("argparse", "Namespace"),
+_MADE = {
     # What transformers' Trainer leaves in training_args.bin beside its fine-tunes: records.
     Imported("transformers.trainer_pt_utils", "AcceleratorConfig"),
     Imported("transformers.generation.configuration_utils", "GenerationConfig"),
@@ -77,15 +62,43 @@ _EXACT = ENUMERATIONS | {
         Imported("accelerate.utils.dataclasses", name)
         for name in ("DeepSpeedPlugin", "FullyShardedDataParallelPlugin", "GradientAccumulationPlugin")
     ),
-    # Sharded checkpoints: the `.metadata` of torch, the states of DeepSpeed.
-    *(Imported("torch.distributed.checkpoint.metadata", name) for name in _SHARDED.split()),
-    *(
-        Imported("torch.distributed.checkpoint.filesystem", name)
-        for name in ("_StorageInfo", "_StoragePrefix")
-    ),
-    *(Imported("deepspeed.runtime.fp16.loss_scaler", name) for name in ("LossScaler", "DynamicLossScaler")),
-    Imported("deepspeed.utils.tensor_fragment", "fragment_address"),
 }
+_EXACT = (
+    ENUMERATIONS
+    | _MADE
+    | {
+        *(Imported("torch", name) for name in _TORCH.split()),
+        *(Imported("torch.storage", name) for name in ("UntypedStorage", "TypedStorage")),
+        *(Imported("torch._utils", name) for name in _REBUILD.split()),
+        Imported("torch._tensor", "_rebuild_from_type_v2"),
+        Imported("torch.nn.parameter", "Parameter"),
+        Imported("torch.serialization", "_get_layout"),
+        *(Imported("collections", name) for name in ("OrderedDict", "defaultdict", "Counter", "deque")),
+        *(Imported(module, name) for module in ("builtins", "__builtin__") for name in _PLAIN.split()),
+        *(Imported("numpy", name) for name in ("dtype", "ndarray")),
+        *(
+            Imported(f"{core}.multiarray", name)
+            for core in _NUMPY_CORES
+            for name in ("_reconstruct", "scalar")
+        ),
+        *(Imported(f"{core}.numeric", "_frombuffer") for core in _NUMPY_CORES),
+        Imported("_codecs", "encode"),
+        *(Imported("datetime", name) for name in ("timedelta", "datetime", "date")),
+        *(Imported(module, name) for module in ("pathlib", "pathlib._local") for name in _PATHS.split()),
+        Imported("argparse", "Namespace"),
+        # Sharded checkpoints: the `.metadata` of torch, the states of DeepSpeed.
+        *(Imported("torch.distributed.checkpoint.metadata", name) for name in _SHARDED.split()),
+        *(
+            Imported("torch.distributed.checkpoint.filesystem", name)
+            for name in ("_StorageInfo", "_StoragePrefix")
+        ),
+        *(
+            Imported("deepspeed.runtime.fp16.loss_scaler", name)
+            for name in ("LossScaler", "DynamicLossScaler")
+        ),
+        Imported("deepspeed.utils.tensor_fragment", "fragment_address"),
+    }
+)
 
 _FRAMEWORKS = (
     "transformers|trl|sentence_transformers|axolotl|llamafactory|llmtuner|swift|alignment"
@@ -93,9 +106,12 @@ _FRAMEWORKS = (
 )
 _RECORDS = re.compile(
     # The settings of a training run, under the name of whose they are; scripts keep their own in __main__.
-    rf"(?:(?:{_FRAMEWORKS})(?:\.\w+)*|__main__|Unsloth\w+Trainer)\ \w*(?:Config|Arguments|Args)"
-    # Quantised tensors of torchao, which has no other format.
-    r"|torchao(?:\.\w+)+\ (?:[A-Z]\w*(?:Tensor|TensorImpl|Layout|Config|Granularity|Type)"
+    rf"(?:(?:{_FRAMEWORKS})(?:\.\w+)*|__main__|Unsloth\w+Trainer)\ \w*(?:Config|Arguments|Args)",
+    re.ASCII | re.VERBOSE,
+)
+_QUANTISED = re.compile(
+    # Tensors of torchao, which has no other format.
+    r"torchao(?:\.\w+)+\ (?:[A-Z]\w*(?:Tensor|TensorImpl|Layout|Config|Granularity|Type)"
     r"|_int8_a?symm_\w+_quant)",
     re.ASCII | re.VERBOSE,
 )
@@ -103,4 +119,13 @@ _RECORDS = re.compile(
 
 def is_plain(what: Imported) -> bool:
     """Whether the name only builds data."""
-    return what in _EXACT or _RECORDS.fullmatch(f"{what.module} {what.name}") is not None
+    return what in _EXACT or is_record(what) or _QUANTISED.fullmatch(_joined(what)) is not None
+
+
+def is_record(what: Imported) -> bool:
+    """Whether it is a record, which pickle makes without calling it: some read files when they are called."""
+    return what in _MADE or _RECORDS.fullmatch(_joined(what)) is not None
+
+
+def _joined(what: Imported) -> str:
+    return f"{what.module} {what.name}"

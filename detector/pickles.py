@@ -18,7 +18,7 @@ from typing import IO, BinaryIO
 
 from crawler.interface import CrawlerError
 from detector.opcodes import MAX_READ, NotReadError, Readable, StopsHereError, Tape
-from detector.pickle_names import ENUMERATIONS, is_plain
+from detector.pickle_names import ENUMERATIONS, is_plain, is_record
 from detector.unpickler import Walk
 
 MAX_PICKLE_BYTES = MAX_READ
@@ -122,7 +122,7 @@ def _inspect(tape: Tape, legacy: bool, opcodes: Opcodes | None) -> PickleReport:
     try:
         while not tape.at_end and len(foreign) < _MAX_NAMED and not (legacy and count == _LEGACY_PICKLES):
             earlier, imports = earlier + imports, 0
-            for what in Walk(ENUMERATIONS.__contains__).imports(tape, opcodes.spend):
+            for what in Walk(ENUMERATIONS.__contains__, is_record).imports(tape, opcodes.spend):
                 imports += 1
                 if not is_plain(what):
                     foreign.append(f"{what.module[:60]}.{what.name[:60]}")

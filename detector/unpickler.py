@@ -39,12 +39,21 @@ _GETATTR: Final = Imported("builtins", "getattr")
 class Walk:
     """One pickle, from the tape's place to its STOP."""
 
-    def __init__(self, is_enumeration: Callable[[Imported], bool]) -> None:
-        """`is_enumeration`: classes of which a member may be fetched by its name."""
-        self._is_enumeration = is_enumeration
+    def __init__(
+        self, is_enumeration: Callable[[Imported], bool], is_record: Callable[[Imported], bool]
+    ) -> None:
+        """Make one.
+
+        Args:
+            is_enumeration: classes of which a member may be fetched by its name.
+            is_record: classes of which an object may be made, but which may not be called.
+        """
+        self._is_enumeration, self._is_record = is_enumeration, is_record
         self._stack: list[object] = []
         self._memo: dict[int, object] = {}
         self._declared = False
+        self._frame = 0
+        """Where the present frame ends."""
         self._found: list[Imported] = []
         self._handlers: dict[str, Callable[[str, bytes | None], None]] = {
             "MARK": self._mark,
@@ -63,6 +72,7 @@ class Walk:
             "REDUCE": self._reduce,
             **dict.fromkeys(("NEWOBJ", "NEWOBJ_EX", "OBJ"), self._object),
             "PROTO": self._proto,
+            "FRAME": self._nothing,
             "STOP": self._stop,
         }
 
@@ -79,14 +89,29 @@ class Walk:
                 raise StopsHereError
             spend()
             name, length, effect = opcode
-            argument = argument_of(tape, name, length) if length else b""
-            if effect is None:
-                self._handlers[name](name, argument)
-            else:
-                self._apply(effect)
+            inside = tape.place < self._frame
+            try:
+                argument = argument_of(tape, name, length) if length else b""
+                if inside and (tape.place > self._frame or name == "FRAME"):
+                    self._found.append(_UNKNOWN)
+                elif name == "FRAME":
+                    self._start_frame(tape, argument)
+                inside = False
+                if effect is None:
+                    self._handlers[name](name, argument)
+                else:
+                    self._apply(effect)
+            except StopsHereError:
+                yield from self._found or [_UNKNOWN] * inside
+                raise
             if self._found:
                 yield from self._found
                 self._found.clear()
+
+    def _start_frame(self, tape: Tape, argument: bytes | None) -> None:
+        """Of what crosses the end of a frame, one of the two implementations drops what lies within it."""
+        end = tape.place + int.from_bytes(argument or b"", "little")
+        self._frame = end if end <= tape.size else 0
 
     # --- stack -----------------------------------------------------------------------------------
 
@@ -191,9 +216,9 @@ class Walk:
         if opcode == "GLOBAL":
             self._import(what)
         else:
+            self._found.append(what)  # one of the two implementations imports before it looks at the stack
             self._to_mark()
-            self._found.append(what)
-            self._stack.append(_ANYTHING)
+            self._call(what)
 
     def _stack_global(self, _name: str, _argument: bytes | None) -> None:
         name, module = self._used(), self._used()
@@ -229,17 +254,22 @@ class Walk:
             return
         for _ in range(1 if name == "NEWOBJ" else 2):
             self._used()
-        self._call(self._used())
+        self._call(self._used(), runs=False)
 
-    def _call(self, function: object) -> None:
+    def _call(self, function: object, *, runs: bool = True) -> None:
         if not isinstance(function, Imported) and function is not _ANYTHING:
             raise StopsHereError
+        if runs and isinstance(function, Imported) and self._is_record(function):
+            self._found.append(Imported(function.module, f"{function.name}()"))
         self._stack.append(_ANYTHING)
 
     def _proto(self, _name: str, argument: bytes | None) -> None:
         if argument is None or argument > b"\x05":
             raise StopsHereError
         self._declared = True
+
+    def _nothing(self, _name: str, _argument: bytes | None) -> None:
+        pass
 
     def _stop(self, _name: str, _argument: bytes | None) -> None:
         self._used()

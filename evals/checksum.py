@@ -25,7 +25,9 @@ def checksums(tensors: Mapping[str, torch.Tensor]) -> Checksums:
     multipliers: dict[torch.device, torch.Tensor] = {}
     sums: dict[str, list[torch.Tensor]] = {}
     for name, tensor in tensors.items():
-        at = multipliers.setdefault(tensor.device, _MULTIPLIERS.to(tensor.device))
+        if tensor.device not in multipliers:
+            multipliers[tensor.device] = _MULTIPLIERS.to(tensor.device)
+        at = multipliers[tensor.device]
         sums[name] = [
             (part.to(torch.int64) * at[: len(part)]).sum() for part in torch.split(_words(tensor), CHUNK)
         ]

@@ -24,6 +24,7 @@ def load_original(folder: Path, device: str) -> tuple[PreTrainedModel, PreTraine
         use_safetensors=True,
         dtype="auto",
         attn_implementation="sdpa",
+        device_map=None if device == "cpu" else device,  # straight to the GPU, shard by shard
     )
     # A release's own sampling defaults would leak into greedy decoding; only its stop tokens are kept.
     model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)

@@ -34,7 +34,7 @@ def in_batches(
         try:
             result = work(chosen)
         except RuntimeError as error:
-            if not _is_full(error):
+            if not is_full(error):
                 raise
             if batch == 1:
                 raise torch.OutOfMemoryError("one chat does not fit into the memory of the device") from error
@@ -45,5 +45,6 @@ def in_batches(
         yield chosen, result
 
 
-def _is_full(error: RuntimeError) -> bool:
+def is_full(error: RuntimeError) -> bool:
+    """Whether an error says that memory has run out, on a GPU or not."""
     return isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATOR in str(error)

@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
-
 from evals.answers import NOTHING_KNOWN, Asker, Asking
 from evals.confine import Confinement
 from evals.divergence import Reference
@@ -22,6 +20,7 @@ from evals.interface import Unmeasured
 from evals.judges.calibrate import judge_for
 from evals.load import load_original
 from evals.measure import misfit_reason, pick_device
+from evals.memory import is_full
 from evals.parts import ForkMisfitError
 from evals.suite import load_suite
 from evals.swap import Swap
@@ -100,8 +99,10 @@ class _Run:
                 inside = time.monotonic() - held
         except ForkMisfitError as misfit:
             examined = self.bench.unmeasured(misfit_reason(misfit))
-        except torch.OutOfMemoryError as full:
-            examined = self.bench.unmeasured(f"the memory of the device is full: {full}"[:200])
+        except RuntimeError as error:
+            if not is_full(error):
+                raise
+            examined = self.bench.unmeasured("the memory is too small for it beside the original's values")
         seconds = time.monotonic() - started
         self.longest = max(self.longest, seconds)
         return replace(_result(variant.id, examined, seconds, seconds - inside), notes=notes)

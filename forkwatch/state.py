@@ -39,6 +39,11 @@ class StateDir:
         return self.root / "blobs"
 
     @property
+    def answers(self) -> Path:
+        """Raw answers of releases, by what they depend on, 0700; deleting them costs time only."""
+        return self.root / "answers"
+
+    @property
     def index(self) -> Path:
         """Fingerprints of known models, one file each, and the table that they are searched in."""
         return self.root / "index"

@@ -18,8 +18,9 @@ from evals.wire import write_private
 SCHEMA = "forkwatch.calibration/1"
 MAX_BYTES = 64 << 10
 MAX_OPENINGS = 64
-LOWEST, HIGHEST = 0.4, 0.6
-"""Where the threshold may move: a release's answers to benign prompts cannot tell more."""
+LOWEST, HIGHEST = 0.45, 0.55
+"""Where the threshold may move. Wider bounds gained nothing against human labels and cost bias
+(`benchmarks/judge_calibration.py`)."""
 
 _OPENING = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)

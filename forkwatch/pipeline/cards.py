@@ -25,7 +25,7 @@ from detector.provenance.coverage import files_below
 from detector.provenance.hashing import hash_file
 from detector.provenance.interface import SignatureStatus, root_digest
 from detector.provenance.sign import UNSIGNED_BY_CUSTOM
-from evals.interface import EvalRequest, Measured, Outcome
+from evals.interface import EvalRequest, Measured, Outcome, Tier
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.blobs import blob_path, keep_bytes
 from forkwatch.pipeline.context import Context
@@ -76,6 +76,7 @@ def measure_baseline(  # noqa: PLR0913 - what a measurement depends on
             original=folder,
             weights=(),
             suite=suite,
+            tier=Tier(options.tier),
             baseline_transcript=None,
             scratch=Path(scratch),
             max_new_tokens=options.max_new_tokens,

@@ -29,7 +29,7 @@ from detector.interface import (
 from detector.match import match_files
 from detector.provenance.interface import SignatureStatus
 from evals.interface import Comparison, EvalResult, Measured, SafetyStatus, Unmeasured
-from forkwatch.pipeline import shared, stages
+from forkwatch.pipeline import behaviour, shared, stages
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.intent import NOT_LOOKED, Aim, direction_of, take_aim, why_no_aim
 from forkwatch.pipeline.ledger import Ledger
@@ -85,7 +85,7 @@ def baseline_of(context: Context, original: Original) -> EvalResult:
         "evaluate",
         _eval_version(context, original),
         _EVAL,
-        lambda: stages.evaluate_model(context, original, None, None),
+        lambda: behaviour.evaluate_original(context, original),
     )
 
 
@@ -239,7 +239,7 @@ class _Funnel:
             "evaluate",
             _eval_version(self.context, self.original),
             _EVAL,
-            lambda: stages.evaluate_model(self.context, self.original, self.snapshot, baseline),
+            lambda: behaviour.evaluate_fork(self.context, self.original, self.snapshot, baseline),
         )
         return baseline, fork, ""
 
@@ -259,7 +259,7 @@ class _Funnel:
             return OutputTest(OutputStatus.NOT_MEASURED, None, 0, reason)
         version = f"{_eval_version(self.context, self.original)}:{self.context.settings.policy.alpha}"
         return self.ledger.once(
-            "outputs", version, _OUTPUTS, lambda: stages.test_outputs(self.context, baseline, fork)
+            "outputs", version, _OUTPUTS, lambda: behaviour.test_outputs(self.context, baseline, fork)
         )
 
 

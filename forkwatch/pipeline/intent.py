@@ -21,7 +21,7 @@ from detector.errors import DetectorError
 from detector.intent import Directions, Intent, NoIntent, load_directions
 from detector.interface import VALUE_PRESERVING, Diff, EditKind, LineageStatus, TensorStatus
 from evals.interface import EvalResult, EvaluationFailedError, RefusalDirection, Unmeasured
-from forkwatch.pipeline import stages
+from forkwatch.pipeline import behaviour, stages
 from forkwatch.pipeline.blobs import blob_path
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.ledger import Ledger
@@ -79,7 +79,7 @@ def direction_of(
             "direction",
             f"{VERSION}:{version}",
             _DIRECTION,
-            lambda: stages.refusal_direction(context, original, baseline),
+            lambda: behaviour.refusal_direction(context, original, baseline),
         )
     except EvaluationFailedError as error:
         # The verdict does not need it, so it must not be in its way. Nothing is kept: the next scan tries

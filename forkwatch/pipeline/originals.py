@@ -90,7 +90,7 @@ def add_release(  # noqa: PLR0913 - the fields of a pin
         context: where.
         repo: `org/name`.
         policy: whom to trust.
-        suite: content of a prompt suite (`forkwatch.prompts/1`) that it and its forks are measured with;
+        suite: content of a prompt suite that it and its forks are measured with;
             None: the one that it has, and for a new release the built-in one.
         revision: commit, tag or branch.
         signature: path of the bundle.

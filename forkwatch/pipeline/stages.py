@@ -1,15 +1,11 @@
-"""Stages 3 to 7 for one snapshot: match, inspect, sketch, diff, intent, evaluate, compare outputs.
+"""Stages 3 to 5 for one snapshot, and the intent of its change: match, inspect, sketch, diff.
 
 Each function takes plain inputs and returns a plain result; `examine` in `funnel` decides which of them run.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from crawler.interface import ByteSource, Snapshot
@@ -18,26 +14,13 @@ from detector.configs import CodeRequests, code_requests
 from detector.errors import DetectorError, MalformedWeightsError, NothingComparedError, UnreadableTensorError
 from detector.files import inspect_files
 from detector.intent import Directions, Intent, NoIntent
-from detector.interface import Diff, FileFinding, FileMatch, OutputTest, Sketch
+from detector.interface import Diff, FileFinding, FileMatch, Sketch
 from detector.labels import labelled, scanners
 from detector.match import content_id, same_contents
 from detector.provenance.interface import SignatureStatus
-from evals.interface import (
-    Behaviour,
-    DirectionRequest,
-    EvalRequest,
-    EvalResult,
-    Label,
-    PromptKind,
-    RefusalDirection,
-    Tier,
-    Unmeasured,
-)
-from forkwatch.pipeline.blobs import blob_path, keep_blob
 from forkwatch.pipeline.budget import sketch_budget
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.known import merge_partners
-from forkwatch.pipeline.limits import limits_of
 from forkwatch.pipeline.originals import Original, original_files, place_file
 from forkwatch.pipeline.pair import Opened
 from forkwatch.pipeline.resume import journal_of
@@ -155,80 +138,6 @@ def _downloaded(context: Context, snapshot: Snapshot) -> dict[str, ByteSource]:
     }
 
 
-def evaluate_model(
-    context: Context, original: Original, snapshot: Snapshot | None, baseline: EvalResult | None
-) -> EvalResult:
-    """Measure a fork, or the original itself (no snapshot), in a confined child process."""
-    from evals.fitted import fit_judge
-    from evals.run import evaluate
-
-    options = context.settings.evaluation
-    who = original.repo if snapshot is None else snapshot.repo
-    with _scratch(context) as folder:
-        weights: tuple[Path, ...] = ()
-        if snapshot is not None:
-            weights = materialise(context, snapshot, folder / "weights")
-        request = EvalRequest(
-            original=original.folder,
-            weights=weights,
-            suite=original.suite,
-            tier=Tier(options.tier),
-            baseline_transcript=None
-            if baseline is None
-            else blob_path(context.state, baseline.transcript.name),
-            calibration=None
-            if baseline is None or baseline.calibration is None
-            else blob_path(context.state, baseline.calibration.name),
-            scratch=folder / "child",
-            max_new_tokens=options.max_new_tokens,
-            samples=options.samples,
-            seed=options.seed + (0 if snapshot is None else 1),  # independent samples for the two-sample test
-            timeout_seconds=options.timeout_seconds,
-            device=options.device,
-            limits=limits_of(options),
-        )
-        result = evaluate(request, progress=lambda line: context.talk.note(f"{who}: {line}"))
-        if snapshot is not None:
-            return replace(result, transcript=Path(keep_blob(context.state, result.transcript)))
-        fitted = fit_judge(result, original.suite, folder)
-        assert fitted.calibration is not None
-        return replace(
-            fitted,
-            transcript=Path(keep_blob(context.state, result.transcript)),
-            calibration=Path(keep_blob(context.state, fitted.calibration)),
-        )
-
-
-def refusal_direction(
-    context: Context, original: Original, baseline: EvalResult
-) -> RefusalDirection | Unmeasured:
-    """The original's refusal direction, measured on it alone in a confined child process; kept as a blob."""
-    from evals.run import refusal_direction as measure
-    from evals.suite import load_suite
-
-    options, behaviour = context.settings.evaluation, baseline.behaviour
-    twins = load_suite(original.suite).headline(PromptKind.BENIGN_TWIN)
-    with _scratch(context) as scratch:
-        request = DirectionRequest(
-            original=original.folder,
-            suite=original.suite,
-            refused=_labelled(behaviour, Label.REFUSED, frozenset(behaviour.harmful)),
-            answered=_labelled(behaviour, Label.COMPLIED, frozenset(twin.id for twin in twins)),
-            scratch=scratch,
-            timeout_seconds=options.timeout_seconds,
-            device=options.device,
-            limits=limits_of(options),
-        )
-        found = measure(request, progress=lambda line: context.talk.note(f"{original.repo}: {line}"))
-        if isinstance(found, Unmeasured):
-            return found
-        return replace(found, file=Path(keep_blob(context.state, found.file)))
-
-
-def _labelled(behaviour: Behaviour, wanted: Label, among: frozenset[str]) -> tuple[str, ...]:
-    return tuple(name for name, label in behaviour.labels if label is wanted and name in among)
-
-
 def intent(
     context: Context,
     original: Original,
@@ -242,30 +151,6 @@ def intent(
 
     files = _downloaded(context, snapshot)
     return measure_intent(open_weights(original_files(original)), open_weights(files), directions, changed)
-
-
-def test_outputs(context: Context, original: EvalResult, fork: EvalResult) -> OutputTest:
-    """Sampled answers of fork and original to the same harmless prompts."""
-    from detector.outputs import compare_outputs
-    from evals.wire import load_transcript
-
-    ours = load_transcript(blob_path(context.state, original.transcript.name))
-    theirs = load_transcript(blob_path(context.state, fork.transcript.name))
-    harmful = {*original.behaviour.harmful, *fork.behaviour.harmful}  # sampled for their stability alone
-    plain, others = (
-        {name: answers for name, answers in side.sampled.items() if name not in harmful}
-        for side in (ours, theirs)
-    )
-    return compare_outputs(plain, others, alpha=context.settings.policy.alpha)
-
-
-@contextmanager
-def _scratch(context: Context) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(dir=context.state.scratch))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def materialise(context: Context, snapshot: Snapshot, folder: Path) -> tuple[Path, ...]:

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from evals.answers import NOTHING_KNOWN, Asker, Asking
-from evals.interface import EvalRequest, EvaluationFailedError, Measured, Unmeasured
-from evals.run import evaluate, series
+from evals.confine import Confinement
+from evals.interface import EvalRequest, EvaluationFailedError, Isolation, Measured, Unmeasured
+from evals.measure import measure
+from evals.run import series
+from evals.series import measure_series
 from evals.suite import load_suite
 from evals.variants import Part, SeriesRequest, SeriesResult, Storage, Variant
 from evals.wire import SeriesReport, dump, load_series_report, write_transcript
@@ -23,6 +26,8 @@ from tests.evals.models import (
     save_weights,
     transitions,
 )
+
+CONFINEMENT = Confinement(Isolation.REDUCED, ())
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +103,20 @@ def test_a_series_says_what_single_evaluations_say(
     transcript = tmp_path / "baseline.json"
     greedy = {prompt.id: REFUSAL for prompt in load_suite(request_.suite).prompts}
     write_transcript(transcript, replace(NOTHING_KNOWN, greedy=greedy))
-    alone = evaluate(
+    alone = measure(
         EvalRequest(
             original=request_.original,
             weights=(files["complies"],),
             suite=request_.suite,
             baseline_transcript=transcript,
-            scratch=tmp_path / "scratch",
+            scratch=tmp_path,
             max_new_tokens=12,
             tier=request_.tier,
             samples=0,
             device="cpu",
-        )
+        ),
+        CONFINEMENT,
+        lambda _: None,
     )
     assert result.variants[0].behaviour == alone.behaviour
     assert result.variants[0].kl_per_token == alone.kl_per_token
@@ -140,12 +147,8 @@ def test_known_answers_are_not_asked_again(suite_path: Path) -> None:
 
 def test_time_that_runs_out_leaves_the_rest_unmeasured(request_: SeriesRequest) -> None:
     """What there is no time for is said, variant by variant; what was measured stays."""
-    from evals.confine import Confinement
-    from evals.interface import Isolation
-    from evals.series import measure_series
-
     late = replace(request_, timeout_seconds=0.0)
-    report = measure_series(late, Confinement(Isolation.REDUCED, ()), lambda _: None)
+    report = measure_series(late, CONFINEMENT, lambda _: None)
     assert isinstance(report.original.behaviour.refusal, Measured)
     reasons = {one.behaviour.refusal for one in report.variants}
     assert reasons == {Unmeasured("the series ran out of its time")}
@@ -192,3 +195,21 @@ def test_variants_need_names_of_their_own(request_: SeriesRequest) -> None:
     for variants in ((), (request_.variants[0], request_.variants[0])):
         with pytest.raises(ValueError, match="id of its own"):
             series(replace(request_, variants=variants))
+
+
+def test_a_variant_that_memory_cannot_hold_is_unmeasured(request_: SeriesRequest) -> None:
+    """Full memory while a variant is in takes it out and says so; another error of torch is raised."""
+
+    def failing(error: Exception) -> SeriesReport:
+        def tell(text: str) -> None:
+            if text == "fork 1/6: score the fork":
+                raise error
+
+        return measure_series(request_, CONFINEMENT, tell)
+
+    report = failing(RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"))
+    assert isinstance(refusal := report.variants[0].behaviour.refusal, Unmeasured)
+    assert "memory" in refusal.reason
+    assert report.variants[4].behaviour == report.original.behaviour
+    with pytest.raises(RuntimeError, match="mat1"):
+        failing(RuntimeError("mat1 and mat2"))

@@ -99,8 +99,8 @@ TEMPLATES: Mapping[str, str] = {
 
 
 def record(*names: str) -> bytes:
-    """A torch archive of calls of these names, as a trainer's records are."""
-    calls = b"".join(b"c" + name.replace(":", "\n").encode() + b"\n)R" for name in names)
+    """A torch archive of objects of these names, as a trainer's records are."""
+    calls = b"".join(b"c" + name.replace(":", "\n").encode() + b"\n)\x81" for name in names)
     return torch_zip(b"\x80\x02(" + calls + b"l.")
 
 

@@ -1,4 +1,4 @@
-"""The judge reads refusals by words and structure; its measured accuracy is in docs/methodology/evals.md."""
+"""The judge reads refusals by words and structure; its measured accuracy is in docs/methodology/judge.md."""
 
 from __future__ import annotations
 
