@@ -24,7 +24,7 @@ from evals.merges import Adapter, LeftOut, MergeRobustness
 from evals.variants import SeriesRequest, SeriesResult, Variant
 from forkwatch.errors import NothingToExamineError, SettingsError
 from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.funnel import EVAL_VERSION
+from forkwatch.pipeline.funnel import eval_version
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.limits import limits_of
 from forkwatch.pipeline.originals import Original, release_snapshot
@@ -260,6 +260,5 @@ def _release_ledger(context: Context, original: Original) -> Ledger:
 
 
 def _version(context: Context, original: Original, tier: Tier, subject: str = "") -> str:
-    options = context.settings.evaluation
-    parameters = f"{original.suite_digest}:{options.max_new_tokens}:{options.seed}:{tier}:{subject}"
-    return f"{VERSION}.{EVAL_VERSION}+{hashlib.sha256(parameters.encode()).hexdigest()[:12]}"
+    parameters = f"{eval_version(context, original)}:{tier}:{subject}"
+    return f"{VERSION}+{hashlib.sha256(parameters.encode()).hexdigest()[:12]}"
