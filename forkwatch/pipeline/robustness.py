@@ -23,8 +23,9 @@ from evals.interface import Isolation, SafetyStatus, Tier
 from evals.merges import Adapter, LeftOut, MergeRobustness
 from evals.variants import SeriesRequest, SeriesResult, Variant
 from forkwatch.errors import NothingToExamineError, SettingsError
+from forkwatch.pipeline.blobs import blob_path
 from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.funnel import eval_version
+from forkwatch.pipeline.funnel import baseline_of, eval_version
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.limits import limits_of
 from forkwatch.pipeline.originals import Original, release_snapshot
@@ -183,9 +184,12 @@ _NUMBERED = re.compile(r"fork (\d{1,5})/(\d{1,5}):")
 def _series(
     context: Context, original: Original, variants: tuple[Variant, ...], tier: Tier, what: str
 ) -> tuple[SeriesResult, Run]:
+    """Judged as the forks of the release are; its own answers are those that are known already."""
     from evals.run import series
 
     options = context.settings.evaluation
+    baseline = baseline_of(context, original)
+    calibration = baseline.calibration
     started = time.monotonic()
     with _scratch(context) as folder:
         request = SeriesRequest(
@@ -193,6 +197,8 @@ def _series(
             variants=variants,
             suite=original.suite,
             tier=tier,
+            calibration=None if calibration is None else blob_path(context.state, calibration.name),
+            baseline_transcript=blob_path(context.state, baseline.transcript.name),
             scratch=folder,
             max_new_tokens=options.max_new_tokens,
             seed=options.seed,
