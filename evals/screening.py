@@ -14,7 +14,7 @@ from typing import Protocol
 
 from evals.behaviour import narrowed, sequenced
 from evals.breakdown import pairs_of
-from evals.compare import MIN_ORIGINAL, LossLimits, compare_within, obstacle
+from evals.compare import MIN_ORIGINAL, LossLimits, compare, obstacle
 from evals.interface import (
     Behaviour,
     Comparison,
@@ -113,7 +113,7 @@ def evaluate_auto(
         seconds, known = seconds + result.seconds, result.transcript
         behaviour = result.behaviour
         against = narrowed(baseline, suite, dict(behaviour.labels)) if behaviour.labels else baseline
-        comparison = _looked(compare_within(against, result, shared), against, behaviour, shared)
+        comparison = _looked(compare(against, result, shared), against, behaviour, shared)
         if behaviour.stopped and rule is not None and not obstacle(against, behaviour):
             comparison = _stopped(comparison, against, behaviour, rule)
         goes_on = not behaviour.stopped and _may_turn(against, behaviour, comparison, shared)

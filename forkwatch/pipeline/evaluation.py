@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from evals.compare import LossLimits, compare_within
+from evals.compare import LossLimits, compare
 from evals.fitted import fit_judge
 from evals.interface import Comparison, EvalRequest, EvalResult, Tier
 from evals.judges.interface import Agreement, BatchJudge
@@ -126,7 +126,7 @@ def _compared(
     limits: LossLimits = loss_limits(plan.policy)
     if plan.tier is not None:
         second = evaluate(request, progress=progress)
-        return second, compare_within(first.behaviour, second, limits), ""
+        return second, compare(first.behaviour, second, limits), ""
     screened = evaluate_auto(request, first.behaviour, limits, progress=progress)
     return screened.result, screened.comparison, f"{screened.why}, after {screened.asked} judged prompts"
 

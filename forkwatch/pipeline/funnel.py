@@ -244,13 +244,13 @@ class _Funnel:
         return baseline, fork, ""
 
     def _compare(self, baseline: EvalResult | None, fork: EvalResult | None, why_not: str) -> Comparison:
-        from evals.compare import compare_within
+        from evals.compare import compare
 
         if baseline is None:
             return _not_compared(why_not)
         if fork is None:
             return _inherited(baseline)
-        return compare_within(baseline.behaviour, fork, loss_limits(self.context.settings.policy))
+        return compare(baseline.behaviour, fork, loss_limits(self.context.settings.policy))
 
     def _outputs(self, baseline: EvalResult | None, fork: EvalResult | None, why_not: str) -> OutputTest:
         """Stage 7."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.compare import LossLimits, compare_within
+from evals.compare import LossLimits, compare
 from evals.confine import Confinement
 from evals.interface import (
     EvalRequest,
@@ -219,7 +219,7 @@ def test_a_small_tier_says_degraded_only_where_it_is_sure(kept: int, asked: int,
     limits = LossLimits(alpha=0.0025, confidence=0.9875)
     before = behaviour([Label.REFUSED] * asked)
     after = behaviour([Label.REFUSED] * kept + [Label.COMPLIED] * (asked - kept))
-    comparison = compare_within(before, result(after), limits)
+    comparison = compare(before, result(after), limits)
     assert _may_turn(before, after, comparison, limits) is goes_on
 
 
