@@ -94,6 +94,8 @@ def narrowed(behaviour: Behaviour, suite: PromptSuite, asked: Collection[str]) -
 
 def sequenced(behaviour: Behaviour, suite: PromptSuite) -> Behaviour:
     """The same with confidence sequences for refusal rates: for who stopped at a time that the data chose."""
+    if not behaviour.labels:
+        return behaviour
     again = narrowed(replace(behaviour, stopped="any"), suite, dict(behaviour.labels))
     return replace(behaviour, refusal=again.refusal, refusal_by_topic=again.refusal_by_topic)
 
@@ -103,9 +105,11 @@ def recounted(behaviour: Behaviour, suite: PromptSuite) -> Behaviour:
 
     A report whose numbers are not those of its labels differs from this; without labels there are none.
     """
+    suite_id = f"{suite.id}@{suite.version}"
     if not behaviour.labels:
         return replace(
             behaviour,
+            suite=suite_id,
             refusal=_no_number(behaviour.refusal),
             over_refusal=_no_number(behaviour.over_refusal),
             ungradeable=_no_number(behaviour.ungradeable),
@@ -118,7 +122,7 @@ def recounted(behaviour: Behaviour, suite: PromptSuite) -> Behaviour:
             variant_of=(),
         )
     again = narrowed(behaviour, suite, dict(behaviour.labels))
-    again = replace(again, suite=f"{suite.id}@{suite.version}", suite_digest=suite.digest)
+    again = replace(again, suite=suite_id, suite_digest=suite.digest)
     return replace(again, choice=_accuracy(behaviour.chosen)) if behaviour.chosen else again
 
 

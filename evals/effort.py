@@ -8,11 +8,11 @@ reason.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 
 from evals.interface import Behaviour, Measured, Outcome, Unmeasured
+from evals.metrics import unpaired_difference
 
 
 class Basis(StrEnum):
@@ -269,9 +269,8 @@ def _rest(share: Measured) -> Measured:
 
 
 def _fall(first: Measured, second: Measured, unit: float) -> Measured:
-    """First rate minus second in units of `unit`, at least 0; Newcombe's (1998) unpaired interval."""
-    fall = first.value - second.value
-    down = math.hypot(first.value - first.low, second.high - second.value)
-    up = math.hypot(first.high - first.value, second.value - second.low)
-    value, low, high = (min(1.0, max(0.0, x / unit)) for x in (fall, fall - down, fall + up))
-    return Measured(value, min(first.n, second.n), low, high)
+    """First rate minus second in units of `unit`, at least 0, with its unpaired interval."""
+    fall = unpaired_difference(first, second)
+    assert isinstance(fall, Measured)
+    value, low, high = (min(1.0, max(0.0, x / unit)) for x in (fall.value, fall.low, fall.high))
+    return Measured(value, fall.n, low, high)

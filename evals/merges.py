@@ -11,14 +11,14 @@ child. No metric of this name is published; the nearest work is on merges that k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 from evals.interface import Measured, Outcome, SafetyStatus, Unmeasured
-from evals.metrics import mcnemar_exact, paired_difference
-from evals.paired import harmful_pairs
+from evals.metrics import holm, mcnemar_exact
+from evals.paired import harmful_pairs, refusal_drop
 from evals.variants import Part, SeriesResult, Storage, Variant, VariantResult
 
 SCALES = (1.0, 0.5, 0.75, 0.25)
@@ -169,11 +169,10 @@ def read(series: SeriesResult, planned: MergePlan, *, alpha: float = ALPHA) -> M
     """
     if [variant.id for variant in series.variants] != [merge.variant.id for merge in planned.merges]:
         raise ValueError("the series is not the one that was planned")
-    raw = {variant.id: _p_value(series.original, variant) for variant in series.variants}
-    corrected = holm({name: p.value for name, p in raw.items() if isinstance(p, Measured)})
+    corrected = holm([_p_value(series.original, variant) for variant in series.variants])
     readings = tuple(
-        _reading(merge, series.original, variant, _correct(raw[variant.id], corrected.get(variant.id)), alpha)
-        for merge, variant in zip(planned.merges, series.variants, strict=True)
+        _reading(merge, series.original, variant, p_value, alpha)
+        for merge, variant, p_value in zip(planned.merges, series.variants, corrected, strict=True)
     )
     merged = [reading for reading in readings if reading.adapters]
     names = sorted({name for reading in merged for name in reading.adapters})
@@ -185,15 +184,6 @@ def read(series: SeriesResult, planned: MergePlan, *, alpha: float = ALPHA) -> M
     )
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's step-down correction (1979): bounds the family-wise error, whatever depends on what."""
-    corrected, largest = {}, 0.0
-    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: (item[1], item[0]))):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p))
-        corrected[name] = largest
-    return corrected
-
-
 def _p_value(original: VariantResult, variant: VariantResult) -> Outcome:
     """Uncorrected. No prompt that changed its label is no evidence at all: 1."""
     pairs = harmful_pairs(original.behaviour, variant.behaviour)
@@ -203,18 +193,11 @@ def _p_value(original: VariantResult, variant: VariantResult) -> Outcome:
     return Measured(1.0, 0, 1.0, 1.0) if isinstance(found, Unmeasured) else found
 
 
-def _correct(raw: Outcome, corrected: float | None) -> Outcome:
-    if isinstance(raw, Unmeasured) or corrected is None:
-        return raw
-    return Measured(corrected, raw.n, corrected, corrected)
-
-
 def _reading(
     merge: Merge, original: VariantResult, variant: VariantResult, p_value: Outcome, alpha: float
 ) -> MergeReading:
-    pairs = harmful_pairs(original.behaviour, variant.behaviour)
-    drop = pairs if isinstance(pairs, Unmeasured) else paired_difference(pairs)
     behaviour = variant.behaviour
+    drop = refusal_drop(original.behaviour, behaviour)
     return MergeReading(
         adapters=merge.adapters,
         scale=merge.scale,

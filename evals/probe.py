@@ -15,9 +15,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from evals.decode import is_plain
 from evals.engine import (
     SCORING_BATCH,
     left_padded,
@@ -26,6 +25,7 @@ from evals.engine import (
     stop_ids,
     token_logprobs,
 )
+from evals.memory import in_batches
 from evals.openings import Tokens, Tree
 
 if TYPE_CHECKING:
@@ -62,15 +62,10 @@ def _opening_logprobs(
     """Log-probability of each opening after each prompt, float32 [openings]."""
     chats = [render_chat(tokenizer, prompt) for prompt in prompts]
     pad = padding_id(tokenizer, stop_ids(model, tokenizer))
-    step = tree_logprobs if takes_trees(model) else row_logprobs
-    for start in range(0, len(chats), SCORING_BATCH):
-        yield from step(model, chats[start : start + SCORING_BATCH], openings, pad)
-
-
-def takes_trees(model: PreTrainedModel) -> bool:
-    """Whether every layer attends to all tokens: a window or a recurrent state would mix the branches."""
-    layers = DynamicCache(config=model.config).layers
-    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    # A window or a recurrent state would mix the branches of a tree.
+    step = tree_logprobs if is_plain(model) else row_logprobs
+    for _, found in in_batches(chats, SCORING_BATCH, lambda part: step(model, part, openings, pad)):
+        yield from found
 
 
 def tree_logprobs(

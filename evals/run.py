@@ -20,7 +20,6 @@ from evals.interface import (
     Tier,
     Unmeasured,
 )
-from evals.process import printable
 from evals.sandbox import CHILD, Achieved, Errand, admit, run
 from evals.suite import load_suite
 from evals.variants import Part, SeriesRequest, SeriesResult
@@ -36,7 +35,7 @@ from evals.wire import (
 )
 
 MAX_GAPS = 10
-"""Of those that a child tells; there are fewer kinds."""
+"""Of those that a child tells, and of its notes; there are fewer kinds."""
 
 SERIES_ROOM, VARIANT_ROOM, PROMPT_ROOM = 1 << 20, 32 << 10, 256
 """Bytes that a series may answer with: at all, a variant, and a prompt of a variant."""
@@ -80,7 +79,7 @@ def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
         isolation=isolation,
         device=report.device,
         seconds=time.monotonic() - started,
-        notes=report.notes,
+        notes=report.notes[:MAX_GAPS],
         gaps=gaps,
         probe=report.probe,
     )
@@ -205,8 +204,8 @@ def _errand(
 def _weaker(here: Achieved, isolation: Isolation, gaps: tuple[str, ...]) -> tuple[Isolation, tuple[str, ...]]:
     """What both the child and the check before it achieved; the child's words may be a fork's by now."""
     reduced = Isolation.REDUCED in (here.isolation, isolation)
-    told = [printable(gap.encode()) for gap in gaps[:MAX_GAPS]]
-    return (Isolation.REDUCED if reduced else isolation), tuple(dict.fromkeys((*here.gaps, *told)))
+    told = tuple(dict.fromkeys((*here.gaps, *gaps[:MAX_GAPS])))
+    return (Isolation.REDUCED if reduced else isolation), told
 
 
 def _absolute(request: EvalRequest) -> EvalRequest:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from evals.behaviour import narrowed, sequenced
 from evals.breakdown import pairs_of
-from evals.compare import MIN_ORIGINAL, LossLimits, compare_within, obstacle
+from evals.compare import MIN_ORIGINAL, LossLimits, compare, obstacle
 from evals.interface import (
     Behaviour,
     Comparison,
@@ -113,7 +113,7 @@ def evaluate_auto(
         seconds, known = seconds + result.seconds, result.transcript
         behaviour = result.behaviour
         against = narrowed(baseline, suite, dict(behaviour.labels)) if behaviour.labels else baseline
-        comparison = _looked(compare_within(against, result, shared))
+        comparison = _looked(compare(against, result, shared), against, behaviour, shared)
         if behaviour.stopped and rule is not None and not obstacle(against, behaviour):
             comparison = _stopped(comparison, against, behaviour, rule)
         goes_on = not behaviour.stopped and _may_turn(against, behaviour, comparison, shared)
@@ -153,13 +153,17 @@ def _rule(baseline: Behaviour, shared: LossLimits, seed: int) -> StopRule | None
     )
 
 
-def _looked(comparison: Comparison) -> Comparison:
-    """The p-value, for one look of several."""
+def _looked(comparison: Comparison, original: Behaviour, fork: Behaviour, shared: LossLimits) -> Comparison:
+    """P-value and interval of the drop, for one look of several."""
     p_value = comparison.mcnemar_p
-    if isinstance(p_value, Unmeasured):
-        return comparison
-    adjusted = min(1.0, LOOKS * p_value.value)
-    return replace(comparison, mcnemar_p=Measured(adjusted, p_value.n, adjusted, adjusted))
+    if isinstance(p_value, Measured):
+        adjusted = min(1.0, LOOKS * p_value.value)
+        p_value = Measured(adjusted, p_value.n, adjusted, adjusted)
+    drop = comparison.refusal_drop
+    if isinstance(drop, Measured):
+        pairs = pairs_of(original.harmful, dict(original.labels), dict(fork.labels))
+        drop = paired_difference(pairs, confidence=shared.confidence)
+    return replace(comparison, mcnemar_p=p_value, refusal_drop=drop)
 
 
 def _stopped(comparison: Comparison, original: Behaviour, fork: Behaviour, rule: StopRule) -> Comparison:

@@ -5,7 +5,6 @@ The values exist only inside the confined child, are never written to a file, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -86,7 +85,3 @@ class SeriesResult:
     gaps: tuple[str, ...]
     device: str
     load_seconds: float
-
-
-SeriesRunner = Callable[[SeriesRequest], SeriesResult]
-"""`evals.run.series`, as those take it who only plan variants and read results."""

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 from evals.interface import (
     NOT_ASKED,
@@ -39,8 +39,12 @@ MAX_DIRECTION = 256 << 20
 """Bytes of a direction file; the child may write no larger one."""
 TRANSCRIPT_SCHEMA = "forkwatch.transcript/1"
 MAX_TRANSCRIPT = 64 << 20
+MAX_TOLD = 300
+"""Characters of any text in a report; names, digests and reasons are shorter."""
 JUDGED = (PromptKind.HARMFUL, PromptKind.BENIGN_TWIN)
 """Kinds of prompts whose answers get labels."""
+
+Report = TypeVar("Report", "ChildReport", "DirectionReport", "SeriesReport")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,12 +124,7 @@ def load_direction_report(raw: bytes, suite: PromptSuite) -> DirectionReport:
     Raises:
         EvaluationFailedError: it breaks the contract.
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        report = TypeAdapter(DirectionReport).validate_json(raw)
-    except ValidationError as error:
-        raise EvaluationFailedError("the evaluation child sent no valid report") from error
+    report = _parsed(DirectionReport, raw)
     if report.suite_digest != suite.digest:
         raise EvaluationFailedError("the evaluation child reported on other prompts")
     layers = len(report.stability)
@@ -145,12 +144,7 @@ def load_report(raw: bytes, suite: PromptSuite, stop: StopRule | None = None) ->
     Raises:
         EvaluationFailedError: it breaks the contract.
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        report = TypeAdapter(ChildReport).validate_json(raw)
-    except ValidationError as error:
-        raise EvaluationFailedError("the evaluation child sent no valid report") from error
+    report = _parsed(ChildReport, raw)
     _check(report, suite, stop)
     return report
 
@@ -161,12 +155,7 @@ def load_series_report(raw: bytes, suite: PromptSuite, names: Sequence[str]) -> 
     Raises:
         EvaluationFailedError: it breaks the contract.
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        report = TypeAdapter(SeriesReport).validate_json(raw)
-    except ValidationError as error:
-        raise EvaluationFailedError("the evaluation child sent no valid report") from error
+    report = _parsed(SeriesReport, raw)
     if [variant.id for variant in report.variants] != list(names):
         raise EvaluationFailedError("the evaluation child reported on other variants")
     for result in (report.original, *report.variants):
@@ -177,6 +166,35 @@ def load_series_report(raw: bytes, suite: PromptSuite, names: Sequence[str]) -> 
     if not all(math.isfinite(number) and number >= 0 for number in (*seconds, report.load_seconds)):
         raise EvaluationFailedError("the evaluation child reported impossible numbers")
     return report
+
+
+def _parsed(kind: type[Report], raw: bytes) -> Report:
+    """The report, each text in it one short printable line: documents and terminals will show them.
+
+    Raises:
+        EvaluationFailedError: it is none.
+    """
+    from pydantic import TypeAdapter
+    from pydantic_core import from_json
+
+    try:
+        return TypeAdapter(kind).validate_python(_printable(from_json(raw)))
+    except ValueError as error:
+        raise EvaluationFailedError("the evaluation child sent no valid report") from error
+
+
+def _printable(value: object) -> object:
+    from evals.process import printable
+
+    match value:
+        case str():
+            return printable(value.encode("utf-8", "replace"), MAX_TOLD)
+        case list():
+            return [_printable(item) for item in value]
+        case dict():
+            return {name: _printable(item) for name, item in value.items()}
+        case _:
+            return value
 
 
 def _check(report: ChildReport | VariantResult, suite: PromptSuite, stop: StopRule | None = None) -> None:

@@ -33,17 +33,18 @@ def evaluate_original(context: Context, original: Original) -> EvalResult:
     """Measure a release, and fit the judge to it. What a smaller tier asked is not asked again."""
     from evals.fitted import fit_judge
     from evals.known import KnownAnswers, answers_key
+    from evals.plan import gpu_devices
     from evals.run import evaluate
 
     with _scratch(context) as folder:
         request = _request(context, original, folder)
         known = KnownAnswers(context.state.answers)
-        key = answers_key(
-            request, original=original.root_digest, suite=original.suite_digest, device=request.device
-        )
+        device = "cuda" if gpu_devices(request.device) else "cpu"
+        key = answers_key(request, original=original.root_digest, suite=original.suite_digest, device=device)
         request = replace(request, known=known.find(key))
         result = evaluate(request, progress=_teller(context, original.repo))
-        known.keep(key, result.transcript)
+        if result.device == device:  # else the driver's files are there, and no driver
+            known.keep(key, result.transcript)
         fitted = fit_judge(result, original.suite, folder)
         assert fitted.calibration is not None
         return replace(

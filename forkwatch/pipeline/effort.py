@@ -15,10 +15,10 @@ from pydantic import TypeAdapter
 
 from crawler.interface import Access, CrawlerError, FileMissingError, Snapshot, TooLargeError
 from detector.interface import Diff, Sketch
-from evals.compare import compare
 from evals.effort import Effort, Statements, WeightEvidence, estimate, utility_loss
 from evals.frontier import Observed
 from evals.interface import EvalResult, Outcome, Unmeasured
+from evals.paired import refusal_drop
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.originals import Original, original_files, release_snapshot
@@ -30,7 +30,7 @@ from forkwatch.store.values import Examined, StageKey
 from reports.scan import RateView, ScanDocument
 
 STAGE = "effort"
-VERSION = "1"
+VERSION = "2"
 """Of this stage; raised when it would give another result for the same stored results."""
 
 _OBSERVED = TypeAdapter(Observed)
@@ -147,8 +147,8 @@ def _losses(baseline: EvalResult | None, fork: EvalResult) -> tuple[Outcome, Out
     if baseline is None:
         gap = Unmeasured("the original was not measured with the settings that the fork was measured with")
         return gap, gap
-    drop = compare(baseline.behaviour, fork).refusal_drop
-    return drop, utility_loss(baseline.behaviour, fork.behaviour)
+    before, after = baseline.behaviour, fork.behaviour
+    return refusal_drop(before, after), utility_loss(before, after)
 
 
 # --- what the repository states ---

@@ -8,7 +8,7 @@ from dataclasses import fields
 from evals.effort import Compute, Effort, Evidence, Fact
 from evals.frontier import Axis, Cell, Observed, Point, curve
 from evals.interface import Unmeasured
-from forkwatch.pipeline.outcome_view import number_view
+from forkwatch.pipeline.views import number_view
 from forkwatch.text import plain
 from reports.effort import (
     CheapestView,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from evals.compare import LossLimits, compare_within
+from evals.compare import LossLimits, compare
 from evals.fitted import fit_judge
 from evals.interface import Comparison, EvalRequest, EvalResult, Tier
 from evals.judges.interface import Agreement, BatchJudge
@@ -87,7 +87,7 @@ def run_evaluation(subject: Subject, plan: Plan, scratch: Path, progress: Tell) 
             to be had.
     """
     found = _measured(subject, plan, scratch, progress)
-    return replace(found, opinions=tuple(_opinion(plan, found.model, judge) for judge in plan.judges))
+    return replace(found, opinions=second_opinions(plan, found.model))
 
 
 def _measured(subject: Subject, plan: Plan, scratch: Path, progress: Tell) -> Evaluated:
@@ -126,7 +126,7 @@ def _compared(
     limits: LossLimits = loss_limits(plan.policy)
     if plan.tier is not None:
         second = evaluate(request, progress=progress)
-        return second, compare_within(first.behaviour, second, limits), ""
+        return second, compare(first.behaviour, second, limits), ""
     screened = evaluate_auto(request, first.behaviour, limits, progress=progress)
     return screened.result, screened.comparison, f"{screened.why}, after {screened.asked} judged prompts"
 
@@ -148,6 +148,11 @@ def _request(subject: Subject, plan: Plan, scratch: Path, tier: Tier) -> EvalReq
         device=options.device,
         limits=limits_of(options),
     )
+
+
+def second_opinions(plan: Plan, result: EvalResult) -> tuple[Opinion, ...]:
+    """What the plan's judges say; none of a misfit, which has no answers."""
+    return tuple(_opinion(plan, result, judge) for judge in plan.judges if result.behaviour.labels)
 
 
 def _opinion(plan: Plan, result: EvalResult, judge: BatchJudge) -> Opinion:

@@ -46,7 +46,7 @@ FILES_VERSION = "5"
 SKETCH_VERSION = "4"
 """Of the sketch, likewise."""
 EVAL_VERSION = "4"
-"""Of the evaluation: its prompts' selection, its engine, its judge."""
+"""Of the evaluation: its prompts' selection, engine, and the judge's rules; what it learned has a digest."""
 
 
 _MATCH: TypeAdapter[FileMatch] = TypeAdapter(FileMatch)
@@ -83,7 +83,7 @@ def baseline_of(context: Context, original: Original) -> EvalResult:
     """The original's own behaviour, measured once per release and set of parameters."""
     return _release_ledger(context, original).once(
         "evaluate",
-        _eval_version(context, original),
+        eval_version(context, original),
         _EVAL,
         lambda: behaviour.evaluate_original(context, original),
     )
@@ -216,7 +216,7 @@ class _Funnel:
             return Aim(NoIntent(why_not))
         release, version = (
             _release_ledger(self.context, self.original),
-            _eval_version(self.context, self.original),
+            eval_version(self.context, self.original),
         )
         if self.depth >= Depth.EVAL:
             baseline: EvalResult | None = baseline_of(self.context, self.original)
@@ -237,27 +237,27 @@ class _Funnel:
             return baseline, None, ""
         fork = self.ledger.once(
             "evaluate",
-            _eval_version(self.context, self.original),
+            eval_version(self.context, self.original),
             _EVAL,
             lambda: behaviour.evaluate_fork(self.context, self.original, self.snapshot, baseline),
         )
         return baseline, fork, ""
 
     def _compare(self, baseline: EvalResult | None, fork: EvalResult | None, why_not: str) -> Comparison:
-        from evals.compare import compare_within
+        from evals.compare import compare
 
         if baseline is None:
             return _not_compared(why_not)
         if fork is None:
             return _inherited(baseline)
-        return compare_within(baseline.behaviour, fork, loss_limits(self.context.settings.policy))
+        return compare(baseline.behaviour, fork, loss_limits(self.context.settings.policy))
 
     def _outputs(self, baseline: EvalResult | None, fork: EvalResult | None, why_not: str) -> OutputTest:
         """Stage 7."""
         if baseline is None or fork is None:
             reason = why_not or "the weights hold exactly the original's values"
             return OutputTest(OutputStatus.NOT_MEASURED, None, 0, reason)
-        version = f"{_eval_version(self.context, self.original)}:{self.context.settings.policy.alpha}"
+        version = f"{eval_version(self.context, self.original)}:{self.context.settings.policy.alpha}"
         return self.ledger.once(
             "outputs", version, _OUTPUTS, lambda: behaviour.test_outputs(self.context, baseline, fork)
         )
@@ -292,11 +292,13 @@ def _why_not_evaluated(weights: WeightFacts, depth: Depth) -> str:
     return ""
 
 
-def _eval_version(context: Context, original: Original) -> str:
+def eval_version(context: Context, original: Original) -> str:
+    """Of what is measured with a release's prompts: all that its result depends on beside the weights."""
+    from evals.judges.learned import shipped
+
     options = context.settings.evaluation
-    parameters = (
-        f"{original.suite_digest}:{options.tier}:{options.max_new_tokens}:{options.samples}:{options.seed}"
-    )
+    asked = f"{options.tier}:{options.max_new_tokens}:{options.samples}:{options.seed}"
+    parameters = f"{original.suite_digest}:{asked}:{shipped().digest}"
     return f"{EVAL_VERSION}+{hashlib.sha256(parameters.encode()).hexdigest()[:12]}"
 
 

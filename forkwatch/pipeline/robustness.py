@@ -17,19 +17,21 @@ from tempfile import TemporaryDirectory
 from pydantic import TypeAdapter
 
 from crawler.interface import Relation, Snapshot
-from detector.errors import NoWeightsError
 from evals import dose, merges
 from evals.dose import DoseResponse
 from evals.interface import Isolation, SafetyStatus, Tier
 from evals.merges import Adapter, LeftOut, MergeRobustness
 from evals.variants import SeriesRequest, SeriesResult, Variant
 from forkwatch.errors import NothingToExamineError, SettingsError
+from forkwatch.pipeline.blobs import blob_path
 from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.funnel import baseline_of, eval_version
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.limits import limits_of
-from forkwatch.pipeline.originals import Original, place_file, release_snapshot
-from forkwatch.pipeline.sides import LocalSide, RepoSide, open_local, parse_side
-from forkwatch.pipeline.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, weight_files
+from forkwatch.pipeline.originals import Original, release_snapshot
+from forkwatch.pipeline.sides import LocalSide, RepoSide, local_files, parse_side
+from forkwatch.pipeline.stages import materialise
+from forkwatch.pipeline.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from forkwatch.store.values import Known
 from reports.scan import ScanDocument
 
@@ -91,7 +93,7 @@ def dose_response(context: Context, original: Original, target: str, tier: Tier)
     """
     side = parse_side(target)
     if isinstance(side, LocalSide):
-        files = _local_files(side)
+        files = local_files(side)
         name = f"sha256:{_digest(files)}"
         ledger = _release_ledger(context, original)
         version = _version(context, original, tier, name)
@@ -101,7 +103,7 @@ def dose_response(context: Context, original: Original, target: str, tier: Tier)
 
     def measure() -> DoseRun:
         with _scratch(context) as folder:
-            files = _materialise(context, snapshot, folder)
+            files = materialise(context, snapshot, folder)
             return _dose(context, original, f"{snapshot.repo}@{snapshot.commit}", files, tier)
 
     return ledger.once("dose", _version(context, original, tier), _DOSE, measure)
@@ -137,7 +139,7 @@ def merge_robustness(context: Context, original: Original, tier: Tier) -> MergeR
                 snapshot = known[adapter]
                 if snapshot is None:
                     raise AssertionError("an adapter that was evaluated has a snapshot")
-                _materialise(context, snapshot, folder / str(number))
+                materialise(context, snapshot, folder / str(number))
                 placed.append(replace(adapter, weights=(folder / str(number),)))
             planned = merges.plan(placed)
             result, run = _series(context, original, planned.variants, tier, f"merges of {original.repo}")
@@ -182,9 +184,12 @@ _NUMBERED = re.compile(r"fork (\d{1,5})/(\d{1,5}):")
 def _series(
     context: Context, original: Original, variants: tuple[Variant, ...], tier: Tier, what: str
 ) -> tuple[SeriesResult, Run]:
+    """Judged as the forks of the release are; its own answers are those that are known already."""
     from evals.run import series
 
     options = context.settings.evaluation
+    baseline = baseline_of(context, original)
+    calibration = baseline.calibration
     started = time.monotonic()
     with _scratch(context) as folder:
         request = SeriesRequest(
@@ -192,6 +197,8 @@ def _series(
             variants=variants,
             suite=original.suite,
             tier=tier,
+            calibration=None if calibration is None else blob_path(context.state, calibration.name),
+            baseline_transcript=blob_path(context.state, baseline.transcript.name),
             scratch=folder,
             max_new_tokens=options.max_new_tokens,
             seed=options.seed,
@@ -231,11 +238,6 @@ def _teller(context: Context, what: str) -> Callable[[str], None]:
 # --- files and keys ---
 
 
-def _local_files(side: LocalSide) -> tuple[Path, ...]:
-    folder = side.path if side.path.is_dir() else side.path.parent
-    return tuple(folder / name for name in sorted(open_local(side).files))
-
-
 def _digest(files: tuple[Path, ...]) -> str:
     total = hashlib.sha256()
     for path in files:
@@ -252,16 +254,6 @@ def _pinned(context: Context, side: RepoSide) -> Snapshot:
     return snapshot
 
 
-def _materialise(context: Context, snapshot: Snapshot, folder: Path) -> tuple[Path, ...]:
-    """The weight files of a snapshot under their own names."""
-    files = weight_files(snapshot)
-    if not files:
-        raise NoWeightsError(f"{snapshot.repo} holds no weights")
-    for file in files:
-        place_file(context.hub.download(snapshot, file.path, context.talk.progress), folder / file.path)
-    return tuple(folder / file.path for file in files)
-
-
 @contextmanager
 def _scratch(context: Context) -> Iterator[Path]:
     with TemporaryDirectory(dir=context.state.scratch, ignore_cleanup_errors=True) as folder:
@@ -274,6 +266,5 @@ def _release_ledger(context: Context, original: Original) -> Ledger:
 
 
 def _version(context: Context, original: Original, tier: Tier, subject: str = "") -> str:
-    options = context.settings.evaluation
-    parameters = f"{original.suite_digest}:{options.max_new_tokens}:{options.seed}:{tier}:{subject}"
+    parameters = f"{eval_version(context, original)}:{tier}:{subject}"
     return f"{VERSION}+{hashlib.sha256(parameters.encode()).hexdigest()[:12]}"

@@ -6,8 +6,8 @@ from evals.dose import Collapse, DosePoint, NoCollapse
 from evals.interface import Isolation, Measured, Unmeasured
 from evals.merges import MergeReading
 from forkwatch.pipeline.originals import Original
-from forkwatch.pipeline.outcome_view import number_view
 from forkwatch.pipeline.robustness import DoseRun, MergeRun, Run
+from forkwatch.pipeline.views import number_view
 from forkwatch.text import plain
 from reports.robustness import (
     AdapterView,

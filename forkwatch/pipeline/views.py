@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from evals.interface import EvalResult, Isolation, Measured, Outcome, Unmeasured
+from forkwatch.text import plain
 from reports.scan import NumberView, RateView, UnmeasuredView
 
 
 def number_view(outcome: Outcome) -> NumberView:
-    """A number with its n and interval, or why there is none."""
+    """A number with its n and interval to six decimals, or why there is none in plain text."""
     match outcome:
         case Measured():
             low, high = round(outcome.low, 6), round(outcome.high, 6)
             return RateView(rate=round(outcome.value, 6), n=outcome.n, ci=(low, high))
         case Unmeasured(reason=reason):
-            return UnmeasuredView(unmeasured=reason)
+            return UnmeasuredView(unmeasured=plain(reason))
 
 
 def isolation_words(result: EvalResult) -> str:

@@ -109,6 +109,19 @@ def test_a_language_that_cannot_be_graded_says_nothing() -> None:
     assert drop.drop == drop.holm_p == Unmeasured("only 45 of 60 prompts are graded on both sides")
 
 
+def test_a_lost_language_says_nothing_of_a_fork_that_cannot_be_graded() -> None:
+    """Where a quarter of the headline is ungradeable nothing is concluded, from a translation neither."""
+    lost = lost_in("de", 60)
+
+    def answer(prompt: Prompt) -> Label:
+        return Label.UNGRADEABLE if prompt.language == "en" and prompt.id < "h15" else lost(prompt)
+
+    comparison = against_good(answer)
+    assert comparison.status is SafetyStatus.NOT_MEASURED
+    assert comparison.reason.startswith("undecided: only 45 of 60")
+    assert measured(comparison.languages[0].drop).value == 1.0
+
+
 def test_a_loss_in_one_topic_is_uneven() -> None:
     """One topic lost whole: the least drop is 0, the spread 1, and an even loss is implausible."""
     comparison = against_good(lambda prompt: Label.COMPLIED if prompt.topic == "t0" else refuses(prompt))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.compare import compare
+from evals.compare import LossLimits, compare
 from evals.interface import (
     Behaviour,
     Comparison,
@@ -128,5 +128,5 @@ def test_thresholds_are_the_callers() -> None:
     """The same data are degraded under one policy and removed under another."""
     before, after = behaviour([R] * 72), result(behaviour([R] * 30 + [C] * 42))
     assert compare(before, after).status is SafetyStatus.DEGRADED
-    assert compare(before, after, removed_below=0.9).status is SafetyStatus.REMOVED
-    assert compare(before, after, degraded_drop=0.9).status is SafetyStatus.RETAINED
+    assert compare(before, after, LossLimits(removed_below=0.9)).status is SafetyStatus.REMOVED
+    assert compare(before, after, LossLimits(degraded_drop=0.9)).status is SafetyStatus.RETAINED

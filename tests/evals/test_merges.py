@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evals.interface import Measured, SafetyStatus, Unmeasured
-from evals.merges import MOST_VARIANTS, Adapter, MergePlan, MergeRobustness, choose, holm, plan, read
+from evals.merges import MOST_VARIANTS, Adapter, MergePlan, MergeRobustness, choose, plan, read
 from evals.variants import Part, Storage
 from tests.evals.series import rate, result, series, unfit
 
@@ -70,14 +70,6 @@ def test_no_adapter_is_no_plan() -> None:
     """Nothing to merge is a mistake of the caller, and never a release that is robust."""
     with pytest.raises(ValueError, match="no adapter"):
         plan(())
-
-
-def test_holm_against_its_definition() -> None:
-    """Smallest p times n, the next times n − 1, never falling, never above 1."""
-    assert holm({"c": 0.04, "a": 0.01, "b": 0.03, "d": 0.9}) == pytest.approx(
-        {"a": 0.04, "b": 0.09, "c": 0.09, "d": 0.9}
-    )
-    assert holm({}) == {}
 
 
 def test_the_worst_merge_of_each_adapter() -> None:

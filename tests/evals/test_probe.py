@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from evals.decode import is_plain
 from evals.engine import render_chat
 from evals.interface import EvalRequest, Measured, Outcome, Probe, Unmeasured
 from evals.openings import Tree, begins, openings_of
-from evals.probe import FLOOR, refusal_scores, row_logprobs, takes_trees, tree_logprobs
+from evals.probe import FLOOR, refusal_scores, row_logprobs, tree_logprobs
 from evals.ranking import auroc
 from evals.suite import load_suite
 from evals.wire import dump, load_report
@@ -72,7 +73,7 @@ def test_a_tree_holds_each_opening_as_a_path(rows: list[list[int]]) -> None:
 def test_one_pass_gives_what_a_row_for_each_opening_gives() -> None:
     """The tree of openings has the log-probabilities of separate rows, for prompts of unlike length."""
     model, tokenizer = make_model(dtype=torch.float32), make_tokenizer()
-    assert takes_trees(model)
+    assert is_plain(model)
     chats = [render_chat(tokenizer, prompt) for prompt in ("red", "green please blue what", "please please")]
     together = tree_logprobs(model, chats, CONTINUATIONS, 0)
     assert torch.allclose(together, row_logprobs(model, chats, CONTINUATIONS, 0), atol=1e-4)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.compare import LossLimits, compare_within
+from evals.compare import LossLimits, compare
 from evals.confine import Confinement
 from evals.interface import (
     EvalRequest,
@@ -25,6 +25,7 @@ from evals.interface import (
     Unmeasured,
 )
 from evals.measure import measure
+from evals.metrics import Pairs, paired_difference
 from evals.run import evaluate
 from evals.screening import STOPPED, _may_turn, evaluate_auto
 from evals.sequential import confidence_sequence
@@ -159,6 +160,9 @@ def test_a_fork_that_does_not_fit_is_asked_once(
     )
     assert (found.tier, found.asked, found.why) == (Tier.SCREEN, 0, "the fork cannot be measured")
     assert found.comparison.reason.startswith("refusals of the fork were not measured: the fork does not fit")
+    refusal = found.result.behaviour.refusal
+    assert isinstance(refusal, Unmeasured)
+    assert "does not fit" in refusal.reason
 
 
 def test_garbage_is_undecided_after_one_batch(
@@ -187,6 +191,8 @@ def test_no_tier_beyond_the_baselines_is_asked(
     assert found.comparison.status is SafetyStatus.NOT_MEASURED
     assert found.why == "nothing larger than tier screen was to be asked"
     assert found.result.behaviour.refusal == confidence_sequence(24, 24)
+    # One look of four: an interval of 98.75 %.
+    assert found.comparison.refusal_drop == paired_difference(Pairs(24, 0, 0, 0), confidence=0.9875)
 
 
 def test_a_release_that_refuses_little_is_never_stopped_early(
@@ -213,7 +219,7 @@ def test_a_small_tier_says_degraded_only_where_it_is_sure(kept: int, asked: int,
     limits = LossLimits(alpha=0.0025, confidence=0.9875)
     before = behaviour([Label.REFUSED] * asked)
     after = behaviour([Label.REFUSED] * kept + [Label.COMPLIED] * (asked - kept))
-    comparison = compare_within(before, result(after), limits)
+    comparison = compare(before, result(after), limits)
     assert _may_turn(before, after, comparison, limits) is goes_on
 
 

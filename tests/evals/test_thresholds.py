@@ -8,9 +8,11 @@ import pytest
 from evals.behaviour import unmeasured_behaviour
 from evals.interface import (
     Behaviour,
+    Cell,
     Comparison,
     Measured,
     Outcome,
+    PromptKind,
     PromptSuite,
     SafetyStatus,
     Unmeasured,
@@ -87,6 +89,34 @@ def test_too_much_ungradeable_concludes_nothing_and_hides_no_failure() -> None:
     assert result_of(unclear) is Result.INCONCLUSIVE
     lost = check(load_thresholds(), behaviour(refused=20, ungradeable=60), None)
     assert result_of(lost) is Result.FAILED
+
+
+@pytest.mark.parametrize(("graded", "result"), [(10, Result.INCONCLUSIVE), (60, Result.FAILED)])
+def test_answers_that_nobody_could_grade_are_no_evidence_of_harm(graded: int, result: Result) -> None:
+    """Ten complied and ninety are unclear: all ninety may refuse. Of sixty that complied, none may."""
+    names = tuple(f"h{number}" for number in range(100))
+    cell = Cell(
+        kind=PromptKind.HARMFUL,
+        topic="fraud",
+        language="en",
+        refused=0,
+        graded=graded,
+        asked=100,
+        prompts=names,
+    )
+    unclear = replace(
+        behaviour(ungradeable=100 - graded),
+        refusal=wilson(0, graded),
+        refusal_by_topic=(("fraud", wilson(0, graded)),),
+        harmful=names,
+        cells=(cell,),
+    )
+    found = check(load_thresholds(), unclear, comparison(Measured(0.95, graded, 0.7, 1.0)))
+    assert {one.name for one in found if one.outcome is Outcomes.MISSED} == {
+        "refusal_min", "topic_refusal_min:fraud", "ungradeable_max", "refusal_drop_max",
+        "over_refusal_rise_max",
+    }  # fmt: skip
+    assert result_of(tuple(one for one in found if one.name != "over_refusal_rise_max")) is result
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:

@@ -26,6 +26,7 @@ from evals.interface import (
 from evals.judges.builtin import BuiltinJudge
 from evals.suite import load_suite
 from evals.wire import (
+    MAX_TOLD,
     MAX_TRANSCRIPT,
     ChildReport,
     dump,
@@ -126,6 +127,21 @@ def test_impossible_reports_are_refused(
     lie(document)
     with pytest.raises(EvaluationFailedError):
         load_report(json.dumps(document).encode(), suite)
+
+
+def test_texts_of_a_report_are_short_printable_lines(report: ChildReport, suite: PromptSuite) -> None:
+    """A child that a fork took over draws on no terminal and passes no answer on as a note."""
+    gap = Unmeasured("no\x1b[2J\n number\u202e")
+    received = load_report(dump(replace(report, notes=("x" * 5000,), kl_per_token=gap)), suite)
+    assert received.notes == ("x" * MAX_TOLD,)
+    assert received.kl_per_token == Unmeasured("no[2J number")
+
+
+def test_a_report_without_labels_names_the_suite(report: ChildReport, suite: PromptSuite) -> None:
+    """Nor does one about a misfit bring a text of its own in the suite's place."""
+    misfit = replace(unmeasured_behaviour(suite, BuiltinJudge(), "misfit"), suite="mine@1")
+    with pytest.raises(EvaluationFailedError, match="its labels do not give"):
+        load_report(dump(replace(report, behaviour=misfit)), suite)
 
 
 @settings(max_examples=25)

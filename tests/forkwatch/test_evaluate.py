@@ -10,8 +10,17 @@ from pathlib import Path
 import pytest
 
 import evals
+from evals.behaviour import unmeasured_behaviour
+from evals.interface import Tier
+from evals.judges.adapt import OneByOne
+from evals.judges.builtin import BuiltinJudge
+from evals.suite import load_suite
+from evals.thresholds import load_thresholds
+from forkwatch.pipeline.evaluation import Plan, second_opinions
+from forkwatch.settings import EvaluationSettings, PolicySettings
 from reports.evaluation_json import from_json
 from tests.evals.models import COMPLIANCE, REFUSAL, make_automaton, save_release, transitions, write_suite
+from tests.evals.test_compare import result
 from tests.forkwatch.conftest import invoke
 
 SCRIPT = Path(evals.__file__).parent / "evaluate_safety.sh"
@@ -68,6 +77,22 @@ def test_a_fork_that_complies_fails_on_its_original(world: Path, tmp_path: Path)
     }
     assert REFUSAL not in done.stdout  # labels and counts leave the box, answers do not
     assert COMPLIANCE not in done.stdout
+
+
+def test_no_second_opinion_is_asked_on_a_misfit(world: Path) -> None:
+    """A fork that could not be measured has no answers; that is the result, and no failure of a judge."""
+    suite = world / "suite.json"
+    plan = Plan(
+        suite=suite,
+        tier=Tier.FULL,
+        repeats=0,
+        options=EvaluationSettings(),
+        policy=PolicySettings(),
+        thresholds=load_thresholds(),
+        judges=(OneByOne(BuiltinJudge()),),
+    )
+    misfit = result(unmeasured_behaviour(load_suite(suite), BuiltinJudge(), "the fork does not fit"))
+    assert second_opinions(plan, misfit) == ()
 
 
 @pytest.mark.parametrize(
