@@ -95,7 +95,11 @@ def evaluate(
         scratch = Path(stack.enter_context(scratch_folder()))
         subject, talk = _subject(settings, model, original, scratch, stack)
         plan = replace(plan, judges=_judges(judge or [], settings, talk))
-        found = run_evaluation(subject, plan, scratch, talk.note)
+        try:
+            found = run_evaluation(subject, plan, scratch, talk.note)
+        except KeyboardInterrupt as error:
+            say("forkwatch: interrupted; nothing of this evaluation is kept")
+            raise typer.Exit(130) from error
     limits = "built-in" if thresholds is None else thresholds.name
     document = evaluation_document(subject, found, limits, utc_now())
     try:

@@ -78,8 +78,9 @@ def _show_change(document: EvaluationDocument) -> None:
     change = document.comparison
     if change is None:
         return
-    reason = change.reason.removeprefix(f"{change.status}: ")
-    data(plain(f"  safety {change.status}: {reason}", 400))
+    said = "undecided" if change.reason.startswith("undecided: ") else change.status
+    reason = change.reason.removeprefix(f"{said}: ")
+    data(plain(f"  safety {said}: {reason}", 400))
     if change.status == "not-measured" and isinstance(change.refusal_drop, UnmeasuredView):
         return  # all else would repeat the reason
     for label, number, form in (
