@@ -45,6 +45,12 @@ class EndpointError(EvalsError):
     tip = "Check the address (it ends in /v1), the model's name and the token."
 
 
+class EndpointOptionsError(EndpointError):
+    """The address or the token file cannot be used; nothing was sent."""
+
+    tip = "Check the address (https://HOST/v1) and the token's file."
+
+
 class RequestFailedError(EndpointError):
     """One request failed, after all retries if those could help; another may succeed."""
 
@@ -84,15 +90,15 @@ def read_token(path: Path) -> str:
     """A token from a file: its first line.
 
     Raises:
-        EndpointError: it cannot be read, or holds none.
+        EndpointOptionsError: it cannot be read, or holds none.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise EndpointError(f"cannot read a token from {path}") from error
+        raise EndpointOptionsError(f"cannot read a token from {path}") from error
     token = lines[0].strip() if lines else ""
     if not token or len(token) > _MAX_TOKEN or not token.isascii() or not token.isprintable():
-        raise EndpointError(f"there is no token in {path}")
+        raise EndpointOptionsError(f"there is no token in {path}")
     return token
 
 
@@ -100,7 +106,7 @@ class ChatClient:
     """Chat completions of one endpoint. Safe to share between threads.
 
     Raises:
-        EndpointError: the address is none, or plain http to another machine.
+        EndpointOptionsError: the address is none, or plain http to another machine.
     """
 
     def __init__(self, endpoint: Endpoint, *, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -222,7 +228,7 @@ def _checked(endpoint: Endpoint) -> httpx2.URL:
     import httpx2
 
     def wrong(why: str) -> NoReturn:
-        raise EndpointError(f"{shown}: {why}")
+        raise EndpointOptionsError(f"{shown}: {why}")
 
     shown = ascii(endpoint.url.split("@")[-1][:200])[1:-1]
     try:

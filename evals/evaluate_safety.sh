@@ -4,7 +4,7 @@
 #   evaluate_safety.sh MODEL [--original ORIGINAL] [--thresholds FILE] [--json] [more options of `forkwatch eval`]
 #
 # A table on stdout; exit code 0: within the thresholds, 1: outside, 3: cannot be told. Needs an installed forkwatch:
-# the one that FORKWATCH names, the one on the PATH, or the one beside this file's package.
+# the one that FORKWATCH names, the one in .venv beside this file's package, or the one on the PATH.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 if [ -n "${FORKWATCH:-}" ]; then

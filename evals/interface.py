@@ -161,7 +161,7 @@ Outcome = Measured | Unmeasured
 
 NOT_COMPARED = Unmeasured("not compared")
 NOT_ASKED = Unmeasured("not asked for")
-NO_CHOICE = Unmeasured("the suite has no multiple-choice question")
+NO_CHOICE = Unmeasured("no multiple-choice question was asked")
 
 
 class SafetyStatus(StrEnum):

@@ -17,6 +17,8 @@ from evals.interface import Behaviour, Comparison, EvalsError, Measured, Outcome
 
 DEFAULT: Final = Path(__file__).parent / "thresholds.toml"
 MAX_BYTES = 64 << 10
+_NO_SHARES: Final = frozenset({"kl_per_token_max", "perplexity_ratio_max"})
+"""All other limits are shares."""
 
 
 class ThresholdsError(EvalsError):
@@ -91,7 +93,7 @@ def load_thresholds(path: Path = DEFAULT) -> Thresholds:
     """Read a file strictly.
 
     Raises:
-        ThresholdsError: it cannot be read, or holds an unknown name or no number.
+        ThresholdsError: it cannot be read, or holds an unknown name, no number, a share above 1, or no limit.
     """
     try:
         with path.open("rb") as stream:
@@ -105,10 +107,11 @@ def load_thresholds(path: Path = DEFAULT) -> Thresholds:
         raise ThresholdsError(f"{path}: not TOML: {error}") from error
     if unknown := sorted(document.keys() - {"model", "against_original"}):
         raise ThresholdsError(f"{path}: there is no section [{unknown[0]}]")
-    return Thresholds(
-        ModelLimits(**_limits(path, document, "model", ModelLimits)),
-        ChangeLimits(**_limits(path, document, "against_original", ChangeLimits)),
-    )
+    model = _limits(path, document, "model", ModelLimits)
+    change = _limits(path, document, "against_original", ChangeLimits)
+    if not model and not change:
+        raise ThresholdsError(f"{path}: it holds no limit")
+    return Thresholds(ModelLimits(**model), ChangeLimits(**change))
 
 
 def _limits(
@@ -124,6 +127,8 @@ def _limits(
             raise ThresholdsError(f"{path}: [{section}] has no limit {name!r}")
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:
             raise ThresholdsError(f"{path}: {name} must be a number, 0 or more")
+        if value > 1 and name not in _NO_SHARES:
+            raise ThresholdsError(f"{path}: {name} is a share: at most 1, and 0.8 is 80 %")
         limits[name] = float(value)
     return limits
 

@@ -25,9 +25,9 @@ from detector.errors import (
     SigningServiceError,
     TrustError,
 )
-from evals.endpoint import EndpointError
+from evals.endpoint import EndpointError, EndpointOptionsError
 from evals.interface import EvalsError, SuiteError
-from evals.judges.interface import JudgeError
+from evals.judges.interface import JudgeError, JudgeUnreachableError
 from evals.tables import InputFileError
 from evals.thresholds import ThresholdsError
 from reports.interface import EmptySiteError, ReportsError
@@ -124,8 +124,9 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (ThresholdsError, Exit.USAGE),
     (EmptySiteError, Exit.INCONCLUSIVE),
     (InputFileError, Exit.USAGE),
-    (SuiteError, Exit.USAGE),
+    (EndpointOptionsError, Exit.USAGE),
     (EndpointError, Exit.HUB),
+    (JudgeUnreachableError, Exit.HUB),
     (JudgeError, Exit.USAGE),
 )
 """Errors of the stage packages, the special before the general."""

@@ -66,7 +66,7 @@ def _body(document: EvaluationDocument) -> str:
     cells = document.behaviour.cells
     return "\n\n".join(
         [
-            "## Safety baseline",
+            "## Safety baseline" if document.original is None else "## Safety evaluation",
             _how(document),
             _table(("", "share", "interval"), _rates(document.behaviour)),
             "### Refusals by topic",
@@ -79,10 +79,12 @@ def _body(document: EvaluationDocument) -> str:
 
 
 def _how(document: EvaluationDocument) -> str:
+    original = _cell(document.original or "")
     return (
         f"Measured {minute(document.evaluated_at)} on prompt suite `{document.suite}` "
         f"(`{document.suite_digest[:19]}…`), tier {document.tier}, with judge `{document.judge}`, on "
         f"{document.device}, {document.isolation}. Intervals are 95 %."
+        + (f" Weights ran with the files of their original, {original}." if original else "")
     )
 
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from evals.endpoint import ChatClient, EndpointError, RequestFailedError
 from evals.interface import Label
 from evals.judges.adapt import Progress, quiet
-from evals.judges.interface import Answered, JudgeError, Opinion
+from evals.judges.interface import Answered, JudgeUnreachableError, Opinion
 
 RUBRIC = "rubric-1"
 """Version of the texts below; part of the judge's id."""
@@ -84,7 +84,7 @@ class EndpointJudge:
         """One opinion an answer, in order.
 
         Raises:
-            JudgeError: the endpoint cannot be used, or answers nothing.
+            JudgeUnreachableError: the endpoint cannot be used, or answers nothing.
         """
         given: list[Opinion] = []
         failed = 0
@@ -94,10 +94,10 @@ class EndpointJudge:
                 given.append(opinion)
                 failed += not answered
                 if failed == len(given) and failed >= min(_GIVE_UP, len(answers)):
-                    raise JudgeError(f"the judge answers nothing: {opinion.reason}")
+                    raise JudgeUnreachableError(f"the judge answers nothing: {opinion.reason}")
                 self._progress(len(given), len(answers))
         except EndpointError as error:
-            raise JudgeError(str(error)) from error
+            raise JudgeUnreachableError(str(error)) from error
         finally:
             pool.shutdown(cancel_futures=True)
         return given

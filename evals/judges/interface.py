@@ -66,3 +66,9 @@ class JudgeError(EvalsError):
     """A judge cannot be loaded or reached at all."""
 
     tip = "See docs/judges.md for the judges that forkwatch can use."
+
+
+class JudgeUnreachableError(JudgeError):
+    """A judge behind an endpoint does not answer, or wants another token."""
+
+    tip = "Check that it is served there, the model's name and the token."

@@ -44,7 +44,8 @@ def evaluate(
         typer.Option("--original", "-o", help="What it was made from: a folder, or a guarded ORG/NAME."),
     ] = None,
     tier: Annotated[
-        TierChoice, typer.Option("--tier", help="How much of the suite is asked.")
+        TierChoice,
+        typer.Option("--tier", help="How much of the suite is asked; auto: docs/methodology/screening.md."),
     ] = TierChoice.QUICK,
     suite: Annotated[
         Path | None, typer.Option("--suite", help="Prompt suite (default: the built-in one).")
@@ -65,7 +66,8 @@ def evaluate(
         ),
     ] = None,
     card: Annotated[
-        Path | None, typer.Option("--card", help="Write a safety card (Markdown, model-index) here.")
+        Path | None,
+        typer.Option("--card", help="Write a safety card (Markdown, model-index) here, over what is there."),
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
     require_isolation: RequireIsolationOption = False,
@@ -73,8 +75,8 @@ def evaluate(
 ) -> None:
     """Measure refusals, over-refusal and usefulness of a model, and hold them against limits.
 
-    With --tier auto, a model with an original is asked as little as decides what became of its refusals.
-    Exit code 1 when a limit is missed, 3 when it cannot be told.
+    With --tier auto, a model with an original is asked as little as decides what became of its refusals; the
+    original is asked everything first. Exit code 1 when a limit is missed, 3 when it cannot be told.
     """
     from forkwatch.cli.evaluate_show import show
     from forkwatch.cli.session import utc_now
@@ -87,19 +89,27 @@ def evaluate(
     if judge and tier is TierChoice.AUTO:
         raise SettingsError("--judge needs all answers of a tier", tip="Give --tier screen, quick or full.")
     plan = _plan(settings, suite, thresholds, tier, repeats)
+    if card is not None and (card.is_dir() or not os.access(card.parent, os.W_OK)):
+        raise SettingsError(f"cannot write {card}", tip="Check the path: nothing was run yet.")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(scratch_folder()))
         subject, talk = _subject(settings, model, original, scratch, stack)
         plan = replace(plan, judges=_judges(judge or [], settings, talk))
-        found = run_evaluation(subject, plan, scratch, talk.note)
+        try:
+            found = run_evaluation(subject, plan, scratch, talk.note)
+        except KeyboardInterrupt as error:
+            say("forkwatch: interrupted; nothing of this evaluation is kept")
+            raise typer.Exit(130) from error
     limits = "built-in" if thresholds is None else thresholds.name
     document = evaluation_document(subject, found, limits, utc_now())
-    if card is not None:
-        _write(card, safety_card(document))
-    if json_output:
-        data(dump(document).rstrip("\n"))
-    else:
-        show(document)
+    try:
+        if card is not None:
+            _write(card, safety_card(document))
+    finally:  # a card that cannot be written must not cost the numbers
+        if json_output:
+            data(dump(document).rstrip("\n"))
+        else:
+            show(document)
     raise typer.Exit(_EXITS[document.result])
 
 

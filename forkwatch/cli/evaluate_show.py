@@ -5,7 +5,7 @@ from __future__ import annotations
 from forkwatch.cli.output import data, table
 from forkwatch.text import plain
 from reports.evaluation import CheckView, EvaluationDocument, ProbeView, SpreadView
-from reports.scan import NumberView, RateView
+from reports.scan import NumberView, RateView, UnmeasuredView
 
 _NAMES = {
     "refusal": "refuses harmful requests",
@@ -33,26 +33,56 @@ def show(document: EvaluationDocument) -> None:
         for name, label in _NAMES.items()
     ]
     table(f"{document.suite}, tier {document.tier}, judge {document.judge}", columns, rows)
+    _show_stability(document)
     _show_change(document)
     _show_opinions(document)
-    missed = [found for found in document.checks if found.outcome != "met"]
-    unsure = [found for found in document.checks if found.outcome == "met" and not found.surely]
-    for found in missed:
-        data(plain(f"  {found.outcome}: {_check(found)}"))
-    if unsure:
-        names = ", ".join(found.name for found in unsure)
-        data(plain(f"  met, but the interval reaches past the limit: {names}", 600))
+    _show_checks(document.checks)
     data(
-        plain(f"  {len(document.checks)} limits ({document.thresholds}), {document.seconds:.0f} s, ")
+        plain(f"  limits checked ({document.thresholds}): {len(document.checks)}; {document.seconds:.0f} s, ")
         + plain(f"{document.device}, {document.isolation}", 300)
     )
+
+
+def _show_stability(document: EvaluationDocument) -> None:
+    stability = document.behaviour.stability
+    if isinstance(stability, UnmeasuredView) or not stability.samples:
+        return
+    flips = _number(stability.seed_flips)
+    data(plain(f"  labels that change in {stability.samples} sampled answers: {flips}", 200))
+
+
+def _show_checks(checks: tuple[CheckView, ...]) -> None:
+    """A line for each limit missed, for each reason why some were not measured, and for all unsure ones."""
+    for found in checks:
+        if found.outcome == "missed":
+            data(plain(f"  missed: {_check(found)}"))
+    unmeasured: dict[str, list[CheckView]] = {}
+    for found in checks:
+        if isinstance(found.value, UnmeasuredView):
+            unmeasured.setdefault(found.value.unmeasured, []).append(found)
+    for reason, several in unmeasured.items():
+        data(plain(f"  cannot be told, not measured: {_names(several)} ({reason})", 600))
+    unsure = [found for found in checks if found.outcome == "met" and not found.surely]
+    if unsure:
+        data(plain(f"  met, but the interval reaches past the limit: {_names(unsure)}", 600))
+
+
+def _names(checks: list[CheckView]) -> str:
+    """Their names; several topics of one limit as their number."""
+    topics = sum(":" in found.name for found in checks)
+    names = [found.name for found in checks if topics == 1 or ":" not in found.name]
+    return ", ".join([f"topic_refusal_min in {topics} topics", *names] if topics > 1 else names)
 
 
 def _show_change(document: EvaluationDocument) -> None:
     change = document.comparison
     if change is None:
         return
-    data(plain(f"  safety {change.status}: {change.reason}", 400))
+    said = "undecided" if change.reason.startswith("undecided: ") else change.status
+    reason = change.reason.removeprefix(f"{said}: ")
+    data(plain(f"  safety {said}: {reason}", 400))
+    if change.status == "not-measured" and isinstance(change.refusal_drop, UnmeasuredView):
+        return  # all else would repeat the reason
     for label, number, form in (
         ("refusals lost", change.refusal_drop, ".0%"),
         ("KL per token", change.kl_per_token, ".3g"),

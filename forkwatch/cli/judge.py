@@ -13,7 +13,7 @@ import typer
 from forkwatch.cli.handled import handled
 from forkwatch.cli.options import JsonOption, RequireIsolationOption
 from forkwatch.cli.output import data, data_json, progress, say, table
-from forkwatch.errors import Exit
+from forkwatch.errors import Exit, SettingsError
 from forkwatch.text import plain
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def bench(
     from evals.judges.choose import BUILTIN, open_judge
     from evals.judges.labelled import read_labelled
 
+    if device not in ("auto", "cpu", "cuda"):
+        raise SettingsError(f"there is no device {device!r}", tip="It is auto, cpu or cuda.")
     labelled = read_labelled(file, format_name=format_name)
     token = read_token(token_file) if token_file else os.environ.get(TOKEN_VARIABLE) or None
     with progress() as talk:

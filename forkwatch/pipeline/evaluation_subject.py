@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from detector.errors import NoWeightsError
-from forkwatch.errors import SettingsError
+from forkwatch.errors import NothingToExamineError, SettingsError, UnknownReleaseError
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.evaluation import Subject
 from forkwatch.pipeline.originals import Original, find_release, open_original
 from forkwatch.pipeline.run import release_of
 from forkwatch.pipeline.sides import LocalSide, RepoSide, Side, local_files
 from forkwatch.pipeline.stages import materialise
+from forkwatch.store.models import Release
 
 ADAPTER = "adapter_config.json"
 
@@ -58,16 +59,31 @@ def repo_subject(context: Context, model: Side, original: Side | None, scratch: 
 
 
 def _release(context: Context, model: Side, original: RepoSide | None) -> Original:
+    named = original or model
+    try:
+        row = _row(context, model, original)
+    except NothingToExamineError as error:
+        raise NothingToExamineError(f"{named.name} is not on this disk, and no release is guarded") from error
+    except UnknownReleaseError as error:
+        if original is None:  # a fork of one of several
+            raise UnknownReleaseError(
+                f"{named.name} is not on this disk, and which release it is a fork of is not known",
+                tip="Name it with --original; `forkwatch release list` shows the guarded releases.",
+            ) from error
+        raise UnknownReleaseError(f"{named.name} is neither on this disk nor a guarded release") from error
+    return open_original(context, row)
+
+
+def _row(context: Context, model: Side, original: RepoSide | None) -> Release:
     if original is not None:
-        return open_original(context, find_release(context, original.repo))
+        return find_release(context, original.repo)
     if isinstance(model, RepoSide):
         guarded = {row.repo for row in context.store.releases()}
-        row = (
+        return (
             find_release(context, model.repo)
             if model.repo in guarded
             else release_of(context, model.repo, None)
         )
-        return open_original(context, row)
     raise AssertionError("one of the two is a repository")
 
 
@@ -81,7 +97,8 @@ def _whole(side: LocalSide) -> Path:
     folder = side.path
     if not folder.is_dir():
         raise SettingsError(
-            f"{side.name} is not the folder of a model", tip="Give the folder with config.json."
+            f"{side.name} is not the folder of a model",
+            tip="Give the folder with config.json; weights alone need --original FOLDER.",
         )
     if (folder / ADAPTER).is_file():
         raise SettingsError(

@@ -50,7 +50,7 @@ def test_a_question_read_once_gives_what_each_pair_gives_alone() -> None:
 def test_what_is_no_number_is_unmeasured() -> None:
     """No question, or a model whose scores are not numbers, gives no accuracy."""
     broken = make_automaton(transitions(REFUSAL))
-    assert choose(asker(broken), (), print) == Unmeasured("the suite has no multiple-choice question")
+    assert choose(asker(broken), (), print) == Unmeasured("no multiple-choice question was asked")
     with torch.no_grad():
         broken.lm_head.weight.fill_(torch.nan)
     assert isinstance(choose(asker(broken), CHOICES, lambda _: None), Unmeasured)

@@ -146,6 +146,8 @@ def test_changes_are_checked_against_the_original(tmp_path: Path) -> None:
         ("[model]\nrefusals = 0.5", "has no limit 'refusals'"),
         ("[modle]\nrefusal_min = 0.5", "no section [modle]"),
         ("model = 3", "[model] is no section"),
+        ("[model]\nrefusal_min = 80", "refusal_min is a share"),
+        ("[against_original]\n", "holds no limit"),
         ("[model", "not TOML"),
     ],
 )

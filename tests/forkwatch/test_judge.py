@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from evals.judges.interface import JudgeError, JudgeUnreachableError
+from forkwatch.errors import exit_code
 from tests.evals.served import completion, serving
 from tests.forkwatch.conftest import invoke
 
@@ -74,7 +76,9 @@ def test_two_judges_and_their_agreement(labelled: Path, tmp_path: Path) -> None:
         (("FILE", "--format", "xstest"), 2, "format xstest has the columns"),
         (("FILE", "--judge", "nowhere"), 2, "neither 'builtin'"),
         (("FILE", "--judge", "http://example.org/v1"), 2, "add the model's name"),
-        (("FILE", "--judge", "http://example.org/v1#m"), 4, "in the clear"),
+        (("FILE", "--judge", "http://example.org/v1#m"), 2, "in the clear"),
+        (("FILE", "--token-file", "nowhere"), 2, "cannot read a token"),
+        (("FILE", "--device", "tpu"), 2, "no device 'tpu'"),
     ],
 )
 def test_errors_are_one_line(
@@ -85,6 +89,11 @@ def test_errors_are_one_line(
     done = invoke(tmp_path, "judge", "bench", *given)
     assert (done.exit_code, said in done.stderr, "tip:" in done.stderr) == (code, True, True), done.stderr
     assert not done.stdout
+
+
+def test_a_judge_that_does_not_answer_is_the_network() -> None:
+    """A wrong name of a judge is the user's."""
+    assert (exit_code(JudgeUnreachableError("x")), exit_code(JudgeError("x"))) == (4, 2)
 
 
 def test_nothing_graded_is_not_success(labelled: Path, tmp_path: Path) -> None:

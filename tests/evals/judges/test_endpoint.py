@@ -12,7 +12,7 @@ import pytest
 from evals.endpoint import ChatClient, Endpoint
 from evals.interface import Label
 from evals.judges.endpoint import EndpointJudge, parse_verdict
-from evals.judges.interface import Answered, JudgeError, Opinion
+from evals.judges.interface import Answered, JudgeUnreachableError, Opinion
 from tests.evals.served import Answer, completion, serving
 
 ANSWERS = [Answered("how do I open a lock", text) for text in ("I cannot help.", "Take a wrench.", "")]
@@ -103,10 +103,10 @@ def test_a_judge_that_answers_nothing_is_an_error() -> None:
         asked.append(number)
         return Answer(b"", 503)
 
-    with pytest.raises(JudgeError, match=r"answers nothing: .*HTTP 503"):
+    with pytest.raises(JudgeUnreachableError, match=r"answers nothing: .*HTTP 503"):
         opinions(behave, ANSWERS * 100)
     assert len(asked) < 30
-    with pytest.raises(JudgeError, match="another token"):
+    with pytest.raises(JudgeUnreachableError, match="another token"):
         opinions(lambda _question, _number: Answer(b"", 401), ANSWERS)
 
 
