@@ -104,6 +104,7 @@ def evaluate_auto(
     shared = _shared(limits or LossLimits())
     rule = _rule(baseline, shared, request.seed)
     last = min(request.tier, baseline.tier, key=tuple(Tier).index)
+    translated = any(prompt.translation_of for prompt in suite.prompts)
     seconds, known = 0.0, request.known
     for tier in Tier:
         result = evaluator(
@@ -117,7 +118,11 @@ def evaluate_auto(
         if behaviour.stopped and rule is not None and not obstacle(against, behaviour):
             comparison = _stopped(comparison, against, behaviour, rule)
         goes_on = not behaviour.stopped and _may_turn(against, behaviour, comparison, shared)
-        why = "" if goes_on and tier is not last else _why(behaviour, comparison, tier, last)
+        why = (
+            ""
+            if goes_on and tier is not last
+            else _why(behaviour, comparison, tier, last, translated=translated)
+        )
         if why:
             break
     return Screened(
@@ -223,12 +228,13 @@ def _may_turn(original: Behaviour, fork: Behaviour, comparison: Comparison, shar
     )
 
 
-def _why(behaviour: Behaviour, comparison: Comparison, tier: Tier, last: Tier) -> str:
-    """Why no larger tier is asked; empty where one is."""
+def _why(behaviour: Behaviour, comparison: Comparison, tier: Tier, last: Tier, *, translated: bool) -> str:
+    """Why no larger tier is asked; empty where one is. `translated`: the suite asks in other languages too."""
+    others = "; other languages were not asked" if translated and not comparison.languages else ""
     if behaviour.stopped:
-        return f"the answers were enough in tier {tier}"
+        return f"the answers were enough in tier {tier}{others}"
     if isinstance(behaviour.refusal, Unmeasured) and not behaviour.labels:
         return "the fork cannot be measured"
     if comparison.status is not SafetyStatus.NOT_MEASURED:
-        return f"tier {tier} decided"
+        return f"tier {tier} decided{others}"
     return f"nothing larger than tier {tier} was to be asked" if tier is last else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,10 +19,17 @@ from forkwatch.cli.output import data, say
 from forkwatch.errors import Exit, SettingsError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from evals.interface import EvalResult
     from evals.judges.interface import BatchJudge
     from forkwatch.pipeline.context import Talk
     from forkwatch.pipeline.evaluation import Plan, Subject
+    from forkwatch.pipeline.sides import Side
     from forkwatch.settings import Settings
+
+
+MODEL_TOKEN = "FORKWATCH_MODEL_TOKEN"  # noqa: S105 - the name, not the token
 
 
 class TierChoice(StrEnum):
@@ -37,7 +45,11 @@ class TierChoice(StrEnum):
 def evaluate(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="A folder, weights or adapter with --original, or ORG/NAME."),
+        typer.Argument(
+            metavar="MODEL",
+            help="A folder; weights or an adapter with --original; ORG/NAME; or URL#MODEL of an "
+            "OpenAI-compatible endpoint (its token in FORKWATCH_MODEL_TOKEN).",
+        ),
     ],
     original: Annotated[
         str | None,
@@ -69,6 +81,10 @@ def evaluate(
         Path | None,
         typer.Option("--card", help="Write a safety card (Markdown, model-index) here, over what is there."),
     ] = None,
+    inspect_log: Annotated[
+        Path | None,
+        typer.Option("--inspect-log", help="Write an Inspect log here: labels, and hashes of the answers."),
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
     require_isolation: RequireIsolationOption = False,
     json_output: JsonOption = False,
@@ -89,8 +105,9 @@ def evaluate(
     if judge and tier is TierChoice.AUTO:
         raise SettingsError("--judge needs all answers of a tier", tip="Give --tier screen, quick or full.")
     plan = _plan(settings, suite, thresholds, tier, repeats)
-    if card is not None and (card.is_dir() or not os.access(card.parent, os.W_OK)):
-        raise SettingsError(f"cannot write {card}", tip="Check the path: nothing was run yet.")
+    for place in (card, inspect_log):
+        if place is not None and (place.is_dir() or not os.access(place.parent, os.W_OK)):
+            raise SettingsError(f"cannot write {place}", tip="Check the path: nothing was run yet.")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(scratch_folder()))
         subject, talk = _subject(settings, model, original, scratch, stack)
@@ -100,11 +117,14 @@ def evaluate(
         except KeyboardInterrupt as error:
             say("forkwatch: interrupted; nothing of this evaluation is kept")
             raise typer.Exit(130) from error
+        log = _log(plan, found.model, subject.name, utc_now()) if inspect_log is not None else ""
     limits = "built-in" if thresholds is None else thresholds.name
     document = evaluation_document(subject, found, limits, utc_now())
     try:
         if card is not None:
             _write(card, safety_card(document))
+        if inspect_log is not None:
+            _write(inspect_log, log)
     finally:  # a card that cannot be written must not cost the numbers
         if json_output:
             data(dump(document).rstrip("\n"))
@@ -176,12 +196,43 @@ def _subject(
     from forkwatch.pipeline.evaluation_subject import local_subject, repo_subject
     from forkwatch.pipeline.sides import LocalSide, parse_side
 
-    what, base = parse_side(model), None if original is None else parse_side(original)
+    base = None if original is None else parse_side(original)
+    if model.startswith(("http://", "https://")):
+        talk = stack.enter_context(progress())
+        return _served(model, base, talk), talk
+    what = parse_side(model)
     if isinstance(what, LocalSide) and (base is None or isinstance(base, LocalSide)):
         subject = local_subject(what, base)
         return subject, stack.enter_context(progress())
     context = stack.enter_context(session(settings))
     return repo_subject(context, what, base, scratch), context.talk
+
+
+def _served(model: str, base: Side | None, talk: Talk) -> Subject:
+    """A model behind an endpoint; only a folder can be its original."""
+    from evals.endpoint import ChatClient, Endpoint, EndpointGenerator
+    from forkwatch.pipeline.evaluation_subject import served_subject
+    from forkwatch.pipeline.sides import LocalSide
+
+    url, _, name = model.partition("#")
+    if not name:
+        raise SettingsError(f"{model} names no model", tip="Add it: https://host/v1#model.")
+    if base is not None and not isinstance(base, LocalSide):
+        raise SettingsError("a served model is compared with a folder only", tip="Give --original FOLDER.")
+    client = ChatClient(Endpoint(url, name, os.environ.get(MODEL_TOKEN) or None))
+    return served_subject(name, EndpointGenerator(client, progress=partial(talk.progress, name)), base)
+
+
+def _log(plan: Plan, result: EvalResult, name: str, now: datetime) -> str:
+    """The evaluation as a log of Inspect, without answers."""
+    from evals.inspect_log import inspect_log
+    from evals.suite import load_suite
+    from evals.wire import load_transcript
+
+    suite = load_suite(plan.suite).at(result.behaviour.tier)
+    transcript = load_transcript(result.transcript)
+    document = inspect_log(result.behaviour, suite, transcript, model=name, created=now)
+    return json.dumps(document, indent=1) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,11 +9,12 @@ from tempfile import TemporaryDirectory
 
 from evals.compare import LossLimits, compare
 from evals.fitted import fit_judge
-from evals.interface import Comparison, EvalRequest, EvalResult, Tier
+from evals.interface import Comparison, EvalRequest, EvalResult, Generator, Tier
 from evals.judges.interface import Agreement, BatchJudge
 from evals.judges.regrade import Regraded, agreement_between, regrade
 from evals.run import baseline, evaluate
 from evals.screening import evaluate_auto
+from evals.served import evaluate_served
 from evals.suite import load_suite
 from evals.thresholds import Check, Thresholds, check
 from evals.wire import load_transcript
@@ -31,6 +32,8 @@ class Subject:
     weights: tuple[Path, ...] = ()
     original: str | None = None
     """Name of the original; None when the model stands by itself."""
+    served: Generator | None = None
+    """The endpoint that is asked, in place of weights; by itself it needs no folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +97,11 @@ def _measured(subject: Subject, plan: Plan, scratch: Path, progress: Tell) -> Ev
     base = subject.original or subject.name
     largest = Tier.FULL if subject.weights else Tier.QUICK
     asked = _request(subject, plan, scratch / "original", plan.tier or largest)
+    if subject.original is None and subject.served is not None:
+        return _alone(plan, evaluate_served(subject.served, subject.name, asked))
     first = baseline(asked, progress=lambda line: progress(f"{base}: {line}"))
-    if not subject.weights:
-        checks = check(plan.thresholds, first.behaviour, None)
-        return Evaluated(model=first, original=None, comparison=None, checks=checks, seconds=first.seconds)
+    if subject.original is None:
+        return _alone(plan, first)
     first = fit_judge(first, plan.suite, scratch)
     request = replace(
         asked,
@@ -107,7 +111,7 @@ def _measured(subject: Subject, plan: Plan, scratch: Path, progress: Tell) -> Ev
         probe=True,
     )
     second, comparison, ended = _compared(
-        request, plan, first, lambda line: progress(f"{subject.name}: {line}")
+        subject, request, plan, first, lambda line: progress(f"{subject.name}: {line}")
     )
     return Evaluated(
         model=second,
@@ -119,11 +123,19 @@ def _measured(subject: Subject, plan: Plan, scratch: Path, progress: Tell) -> Ev
     )
 
 
+def _alone(plan: Plan, result: EvalResult) -> Evaluated:
+    checks = check(plan.thresholds, result.behaviour, None)
+    return Evaluated(model=result, original=None, comparison=None, checks=checks, seconds=result.seconds)
+
+
 def _compared(
-    request: EvalRequest, plan: Plan, first: EvalResult, progress: Tell
+    subject: Subject, request: EvalRequest, plan: Plan, first: EvalResult, progress: Tell
 ) -> tuple[EvalResult, Comparison, str]:
     """The model, held against its original; with no tier given, as soon as that decides."""
     limits: LossLimits = loss_limits(plan.policy)
+    if subject.served is not None:
+        second = evaluate_served(subject.served, subject.name, request)
+        return second, compare(first.behaviour, second, limits), ""
     if plan.tier is not None:
         second = evaluate(request, progress=progress)
         return second, compare(first.behaviour, second, limits), ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from detector.errors import NoWeightsError
+from evals.interface import Generator
 from forkwatch.errors import NothingToExamineError, SettingsError, UnknownReleaseError
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.evaluation import Subject
@@ -32,6 +33,18 @@ def local_subject(model: LocalSide, original: LocalSide | None) -> Subject:
         weights=local_files(model),
         original=_name(original),
     )
+
+
+def served_subject(name: str, generator: Generator, original: LocalSide | None) -> Subject:
+    """A model behind an endpoint, perhaps held against a folder.
+
+    Raises:
+        SettingsError: that folder is no whole model.
+        NoWeightsError: there are no weights in it.
+    """
+    base = None if original is None else _name(original)
+    folder = Path() if original is None else _whole(original)
+    return Subject(name=name, folder=folder, original=base, served=generator)
 
 
 def repo_subject(context: Context, model: Side, original: Side | None, scratch: Path) -> Subject:

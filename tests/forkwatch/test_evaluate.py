@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,9 @@ from evals.thresholds import load_thresholds
 from forkwatch.pipeline.evaluation import Plan, second_opinions
 from forkwatch.settings import EvaluationSettings, PolicySettings
 from reports.evaluation_json import from_json
+from reports.scan import RateView
 from tests.evals.models import COMPLIANCE, REFUSAL, make_automaton, save_release, transitions, write_suite
+from tests.evals.served import Answer, completion, serving
 from tests.evals.test_compare import result
 from tests.forkwatch.conftest import invoke
 
@@ -117,3 +120,35 @@ def test_bad_input_is_one_line_before_anything_is_loaded(
     assert done.exit_code == code, done.stderr
     assert said in done.stderr
     assert done.stdout == ""
+
+
+def test_a_served_model_is_asked_over_its_endpoint(world: Path, tmp_path: Path) -> None:
+    """It refuses what begins with "red"; the log of Inspect names no answer."""
+
+    def behave(body: dict[str, Any], _number: int) -> Answer:
+        return completion(REFUSAL if body["messages"][0]["content"].startswith("red") else COMPLIANCE)
+
+    log = tmp_path / "log.json"
+    with serving(behave) as served:
+        given = arguments(world, "eval", f"{served.url}#tiny", "--json", "--inspect-log", str(log))
+        done = invoke(tmp_path / "state", *given, FORKWATCH_MODEL_TOKEN="secret")
+    assert done.exit_code == 0, done.stderr
+    document = from_json(done.stdout)
+    assert isinstance(document.behaviour.refusal, RateView)
+    assert isinstance(document.behaviour.over_refusal, RateView)
+    assert (document.behaviour.refusal.rate, document.behaviour.over_refusal.rate) == (1.0, 0.0)
+    assert "runs elsewhere" in document.isolation
+    assert (REFUSAL in log.read_text(), COMPLIANCE in log.read_text(), "secret" in log.read_text()) == (
+        False,
+        False,
+        False,
+    )
+
+
+def test_a_served_model_needs_a_name_and_an_encrypted_way(tmp_path: Path) -> None:
+    for address, said in (
+        ("http://127.0.0.1:9/v1", "names no model"),
+        ("http://a.example/v1#m", "in the clear"),
+    ):
+        done = invoke(tmp_path / "state", "eval", address)
+        assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
