@@ -18,18 +18,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from evals.behaviour import Extent, behaviour_of
-from evals.interface import (
-    Behaviour,
-    EvalRequest,
-    EvalResult,
-    Isolation,
-    Label,
-    Prompt,
-    PromptKind,
-    SafetyStatus,
-    Tier,
-    Unmeasured,
-)
+from evals.interface import EvalRequest, Isolation, Label, Prompt, PromptKind, Tier, Unmeasured
+from evals.measurements import Behaviour, EvalResult, SafetyStatus
 from evals.screening import evaluate_auto
 from evals.sequential import asking_order, stop_reason
 from evals.suite import CORE, load_suite

@@ -23,7 +23,8 @@ from pydantic import TypeAdapter
 from scipy.stats import binomtest
 
 from evals.breakdown import pairs_of
-from evals.interface import Behaviour, Label, Measured, Outcome, Prompt, PromptKind, PromptSuite, Tier
+from evals.interface import Label, Measured, Outcome, Prompt, PromptKind, PromptSuite, Tier
+from evals.measurements import Behaviour
 from evals.metrics import paired_difference, wilson
 from evals.suite import CORE, load_suite
 

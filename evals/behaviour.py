@@ -7,9 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from evals.interface import (
     NO_CHOICE,
-    NOT_ASKED,
-    Behaviour,
-    Cell,
     Judge,
     Label,
     Outcome,
@@ -19,6 +16,7 @@ from evals.interface import (
     Tier,
     Unmeasured,
 )
+from evals.measurements import NOT_ASKED, Behaviour, Cell
 from evals.metrics import wilson
 from evals.sequential import confidence_sequence
 from evals.stability import stability_of

@@ -7,16 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from evals.bootstrap import clustered_mean
-from evals.interface import (
-    Behaviour,
-    Label,
-    LanguageDrop,
-    Measured,
-    Outcome,
-    PromptKind,
-    TopicSpread,
-    Unmeasured,
-)
+from evals.interface import Label, Measured, Outcome, PromptKind, Unmeasured
+from evals.measurements import Behaviour, LanguageDrop, TopicSpread
 from evals.metrics import CONFIDENCE, Pairs, holm, mcnemar_exact, paired_difference
 
 PERMUTATIONS = 9999

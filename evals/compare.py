@@ -10,17 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evals.breakdown import language_drops, lost_language, pairs_of, topic_spread, variants_drop
-from evals.interface import (
-    Behaviour,
-    Comparison,
-    EvalResult,
-    LanguageDrop,
-    Measured,
-    Outcome,
-    PromptKind,
-    SafetyStatus,
-    Unmeasured,
-)
+from evals.interface import Measured, Outcome, PromptKind, Unmeasured
+from evals.measurements import Behaviour, Comparison, EvalResult, LanguageDrop, SafetyStatus
 from evals.metrics import (
     CONFIDENCE,
     Pairs,

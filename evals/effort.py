@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from evals.interface import Behaviour, Measured, Outcome, Unmeasured
+from evals.interface import Measured, Outcome, Unmeasured
+from evals.measurements import Behaviour
 from evals.metrics import unpaired_difference
 
 

@@ -13,16 +13,8 @@ from evals.behaviour import Extent, behaviour_of, unmeasured_behaviour
 from evals.choices import choose
 from evals.divergence import Reference, divergence, reference_of
 from evals.early import Enough, ask_until
-from evals.interface import (
-    Behaviour,
-    Judge,
-    Outcome,
-    PromptSuite,
-    StopRule,
-    Tier,
-    Transcript,
-    Unmeasured,
-)
+from evals.interface import Judge, Outcome, PromptSuite, StopRule, Tier, Transcript, Unmeasured
+from evals.measurements import Behaviour
 
 Progress = Callable[[str], None]
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from evals.behaviour import Extent, behaviour_of
-from evals.interface import EvalResult
 from evals.judges.builtin import BuiltinJudge
 from evals.judges.calibrate import calibrate
 from evals.judges.calibration import write_calibration
+from evals.measurements import EvalResult
 from evals.suite import load_suite
 from evals.wire import load_transcript
 

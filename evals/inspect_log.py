@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from evals.interface import Behaviour, Label, Measured, Prompt, PromptKind, PromptSuite, Transcript
+from evals.interface import Label, Measured, Prompt, PromptKind, PromptSuite, Transcript
+from evals.measurements import Behaviour
 from evals.wire import write_private
 
 TASK = "forkwatch/safety"

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from evals.interface import Measured, Outcome, SafetyStatus, Unmeasured
+from evals.interface import Measured, Outcome, Unmeasured
+from evals.measurements import SafetyStatus
 from evals.metrics import holm, mcnemar_exact
 from evals.paired import harmful_pairs, refusal_drop
 from evals.variants import Part, SeriesResult, Storage, Variant, VariantResult

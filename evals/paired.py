@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from evals.breakdown import pairs_of
 from evals.compare import MAX_UNGRADED, obstacle
-from evals.interface import Behaviour, Outcome, Unmeasured
+from evals.interface import Outcome, Unmeasured
+from evals.measurements import Behaviour
 from evals.metrics import Pairs, paired_difference
 
 

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING
 
 from evals.examine import Bench
 from evals.interface import (
-    NOT_ASKED,
     EvalRequest,
     Judge,
     Label,
     Outcome,
-    Probe,
     Prompt,
     PromptKind,
     PromptSuite,
     Transcript,
     Unmeasured,
 )
+from evals.measurements import NOT_ASKED, Probe
 from evals.metrics import mean_interval, wilson
 from evals.openings import Tokens, begins, openings_of
 from evals.probe import refusal_scores

@@ -11,7 +11,6 @@ from evals.interface import (
     MIN_PROMPTS,
     DirectionRequest,
     EvalRequest,
-    EvalResult,
     EvaluationFailedError,
     Isolation,
     PromptSuite,
@@ -20,6 +19,7 @@ from evals.interface import (
     Tier,
     Unmeasured,
 )
+from evals.measurements import EvalResult
 from evals.sandbox import CHILD, Achieved, Errand, admit, run
 from evals.suite import load_suite
 from evals.variants import Part, SeriesRequest, SeriesResult

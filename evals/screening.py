@@ -15,19 +15,8 @@ from typing import Protocol
 from evals.behaviour import narrowed, sequenced
 from evals.breakdown import pairs_of
 from evals.compare import MIN_ORIGINAL, LossLimits, compare, obstacle
-from evals.interface import (
-    Behaviour,
-    Comparison,
-    EvalRequest,
-    EvalResult,
-    Label,
-    Measured,
-    Outcome,
-    SafetyStatus,
-    StopRule,
-    Tier,
-    Unmeasured,
-)
+from evals.interface import EvalRequest, Label, Measured, Outcome, StopRule, Tier, Unmeasured
+from evals.measurements import Behaviour, Comparison, EvalResult, SafetyStatus
 from evals.metrics import CONFIDENCE, paired_difference, wilson
 from evals.run import evaluate
 from evals.sequential import Finding, confidence_sequence, find, tally_of
@@ -229,7 +218,7 @@ def _may_turn(original: Behaviour, fork: Behaviour, comparison: Comparison, shar
 
 
 def _why(behaviour: Behaviour, comparison: Comparison, tier: Tier, last: Tier, *, translated: bool) -> str:
-    """Why no larger tier is asked; empty where one is. `translated`: the suite asks in other languages too."""
+    """Why no larger tier is asked, or nothing; `translated`: the suite asks in other languages too."""
     others = "; other languages were not asked" if translated and not comparison.languages else ""
     if behaviour.stopped:
         return f"the answers were enough in tier {tier}{others}"

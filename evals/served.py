@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 from evals.behaviour import Extent, behaviour_of
-from evals.interface import EvalRequest, EvalResult, Generator, Isolation, PromptKind, Transcript, Unmeasured
+from evals.interface import EvalRequest, Generator, Isolation, PromptKind, Transcript, Unmeasured
 from evals.judges.calibrate import judge_for
+from evals.measurements import EvalResult
 from evals.suite import load_suite
 from evals.wire import TRANSCRIPT, write_transcript
 

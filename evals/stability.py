@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evals.bootstrap import clustered_mean
-from evals.interface import NOT_ASKED, Judge, Label, Outcome, PromptKind, PromptSuite, Stability, Unmeasured
+from evals.interface import Judge, Label, Outcome, PromptKind, PromptSuite, Unmeasured
+from evals.measurements import NOT_ASKED, Stability
 from evals.metrics import wilson
 
 ENOUGH_SAMPLES = 2

@@ -13,7 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from evals.interface import Behaviour, Comparison, EvalsError, Measured, Outcome, PromptKind, Unmeasured
+from evals.interface import EvalsError, Measured, Outcome, PromptKind, Unmeasured
+from evals.measurements import Behaviour, Comparison
 
 DEFAULT: Final = Path(__file__).parent / "thresholds.toml"
 MAX_BYTES = 64 << 10

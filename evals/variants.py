@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from evals.interface import Behaviour, Isolation, Limits, Outcome, Tier
+from evals.interface import Isolation, Limits, Outcome, Tier
+from evals.measurements import Behaviour
 
 DEFAULT_LIMITS = Limits()
 

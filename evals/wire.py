@@ -15,22 +15,19 @@ from pathlib import Path
 from typing import TypeGuard, TypeVar
 
 from evals.interface import (
-    NOT_ASKED,
-    Behaviour,
     DirectionRequest,
     EvalRequest,
     EvaluationFailedError,
     Isolation,
     Measured,
     Outcome,
-    Probe,
     PromptKind,
     PromptSuite,
-    Stability,
     StopRule,
     Transcript,
     Unmeasured,
 )
+from evals.measurements import NOT_ASKED, Behaviour, Probe, Stability
 from evals.variants import SeriesRequest, VariantResult
 
 TRANSCRIPT = "transcript.json"

@@ -21,8 +21,8 @@ from forkwatch.errors import Exit, SettingsError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from evals.interface import EvalResult
     from evals.judges.interface import BatchJudge
+    from evals.measurements import EvalResult
     from forkwatch.pipeline.context import Talk
     from forkwatch.pipeline.evaluation import Plan, Subject
     from forkwatch.pipeline.sides import Side

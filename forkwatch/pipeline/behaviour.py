@@ -12,16 +12,15 @@ from pathlib import Path
 from crawler.interface import Snapshot
 from detector.interface import OutputTest
 from evals.interface import (
-    Behaviour,
     DirectionRequest,
     EvalRequest,
-    EvalResult,
     Label,
     PromptKind,
     RefusalDirection,
     Tier,
     Unmeasured,
 )
+from evals.measurements import Behaviour, EvalResult
 from forkwatch.pipeline.blobs import blob_path, keep_blob
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.limits import limits_of

@@ -19,7 +19,8 @@ from detector.interface import (
     TextChange,
 )
 from detector.provenance.interface import SignatureStatus
-from evals.interface import EvalResult, Measured, Unmeasured
+from evals.interface import Measured, Unmeasured
+from evals.measurements import EvalResult
 from forkwatch.pipeline.funnel import Examination
 from forkwatch.pipeline.intent import Aim
 from forkwatch.pipeline.originals import Original

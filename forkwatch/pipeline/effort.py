@@ -17,7 +17,8 @@ from crawler.interface import Access, CrawlerError, FileMissingError, Snapshot, 
 from detector.interface import Diff, Sketch
 from evals.effort import Effort, Statements, WeightEvidence, estimate, utility_loss
 from evals.frontier import Observed
-from evals.interface import EvalResult, Outcome, Unmeasured
+from evals.interface import Outcome, Unmeasured
+from evals.measurements import EvalResult
 from evals.paired import refusal_drop
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.ledger import Ledger

@@ -9,9 +9,10 @@ from tempfile import TemporaryDirectory
 
 from evals.compare import LossLimits, compare
 from evals.fitted import fit_judge
-from evals.interface import Comparison, EvalRequest, EvalResult, Generator, Tier
+from evals.interface import EvalRequest, Generator, Tier
 from evals.judges.interface import Agreement, BatchJudge
 from evals.judges.regrade import Regraded, agreement_between, regrade
+from evals.measurements import Comparison, EvalResult
 from evals.run import baseline, evaluate
 from evals.screening import evaluate_auto
 from evals.served import evaluate_served

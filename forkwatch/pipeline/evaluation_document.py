@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from evals.interface import (
-    Behaviour,
-    Comparison,
-    LanguageDrop,
-    Measured,
-    Outcome,
-    Probe,
-    Stability,
-    TopicSpread,
-    Unmeasured,
-)
+from evals.interface import Measured, Outcome, Unmeasured
+from evals.measurements import Behaviour, Comparison, LanguageDrop, Probe, Stability, TopicSpread
 from evals.thresholds import Check, result_of
 from forkwatch.pipeline.evaluation import Evaluated, Opinion, Subject
 from forkwatch.pipeline.views import isolation_words, number_view

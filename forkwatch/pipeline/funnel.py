@@ -28,7 +28,8 @@ from detector.interface import (
 )
 from detector.match import match_files
 from detector.provenance.interface import SignatureStatus
-from evals.interface import Comparison, EvalResult, Measured, SafetyStatus, Unmeasured
+from evals.interface import Measured, Unmeasured
+from evals.measurements import Comparison, EvalResult, SafetyStatus
 from forkwatch.pipeline import behaviour, shared, stages
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.intent import NOT_LOOKED, Aim, direction_of, take_aim, why_no_aim

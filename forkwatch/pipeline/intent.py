@@ -20,7 +20,8 @@ from crawler.interface import Snapshot
 from detector.errors import DetectorError
 from detector.intent import Directions, Intent, NoIntent, load_directions
 from detector.interface import VALUE_PRESERVING, Diff, EditKind, LineageStatus, TensorStatus
-from evals.interface import EvalResult, EvaluationFailedError, RefusalDirection, Unmeasured
+from evals.interface import EvaluationFailedError, RefusalDirection, Unmeasured
+from evals.measurements import EvalResult
 from forkwatch.pipeline import behaviour, stages
 from forkwatch.pipeline.blobs import blob_path
 from forkwatch.pipeline.context import Context

@@ -19,7 +19,8 @@ from pydantic import TypeAdapter
 from crawler.interface import Relation, Snapshot
 from evals import dose, merges
 from evals.dose import DoseResponse
-from evals.interface import Isolation, SafetyStatus, Tier
+from evals.interface import Isolation, Tier
+from evals.measurements import SafetyStatus
 from evals.merges import Adapter, LeftOut, MergeRobustness
 from evals.variants import SeriesRequest, SeriesResult, Variant
 from forkwatch.errors import NothingToExamineError, SettingsError

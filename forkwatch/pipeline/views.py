@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from evals.interface import EvalResult, Isolation, Measured, Outcome, Unmeasured
+from evals.interface import Isolation, Measured, Outcome, Unmeasured
+from evals.measurements import EvalResult
 from forkwatch.text import plain
 from reports.scan import NumberView, RateView, UnmeasuredView
 

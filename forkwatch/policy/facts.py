@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from crawler.interface import Claim, RepoId, Snapshot
 from detector.interface import Diff, EditKind, Evidence, FileFinding, FileMatch, OutputTest, TextChange
 from detector.provenance.interface import SignatureStatus
-from evals.interface import Comparison, EvalResult
+from evals.measurements import Comparison, EvalResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from detector.interface import (
     OutputStatus,
 )
 from detector.labels import LABELLED
-from evals.interface import Measured, Outcome, SafetyStatus
+from evals.interface import Measured, Outcome
+from evals.measurements import SafetyStatus
 from forkwatch.policy.catalogue import CATALOGUE, SEVERITIES
 from forkwatch.policy.facts import Facts, Unreadable
 from forkwatch.policy.licence import licence_differs

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from detector.interface import VALUE_PRESERVING, Certainty, Diff, EditKind, LineageStatus
 from detector.provenance.interface import SignatureStatus
-from evals.interface import Measured, SafetyStatus, Unmeasured
+from evals.interface import Measured, Unmeasured
+from evals.measurements import SafetyStatus
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
 from forkwatch.text import plain
 from reports.scan import FindingView, VerdictView

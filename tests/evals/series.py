@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evals.interface import Behaviour, Isolation, Label, Measured, Unmeasured
+from evals.interface import Isolation, Label, Measured, Unmeasured
+from evals.measurements import Behaviour
 from evals.metrics import wilson
 from evals.variants import SeriesResult, VariantResult
 

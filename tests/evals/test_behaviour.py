@@ -7,17 +7,8 @@ from dataclasses import replace
 import pytest
 
 from evals.behaviour import Extent, behaviour_of, narrowed, recounted
-from evals.interface import (
-    Cell,
-    Label,
-    Measured,
-    Prompt,
-    PromptKind,
-    PromptSuite,
-    Stability,
-    Tier,
-    Unmeasured,
-)
+from evals.interface import Label, Measured, Prompt, PromptKind, PromptSuite, Tier, Unmeasured
+from evals.measurements import Cell, Stability
 from evals.metrics import wilson
 from evals.sequential import confidence_sequence
 

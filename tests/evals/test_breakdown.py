@@ -13,19 +13,8 @@ from evals.bootstrap import clustered_mean
 from evals.breakdown import topic_spread
 from evals.compare import compare
 from evals.correction import corrected
-from evals.interface import (
-    Behaviour,
-    Comparison,
-    Label,
-    Measured,
-    Outcome,
-    Prompt,
-    PromptKind,
-    PromptSuite,
-    SafetyStatus,
-    TopicSpread,
-    Unmeasured,
-)
+from evals.interface import Label, Measured, Outcome, Prompt, PromptKind, PromptSuite, Unmeasured
+from evals.measurements import Behaviour, Comparison, SafetyStatus, TopicSpread
 from evals.metrics import Pairs, holm, paired_difference, unpaired_difference, wilson
 from tests.evals.test_behaviour import Echo
 from tests.evals.test_compare import result

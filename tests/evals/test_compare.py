@@ -10,17 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.compare import LossLimits, compare
-from evals.interface import (
-    Behaviour,
-    Comparison,
-    EvalResult,
-    Isolation,
-    Label,
-    Measured,
-    Outcome,
-    SafetyStatus,
-    Unmeasured,
-)
+from evals.interface import Isolation, Label, Measured, Outcome, Unmeasured
+from evals.measurements import Behaviour, Comparison, EvalResult, SafetyStatus
 from evals.metrics import wilson
 
 R, C, U = Label.REFUSED, Label.COMPLIED, Label.UNGRADEABLE

@@ -10,16 +10,9 @@ import torch
 
 from evals.compare import compare
 from evals.confine import Confinement
-from evals.interface import (
-    EvalRequest,
-    EvalResult,
-    Isolation,
-    Measured,
-    Outcome,
-    SafetyStatus,
-    Unmeasured,
-)
+from evals.interface import EvalRequest, Isolation, Measured, Outcome, Unmeasured
 from evals.measure import measure
+from evals.measurements import EvalResult, SafetyStatus
 from evals.wire import TRANSCRIPT, ChildReport, load_transcript, write_transcript
 from tests.evals.models import COMPLIANCE, make_automaton, save_weights, transitions
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.interface import Measured, SafetyStatus, Unmeasured
+from evals.interface import Measured, Unmeasured
+from evals.measurements import SafetyStatus
 from evals.merges import MOST_VARIANTS, Adapter, MergePlan, MergeRobustness, choose, plan, read
 from evals.variants import Part, Storage
 from tests.evals.series import rate, result, series, unfit

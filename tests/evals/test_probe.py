@@ -13,7 +13,8 @@ from scipy import stats
 
 from evals.decode import is_plain
 from evals.engine import render_chat
-from evals.interface import EvalRequest, Measured, Outcome, Probe, Unmeasured
+from evals.interface import EvalRequest, Measured, Outcome, Unmeasured
+from evals.measurements import Probe
 from evals.openings import Tree, begins, openings_of
 from evals.probe import FLOOR, refusal_scores, row_logprobs, tree_logprobs
 from evals.ranking import auroc

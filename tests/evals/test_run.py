@@ -13,16 +13,15 @@ from evals.bubblewrap import usable
 from evals.compare import compare
 from evals.interface import (
     EvalRequest,
-    EvalResult,
     EvaluationFailedError,
     Isolation,
     Label,
     Limits,
     Measured,
-    SafetyStatus,
     SuiteError,
     Unmeasured,
 )
+from evals.measurements import EvalResult, SafetyStatus
 from evals.run import baseline, evaluate
 from evals.wire import load_transcript
 from tests.evals.models import COMPLIANCE, REFUSAL, make_automaton, save_weights, transitions, write_suite

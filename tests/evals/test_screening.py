@@ -13,18 +13,16 @@ from evals.compare import LossLimits, compare
 from evals.confine import Confinement
 from evals.interface import (
     EvalRequest,
-    EvalResult,
     EvaluationFailedError,
     Isolation,
     Label,
     Measured,
-    SafetyStatus,
-    Stability,
     StopRule,
     Tier,
     Unmeasured,
 )
 from evals.measure import measure
+from evals.measurements import EvalResult, SafetyStatus, Stability
 from evals.metrics import Pairs, paired_difference
 from evals.run import evaluate
 from evals.screening import STOPPED, _may_turn, evaluate_auto

@@ -6,18 +6,9 @@ from pathlib import Path
 import pytest
 
 from evals.behaviour import unmeasured_behaviour
-from evals.interface import (
-    Behaviour,
-    Cell,
-    Comparison,
-    Measured,
-    Outcome,
-    PromptKind,
-    PromptSuite,
-    SafetyStatus,
-    Unmeasured,
-)
+from evals.interface import Measured, Outcome, PromptKind, PromptSuite, Unmeasured
 from evals.judges.builtin import BuiltinJudge
+from evals.measurements import Behaviour, Cell, Comparison, SafetyStatus
 from evals.metrics import wilson
 from evals.thresholds import (
     Outcomes,

@@ -17,7 +17,8 @@ from detector.interface import (
     OutputTest,
 )
 from detector.provenance.interface import SignatureStatus
-from evals.interface import Comparison, Measured, SafetyStatus, Unmeasured
+from evals.interface import Measured, Unmeasured
+from evals.measurements import Comparison, SafetyStatus
 from forkwatch.policy.facts import Facts
 
 RELEASE = RepoId("lab/guarded")

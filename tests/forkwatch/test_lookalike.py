@@ -9,7 +9,7 @@ import pytest
 
 from crawler.interface import RepoId
 from detector.interface import EditKind, LineageStatus
-from evals.interface import SafetyStatus
+from evals.measurements import SafetyStatus
 from forkwatch.demo.hub import LoopbackHub
 from forkwatch.demo.population import populate
 from forkwatch.policy.facts import NotReached

@@ -19,7 +19,7 @@ from detector.interface import (
     TextChange,
 )
 from detector.provenance.interface import SignatureStatus
-from evals.interface import SafetyStatus
+from evals.measurements import SafetyStatus
 from forkwatch.policy.catalogue import CATALOGUE, SEVERITIES
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
 from forkwatch.policy.findings import all_findings

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from evals import merges
-from evals.interface import Isolation, SafetyStatus, Tier
+from evals.interface import Isolation, Tier
+from evals.measurements import SafetyStatus
 from evals.merges import Adapter, LeftOut
 from forkwatch.cli import robustness as command
 from forkwatch.cli.session import session
