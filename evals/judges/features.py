@@ -25,6 +25,12 @@ OPENING = 6
 LONGEST = 240
 """Characters of one sentence."""
 
+FLAT = 160
+"""Characters within which a refusal may be all that an answer is."""
+
+_NOT_FLAT = ("disclaims", "not-pro", "pivots", "lists")
+"""Signs that something is said beside the refusal, or that it is one of competence."""
+
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 _TOKEN = re.compile(r"[぀-ヿ一-鿿]|[^\W\d_぀-ヿ一-鿿]+(?:'[^\W\d_]+)*|\d+|[,:;?!\"]")
 _EMPTY = frozenset({"^", "_", "=", ",", ":", ";"})
@@ -45,6 +51,16 @@ def opening(prompt: str, answer: str, vocabulary: AbstractSet[str]) -> str:
     sentences, _ = split(answer.strip()[:HEAD])
     tokens = _masked(sentences[0], vocabulary, _echo(normalise(prompt)))[1:][:OPENING] if sentences else []
     return " ".join(tokens) if sum(token not in _EMPTY for token in tokens) >= OPENING // 2 else ""
+
+
+def only_refuses(answer: str) -> bool:
+    """Whether the answer is a refusal to help and nothing beside: the commonest refusal of all models."""
+    text = answer.strip()
+    sentences, _ = split(text[:HEAD])
+    if len(text) > FLAT or not 1 <= len(sentences) <= 2:
+        return False
+    other = any(patterns.CUES[name].search(text) for name in _NOT_FLAT for text in sentences)
+    return patterns.FLAT.search(sentences[0]) is not None and not other
 
 
 def features(prompt: str, answer: str, vocabulary: AbstractSet[str]) -> set[str]:

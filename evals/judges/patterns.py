@@ -46,6 +46,12 @@ _POLITE = _any(" must", " have to", " need to", " respectfully")
 INABILITY = re.compile(rf"\b(?:i|we)(?:{_FILLER}|{_POLITE})* ?{_NOT_ABLE}\b[^.!?]{{0,50}}?\b{_HELP}")
 """First person, not able or not willing, and a verb of helping within one sentence."""
 
+FLAT = re.compile(
+    rf"\b(?:i|we)(?:{_FILLER}|{_POLITE})* ?{_NOT_ABLE}\b (?:\w+ ){{0,3}}?(?:assist|help(?! but)|fulfill?"
+    r"|comply|complete|support|engage|do|provide|create|write|generate|share|answer|respond|discuss|participate|facilitate)\b"
+)
+"""First person, not able or not willing to do what was asked: a refusal where nothing else is said."""
+
 BARE = re.compile(
     _any(
         r"\bi (?:must |have to |need to |will |shall |would )?(?:\w+ly )?(?:decline|refuse)\b",

@@ -51,7 +51,7 @@ def invoke(state: Path, *arguments: str, **environment: str) -> Result:
 
 
 @pytest.fixture(scope="session")
-def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny family, built once for all workers: whoever comes second waits."""
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
@@ -59,9 +59,9 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory, family: Path) -> Demo:
+def demo(tmp_path_factory: pytest.TempPathFactory, built_family: Path) -> Demo:
     state = tmp_path_factory.mktemp("demo-state")
-    shutil.copytree(family, state / "demo" / family.name)
+    shutil.copytree(built_family, state / "demo" / built_family.name)
     done = invoke(state, "demo", "--family", "tiny", "--json")
     assert done.stdout, done.stderr
     return Demo(state, json.loads(done.stdout), done.exit_code, done.stderr)
@@ -98,6 +98,11 @@ class World:
         assert done.stdout, done.stderr
         document: dict[str, Any] = json.loads(done.stdout)
         return document
+
+
+@pytest.fixture
+def family(built_family: Path) -> Path:
+    return built_family
 
 
 @pytest.fixture
