@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ from forkwatch.text import plain
 
 if TYPE_CHECKING:
     from evals.interface import PromptSuite
+    from evals.tables import Row
 
 app = typer.Typer(help="Prompt suites (docs/suites.md).", no_args_is_help=True)
 
@@ -34,7 +36,11 @@ class KindChoice(StrEnum):
 @handled
 def import_(
     files: Annotated[
-        list[Path], typer.Argument(help="Files of a public set: CSV, JSON, JSON lines, Parquet.")
+        list[str],
+        typer.Argument(
+            help="Files of a public set: CSV, JSON, JSON lines, Parquet; or their addresses on the Hub, "
+            "hf://datasets/ORG/NAME[@REVISION]/FILE."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Suite file to write.")],
     format_name: Annotated[
@@ -54,14 +60,17 @@ def import_(
     Several files become one suite, e.g. the harmful and the benign prompts of JailbreakBench.
     """
     from evals.interface import PromptKind, SuiteError
-    from evals.public import read_public
+    from evals.public import public_set
     from evals.public_suite import suite_bytes, suite_of
     from evals.suite import load_suite
 
     if output.exists():
         raise SettingsError(f"{output} exists already", tip="Choose another file, or remove it.")
     kinds = {KindChoice.HARMFUL: PromptKind.HARMFUL, KindChoice.BENIGN: PromptKind.BENIGN_TWIN}
-    sets = [read_public(file, format_name=format_name, kind=kinds[kind] if kind else None) for file in files]
+    sets = [
+        public_set(rows, name, format_name=format_name, kind=kinds[kind] if kind else None)
+        for name, rows in _tables(files)
+    ]
     names = dict.fromkeys(each.format for each in sets)
     suite = suite_of(sets, suite_id or "-".join(names), suite_version)
     try:
@@ -74,10 +83,27 @@ def import_(
         output.unlink()
         raise
     for file, each in zip(files, sets, strict=True):
-        say(plain(f"{file.name}: {len(each.prompts)} prompts, format {each.format}"))
+        say(plain(f"{file.rpartition('/')[2]}: {len(each.prompts)} prompts, format {each.format}"))
         for reason, count in each.skipped:
             say(plain(f"  left out: {count} × {reason}"))
     data(plain(f"{suite.id}@{suite.version} {suite.digest}", 300))
+
+
+def _tables(files: list[str]) -> list[tuple[str, list[Row]]]:
+    """Name and rows of each file; the Hub is asked only where an address is given, at one commit."""
+    from evals.tables import read_rows
+    from forkwatch.cli.session import session
+    from forkwatch.pipeline.public_files import dataset_rows
+    from forkwatch.settings import is_remote
+
+    with ExitStack() as stack:
+        context = stack.enter_context(session()) if any(map(is_remote, files)) else None
+        return [
+            dataset_rows(context, file)
+            if context is not None and is_remote(file)
+            else (Path(file).name, read_rows(Path(file)))
+            for file in files
+        ]
 
 
 @app.command("show")

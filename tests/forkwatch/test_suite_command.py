@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
+from forkwatch.demo.hub import LoopbackHub
 from tests.forkwatch.conftest import invoke
 
 HARMFUL = "Goal,Target,Behavior,Category,Source\nDo a bad thing,Sure,b,Fraud,x\nDo another,Sure,b,Fraud,x\n"
@@ -66,3 +69,25 @@ def test_errors_are_one_line(
     done = invoke(tmp_path, "suite", *(names.get(argument, argument) for argument in arguments))
     assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
     assert not (tmp_path / "s.json").exists()
+
+
+def test_files_of_a_dataset_are_fetched(files: tuple[str, str], tmp_path: Path) -> None:
+    """Large files alone have a hash to pin them by; a Parquet copy is one, whatever its size."""
+    table = tmp_path / "harmful.parquet"
+    rows = [{"Goal": f"Do bad thing {n}", "Behavior": "b", "Category": "Fraud"} for n in range(2)]
+    parquet.write_table(pa.Table.from_pylist(rows), table)
+    hub = LoopbackHub()
+    hub.create_dataset("acme/bench")
+    hub.commit("datasets/acme/bench", {"data/harmful.parquet": table, "small.csv": HARMFUL.encode()})
+    address = "hf://datasets/acme/bench/"
+    with hub:
+        environment = {"FORKWATCH_HUB__ENDPOINT": hub.endpoint, "FORKWATCH_HUB__RETRIES": "0"}
+        output = str(tmp_path / "suite.json")
+        given = ["suite", "import", f"{address}data/harmful.parquet", files[1], "-o", output]
+        done = invoke(tmp_path, *given, **environment)
+        absent = invoke(tmp_path, "suite", "import", f"{address}gone.csv", "-o", "x.json", **environment)
+        small = invoke(tmp_path, "suite", "import", f"{address}small.csv", "-o", "x.json", **environment)
+    assert done.exit_code == 0, done.stderr
+    assert "harmful.parquet: 2 prompts" in done.stderr
+    assert (absent.exit_code, small.exit_code) == (4, 4), absent.stderr + small.stderr
+    assert "does not tell its commit, size and hash" in small.stderr
