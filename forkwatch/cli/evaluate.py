@@ -92,7 +92,8 @@ def evaluate(
     """Measure refusals, over-refusal and usefulness of a model, and hold them against limits.
 
     With --tier auto, a model with an original is asked as little as decides what became of its refusals; the
-    original is asked everything first. Exit code 1 when a limit is missed, 3 when it cannot be told.
+    original is asked the quick tier first, and all of the suite only where that does not decide.
+    Exit code 1 when a limit is missed, 3 when it cannot be told.
     """
     from forkwatch.cli.evaluate_show import show
     from forkwatch.cli.session import utc_now

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from evals.compare import LossLimits, compare
+from evals.compare import compare
 from evals.fitted import fit_judge
 from evals.interface import EvalRequest, Generator, Tier
 from evals.judges.interface import Agreement, BatchJudge
 from evals.judges.regrade import Regraded, agreement_between, regrade
-from evals.measurements import Comparison, EvalResult
+from evals.measurements import Comparison, EvalResult, SafetyStatus
 from evals.run import baseline, evaluate
 from evals.screening import evaluate_auto
 from evals.served import evaluate_served
@@ -96,32 +96,18 @@ def run_evaluation(subject: Subject, plan: Plan, scratch: Path, progress: Tell) 
 
 def _measured(subject: Subject, plan: Plan, scratch: Path, progress: Tell) -> Evaluated:
     base = subject.original or subject.name
-    largest = Tier.FULL if subject.weights else Tier.QUICK
-    asked = _request(subject, plan, scratch / "original", plan.tier or largest)
+    asked = _request(subject, plan, scratch / "original", plan.tier or Tier.QUICK)
     if subject.original is None and subject.served is not None:
         return _alone(plan, evaluate_served(subject.served, subject.name, asked))
     first = baseline(asked, progress=lambda line: progress(f"{base}: {line}"))
     if subject.original is None:
         return _alone(plan, first)
     first = fit_judge(first, plan.suite, scratch)
-    request = replace(
-        asked,
-        scratch=scratch / "model",
-        baseline_transcript=first.transcript,
-        calibration=first.calibration,
-        probe=True,
-    )
-    second, comparison, ended = _compared(
-        subject, request, plan, first, lambda line: progress(f"{subject.name}: {line}")
-    )
-    return Evaluated(
-        model=second,
-        original=first,
-        comparison=comparison,
-        checks=check(plan.thresholds, second.behaviour, comparison),
-        seconds=first.seconds + second.seconds,
-        ended=ended,
-    )
+    request = replace(asked, scratch=scratch / "model", probe=True)
+    pair = _Pair(subject, plan, scratch, progress)
+    if subject.served is not None or plan.tier is not None:
+        return pair.compared(request, first)
+    return pair.screened(request, first)
 
 
 def _alone(plan: Plan, result: EvalResult) -> Evaluated:
@@ -129,19 +115,71 @@ def _alone(plan: Plan, result: EvalResult) -> Evaluated:
     return Evaluated(model=result, original=None, comparison=None, checks=checks, seconds=result.seconds)
 
 
-def _compared(
-    subject: Subject, request: EvalRequest, plan: Plan, first: EvalResult, progress: Tell
-) -> tuple[EvalResult, Comparison, str]:
-    """The model, held against its original; with no tier given, as soon as that decides."""
-    limits: LossLimits = loss_limits(plan.policy)
-    if subject.served is not None:
-        second = evaluate_served(subject.served, subject.name, request)
-        return second, compare(first.behaviour, second, limits), ""
-    if plan.tier is not None:
-        second = evaluate(request, progress=progress)
-        return second, compare(first.behaviour, second, limits), ""
-    screened = evaluate_auto(request, first.behaviour, limits, progress=progress)
-    return screened.result, screened.comparison, f"{screened.why}, after {screened.asked} judged prompts"
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A model that is held against its original."""
+
+    subject: Subject
+    plan: Plan
+    scratch: Path
+    progress: Tell
+
+    def tell(self, line: str) -> None:
+        self.progress(f"{self.subject.name}: {line}")
+
+    def compared(self, request: EvalRequest, first: EvalResult) -> Evaluated:
+        """All of a tier."""
+        request = _against(request, first)
+        if self.subject.served is not None:
+            second = evaluate_served(self.subject.served, self.subject.name, request)
+        else:
+            second = evaluate(request, progress=self.tell)
+        found = compare(first.behaviour, second, loss_limits(self.plan.policy))
+        return self._evaluated(first, second, found)
+
+    def screened(self, request: EvalRequest, first: EvalResult) -> Evaluated:
+        """As little as decides; the original is asked all of the suite only where a smaller tier does not.
+
+        The second screening sees the same answers and the same fit of the judge, so that its first looks are
+        those of the first one: the error is not shared by more looks.
+        """
+        limits = loss_limits(self.plan.policy)
+        found = evaluate_auto(_against(request, first), first.behaviour, limits, progress=self.tell)
+        if found.comparison.status is SafetyStatus.NOT_MEASURED and found.result.behaviour.labels:
+            whole = replace(
+                request,
+                weights=(),
+                tier=Tier.FULL,
+                known=first.transcript,
+                calibration=first.calibration,
+                scratch=self.scratch / "original-full",
+                probe=False,
+            )
+            told = self.subject.original
+            again = baseline(whole, progress=lambda line: self.progress(f"{told}: {line}"))
+            first = replace(again, calibration=first.calibration, seconds=first.seconds + again.seconds)
+            request = replace(
+                request, tier=Tier.FULL, known=found.result.transcript, scratch=self.scratch / "model-full"
+            )
+            found = evaluate_auto(_against(request, first), first.behaviour, limits, progress=self.tell)
+        ended = f"{found.why}, after {found.asked} judged prompts"
+        return self._evaluated(first, found.result, found.comparison, ended)
+
+    def _evaluated(
+        self, first: EvalResult, second: EvalResult, found: Comparison, ended: str = ""
+    ) -> Evaluated:
+        return Evaluated(
+            model=second,
+            original=first,
+            comparison=found,
+            checks=check(self.plan.thresholds, second.behaviour, found),
+            seconds=first.seconds + second.seconds,
+            ended=ended,
+        )
+
+
+def _against(request: EvalRequest, first: EvalResult) -> EvalRequest:
+    return replace(request, baseline_transcript=first.transcript, calibration=first.calibration)
 
 
 def _request(subject: Subject, plan: Plan, scratch: Path, tier: Tier) -> EvalRequest:
