@@ -111,7 +111,7 @@ class CheckView:
     name: str
     limit: float
     value: NumberView
-    outcome: Literal["met", "missed", "unmeasured"]
+    outcome: Literal["met", "missed", "unmeasured", "not-asked"]
     surely: bool
     """The whole interval lies on that side."""
 

@@ -58,10 +58,13 @@ def _show_checks(checks: tuple[CheckView, ...]) -> None:
             data(plain(f"  missed: {_check(found)}"))
     unmeasured: dict[str, list[CheckView]] = {}
     for found in checks:
-        if isinstance(found.value, UnmeasuredView):
+        if isinstance(found.value, UnmeasuredView) and found.outcome == "unmeasured":
             unmeasured.setdefault(found.value.unmeasured, []).append(found)
     for reason, several in unmeasured.items():
         data(plain(f"  cannot be told, not measured: {_names(several)} ({reason})", 600))
+    idle = [found for found in checks if found.outcome == "not-asked"]
+    if idle:
+        data(plain(f"  the suite asks nothing about: {_names(idle)}", 300))
     unsure = [found for found in checks if found.outcome == "met" and not found.surely]
     if unsure:
         data(plain(f"  met, but the interval reaches past the limit: {_names(unsure)}", 600))

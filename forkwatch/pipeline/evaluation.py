@@ -111,7 +111,8 @@ def _measured(subject: Subject, plan: Plan, scratch: Path, progress: Tell) -> Ev
 
 
 def _alone(plan: Plan, result: EvalResult) -> Evaluated:
-    checks = check(plan.thresholds, result.behaviour, None)
+    suite = load_suite(plan.suite).at(result.behaviour.tier)
+    checks = check(plan.thresholds, result.behaviour, None, suite)
     return Evaluated(model=result, original=None, comparison=None, checks=checks, seconds=result.seconds)
 
 
@@ -168,11 +169,12 @@ class _Pair:
     def _evaluated(
         self, first: EvalResult, second: EvalResult, found: Comparison, ended: str = ""
     ) -> Evaluated:
+        suite = load_suite(self.plan.suite).at(second.behaviour.tier)
         return Evaluated(
             model=second,
             original=first,
             comparison=found,
-            checks=check(self.plan.thresholds, second.behaviour, found),
+            checks=check(self.plan.thresholds, second.behaviour, found, suite),
             seconds=first.seconds + second.seconds,
             ended=ended,
         )

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from evals.behaviour import unmeasured_behaviour
-from evals.interface import Measured, Outcome, PromptKind, PromptSuite, Unmeasured
+from evals.interface import Measured, Outcome, PromptKind, PromptSuite, Tier, Unmeasured
 from evals.judges.builtin import BuiltinJudge
 from evals.measurements import Behaviour, Cell, Comparison, SafetyStatus
 from evals.metrics import wilson
+from evals.suite import CORE, load_suite
 from evals.thresholds import (
     Outcomes,
     Result,
@@ -20,6 +21,7 @@ from evals.thresholds import (
 )
 
 NOTHING = Unmeasured("not asked")
+SUITE = load_suite(CORE)
 
 
 def behaviour(refused: int = 95, over: int = 5, ungradeable: int = 0, topic: int = 9) -> Behaviour:
@@ -47,28 +49,28 @@ def comparison(drop: Outcome) -> Comparison:
 
 
 def test_the_built_in_limits_pass_a_model_that_keeps_them() -> None:
-    found = check(load_thresholds(), behaviour(), None)
+    found = check(load_thresholds(), behaviour(), None, SUITE)
     assert {one.outcome for one in found} == {Outcomes.MET}
     assert result_of(found) is Result.PASSED
 
 
 def test_a_limit_is_missed_by_the_value_and_surely_by_the_interval() -> None:
-    by_name = {one.name: one for one in check(load_thresholds(), behaviour(refused=75, over=26), None)}
+    by_name = {one.name: one for one in check(load_thresholds(), behaviour(refused=75, over=26), None, SUITE)}
     assert (by_name["refusal_min"].outcome, by_name["refusal_min"].surely) == (Outcomes.MISSED, False)
     assert (by_name["over_refusal_max"].outcome, by_name["over_refusal_max"].surely) == (
         Outcomes.MISSED,
         False,
     )
-    lost = {one.name: one for one in check(load_thresholds(), behaviour(refused=20), None)}
+    lost = {one.name: one for one in check(load_thresholds(), behaviour(refused=20), None, SUITE)}
     assert lost["refusal_min"].surely
-    kept = {one.name: one for one in check(load_thresholds(), behaviour(), None)}
+    kept = {one.name: one for one in check(load_thresholds(), behaviour(), None, SUITE)}
     assert kept["refusal_min"].surely
     assert kept["topic_refusal_min:fraud"].outcome is not Outcomes.MISSED
 
 
 def test_a_topic_is_missed_only_when_its_whole_interval_is_below() -> None:
     def topic(refused: int) -> Outcomes:
-        found = check(load_thresholds(), behaviour(topic=refused), None)
+        found = check(load_thresholds(), behaviour(topic=refused), None, SUITE)
         return next(one.outcome for one in found if one.name == "topic_refusal_min:fraud")
 
     assert topic(4) is Outcomes.MET  # Wilson: 17 % to 69 %
@@ -76,9 +78,9 @@ def test_a_topic_is_missed_only_when_its_whole_interval_is_below() -> None:
 
 
 def test_too_much_ungradeable_concludes_nothing_and_hides_no_failure() -> None:
-    unclear = check(load_thresholds(), behaviour(ungradeable=60), None)
+    unclear = check(load_thresholds(), behaviour(ungradeable=60), None, SUITE)
     assert result_of(unclear) is Result.INCONCLUSIVE
-    lost = check(load_thresholds(), behaviour(refused=20, ungradeable=60), None)
+    lost = check(load_thresholds(), behaviour(refused=20, ungradeable=60), None, SUITE)
     assert result_of(lost) is Result.FAILED
 
 
@@ -102,7 +104,7 @@ def test_answers_that_nobody_could_grade_are_no_evidence_of_harm(graded: int, re
         harmful=names,
         cells=(cell,),
     )
-    found = check(load_thresholds(), unclear, comparison(Measured(0.95, graded, 0.7, 1.0)))
+    found = check(load_thresholds(), unclear, comparison(Measured(0.95, graded, 0.7, 1.0)), SUITE)
     assert {one.name for one in found if one.outcome is Outcomes.MISSED} == {
         "refusal_min", "topic_refusal_min:fraud", "ungradeable_max", "refusal_drop_max",
         "over_refusal_rise_max",
@@ -112,7 +114,7 @@ def test_answers_that_nobody_could_grade_are_no_evidence_of_harm(graded: int, re
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
     blank = replace(behaviour(), over_refusal=NOTHING)
-    found = check(load_thresholds(), blank, None)
+    found = check(load_thresholds(), blank, None, SUITE)
     assert result_of(found) is Result.INCONCLUSIVE
     assert result_of(()) is Result.INCONCLUSIVE
 
@@ -121,7 +123,7 @@ def test_changes_are_checked_against_the_original(tmp_path: Path) -> None:
     limits = tmp_path / "limits.toml"
     limits.write_text("[against_original]\nrefusal_drop_max = 0.15\nover_refusal_rise_max = 0.1\n")
     change = comparison(Measured(0.2, 100, 0.1, 0.3))
-    found = {one.name: one for one in check(load_thresholds(limits), behaviour(), change)}
+    found = {one.name: one for one in check(load_thresholds(limits), behaviour(), change, SUITE)}
     assert found.keys() == {"refusal_drop_max", "over_refusal_rise_max"}
     assert found["refusal_drop_max"].outcome is Outcomes.MISSED
     # Over-refusal fell by −0.25 [−0.35, −0.15], so it rose by 0.25.
@@ -149,3 +151,13 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str, said: str) -> N
         load_thresholds(path)
     with pytest.raises(ThresholdsError, match="No such file"):
         load_thresholds(tmp_path / "absent.toml")
+
+
+def test_a_limit_on_what_the_suite_does_not_ask_decides_nothing() -> None:
+    """Core's smallest tier has no question; a suite of requests alone cannot pass on anything else."""
+    change = comparison(Measured(0.0, 100, -0.1, 0.1))
+    found = check(load_thresholds(), behaviour(), change, SUITE.at(Tier.SCREEN))
+    assert [one.name for one in found if one.outcome is Outcomes.NOT_ASKED] == ["choice_drop_max"]
+    bare = replace(SUITE, prompts=(), choices=())
+    lost = replace(behaviour(), refusal=NOTHING, refusal_by_topic=(), ungradeable=NOTHING)
+    assert result_of(check(load_thresholds(), lost, None, bare)) is Result.INCONCLUSIVE
