@@ -329,6 +329,10 @@ class IsolationError(EvalsError):
     tip = "`forkwatch doctor` says what is missing; installing bubblewrap usually helps."
 
 
+class EngineMissingError(EvalsError):
+    """An engine is not installed, or not usable here."""
+
+
 class SuiteError(EvalsError):
     """A prompt suite file is not valid, or is empty."""
 

@@ -1,4 +1,4 @@
-"""A model that somebody serves, asked over its endpoint: labels and rates, nothing that needs its weights."""
+"""A model that another engine runs, here or behind an endpoint: labels and rates, without its values."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from evals.measurements import EvalResult
 from evals.suite import load_suite
 from evals.wire import TRANSCRIPT, write_transcript
 
-ELSEWHERE = "the model runs elsewhere, as whoever serves it has set it up"
-_NO_WEIGHTS = Unmeasured("the model is served: its probabilities are not at hand")
+ELSEWHERE = "the model does not run in a confined child of ours"
+_NO_WEIGHTS = Unmeasured("another engine runs the model: its probabilities are not at hand")
 
 
 def evaluate_served(generator: Generator, name: str, request: EvalRequest) -> EvalResult:
     """Ask a served model what a local one is asked, and label its answers; they lie in the scratch folder.
 
     Args:
-        generator: The endpoint.
+        generator: The endpoint, or the engine.
         name: What to call it, in place of a device.
         request: Suite, tier, length, seed, repeats, calibration and scratch; the rest is of no use here.
 

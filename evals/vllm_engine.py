@@ -16,10 +16,10 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from evals.engine import render_chat, row_seeds
-from evals.interface import EvalsError
+from evals.interface import EngineMissingError
 
 
-class VllmMissingError(EvalsError):
+class VllmMissingError(EngineMissingError):
     """vLLM is not installed, or not usable here."""
 
     tip = "pip install 'forkwatch[vllm]' on a machine with a GPU, or leave the default engine."

@@ -26,7 +26,7 @@ from detector.errors import (
     TrustError,
 )
 from evals.endpoint import EndpointError, EndpointOptionsError
-from evals.interface import EvalsError, SuiteError
+from evals.interface import EngineMissingError, EvalsError, SuiteError
 from evals.judges.interface import JudgeError, JudgeUnreachableError
 from evals.tables import InputFileError
 from evals.thresholds import ThresholdsError
@@ -122,6 +122,7 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (DetectorError, Exit.INCONCLUSIVE),
     (SuiteError, Exit.USAGE),
     (ThresholdsError, Exit.USAGE),
+    (EngineMissingError, Exit.USAGE),
     (EmptySiteError, Exit.INCONCLUSIVE),
     (InputFileError, Exit.USAGE),
     (EndpointOptionsError, Exit.USAGE),

@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 MODEL_TOKEN = "FORKWATCH_MODEL_TOKEN"  # noqa: S105 - the name, not the token
 
 
+class EngineChoice(StrEnum):
+    """What runs the model."""
+
+    TRANSFORMERS = "transformers"
+    VLLM = "vllm"
+
+
 class TierChoice(StrEnum):
     """How much of the suite is asked."""
 
@@ -85,6 +92,13 @@ def evaluate(
         Path | None,
         typer.Option("--inspect-log", help="Write an Inspect log here: labels, and hashes of the answers."),
     ] = None,
+    engine: Annotated[
+        EngineChoice,
+        typer.Option(
+            "--engine",
+            help="vllm: a trusted folder on a GPU, outside the sandbox, without KL and choices.",
+        ),
+    ] = EngineChoice.TRANSFORMERS,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
     require_isolation: RequireIsolationOption = False,
     json_output: JsonOption = False,
@@ -111,7 +125,7 @@ def evaluate(
             raise SettingsError(f"cannot write {place}", tip="Check the path: nothing was run yet.")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(scratch_folder()))
-        subject, talk = _subject(settings, model, original, scratch, stack)
+        subject, talk = _subject(settings, model, original, engine, scratch, stack)
         plan = replace(plan, judges=_judges(judge or [], settings, talk))
         try:
             found = run_evaluation(subject, plan, scratch, talk.note)
@@ -189,7 +203,12 @@ def _plan(
 
 
 def _subject(
-    settings: Settings, model: str, original: str | None, scratch: Path, stack: ExitStack
+    settings: Settings,
+    model: str,
+    original: str | None,
+    engine: EngineChoice,
+    scratch: Path,
+    stack: ExitStack,
 ) -> tuple[Subject, Talk]:
     """What to evaluate; the Hub and the store are opened only where one of the two is a repository."""
     from forkwatch.cli.output import progress
@@ -204,9 +223,22 @@ def _subject(
     what = parse_side(model)
     if isinstance(what, LocalSide) and (base is None or isinstance(base, LocalSide)):
         subject = local_subject(what, base)
+        if engine is EngineChoice.VLLM:
+            subject = _in_vllm(subject)
         return subject, stack.enter_context(progress())
+    if engine is EngineChoice.VLLM:
+        raise SettingsError("--engine vllm runs a folder only", tip="Download the model first.")
     context = stack.enter_context(session(settings))
     return repo_subject(context, what, base, scratch), context.talk
+
+
+def _in_vllm(subject: Subject) -> Subject:
+    """A whole model that the user trusts to run outside the sandbox."""
+    from evals.vllm_engine import VllmGenerator
+
+    if subject.original is not None:
+        raise SettingsError("--engine vllm takes no --original", tip="Forks run in the sandbox only.")
+    return replace(subject, served=VllmGenerator(subject.folder))
 
 
 def _served(model: str, base: Side | None, talk: Talk) -> Subject:

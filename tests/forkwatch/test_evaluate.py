@@ -109,6 +109,7 @@ def test_no_second_opinion_is_asked_on_a_misfit(world: Path) -> None:
         (["{world}/refuser", "--card", "{world}/absent/card.md"], 2, "cannot write"),
         (["{world}/refuser", "--tier", "huge"], 2, ""),
         (["{world}/refuser", "--device", "tpu"], 2, "no device 'tpu'"),
+        (["{world}/complier", "--original", "{world}/refuser", "--engine", "vllm"], 2, "takes no --original"),
         (["{world}/refuser", "--thresholds", "{world}/suite.json"], 2, "not TOML"),
         (["{world}/refuser", "--suite", "{world}/limits.toml"], 2, "not JSON"),
     ],
@@ -137,7 +138,7 @@ def test_a_served_model_is_asked_over_its_endpoint(world: Path, tmp_path: Path) 
     assert isinstance(document.behaviour.refusal, RateView)
     assert isinstance(document.behaviour.over_refusal, RateView)
     assert (document.behaviour.refusal.rate, document.behaviour.over_refusal.rate) == (1.0, 0.0)
-    assert "runs elsewhere" in document.isolation
+    assert "not run in a confined child" in document.isolation
     assert (REFUSAL in log.read_text(), COMPLIANCE in log.read_text(), "secret" in log.read_text()) == (
         False,
         False,
