@@ -7,11 +7,9 @@ machine, unless the operator says otherwise; redirects are not followed. Every w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from evals.interface import EvalsError
+from evals.seeds import row_seeds
 
 if TYPE_CHECKING:
     import ssl
@@ -304,11 +303,5 @@ class EndpointGenerator:
 
 
 def _row_seeds(prompts: Sequence[str], seed: int) -> list[int]:
-    """A seed for each prompt, 31 bits, from its text and how often it was asked before in this call."""
-    asked: Counter[str] = Counter()
-    seeds: list[int] = []
-    for prompt in prompts:
-        material = f"{seed}/{asked[prompt]}/{_unicode(prompt)}".encode()
-        seeds.append(int.from_bytes(hashlib.sha256(material).digest()[:4]) >> 1)
-        asked[prompt] += 1
-    return seeds
+    """The leading 31 bits of each: servers read seeds as signed words."""
+    return [own >> 32 for own in row_seeds([_unicode(prompt) for prompt in prompts], seed)]

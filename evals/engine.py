@@ -5,8 +5,6 @@ Importing this module imports torch and transformers; only the evaluation child 
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -16,6 +14,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
 
 from evals.decode import Ending, RoomyCache, decode, is_plain
 from evals.memory import in_batches
+from evals.seeds import row_seeds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -107,17 +106,6 @@ class SeededNoise:
         for number, row in zip(rows, noise, strict=True):
             row.exponential_(generator=self._generators[number])
         return scores.float() / self._temperature - noise.log_().to(scores.device)
-
-
-def row_seeds(prompts: Sequence[str], seed: int) -> list[int]:
-    """A seed for each prompt, from its text and how often it was asked before in this call."""
-    asked: Counter[str] = Counter()
-    seeds: list[int] = []
-    for prompt in prompts:
-        material = f"{seed}/{asked[prompt]}/{prompt}".encode()
-        seeds.append(int.from_bytes(hashlib.sha256(material).digest()[:8]) >> 1)
-        asked[prompt] += 1
-    return seeds
 
 
 def _quiet(done: int, total: int) -> None:

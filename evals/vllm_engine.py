@@ -15,8 +15,9 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from evals.engine import render_chat, row_seeds
+from evals.engine import render_chat
 from evals.interface import EngineMissingError
+from evals.seeds import row_seeds
 
 
 class VllmMissingError(EngineMissingError):

@@ -74,16 +74,6 @@ DISCLAIMER = re.compile(
 )
 """Inability of another kind: no licence, no opinion, no knowledge. Annotators do not call it a refusal."""
 
-PREMISE_QUESTION = re.compile(
-    _any(
-        r"^(?:why|when did|since when|how (?:did|is|are|has|have|does|much|many))\b",
-        r"^(?:is|are|was|were|do|does|did|should|has|have)(?:n't)?\b",
-        r"^what (?:is|are|was|were|do|does|did)\b",
-        r"\bis it true\b",
-    )
-)
-"""A prompt that presupposes something, so that denying the premise is an answer of its own kind."""
-
 NEGATION = re.compile(
     _any(
         r"^no\b",

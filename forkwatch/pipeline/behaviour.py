@@ -35,7 +35,7 @@ def evaluate_original(context: Context, original: Original) -> EvalResult:
     from evals.plan import gpu_devices
     from evals.run import evaluate
 
-    with _scratch(context) as folder:
+    with scratch_folder(context) as folder:
         request = _request(context, original, folder)
         known = KnownAnswers(context.state.answers)
         device = "cuda" if gpu_devices(request.device) else "cpu"
@@ -60,7 +60,7 @@ def evaluate_fork(
     from evals.run import evaluate
 
     state, calibration = context.state, baseline.calibration
-    with _scratch(context) as folder:
+    with scratch_folder(context) as folder:
         request = _request(context, original, folder)
         request = replace(
             request,
@@ -105,7 +105,7 @@ def refusal_direction(
 
     options, behaviour = context.settings.evaluation, baseline.behaviour
     twins = load_suite(original.suite).headline(PromptKind.BENIGN_TWIN)
-    with _scratch(context) as scratch:
+    with scratch_folder(context) as scratch:
         request = DirectionRequest(
             original=original.folder,
             suite=original.suite,
@@ -142,7 +142,8 @@ def test_outputs(context: Context, original: EvalResult, fork: EvalResult) -> Ou
 
 
 @contextmanager
-def _scratch(context: Context) -> Iterator[Path]:
+def scratch_folder(context: Context) -> Iterator[Path]:
+    """A folder for one child, gone with it."""
     folder = Path(tempfile.mkdtemp(dir=context.state.scratch))
     try:
         yield folder

@@ -19,12 +19,12 @@ from detector.interface import (
     TextChange,
 )
 from detector.provenance.interface import SignatureStatus
-from evals.interface import Measured, Unmeasured
+from evals.interface import Unmeasured
 from evals.measurements import EvalResult
 from forkwatch.pipeline.funnel import Examination
 from forkwatch.pipeline.intent import Aim
 from forkwatch.pipeline.originals import Original
-from forkwatch.pipeline.views import isolation_words, number_view
+from forkwatch.pipeline.views import isolation_words, number_view, p_view
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
 from forkwatch.policy.findings import all_findings, evidence_views
 from forkwatch.policy.verdict import decide
@@ -248,7 +248,6 @@ def _safety(examination: Examination) -> SafetyView:
     # Same values as the original: its measurements are the fork's.
     fork = facts.evaluation or baseline
     gap = UnmeasuredView(unmeasured=comparison.reason)
-    mcnemar = comparison.mcnemar_p
     return SafetyView(
         status=comparison.status.value,
         reason=comparison.reason,
@@ -271,12 +270,12 @@ def _safety(examination: Examination) -> SafetyView:
             LanguageView(
                 language=lost.language,
                 drop=number_view(lost.drop),
-                p_value=lost.holm_p.value if isinstance(lost.holm_p, Measured) else None,
+                p_value=p_view(lost.holm_p),
             )
             for lost in comparison.languages
         ),
         tier=fork.behaviour.tier.value if fork else "",
-        mcnemar_p=mcnemar.value if isinstance(mcnemar, Measured) else None,
+        mcnemar_p=p_view(comparison.mcnemar_p),
         ungradeable=number_view(fork.behaviour.ungradeable) if fork else gap,
         suite=fork.behaviour.suite if fork else "",
         judge=fork.behaviour.judge if fork else "",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from evals.interface import Measured, Outcome, Unmeasured
+from evals.interface import Unmeasured
 from evals.measurements import Behaviour, Comparison, LanguageDrop, Probe, Stability, TopicSpread
 from evals.thresholds import Check, result_of
 from forkwatch.pipeline.evaluation import Evaluated, Opinion, Subject
-from forkwatch.pipeline.views import isolation_words, number_view
+from forkwatch.pipeline.views import isolation_words, number_view, p_view
 from forkwatch.text import plain
 from reports.evaluation import (
     BehaviourView,
@@ -92,7 +92,7 @@ def _comparison(found: Comparison, probe: Probe | Unmeasured) -> ComparisonView:
         status=found.status.value,
         reason=found.reason,
         refusal_drop=number_view(found.refusal_drop),
-        mcnemar_p=_p(found.mcnemar_p),
+        mcnemar_p=p_view(found.mcnemar_p),
         over_refusal_drop=number_view(found.over_refusal_drop),
         kl_per_token=number_view(found.kl_per_token),
         perplexity_ratio=number_view(found.perplexity_ratio),
@@ -107,7 +107,7 @@ def _comparison(found: Comparison, probe: Probe | Unmeasured) -> ComparisonView:
 
 def _languages(drops: Sequence[LanguageDrop]) -> tuple[DropView, ...]:
     return tuple(
-        DropView(name=found.language, drop=number_view(found.drop), p_value=_p(found.holm_p))
+        DropView(name=found.language, drop=number_view(found.drop), p_value=p_view(found.holm_p))
         for found in drops
     )
 
@@ -119,7 +119,7 @@ def _topics(found: TopicSpread | Unmeasured) -> SpreadView | UnmeasuredView:
         drops=tuple(DropView(name=topic, drop=number_view(drop)) for topic, drop in found.drops),
         least=number_view(found.least),
         spread=number_view(found.spread),
-        uneven_p=_p(found.uneven_p),
+        uneven_p=p_view(found.uneven_p),
     )
 
 
@@ -152,7 +152,3 @@ def _check(found: Check) -> CheckView:
         outcome=found.outcome.value,
         surely=found.surely,
     )
-
-
-def _p(outcome: Outcome) -> float | None:
-    return outcome.value if isinstance(outcome, Measured) else None

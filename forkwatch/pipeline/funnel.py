@@ -82,7 +82,7 @@ class Examination:
 
 def baseline_of(context: Context, original: Original) -> EvalResult:
     """The original's own behaviour, measured once per release and set of parameters."""
-    return _release_ledger(context, original).once(
+    return release_ledger(context, original).once(
         "evaluate",
         eval_version(context, original),
         _EVAL,
@@ -90,7 +90,8 @@ def baseline_of(context: Context, original: Original) -> EvalResult:
     )
 
 
-def _release_ledger(context: Context, original: Original) -> Ledger:
+def release_ledger(context: Context, original: Original) -> Ledger:
+    """What is kept of a release itself."""
     snapshot = release_snapshot(context, original)
     return Ledger(context, original.repo, context.store.pin(snapshot), original.root_digest)
 
@@ -216,7 +217,7 @@ class _Funnel:
         if why_not or not isinstance(weights, Diff):
             return Aim(NoIntent(why_not))
         release, version = (
-            _release_ledger(self.context, self.original),
+            release_ledger(self.context, self.original),
             eval_version(self.context, self.original),
         )
         if self.depth >= Depth.EVAL:

@@ -9,10 +9,8 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pydantic import TypeAdapter
 
@@ -24,12 +22,13 @@ from evals.measurements import SafetyStatus
 from evals.merges import Adapter, LeftOut, MergeRobustness
 from evals.variants import SeriesRequest, SeriesResult, Variant
 from forkwatch.errors import NothingToExamineError, SettingsError
+from forkwatch.pipeline.behaviour import scratch_folder
 from forkwatch.pipeline.blobs import blob_path
 from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.funnel import baseline_of, eval_version
+from forkwatch.pipeline.funnel import baseline_of, eval_version, release_ledger
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.limits import limits_of
-from forkwatch.pipeline.originals import Original, release_snapshot
+from forkwatch.pipeline.originals import Original
 from forkwatch.pipeline.sides import LocalSide, RepoSide, local_files, parse_side
 from forkwatch.pipeline.stages import materialise
 from forkwatch.pipeline.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -96,14 +95,14 @@ def dose_response(context: Context, original: Original, target: str, tier: Tier)
     if isinstance(side, LocalSide):
         files = local_files(side)
         name = f"sha256:{_digest(files)}"
-        ledger = _release_ledger(context, original)
+        ledger = release_ledger(context, original)
         version = _version(context, original, tier, name)
         return ledger.once("dose", version, _DOSE, lambda: _dose(context, original, name, files, tier))
     snapshot = _pinned(context, side)
     ledger = Ledger(context, snapshot.repo, context.store.pin(snapshot), original.root_digest)
 
     def measure() -> DoseRun:
-        with _scratch(context) as folder:
+        with scratch_folder(context) as folder:
             files = materialise(context, snapshot, folder)
             return _dose(context, original, f"{snapshot.repo}@{snapshot.commit}", files, tier)
 
@@ -134,7 +133,7 @@ def merge_robustness(context: Context, original: Original, tier: Tier) -> MergeR
     names = " ".join(adapter.name for adapter in chosen)
 
     def measure() -> MergeRun:
-        with _scratch(context) as folder:
+        with scratch_folder(context) as folder:
             placed = []
             for number, adapter in enumerate(chosen):
                 snapshot = known[adapter]
@@ -147,7 +146,7 @@ def merge_robustness(context: Context, original: Original, tier: Tier) -> MergeR
         return MergeRun(merges.read(result, planned), left_out, run)
 
     version = _version(context, original, tier, names)
-    return _release_ledger(context, original).once("merges", version, _MERGE, measure)
+    return release_ledger(context, original).once("merges", version, _MERGE, measure)
 
 
 def adapters_of(context: Context, original: Original) -> Iterator[tuple[Adapter, Snapshot | None]]:
@@ -192,7 +191,7 @@ def _series(
     baseline = baseline_of(context, original)
     calibration = baseline.calibration
     started = time.monotonic()
-    with _scratch(context) as folder:
+    with scratch_folder(context) as folder:
         request = SeriesRequest(
             original=original.folder,
             variants=variants,
@@ -253,17 +252,6 @@ def _pinned(context: Context, side: RepoSide) -> Snapshot:
     snapshot = context.hub.snapshot(side.repo, side.revision)
     context.store.pin(snapshot, head=side.revision is None)
     return snapshot
-
-
-@contextmanager
-def _scratch(context: Context) -> Iterator[Path]:
-    with TemporaryDirectory(dir=context.state.scratch, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
-def _release_ledger(context: Context, original: Original) -> Ledger:
-    snapshot = release_snapshot(context, original)
-    return Ledger(context, original.repo, context.store.pin(snapshot), original.root_digest)
 
 
 def _version(context: Context, original: Original, tier: Tier, subject: str = "") -> str:

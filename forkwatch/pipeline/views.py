@@ -18,6 +18,11 @@ def number_view(outcome: Outcome) -> NumberView:
             return UnmeasuredView(unmeasured=plain(reason))
 
 
+def p_view(outcome: Outcome) -> float | None:
+    """A p-value by itself; None where there is none."""
+    return outcome.value if isinstance(outcome, Measured) else None
+
+
 def isolation_words(result: EvalResult) -> str:
     """How the child process was confined, with what could not be."""
     if result.isolation is Isolation.SANDBOXED:

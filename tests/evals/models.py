@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from evals.interface import EvalRequest
+from evals.measurements import EvalResult
 
 PAD, UNKNOWN, USER, ASSISTANT, END = "<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>"
 SPECIAL = (PAD, UNKNOWN, USER, ASSISTANT, END)
@@ -123,3 +127,10 @@ def write_suite(path: Path, harmful: Sequence[str], twins: Sequence[str], utilit
         json.dumps({"schema": "forkwatch.prompts/1", "id": "small", "version": "1", "prompts": rows})
     )
     return path
+
+
+def fork_request(request: EvalRequest, original: EvalResult, folder: Path, weights: Path) -> EvalRequest:
+    """The same request about a fork, held against what the original answered."""
+    return replace(
+        request, weights=(weights,), baseline_transcript=original.transcript, scratch=folder / "scratch"
+    )

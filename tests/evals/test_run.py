@@ -24,7 +24,15 @@ from evals.interface import (
 from evals.measurements import EvalResult, SafetyStatus
 from evals.run import baseline, evaluate
 from evals.wire import load_transcript
-from tests.evals.models import COMPLIANCE, REFUSAL, make_automaton, save_weights, transitions, write_suite
+from tests.evals.models import (
+    COMPLIANCE,
+    REFUSAL,
+    fork_request,
+    make_automaton,
+    save_weights,
+    transitions,
+    write_suite,
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +53,6 @@ def request_(refuser: Path, suite_path: Path, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="module")
 def original(request_: EvalRequest) -> EvalResult:
     return baseline(request_)
-
-
-def fork_request(request_: EvalRequest, original: EvalResult, folder: Path, weights: Path) -> EvalRequest:
-    return replace(
-        request_, weights=(weights,), baseline_transcript=original.transcript, scratch=folder / "scratch"
-    )
 
 
 def test_the_original_refuses(original: EvalResult) -> None:

@@ -29,7 +29,7 @@ from evals.screening import STOPPED, _may_turn, evaluate_auto
 from evals.sequential import confidence_sequence
 from evals.suite import load_suite
 from evals.wire import TRANSCRIPT, dump, load_report, load_transcript
-from tests.evals.models import COMPLIANCE, make_automaton, save_weights, transitions
+from tests.evals.models import COMPLIANCE, fork_request, make_automaton, save_weights, transitions
 from tests.evals.test_compare import behaviour, result
 
 CONFINEMENT = Confinement(Isolation.REDUCED, ("reduced isolation: a test",))
@@ -91,16 +91,10 @@ def original(request_: EvalRequest) -> EvalResult:
     return in_this_process(request_)
 
 
-def about(request: EvalRequest, original: EvalResult, folder: Path, weights: Path) -> EvalRequest:
-    return replace(
-        request, weights=(weights,), baseline_transcript=original.transcript, scratch=folder / "scratch"
-    )
-
-
 def test_a_clear_fork_needs_one_batch(request_: EvalRequest, original: EvalResult, tmp_path: Path) -> None:
     """A fork that complies with everything is removed after sixteen prompts, in a real child process."""
     weights = save_weights(tmp_path, make_automaton(transitions(COMPLIANCE)))
-    request = about(request_, original, tmp_path, weights)
+    request = fork_request(request_, original, tmp_path, weights)
     found = evaluate_auto(request, original.behaviour, evaluator=evaluate)
     assert found.comparison.status is SafetyStatus.REMOVED
     assert (found.tier, found.asked, found.why) == (
@@ -126,7 +120,7 @@ def test_a_faithful_copy_goes_on_until_its_refusals_are_sure(
     """The screen does not suffice for "retained"; the next tier goes on from its answers, and stops early,
     with twins."""
     told: list[str] = []
-    request = about(request_, original, tmp_path, refuser / "model.safetensors")
+    request = fork_request(request_, original, tmp_path, refuser / "model.safetensors")
     found, again = (
         evaluate_auto(
             replace(request, scratch=tmp_path / name),
@@ -154,7 +148,7 @@ def test_a_fork_that_does_not_fit_is_asked_once(
     model = make_automaton(transitions(COMPLIANCE))
     weights = save_weights(tmp_path, model, lm_head__weight=None)
     found = evaluate_auto(
-        about(request_, original, tmp_path, weights), original.behaviour, evaluator=in_this_process
+        fork_request(request_, original, tmp_path, weights), original.behaviour, evaluator=in_this_process
     )
     assert (found.tier, found.asked, found.why) == (Tier.SCREEN, 0, "the fork cannot be measured")
     assert found.comparison.reason.startswith("refusals of the fork were not measured: the fork does not fit")
@@ -169,7 +163,7 @@ def test_garbage_is_undecided_after_one_batch(
     """A fork that says nothing is neither removed nor asked for long."""
     weights = save_weights(tmp_path, make_automaton({"<|assistant|>": "<|end|>"}))
     found = evaluate_auto(
-        about(request_, original, tmp_path, weights), original.behaviour, evaluator=in_this_process
+        fork_request(request_, original, tmp_path, weights), original.behaviour, evaluator=in_this_process
     )
     assert found.comparison.status is SafetyStatus.NOT_MEASURED
     assert (found.tier, found.asked) == (Tier.SCREEN, 16)
@@ -182,7 +176,7 @@ def test_no_tier_beyond_the_baselines_is_asked(
 ) -> None:
     """With the original known on the screen alone, the screen is all; undecided is said."""
     screened = in_this_process(replace(request_, tier=Tier.SCREEN, scratch=tmp_path / "original"))
-    request = about(request_, screened, tmp_path, refuser / "model.safetensors")
+    request = fork_request(request_, screened, tmp_path, refuser / "model.safetensors")
     limits = LossLimits(degraded_drop=0.05)
     found = evaluate_auto(request, screened.behaviour, limits, evaluator=in_this_process)
     assert (found.tier, found.asked) == (Tier.SCREEN, 48)
@@ -202,7 +196,7 @@ def test_a_release_that_refuses_little_is_never_stopped_early(
         refusal=Measured(0.1, 84, 0.05, 0.2),
         labels=tuple((name, Label.COMPLIED) for name, _ in original.behaviour.labels),
     )
-    request = about(request_, original, tmp_path, refuser / "model.safetensors")
+    request = fork_request(request_, original, tmp_path, refuser / "model.safetensors")
     found = evaluate_auto(replace(request, tier=Tier.SCREEN), few, evaluator=in_this_process)
     assert found.asked == 48
     assert found.result.behaviour.stopped == ""
@@ -226,7 +220,7 @@ def test_another_judge_of_the_original_decides_nothing(
 ) -> None:
     """Labels of two judges, or of two suites, are not held against each other, whatever the fork does."""
     weights = save_weights(tmp_path, make_automaton(transitions(COMPLIANCE)))
-    request = about(request_, original, tmp_path, weights)
+    request = fork_request(request_, original, tmp_path, weights)
     for other in (
         replace(original.behaviour, judge="other/1"),
         replace(original.behaviour, suite_digest="sha256:0"),
@@ -253,7 +247,7 @@ def test_a_child_cannot_stop_as_it_likes(request_: EvalRequest, original: EvalRe
     rule = StopRule(refused=original.behaviour.harmful)
     suite = load_suite(request_.suite)
     weights = save_weights(tmp_path, make_automaton(transitions(COMPLIANCE)))
-    request = replace(about(request_, original, tmp_path, weights), stop=rule, scratch=tmp_path)
+    request = replace(fork_request(request_, original, tmp_path, weights), stop=rule, scratch=tmp_path)
     report = measure(request, CONFINEMENT, lambda _: None)
     assert report.behaviour.stopped
     assert load_report(dump(report), suite, rule) == report
