@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.stats import binomtest
 
-from detector.outputs import compare_outputs
+from detector.outputs.two_sample import compare_outputs
 
 WORDS, LENGTH, PROMPTS = 300, 40, 40
 SHIFTS = (0.15, 0.3, 0.5, 0.8, 1.2)

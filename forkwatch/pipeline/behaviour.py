@@ -128,7 +128,7 @@ def _labelled(behaviour: Behaviour, wanted: Label, among: frozenset[str]) -> tup
 
 def test_outputs(context: Context, original: EvalResult, fork: EvalResult) -> OutputTest:
     """Sampled answers of fork and original to the same harmless prompts."""
-    from detector.outputs import compare_outputs
+    from detector.outputs.two_sample import compare_outputs
     from evals.wire import load_transcript
 
     ours = load_transcript(blob_path(context.state, original.transcript.name))

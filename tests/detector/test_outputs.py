@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from detector.interface import OutputStatus
-from detector.outputs import MAX_ANSWERS, compare_outputs
+from detector.outputs.two_sample import MAX_ANSWERS, compare_outputs
 
 Answers = dict[str, tuple[str, ...]]
 WORDS = 60

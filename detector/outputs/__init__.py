@@ -1,0 +1,1 @@
+"""Modified or authentic, from outputs alone. Read `interface` first."""
