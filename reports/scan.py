@@ -321,6 +321,6 @@ class ScanDocument:
     forecast: ForecastView = NO_FORECAST
 
 
-def is_reduced(scan: ScanDocument) -> bool:
+def is_reduced(safety: SafetyView) -> bool:
     """Whether the fork, or the original in its place, was run with reduced isolation."""
-    return scan.safety.isolation.startswith("reduced")
+    return safety.isolation.startswith("reduced")
