@@ -20,8 +20,8 @@ EventName = Literal[
 
 
 DisputeStatus = Literal["open", "upheld", "corrected", "withdrawn", "dropped"]
-"""`upheld`: the verdict stands. `corrected`: a newer verdict replaces it. `withdrawn`: the verdict is taken back and
-nothing is asserted. `dropped`: who opened the dispute took it back."""
+"""`upheld`: the verdict stands. `corrected`: a newer one replaces it. `withdrawn`: the verdict is taken back
+and nothing is asserted. `dropped`: who opened the dispute took it back."""
 
 ReleaseEventName = Literal[
     "new-commit",
@@ -173,17 +173,6 @@ class DisputeView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileHash:
-    """One file of a fork's examined commit, so that a copy of it can be looked up."""
-
-    repo: str
-    path: str
-    """Hostile text."""
-    sha256: str
-    """64 hex digits."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MethodDoc:
     """One page of the methodology."""
 
@@ -235,8 +224,6 @@ class ReleaseView:
     """What its observed forks took. Pages show it without names; it is not published as JSON."""
     disputes: tuple[DisputeView, ...] = ()
     """About forks in `scans`, oldest first."""
-    files: tuple[FileHash, ...] = ()
-    """Weight files of forks in `scans`."""
 
     @property
     def to_decide(self) -> tuple[ReleaseEvent, ...]:
