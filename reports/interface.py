@@ -6,11 +6,12 @@ autoescape, links are built from validated ids only, and no raw model answer eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from reports.card import ReleaseCardDocument
 from reports.effort import EffortDocument
+from reports.rows import IN_MEMORY, Documents, ForkRow
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
 from reports.tree import TreeDocument
 
@@ -203,8 +204,8 @@ class ReleaseView:
     commit: str
     original: OriginalView
     license: str | None
-    scans: tuple[ScanDocument, ...]
-    """The newest verdict of each fork."""
+    scans: tuple[ForkRow, ...]
+    """The newest verdict of each fork; whole documents only where `documents` is `IN_MEMORY`."""
     changes: tuple[VerdictChange, ...]
     """All of them, oldest first."""
     gaps: tuple[Gap, ...]
@@ -224,6 +225,8 @@ class ReleaseView:
     """What its observed forks took. Pages show it without names; it is not published as JSON."""
     disputes: tuple[DisputeView, ...] = ()
     """About forks in `scans`, oldest first."""
+    documents: Documents = field(default=IN_MEMORY, repr=False)
+    """Loads the document behind a row of `scans`."""
 
     @property
     def to_decide(self) -> tuple[ReleaseEvent, ...]:

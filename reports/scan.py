@@ -361,6 +361,6 @@ class ScanDocument:
     """Of the most changed matrices, the largest change first."""
 
 
-def is_reduced(scan: ScanDocument) -> bool:
+def is_reduced(safety: SafetyView) -> bool:
     """Whether the fork, or the original in its place, was run with reduced isolation."""
-    return scan.safety.isolation.startswith("reduced")
+    return safety.isolation.startswith("reduced")

@@ -1,8 +1,8 @@
 """The search index: a script with one row per repository, loaded when somebody searches.
 
 A script and not JSON, because a page that was opened from a file may not fetch. What a reader types is looked
-for in names, commits and hashes of weight files; the page to go to is what the row says. Hashes are cut to their
-first 16 digits, which still tells files apart and keeps the index of 10,000 forks near a megabyte.
+for in names, commits and hashes of weight files; the page to go to is what the row says. Hashes are cut to
+their first 16 digits, which still tells files apart and keeps the index of 10,000 forks near a megabyte.
 """
 
 from __future__ import annotations
