@@ -171,6 +171,10 @@ class DisputeView:
     """None while it is open."""
     decision: str = ""
     """What the operator answers."""
+    label: VerdictLabel | None = None
+    """What the disputed verdict said; None where there was none."""
+    current: bool = True
+    """The disputed verdict is still the newest one about the fork."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +198,7 @@ class ReplacedFork:
     changes: tuple[VerdictChange, ...]
     history: ForkHistory
     signed: SignedVerdict | None = None
+    disputes: tuple[DisputeView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
