@@ -6,11 +6,12 @@ autoescape, links are built from validated ids only, and no raw model answer eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from reports.card import ReleaseCardDocument
 from reports.effort import EffortDocument
+from reports.rows import IN_MEMORY, Documents, ForkRow
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
 from reports.tree import TreeDocument
 
@@ -20,8 +21,8 @@ EventName = Literal[
 
 
 DisputeStatus = Literal["open", "upheld", "corrected", "withdrawn", "dropped"]
-"""`upheld`: the verdict stands. `corrected`: a newer verdict replaces it. `withdrawn`: the verdict is taken back and
-nothing is asserted. `dropped`: who opened the dispute took it back."""
+"""`upheld`: the verdict stands. `corrected`: a newer one replaces it. `withdrawn`: the verdict is taken back
+and nothing is asserted. `dropped`: who opened the dispute took it back."""
 
 ReleaseEventName = Literal[
     "new-commit",
@@ -177,17 +178,6 @@ class DisputeView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileHash:
-    """One file of a fork's examined commit, so that a copy of it can be looked up."""
-
-    repo: str
-    path: str
-    """Hostile text."""
-    sha256: str
-    """64 hex digits."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MethodDoc:
     """One page of the methodology."""
 
@@ -219,8 +209,8 @@ class ReleaseView:
     commit: str
     original: OriginalView
     license: str | None
-    scans: tuple[ScanDocument, ...]
-    """The newest verdict of each fork."""
+    scans: tuple[ForkRow, ...]
+    """The newest verdict of each fork; whole documents only where `documents` is `IN_MEMORY`."""
     changes: tuple[VerdictChange, ...]
     """All of them, oldest first."""
     gaps: tuple[Gap, ...]
@@ -240,8 +230,8 @@ class ReleaseView:
     """What its observed forks took. Pages show it without names; it is not published as JSON."""
     disputes: tuple[DisputeView, ...] = ()
     """About forks in `scans`, oldest first."""
-    files: tuple[FileHash, ...] = ()
-    """Weight files of forks in `scans`."""
+    documents: Documents = field(default=IN_MEMORY, repr=False)
+    """Loads the document behind a row of `scans`."""
 
     @property
     def to_decide(self) -> tuple[ReleaseEvent, ...]:
