@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 from reports.interface import (
+    DisputeView,
     ForkHistory,
     Gap,
     OperatorKey,
@@ -129,6 +130,7 @@ class Release:
             replaced=(),
             tree=None,
             signed=(),
+            disputes=(),
             events=(),
             effort=None,
         )
@@ -151,6 +153,7 @@ class Release:
             view.tree,
             view.events,
             view.effort,
+            view.disputes,
         )
 
     @cached_property
@@ -181,6 +184,7 @@ class Release:
             bundle=self.past.bundle(row.repo),
             history=self.past.history(row.repo),
             changes=self.past.changes(row.repo),
+            disputes=self.past.disputes(row.repo),
             gap=self.past.gap(row.repo),
             formers=self._by_name.get(row.repo, ()),
             also=tuple(
@@ -201,6 +205,7 @@ class Release:
             bundle=None if former.signed is None else former.signed.bundle,
             history=former.history,
             changes=former.changes,
+            disputes=former.disputes,
             former=former,
             also=tuple(
                 (key, f"{folder}/index.html")
@@ -225,6 +230,8 @@ class Fork:
     history: ForkHistory | None
     changes: tuple[VerdictChange, ...]
     """Of its verdict, oldest first."""
+    disputes: tuple[DisputeView, ...] = ()
+    """About its verdicts, oldest first."""
     gap: Gap | None = None
     """Why its present state could not be examined."""
     former: ReplacedFork | None = None

@@ -11,6 +11,7 @@ from typing import Protocol
 from reports.plan import digest
 from reports.scan import (
     EditView,
+    FilesView,
     HubView,
     LineageView,
     OriginalView,
@@ -49,6 +50,11 @@ class ForkRow(Protocol):
     @property
     def hub(self) -> HubView:
         """What the Hub reports about it."""
+        ...
+
+    @property
+    def files(self) -> FilesView:
+        """Its files against the manifest, and hashes of its weight files."""
         ...
 
     @property

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from reports.interface import ForkHistory, Gap, ReleaseView, SiteView, VerdictChange
+from reports.interface import DisputeView, ForkHistory, Gap, ReleaseView, SiteView, VerdictChange
 from reports.numbers import moment, week_of
 from reports.routes import sorted_releases, sorted_scans
 from reports.rows import ForkRow
@@ -95,6 +95,9 @@ class Past:
         for gap in release.gaps:
             self._gaps.setdefault(gap.repo, gap)
         self._bundles = {signed.repo: signed.bundle for signed in release.signed}
+        self._disputes: defaultdict[str, list[DisputeView]] = defaultdict(list)
+        for dispute in release.disputes:
+            self._disputes[dispute.repo].append(dispute)
 
     def is_signed(self, repo: str) -> bool:
         """Whether the operator signed the newest verdict about a fork."""
@@ -116,6 +119,18 @@ class Past:
         """Of a fork's verdict, in the view's order."""
         return tuple(self._changes.get(repo, ()))
 
+    def disputes(self, repo: str) -> tuple[DisputeView, ...]:
+        """About a fork's verdicts, in the view's order."""
+        return tuple(self._disputes.get(repo, ()))
+
+    def is_disputed(self, repo: str) -> bool:
+        """Whether a dispute about a fork is open."""
+        return any(dispute.status == "open" for dispute in self.disputes(repo))
+
+    def withdrawn(self, repo: str) -> DisputeView | None:
+        """How the fork's newest verdict was taken back, if it was."""
+        return withdrawal(self.disputes(repo))
+
     def verdict_since(self, scan: ForkRow) -> str:
         """When the fork got the verdict it has now."""
         return verdict_since(scan, self.changes(scan.repo))
@@ -125,9 +140,10 @@ class Past:
         return first_verdict(scan, self.changes(scan.repo))
 
     def asks(self, scan: ForkRow) -> bool:
-        """Whether the verdict asks for a decision, and the fork is still there."""
+        """Whether the verdict asks for a decision, stands, and the fork is still there."""
         history = self.history(scan.repo)
-        return VERDICTS[scan.verdict.label].attention and (history is None or history.gone_at is None)
+        present = history is None or history.gone_at is None
+        return VERDICTS[scan.verdict.label].attention and present and self.withdrawn(scan.repo) is None
 
 
 def verdict_since(scan: ForkRow, changes: Iterable[VerdictChange]) -> str:
@@ -139,6 +155,11 @@ def verdict_since(scan: ForkRow, changes: Iterable[VerdictChange]) -> str:
 def first_verdict(scan: ForkRow, changes: Iterable[VerdictChange]) -> str:
     """When a fork got its first verdict, by its own changes."""
     return min((change.at for change in changes), key=moment, default=scan.scanned_at)
+
+
+def withdrawal(disputes: Sequence[DisputeView]) -> DisputeView | None:
+    """Of disputes about one fork the one that took its newest verdict back, if any."""
+    return next((each for each in disputes if each.status == "withdrawn" and each.current), None)
 
 
 def funnel(releases: Sequence[ReleaseView]) -> Funnel:
