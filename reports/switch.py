@@ -3,8 +3,8 @@
 Linux exchanges the two names atomically (renameat2). Where the system or the file system cannot, the folders
 are renamed one after the other; a crash in between is put right by `recover`.
 
-The former content stays beside the new one, hidden, as the `spare`: the next build brings it up to date, which
-for a large site with few changes is far cheaper than a folder of 100,000 new links, and than deleting one.
+The former content stays beside the new one, hidden, as the `spare`: the next build brings it up to date,
+which for a large site with few changes is far cheaper than 100,000 new links, and than deleting as many.
 """
 
 from __future__ import annotations

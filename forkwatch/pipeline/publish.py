@@ -28,6 +28,7 @@ from forkwatch.store.models import Release
 from forkwatch.store.upstream import UpstreamEvent, upstream_events
 from forkwatch.store.values import History, Known, Verdict
 from forkwatch.text import plain
+from reports.build import build_site
 from reports.interface import (
     DisputeView,
     FindingDoc,
@@ -44,7 +45,6 @@ from reports.interface import (
 )
 from reports.numbers import week_of
 from reports.scan import ScanDocument, VerdictLabel
-from reports.site import build_site
 from reports.tree import TreeDocument
 
 

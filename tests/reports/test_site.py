@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from reports.build import build_site
 from reports.interface import EmptySiteError, NotASiteError
-from reports.site import MARKER, build_site
+from reports.manifest import NAME as MARKER
 from reports.verdicts import verdicts
 from tests.reports import hostile, samples
 from tests.reports.html_tools import broken_links, pages_of, tree
