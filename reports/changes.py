@@ -1,4 +1,4 @@
-"""Changes by week: one page a week, which stays as it is once the week is over and nothing is corrected."""
+"""Changes by week: one page a week, which stays as it is when the week is over."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from reports import charts
 from reports.changes import week_pages, week_path
-from reports.context import Fork, Release, Site, Values
+from reports.context import Fork, Site, Values
 from reports.headline import headline
 from reports.plan import Entry, digest
 from reports.routes import sorted_releases
@@ -51,10 +51,10 @@ def _rows(site: Site) -> Iterator[SearchRow]:
             note="Guarded release",
             hashes=(view.commit, _hex(view.original.root_digest)),
         )
-        yield from (_row(release, fork) for fork in (*release.forks, *release.formers))
+        yield from (_row(fork) for fork in (*release.forks, *release.formers))
 
 
-def _row(release: Release, fork: Fork) -> SearchRow:
+def _row(fork: Fork) -> SearchRow:
     row, history = fork.row, fork.history
     withdrawn = any(dispute.status == "withdrawn" and dispute.current for dispute in fork.disputes)
     return SearchRow(

@@ -1,7 +1,7 @@
 """The HTML pages of the site, as entries of its plan. None says anything about the time of the build.
 
-A new page is a function that yields `site.page(template, path, key, values)`; a new part of a page is a value in
-the `values` of that page. `values` is asked for when the page is rendered, and `key` has to cover it: take
+A new page is a function that yields `site.page(template, path, key, values)`; a new part of a page is a value
+in the `values` of that page. `values` is asked for when the page is rendered, and `key` has to cover it: take
 `site.key`, `release.key` or `fork.key`, unless the page depends on less.
 """
 
