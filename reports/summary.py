@@ -89,7 +89,7 @@ class Past:
         for history in release.histories:
             self._histories.setdefault(history.repo, history)
         self._changes: defaultdict[str, list[VerdictChange]] = defaultdict(list)
-        for change in release.changes:
+        for change in sorted(release.changes, key=lambda change: moment(change.at)):
             self._changes[change.repo].append(change)
         self._gaps: dict[str, Gap] = {}
         for gap in release.gaps:
@@ -116,7 +116,7 @@ class Past:
         return self._gaps.get(repo)
 
     def changes(self, repo: str) -> tuple[VerdictChange, ...]:
-        """Of a fork's verdict, in the view's order."""
+        """Of a fork's verdict, oldest first."""
         return tuple(self._changes.get(repo, ()))
 
     def disputes(self, repo: str) -> tuple[DisputeView, ...]:
