@@ -37,7 +37,7 @@ from forkwatch.store.verdict_log import (
     verdict_log,
 )
 from forkwatch.text import plain
-from reports.build import build_site
+from reports.build import BuildReport, build_site
 from reports.interface import (
     DisputeView,
     FindingDoc,
@@ -66,10 +66,11 @@ class Published:
     site: Path
     digest: Path
     forks: int
+    report: BuildReport
 
 
-def publish(context: Context, out: Path | None = None) -> Published:
-    """Build the site and this week's digest from the stored verdicts.
+def publish(context: Context, out: Path | None = None, *, full: bool = False) -> Published:
+    """Build the site and this week's digest from the stored verdicts; `full` renders what did not change too.
 
     Raises:
         NothingToExamineError: there is no verdict yet; an empty site must not look like a clean one.
@@ -81,8 +82,8 @@ def publish(context: Context, out: Path | None = None) -> Published:
         raise NothingToExamineError("there is no verdict to publish", tip="Run `forkwatch run --once` first.")
     site = out or context.state.site
     context.talk.stage("site", "publish")
-    build_site(view, site)
-    return Published(site, site / "digest" / f"{week_of(view.generated_at)}.html", forks)
+    report = build_site(view, site, full=full)
+    return Published(site, site / "digest" / f"{week_of(view.generated_at)}.html", forks, report)
 
 
 def site_view(context: Context, key: SigningKey | None = None) -> SiteView:

@@ -1,19 +1,22 @@
 """A static Space on the Hub, by huggingface_hub: what is uploaded how (inline, LFS, Xet) is its business.
 
-Files that the published site does not have go first, in batches: no page of it links to them. Then one commit
-brings everything that it has and that is another now, the deletions and the manifest, on condition that nobody
-has committed meanwhile (`parent_commit`). So readers see the old site until they see the new one. Only where
-that commit would exceed `FINAL_BYTES` do other pages than lists go before it.
+Files that the published site does not have go first, in batches: no page of it links to them. Then one
+commit brings everything that it has and that is another now, the deletions and the manifest, on condition
+that nobody has committed meanwhile (`parent_commit`). So readers see the old site until they see the new one.
+Only where that commit would exceed `FINAL_BYTES` do other pages than lists go before it.
 
 Reading the Hub goes through `crawler.transport`; this is the one place that writes, with a token of its own.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
 
 from forkwatch.publish.interface import (
     ChangedError,
@@ -63,8 +66,8 @@ class SpacePublisher:
     endpoint: str
     repo: str
     """`org/name`"""
-    token: str | None
-    """One that may write; None: the one that huggingface_hub finds."""
+    token: SecretStr
+    """One that may write."""
     public: bool = False
     """Of a Space that is made now. Pages about models that lost their refusals may attract moderation."""
 
@@ -73,7 +76,7 @@ class SpacePublisher:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError
 
-        api = HfApi(endpoint=self.endpoint, token=self.token, library_name="forkwatch")
+        api = HfApi(endpoint=self.endpoint, token=self.token.get_secret_value(), library_name="forkwatch")
         try:
             return self._publish(api, build_dir, manifest)
         except HfHubHTTPError as error:
@@ -118,19 +121,24 @@ class SpacePublisher:
 
     def _published(self, api: HfApi, head: str | None) -> Manifest | None:
         """The manifest there; None on a Space that holds no site yet."""
-        files = {
-            entry.path: entry for entry in api.list_repo_tree(self.repo, repo_type="space", revision=head)
-        }
-        if NAME not in files:
-            if files.keys() - {_CARD, ".gitattributes", "index.html", "style.css", *_FIRST}:
+        tree = api.list_repo_tree(self.repo, repo_type="space", revision=head)
+        names = {entry.path for entry in tree}
+        if NAME not in names:
+            if names - _FIRST:
                 raise NotOursError(f"{self.repo} was not published by forkwatch")
             return None
-        path = api.hf_hub_download(self.repo, NAME, repo_type="space", revision=head)
-        return from_text(Path(path).read_text(encoding="utf-8")) or Manifest({}, "")
+        with tempfile.TemporaryDirectory() as folder:
+            path = api.hf_hub_download(self.repo, NAME, repo_type="space", revision=head, local_dir=folder)
+            return from_text(Path(path).read_text(encoding="utf-8")) or Manifest({}, "")
 
 
-_FIRST = frozenset({"forks", "api", "findings", "assets", "digest", "releases", ".nojekyll"})
-"""What batches before a first manifest may have left."""
+_FIRST = frozenset(
+    {
+        *(_CARD, ".gitattributes", "index.html", "style.css"),  # of a Space that was made a moment ago
+        *("forks", "api", "findings", "methodology", "how-to-read.html", "changes", ".nojekyll"),
+    }
+)
+"""What there may be before the first manifest: also what batches of a publication that was killed left."""
 
 
 def _order(

@@ -83,7 +83,7 @@ def _commits(session: Session, snapshots: set[int]) -> dict[int, str]:
     found: dict[int, str] = {}
     for chunk in chunks(sorted(snapshots)):
         query = select(col(SnapshotRow.id), col(SnapshotRow.commit)).where(col(SnapshotRow.id).in_(chunk))
-        found.update((id_ or 0, commit) for id_, commit in session.execute(query).tuples())
+        found.update((id_ or 0, commit) for id_, commit in session.execute(query))
     return found
 
 
@@ -95,7 +95,7 @@ def index_rows(store: Store, verdict_ids: Iterable[int], format_: str) -> dict[i
             query = select(col(VerdictIndexRow.verdict_id), col(VerdictIndexRow.content)).where(
                 col(VerdictIndexRow.verdict_id).in_(chunk), col(VerdictIndexRow.format) == format_
             )
-            found.update(session.execute(query).tuples().all())
+            found.update((row[0], row[1]) for row in session.execute(query))
     return found
 
 
@@ -154,7 +154,7 @@ def newest_results(store: Store, root_digest: str) -> dict[int, int]:
         .group_by(col(Result.snapshot_id))
     )
     with store.session() as session:
-        return dict(session.execute(query).tuples().all())
+        return {row[0]: row[1] for row in session.execute(query)}
 
 
 def stage_results(store: Store, root_digest: str, stage: str) -> dict[int, str]:
@@ -166,7 +166,7 @@ def stage_results(store: Store, root_digest: str, stage: str) -> dict[int, str]:
     )
     query = select(col(Result.snapshot_id), cast(col(Result.payload), Text)).where(col(Result.id).in_(newest))
     with store.session() as session:
-        return dict(session.execute(query).tuples().all())
+        return {row[0]: row[1] for row in session.execute(query)}
 
 
 def short_histories(store: Store, repo_ids: Iterable[int]) -> dict[int, History]:

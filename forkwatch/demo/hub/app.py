@@ -47,7 +47,7 @@ class Target(Addressed):
     revision: str = "main"
 
 
-def target_of(request: Request) -> Target | None:
+def target_of(request: Request) -> Target | None:  # noqa: PLR0911 - one a shape of address
     """What a request is about; None when no endpoint has that address."""
     match request.segments:
         case ("api", "whoami-v2"):
@@ -130,16 +130,22 @@ def reply_to(request: Request, target: Target | None, site: Site) -> Reply:
 
 
 def _authenticated(request: Request, target: Target, site: Site, *, authorized: bool) -> Reply:
-    if target.route in _WRITTEN_TO and not authorized:
+    if target.route in _WRITTEN_TO | {"whoami"} and not authorized:
         return error_reply(401, "Invalid username or password.")
-    if target.route == "create-repo":
-        return writing.create_repo(request, site)
-    if target.route == "validate-yaml":
-        return writing.validate_yaml(request)
-    if target.route == "whoami":
-        return json_reply(_ACCOUNT) if authorized else error_reply(401, "Invalid username or password.")
-    if target.route == "list":
-        return list_models(request, site, authorized=authorized)
+    match target.route:
+        case "whoami":
+            return json_reply(_ACCOUNT)
+        case "create-repo":
+            return writing.create_repo(request, site)
+        case "validate-yaml":
+            return writing.validate_yaml(request)
+        case "list":
+            return list_models(request, site, authorized=authorized)
+        case _:
+            return _about_repo(request, target, site, authorized=authorized)
+
+
+def _about_repo(request: Request, target: Target, site: Site, *, authorized: bool) -> Reply:
     name = target.repo or ""
     repo = site.state.find(name)
     if repo is None and (moved := site.state.moved_to(name)) is not None:
