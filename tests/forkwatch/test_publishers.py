@@ -1,4 +1,4 @@
-"""Every destination: what differs is sent, a reader meets a whole site, and nothing of others is overwritten."""
+"""Every destination: what differs is sent, readers meet a whole site, and nothing of others is overwritten."""
 
 from __future__ import annotations
 
