@@ -28,7 +28,7 @@ from reports.render import environment
 from reports.routes import Routes, relative, release_key, routes, sorted_replaced, sorted_scans
 from reports.rows import ForkRow
 from reports.scan import ScanDocument
-from reports.summary import Past, first_verdict, verdict_since
+from reports.summary import Past, first_verdict, verdict_since, withdrawal
 
 Values = Mapping[str, object]
 
@@ -97,7 +97,7 @@ class Site:
             return relative(path, target)
 
         def render() -> str:
-            known = {"view": self.facts, "routes": self.routes, "path": path, "href": href}
+            known = {"view": self.facts, "routes": self.routes, "path": path, "href": href, "json": None}
             return environment().get_template(template).render(known | dict(values()))
 
         return Entry(path, digest(self.base, template, path, key), render)
@@ -263,6 +263,11 @@ class Fork:
         if self.history is None:
             return ()
         return self.release.view.documents.samples(self.row, self.history)
+
+    @property
+    def withdrawn(self) -> DisputeView | None:
+        """How its newest verdict was taken back, if it was."""
+        return withdrawal(self.disputes)
 
     @property
     def since(self) -> str:
