@@ -152,7 +152,9 @@ class MailSettings(_Section):
     """Each gets a message of its own, and sees no other address."""
     timeout_seconds: float = Field(default=30.0, gt=0, le=120)
     attempts: int = Field(default=4, ge=1, le=8)
-    """For one recipient in one run, with pauses between them that double."""
+    """For one recipient in one run."""
+    pause_seconds: float = Field(default=5.0, ge=0, le=60)
+    """Before the second attempt; each further pause is twice as long."""
 
     @field_validator("sender", "recipients")
     @classmethod

@@ -65,7 +65,8 @@ security = "starttls"          # or ssl; a server that does not offer it gets no
 # sender = "forkwatch@example.org"
 # recipients = ["governance@example.org"]
 timeout_seconds = 30
-attempts = 4
+attempts = 4                   # for one recipient in one run
+pause_seconds = 5              # before the second; each further pause is twice as long
 
 # Whom to trust for a release: one section each, then `forkwatch release add ORG/NAME`. A later change here is
 # adopted by `forkwatch release add ORG/NAME --replace` only. Any one of the signers suffices. Paths start at

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from forkwatch.errors import NothingToExamineError, SettingsError
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.publish import site_view
+from forkwatch.settings import MailSettings
 from forkwatch.smtp import MailError, Server, server_of
 from forkwatch.store import mailing
 from forkwatch.store.mailing import Claim, Draft, Refused
@@ -17,9 +17,6 @@ from reports.digest import Digest, build_digest
 from reports.digest_content import monday
 from reports.mail import to_mail
 from reports.numbers import week_of
-
-FIRST_PAUSE = 2.0
-"""Seconds before the second attempt; each further pause is twice as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +51,7 @@ def last_week(now: datetime) -> str:
     return week_of((now - timedelta(days=7)).isoformat())
 
 
-def send(
-    context: Context, digest: Digest, pause: Callable[[float], None] = time.sleep
-) -> tuple[Delivery, ...]:
+def send(context: Context, digest: Digest) -> tuple[Delivery, ...]:
     """Send a digest to each recipient of the settings who has not got it.
 
     Raises:
@@ -70,20 +65,17 @@ def send(
             tip="Look at it with --preview; it can be sent from Monday on (UTC).",
         )
     recipients = dict.fromkeys(address.lower() for address in context.settings.mail.recipients)
-    return tuple(_send(context, server, digest, recipient, pause) for recipient in recipients)
+    return tuple(_send(context, server, digest, recipient) for recipient in recipients)
 
 
-def _send(
-    context: Context, server: Server, digest: Digest, recipient: str, pause: Callable[[float], None]
-) -> Delivery:
+def _send(context: Context, server: Server, digest: Digest, recipient: str) -> Delivery:
     settings = context.settings.mail
-    longest = (FIRST_PAUSE * 2**settings.attempts + 10 * settings.timeout_seconds) * settings.attempts
     held = mailing.claim(
         context.store,
         digest.week,
         recipient,
         lambda: _draft(digest, server.sender, recipient),
-        timedelta(seconds=longest),
+        _longest(settings),
     )
     if isinstance(held, Refused):
         busy = "by another process; should that have died, try again in half an hour"
@@ -92,7 +84,7 @@ def _send(
             if held is Refused.SENT
             else Delivery(recipient, "being sent", busy)
         )
-    error, uncertain = _attempts(server, held, settings.attempts, pause)
+    error, uncertain = _attempts(server, held, settings)
     if error is not None:
         mailing.note_failed(context.store, held, str(error), uncertain=uncertain)
         return Delivery(recipient, "failed", str(error))
@@ -101,14 +93,18 @@ def _send(
     return Delivery(recipient, "sent", note if held.uncertain or uncertain else "")
 
 
-def _attempts(
-    server: Server, held: Claim, most: int, pause: Callable[[float], None]
-) -> tuple[MailError | None, bool]:
+def _longest(settings: MailSettings) -> timedelta:
+    """What all attempts may take: some ten answers each, and the pauses between them."""
+    answers = 10 * settings.timeout_seconds * settings.attempts
+    return timedelta(seconds=60 + answers + settings.pause_seconds * 2**settings.attempts)
+
+
+def _attempts(server: Server, held: Claim, settings: MailSettings) -> tuple[MailError | None, bool]:
     """The last error, if none got through; and whether one that failed may have got through."""
     uncertain, error = False, None
-    for number in range(most):
+    for number in range(settings.attempts):
         if number:
-            pause(FIRST_PAUSE * 2 ** (number - 1))
+            time.sleep(settings.pause_seconds * 2 ** (number - 1))
         try:
             server.send(held.recipient, held.message)
         except MailError as failed:
