@@ -82,7 +82,8 @@ def _html(view: SiteView, content: Content, root: str | None, *, web: bool) -> s
     def url(target: str) -> str | None:
         return None if root is None else root + target
 
-    text = environment().get_template("digest.html").render(view=view, content=content, url=url, web=web)
+    known = {"view": view, "content": content, "url": url, "web": web, "DISPUTES": DISPUTES}
+    text = environment().get_template("digest.html").render(known)
     inliner = css_inline.CSSInliner(keep_at_rules=True, load_remote_stylesheets=False)
     return str(inliner.inline(text))
 
@@ -166,7 +167,7 @@ def _text_item(item: Item, base: str | None) -> list[str]:
 
 def _text_case(case: Case, base: str | None) -> list[str]:
     dispute = case.dispute
-    lines = [f"- {dispute.id}: {clean(dispute.repo, 200)}: {DISPUTES[dispute.status][0]}"]
+    lines = [f"- {dispute.id}: {clean(dispute.repo, 200)}: {DISPUTES[dispute.status]}"]
     if dispute.statement:
         by = f"{clean(dispute.by, 100)}: " if dispute.by else ""
         lines.append(f"  {by}{clean(dispute.statement, 300)}")
