@@ -6,11 +6,13 @@ autoescape, links are built from validated ids only, and no raw model answer eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from reports.card import ReleaseCardDocument
 from reports.effort import EffortDocument
+from reports.plan import digest
+from reports.rows import IN_MEMORY, Documents, ForkRow
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
 from reports.tree import TreeDocument
 
@@ -18,6 +20,10 @@ EventName = Literal[
     "new-commit", "renamed", "deleted", "reappeared", "re-registered", "gated", "disabled", "opened"
 ]
 
+
+DisputeStatus = Literal["open", "upheld", "corrected", "withdrawn", "dropped"]
+"""`upheld`: the verdict stands. `corrected`: a newer one replaces it. `withdrawn`: the verdict is taken back
+and nothing is asserted. `dropped`: who opened the dispute took it back."""
 
 ReleaseEventName = Literal[
     "new-commit",
@@ -135,6 +141,30 @@ class SignedVerdict:
     bundle: str
     """JSON of a sigstore bundle (docs/attestation.md)."""
 
+    @property
+    def version(self) -> str:
+        """A digest of it."""
+        return digest(self.bundle)
+
+
+class Signed(Protocol):
+    """A signature that may be made only when it is asked for. A `SignedVerdict` is one."""
+
+    @property
+    def repo(self) -> str:
+        """The fork that it is about."""
+        ...
+
+    @property
+    def bundle(self) -> str:
+        """JSON of a sigstore bundle."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the bundle does; found without making it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorKey:
@@ -147,6 +177,32 @@ class OperatorKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DisputeView:
+    """Somebody says that a verdict is wrong, and what we made of it."""
+
+    id: str
+    """Ours, unique within a site, e.g. `D-3`."""
+    repo: str
+    commit: str
+    """Whose verdict is disputed."""
+    opened_at: str
+    """ISO 8601, UTC."""
+    by: str
+    """Who says so, as they name themselves. Hostile text."""
+    statement: str
+    """What they say. Hostile text."""
+    status: DisputeStatus
+    decided_at: str | None = None
+    """None while it is open."""
+    decision: str = ""
+    """What the operator answers."""
+    label: VerdictLabel | None = None
+    """What the disputed verdict said; None where there was none."""
+    current: bool = True
+    """The disputed verdict is still the newest one about the fork."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplacedFork:
     """A repository that is gone and whose name another one has by now. Its verdict is not the other one's."""
 
@@ -155,7 +211,8 @@ class ReplacedFork:
     scan: ScanDocument
     changes: tuple[VerdictChange, ...]
     history: ForkHistory
-    signed: SignedVerdict | None = None
+    signed: Signed | None = None
+    disputes: tuple[DisputeView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +223,8 @@ class ReleaseView:
     commit: str
     original: OriginalView
     license: str | None
-    scans: tuple[ScanDocument, ...]
-    """The newest verdict of each fork."""
+    scans: tuple[ForkRow, ...]
+    """The newest verdict of each fork; whole documents only where `documents` is `IN_MEMORY`."""
     changes: tuple[VerdictChange, ...]
     """All of them, oldest first."""
     gaps: tuple[Gap, ...]
@@ -175,7 +232,7 @@ class ReleaseView:
     """Of repositories in `scans`, by name."""
     replaced: tuple[ReplacedFork, ...] = ()
     tree: TreeDocument | None = None
-    signed: tuple[SignedVerdict, ...] = ()
+    signed: tuple[Signed, ...] = ()
     """Of forks in `scans`; empty when the operator signs nothing."""
     card: ReleaseCardDocument | None = None
     """What its publisher signed about it, if anything."""
@@ -185,6 +242,10 @@ class ReleaseView:
     """Oldest first."""
     effort: EffortDocument | None = None
     """What its observed forks took. Pages show it without names; it is not published as JSON."""
+    disputes: tuple[DisputeView, ...] = ()
+    """About forks in `scans`, oldest first."""
+    documents: Documents = field(default=IN_MEMORY, repr=False)
+    """Loads the document behind a row of `scans`."""
 
     @property
     def to_decide(self) -> tuple[ReleaseEvent, ...]:

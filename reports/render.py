@@ -7,13 +7,24 @@ name is an error. Templates hold no `|safe`. The only ready-made HTML is what `r
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemBytecodeCache, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports import charts, numbers, words
+from reports.matrix import fall_legend
 from reports.scan import ParentView, RateView, UnmeasuredView
-from reports.text import clean, is_https_url, is_mail_address, is_repo_id
+from reports.text import clean, is_commit_id, is_https_url, is_mail_address, is_repo_id
+
+
+def keep_compiled(folder: Path) -> None:
+    """Keep compiled templates in `folder` from now on: compiling costs more than a small build.
+
+    What is in there is executed: nobody else may write to it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    environment().bytecode_cache = FileSystemBytecodeCache(str(folder))
 
 
 @cache
@@ -41,6 +52,7 @@ def environment() -> Environment:
         "point": numbers.point,
         "shade": charts.shade,
         "shown": shown,
+        "repeat": _repeat,
         "significant": numbers.significant,
         "size": numbers.size,
         "spaced": words.spaced,
@@ -49,6 +61,7 @@ def environment() -> Environment:
     env.tests |= {
         "measured": _is_measured,
         "unmeasured": _is_unmeasured,
+        "commit_id": is_commit_id,
         "repo_id": is_repo_id,
         "https_url": is_https_url,
         "mail_address": is_mail_address,
@@ -57,6 +70,7 @@ def environment() -> Environment:
         "CERTAINTIES": words.CERTAINTIES,
         "CHANNELS": words.CHANNELS,
         "DECISIONS": words.DECISIONS,
+        "DISPUTES": words.DISPUTES,
         "EVENTS": words.EVENTS,
         "EDITS": words.EDITS,
         "LINEAGE": words.LINEAGE,
@@ -65,6 +79,7 @@ def environment() -> Environment:
         "SIGNATURES": words.SIGNATURES,
         "VERDICTS": words.VERDICTS,
         "heat_legend": charts.legend(),
+        "fall_legend": fall_legend(),
     }
     return env
 
@@ -102,6 +117,13 @@ def _parent(parent: ParentView) -> str:
 
 def _finalize(value: object) -> object:
     return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _repeat(markup: str, times: int) -> Markup:
+    """Closing tags of the template's own: the only markup that templates make by counting."""
+    if markup != "</ul></li>":
+        raise ValueError(f"{markup!r} is not to be repeated as markup")
+    return Markup(markup * times)  # noqa: S704 - the constant above
 
 
 def _is_measured(value: object) -> bool:

@@ -24,10 +24,15 @@ FOLDER = Path(__file__).parent / "schema"
 
 def schema_files() -> Mapping[str, str]:
     """File name to content, for every document type we publish."""
+    from reports.exports import api, rows  # they are planned together with these schemas
+
     schemas = {
         "forkwatch.release-card-1.json": card_json.json_schema(),
         "forkwatch.verdict-1.json": attestation.json_schema(),
         "forkwatch.eval-1.json": evaluation_json.json_schema(),
+        "forkwatch.index-1.json": api.index_schema(),
+        "forkwatch.changes-1.json": api.changes_schema(),
+        "forkwatch.fork-1.json": rows.json_schema(),
         "forkwatch.diff-1.json": diff.json_schema(),
         "forkwatch.effort-1.json": effort_json.json_schema(),
         "forkwatch.robustness-1.json": robustness.json_schema(),
@@ -36,6 +41,11 @@ def schema_files() -> Mapping[str, str]:
         "forkwatch.verdicts-1.json": verdicts.json_schema(),
     }
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
+
+
+def published() -> Mapping[str, str]:
+    """The same, as they are checked in: a site is built without generating them."""
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.json"))}
 
 
 def write_schemas(folder: Path = FOLDER) -> tuple[Path, ...]:

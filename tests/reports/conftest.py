@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.site import build_site
+from reports.build import build_site
 from tests.reports import hostile, samples
 from tests.reports.html_tools import Page, pages_of
 
