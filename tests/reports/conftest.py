@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reports import listing
-from reports.site import build_site
+from reports.build import build_site
 from tests.reports import hostile, samples
 from tests.reports.chromium import chromium
 from tests.reports.html_tools import Page, pages_of

@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 
 from reports import charts
+from reports.build import build_site
 from reports.digest import build_digest
 from reports.family import MOST
 from reports.interface import Gap, MetricPoint
-from reports.site import build_site
 from reports.summary import funnel
 from reports.tree import TreeNode
 from reports.tree_json import json_schema

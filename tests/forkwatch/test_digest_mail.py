@@ -1,0 +1,371 @@
+"""The digest by mail, to a real SMTP server: TLS only, once to each, recognisable if twice."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import os
+import shutil
+import signal
+import sqlite3
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult, Envelope, Session
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from forkwatch.pipeline.mailing import last_week
+from forkwatch.store.engine import open_engine
+from forkwatch.store.mailing import Claim, Draft, Refused, claim, note_failed, note_sent
+from forkwatch.store.models import Release
+from forkwatch.store.store import Store
+from tests.forkwatch.conftest import invoke
+from tests.forkwatch.past import CREATED, Clock
+from tests.forkwatch.samples import FORK, RELEASE, SNAPSHOT
+from tests.reports.samples import FORKS, scan
+
+WEEK = "2026-W05"
+"""Of `Clock`: over, whenever this runs."""
+
+LEASE = timedelta(minutes=10)
+Answer = Callable[[object, Envelope], str]
+
+
+@dataclass
+class Inbox:
+    """What the server took; `answers` are given first, one a message."""
+
+    taken: list[Envelope] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    users: list[bytes] = field(default_factory=list)
+
+    async def handle_DATA(self, server: object, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        if self.answers:
+            return self.answers.pop(0)(server, envelope)
+        self.taken.append(envelope)
+        return "250 OK"
+
+    def login(self, server, session, envelope, mechanism, data) -> AuthResult:
+        self.users.append(data.login)
+        known = data.password == b"secret"
+        return AuthResult(success=known, handled=known)
+
+    def mails(self):
+        return [email.message_from_bytes(each.content, policy=email.policy.default) for each in self.taken]
+
+
+class _Server(Controller):
+    """On a free port."""
+
+    def _trigger_server(self) -> None:
+        self.port = self.server.sockets[0].getsockname()[1]
+        super()._trigger_server()
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A certificate for localhost, and the server's context."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    root, secret = folder / "root.pem", folder / "key.pem"
+    root.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    secret.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(root, secret)
+    return SimpleNamespace(root=root, context=context)
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    return Inbox()
+
+
+@pytest.fixture
+def server(inbox: Inbox, tls: SimpleNamespace) -> Iterator[Controller]:
+    """STARTTLS and a login are required."""
+    running = _Server(
+        inbox,
+        hostname="127.0.0.1",
+        port=0,
+        tls_context=tls.context,
+        require_starttls=True,
+        auth_required=True,
+        authenticator=inbox.login,
+    )
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with one fork, whose safety was removed in that week."""
+    database = tmp_path_factory.mktemp("filled") / "forkwatch.db"
+    store = Store(open_engine(f"sqlite:///{database}"), Clock())
+    release = store.add_release(
+        Release(
+            repo=RELEASE,
+            commit="a" * 40,
+            root_digest="sha256:" + "1" * 64,
+            signer="",
+            trust={"signers": [], "legacy": False, "unsigned": True},
+            status="unsigned",
+            signature="model.sig",
+            suite="3" * 64,
+            manifest={},
+            added_at=CREATED,
+            verified_at=CREATED,
+        )
+    )
+    removed = next(fork for fork in FORKS if fork.label == "safety-removed")
+    store.add_verdict(release.id or 0, store.pin(SNAPSHOT), replace(scan(removed), repo=FORK))
+    store.close()
+    return database
+
+
+@pytest.fixture
+def state(tmp_path: Path, filled: Path) -> Path:
+    """A state folder of its own."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    shutil.copy(filled, folder)
+    return folder
+
+
+def _config(tmp_path: Path, server: Controller | None, tls: SimpleNamespace, **changes: str) -> Path:
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    password.chmod(0o600)
+    values = {
+        "host": '"127.0.0.1"',
+        "port": str(9 if server is None else server.port),
+        "ca_file": f'"{tls.root}"',
+        "user": '"forkwatch"',
+        "password_file": f'"{password}"',
+        "sender": '"forkwatch@example.org"',
+        "recipients": '["one@example.org", "Two@example.org", "ONE@example.org"]',
+        "attempts": "2",
+        "pause_seconds": "0.01",
+        "timeout_seconds": "20",
+        **changes,
+    }
+    config = tmp_path / "forkwatch.toml"
+    lines = "".join(f"{name} = {value}\n" for name, value in values.items())
+    config.write_text(f'[mail]\n{lines}[site]\nbase_url = "https://example.org/forks/"\n')
+    return config
+
+
+def _send(state: Path, config: Path, *more: str):
+    return invoke(state, "digest", "--week", WEEK, "--send", *more, FORKWATCH_CONFIG=str(config))
+
+
+def test_each_recipient_gets_it_once(tmp_path, state, server, inbox, tls) -> None:
+    """Over STARTTLS, after a login, as text and HTML; a second run sends nothing."""
+    config = _config(tmp_path, server, tls)
+    done = _send(state, config, "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.stderr
+    assert [each.rcpt_tos for each in inbox.taken] == [["one@example.org"], ["two@example.org"]]
+    first, second = inbox.mails()
+    assert first["Subject"] == "forkwatch 2026-W05: 1 fork needs a decision"
+    assert (first["From"], first["To"]) == ("forkwatch <forkwatch@example.org>", "one@example.org")
+    assert first["Message-ID"] != second["Message-ID"]
+    assert [part.get_content_type() for part in first.iter_parts()] == ["text/plain", "text/html"]
+    assert str(FORK) in first.get_body(("plain",)).get_content()
+    assert f"https://example.org/forks/forks/{FORK}" in first.get_body(("html",)).get_content()
+    assert not first.defects
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["2026-W05.eml", "2026-W05.html", "2026-W05.txt"]
+    again = _send(state, config)
+    assert again.exit_code == 0
+    assert again.stderr.count("sent before") == 2
+    assert len(inbox.taken) == 2
+    assert set(inbox.users) == {b"forkwatch"}
+
+
+def test_a_busy_server_is_asked_again_and_a_refusal_is_not_final(tmp_path, state, server, inbox, tls) -> None:
+    """421, then taken; 554 fails at once, and the next run tries again."""
+    inbox.answers = [lambda *_: "451 later", _taking(inbox), lambda *_: "554 no"]
+    config = _config(tmp_path, server, tls)
+    failed = _send(state, config)
+    assert failed.exit_code == 4
+    assert "one@example.org: sent" in failed.stderr
+    assert "two@example.org: failed (127.0.0.1 answered 554 no)" in failed.stderr
+    fixed = _send(state, config)
+    assert fixed.exit_code == 0
+    assert "one@example.org: sent before" in fixed.stderr
+    assert [each.rcpt_tos for each in inbox.taken] == [["one@example.org"], ["two@example.org"]]
+
+
+def test_a_lost_answer_means_one_more_copy_with_the_same_id(tmp_path, state, server, inbox, tls) -> None:
+    """The server took it and the connection broke: nobody can know; the copy has the same Message-ID."""
+
+    def break_off(server, envelope) -> str:
+        inbox.taken.append(envelope)
+        server.transport.abort()
+        return "250 OK"
+
+    inbox.answers = [break_off]
+    config = _config(tmp_path, server, tls, recipients='["one@example.org"]')
+    done = _send(state, config)
+    assert done.exit_code == 0
+    assert "the same Message-ID" in done.stderr
+    first, copy = inbox.mails()
+    assert first["Message-ID"] == copy["Message-ID"]
+    assert inbox.taken[0].content == inbox.taken[1].content
+
+
+def test_a_process_that_is_killed_sends_no_second_mail_unnoticed(tmp_path, state, server, inbox, tls) -> None:
+    """kill -9 between the server's yes and our note: nobody may send; later the same bytes go out once."""
+    config = _config(tmp_path, server, tls, recipients='["one@example.org"]')
+    started = []
+
+    def kill(server, envelope) -> str:
+        inbox.taken.append(envelope)
+        os.kill(started[0].pid, signal.SIGKILL)
+        return "250 OK"
+
+    inbox.answers = [kill]
+    env = {**os.environ, "FORKWATCH_STATE_DIR": str(state), "FORKWATCH_CONFIG": str(config)}
+    command = [sys.executable, "-m", "forkwatch", "digest", "--week", WEEK, "--send"]
+    started.append(subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+    assert started[0].wait(60) == -signal.SIGKILL
+    busy = _send(state, config)
+    assert "one@example.org: being sent" in busy.stderr
+    assert len(inbox.taken) == 1
+    with sqlite3.connect(state / "forkwatch.db") as database:
+        database.execute("UPDATE mailing SET claimed_until = '2020-01-01 00:00:00'")
+    database.close()
+    resent = _send(state, config)
+    assert "one@example.org: sent (an earlier attempt may have got through" in resent.stderr
+    assert inbox.taken[0].content == inbox.taken[1].content
+    assert "sent before" in _send(state, config).stderr
+    assert len(inbox.taken) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"ca_file": '"missing.pem"'}, "mail.ca_file"),
+        ({"password_file": '"missing"'}, "mail.password_file"),
+        ({"sender": '"a@example.org\\nBcc: b@example.org"'}, "no plain mail address"),
+        ({"recipients": "[]"}, "a host needs a sender and recipients"),
+        ({"user": '"somebody"', "password_file": '"readable"'}, "others can read"),
+    ],
+)
+def test_wrong_settings_are_said(tmp_path, state, tls, changes, says) -> None:
+    """Before anything is sent."""
+    (tmp_path / "readable").write_text("secret")
+    (tmp_path / "readable").chmod(0o644)
+    done = _send(state, _config(tmp_path, None, tls, **changes))
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
+def test_without_tls_nothing_leaves(tmp_path, state, inbox, tls) -> None:
+    """A server without STARTTLS, one that nobody vouches for, and one that does not know the password."""
+    plain = _Server(inbox, hostname="127.0.0.1", port=0)
+    plain.start()
+    done = _send(state, _config(tmp_path, plain, tls))
+    plain.stop()
+    assert done.exit_code == 4
+    assert "STARTTLS" in done.stderr
+    assert not inbox.taken
+    assert not inbox.users
+
+
+def test_a_stranger_gets_neither_mail_nor_password(tmp_path, state, server, inbox, tls) -> None:
+    """A certificate that no trusted root vouches for; and a wrong password is not tried twice."""
+    config = _config(tmp_path, server, tls)
+    lines = [line for line in config.read_text().splitlines() if not line.startswith("ca_file")]
+    config.write_text("\n".join(lines))
+    done = _send(state, config)
+    assert done.exit_code == 4
+    assert "certificate" in done.stderr
+    assert not inbox.users
+    config = _config(tmp_path, server, tls, recipients='["one@example.org"]')
+    (tmp_path / "password").write_text("wrong")
+    assert "answered 535" in _send(state, config).stderr
+    assert len(inbox.users) <= 2  # once for each way to say it
+    assert not inbox.taken
+
+
+def test_a_week_that_is_not_over_is_not_sent(tmp_path, state, tls) -> None:
+    """What happens later in it would never be told. It can be looked at, which leaves nothing behind."""
+    config = _config(tmp_path, None, tls)
+    shown = invoke(state, "digest", "--week", "9999-W01", "--preview", FORKWATCH_CONFIG=str(config))
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("forkwatch 9999-W01: no change")
+    assert not (state / "digests").exists()
+    done = invoke(state, "digest", "--week", "9999-W01", "--send", FORKWATCH_CONFIG=str(config))
+    assert done.exit_code == 2
+    assert "is not over" in done.stderr
+
+
+def test_the_default_is_the_last_week_that_is_over() -> None:
+    """On Monday the week before, on Sunday still the one before that."""
+    assert last_week(datetime(2026, 11, 30, 0, 0, tzinfo=UTC)) == "2026-W48"
+    assert last_week(datetime(2026, 11, 29, 23, 59, tzinfo=UTC)) == "2026-W47"
+    assert last_week(datetime(2027, 1, 4, tzinfo=UTC)) == "2026-W53"
+
+
+def test_claims_exclude_each_other_and_keep_the_first_message(store: Store, clock: Clock) -> None:
+    """Sent is final; a failed one can be claimed again, and a lapsed one by another, with the same bytes."""
+
+    def ask(text: str = "other") -> Claim | Refused:
+        return claim(store, WEEK, "One@example.org", lambda: Draft(f"<{text}>", text.encode()), LEASE)
+
+    first = ask("first")
+    assert isinstance(first, Claim)
+    assert not first.uncertain
+    assert ask() is Refused.BUSY
+    assert note_failed(store, first, "554 no", uncertain=False)
+    second = ask()
+    assert isinstance(second, Claim)
+    assert (second.message, second.message_id, second.uncertain) == (b"first", "<first>", False)
+    clock.now += LEASE + timedelta(seconds=1)
+    third = ask()
+    assert isinstance(third, Claim)
+    assert (third.message, third.uncertain) == (b"first", True)
+    assert not note_sent(store, second)  # it came back too late, and no longer holds the claim
+    assert note_sent(store, third)
+    assert ask() is Refused.SENT
+    assert not note_failed(store, third, "late", uncertain=True)
+    assert isinstance(claim(store, "2026-W06", "one@example.org", lambda: Draft("<x>", b"x"), LEASE), Claim)
+
+
+def _taking(inbox: Inbox) -> Answer:
+    def take(_server: object, envelope: Envelope) -> str:
+        inbox.taken.append(envelope)
+        return "250 OK"
+
+    return take
