@@ -325,6 +325,21 @@ def _refuse_unknown_sections(file: Path | None) -> None:
         raise SettingsError(f"{file}: unknown section [{unknown[0]}]")
 
 
+def publish_token() -> SecretStr:
+    """The token that may write to the Space, from FORKWATCH_PUBLISH_TOKEN only: the crawler's may only read.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    token = os.environ.get("FORKWATCH_PUBLISH_TOKEN", "").strip()
+    if not token:
+        raise SettingsError(
+            "no token that may write to the Space",
+            tip="Set FORKWATCH_PUBLISH_TOKEN to a fine-grained token with write access to that Space alone.",
+        )
+    return SecretStr(token)
+
+
 def hub_token() -> SecretStr | None:
     """The read token, from HF_TOKEN only: a token from a forgotten login must not be sent by a crawler."""
     token = os.environ.get("HF_TOKEN", "").strip()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from reports.context import Site, Values
+from reports.exports import names
 from reports.interface import DisputeView, ReleaseEvent, ReleaseView, SiteView, VerdictChange
 from reports.numbers import moment, week_of
 from reports.plan import Entry, digest
@@ -119,6 +120,7 @@ def _counts(week: WeekPage) -> tuple[int, int, int, int]:
 def _week(week: WeekPage, later: str | None, earlier: str | None) -> Values:
     return {
         "week": week,
+        "json": names.changes(week.name) if any(share.changes for share in week.shares) else None,
         "counts": _counts(week),
         "later": later,
         "earlier": earlier,

@@ -150,8 +150,8 @@ def heatmap(view: HeatmapView) -> Heatmap:
     pool = -(-len(view.layers) // MOST_COLUMNS)
     starts = range(0, len(view.layers), max(1, pool))
     cells = tuple(
-        _cell(view, start, pool, row, module, LABEL + column * CELL)
-        for row, module in enumerate(view.modules)
+        _cell(view, slice(start, start + pool), row, LABEL + column * CELL)
+        for row in range(len(view.modules))
         for column, start in enumerate(starts)
     )
     bottom = TOP + len(view.modules) * CELL
@@ -172,12 +172,12 @@ def heatmap(view: HeatmapView) -> Heatmap:
     )
 
 
-def _cell(view: HeatmapView, start: int, pool: int, row: int, module: str, x: int) -> Cell:
-    known = [value for layer in view.values[start : start + pool] if (value := layer[row]) is not None]
+def _cell(view: HeatmapView, part: slice, row: int, x: int) -> Cell:
+    known = [value for layer in view.values[part] if (value := layer[row]) is not None]
     value = max(known, default=None)
-    layers = view.layers[start : start + pool]
+    layers = view.layers[part]
     place = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}–{layers[-1]}"
-    return Cell(x, TOP + row * CELL, shade(value), f"{place}, {module}: {_said(value)}")
+    return Cell(x, TOP + row * CELL, shade(value), f"{place}, {view.modules[row]}: {_said(value)}")
 
 
 def _said(value: float | None) -> str:

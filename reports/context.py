@@ -14,9 +14,11 @@ from reports.interface import (
     DisputeView,
     ForkHistory,
     Gap,
+    MetricPoint,
     OperatorKey,
     ReleaseView,
     ReplacedFork,
+    Signed,
     SiteView,
     VerdictChange,
 )
@@ -26,7 +28,7 @@ from reports.render import environment
 from reports.routes import Routes, relative, release_key, routes, sorted_replaced, sorted_scans
 from reports.rows import ForkRow
 from reports.scan import ScanDocument
-from reports.summary import Past, first_verdict, verdict_since
+from reports.summary import Past, first_verdict, verdict_since, withdrawal
 
 Values = Mapping[str, object]
 
@@ -95,7 +97,7 @@ class Site:
             return relative(path, target)
 
         def render() -> str:
-            known = {"view": self.facts, "routes": self.routes, "path": path, "href": href}
+            known = {"view": self.facts, "routes": self.routes, "path": path, "href": href, "json": None}
             return environment().get_template(template).render(known | dict(values()))
 
         return Entry(path, digest(self.base, template, path, key), render)
@@ -181,7 +183,7 @@ class Release:
             row=row,
             path=addresses.fork_page(self.view, row.repo),
             document=addresses.document(self.view, row.repo),
-            bundle=self.past.bundle(row.repo),
+            signed=self.past.signed(row.repo),
             history=self.past.history(row.repo),
             changes=self.past.changes(row.repo),
             disputes=self.past.disputes(row.repo),
@@ -202,7 +204,7 @@ class Release:
             row=former.scan,
             path=addresses.former_page(self.view, former),
             document=addresses.former_document(self.view, former),
-            bundle=None if former.signed is None else former.signed.bundle,
+            signed=former.signed,
             history=former.history,
             changes=former.changes,
             disputes=former.disputes,
@@ -225,8 +227,8 @@ class Fork:
     """Its page, relative to the site's root."""
     document: str
     """Its `forkwatch.scan/1` document, relative to the site's root."""
-    bundle: str | None
-    """The signed verdict, a sigstore bundle; None when it is not signed."""
+    signed: Signed | None
+    """The signed verdict; None when it is not signed."""
     history: ForkHistory | None
     changes: tuple[VerdictChange, ...]
     """Of its verdict, oldest first."""
@@ -251,6 +253,23 @@ class Fork:
         return self.release.view.documents.whole(self.row)
 
     @property
+    def bundle(self) -> str | None:
+        """The signed verdict, a sigstore bundle, as `scan` made now; None when it is not signed."""
+        return None if self.signed is None else self.signed.bundle
+
+    @property
+    def samples(self) -> tuple[MetricPoint, ...]:
+        """Its downloads and likes over time, as `scan` loaded now."""
+        if self.history is None:
+            return ()
+        return self.release.view.documents.samples(self.row, self.history)
+
+    @property
+    def withdrawn(self) -> DisputeView | None:
+        """How its newest verdict was taken back, if it was."""
+        return withdrawal(self.disputes)
+
+    @property
     def since(self) -> str:
         """When it got the verdict it has now: ISO 8601, UTC."""
         return verdict_since(self.row, self.changes)
@@ -266,7 +285,9 @@ class Fork:
         own = (getattr(self, field.name) for field in fields(self) if field.name not in _NOT_IN_KEY)
         version = self.release.view.documents.version(self.row)
         names = [(former.identity, former.scan.repo) for former in self.formers]
-        return digest(self.release.facts_key, version, names, self.former and self.former.identity, *own)
+        signed = None if self.signed is None else self.signed.version
+        former = None if self.former is None else self.former.identity
+        return digest(self.release.facts_key, version, names, former, signed, *own)
 
 
-_NOT_IN_KEY = frozenset({"release", "row", "formers", "former"})
+_NOT_IN_KEY = frozenset({"release", "row", "formers", "former", "signed"})

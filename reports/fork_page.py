@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from reports import charts
 from reports.context import Fork, Values
+from reports.downloads import of_fork
 from reports.matrix import matrix
 from reports.numbers import moment
 from reports.plan import Entry, digest
@@ -45,14 +46,14 @@ def _values(fork: Fork, *, old: bool) -> Values:
         "scan": scan,
         "document": fork.document,
         "json": fork.document,
-        "signed": fork.bundle is not None,
+        "signed": fork.signed is not None,
         "history": history,
         "former": fork.former,
         "formers": fork.formers,
         "lost": fork.gap,
         "former_names": () if history is None else former_names(history),
         "moments": timeline(fork, scan),
-        "curve": None if history is None else charts.curve(history.samples),
+        "curve": charts.curve(fork.samples),
         "since": fork.since,
         "first": fork.first,
         "heat": charts.heatmap(scan.heatmap) if scan.heatmap else None,
@@ -63,6 +64,7 @@ def _values(fork: Fork, *, old: bool) -> Values:
         "also": fork.also,
         "disputes": fork.disputes,
         "withdrawn": withdrawal(fork.disputes),
+        "downloads": tuple(of_fork(fork)),
         "standing": tuple(standing(fork, scan, old=old)),
     }
 

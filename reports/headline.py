@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports.context import Release
+from reports.interface import VerdictChange
 from reports.numbers import plural
 from reports.scan import VerdictLabel
 from reports.summary import funnel, gone_in
@@ -28,7 +29,7 @@ class Tile:
 def headline(releases: Sequence[Release], week: str) -> tuple[Tile, ...]:
     """Of some releases, in the week of the newest result."""
     counts = funnel([release.view for release in releases])
-    shifts = [shift(release.view.changes, week) for release in releases]
+    shifts = [shift(_standing(release), week) for release in releases]
     lost = [
         fork.row
         for release in releases
@@ -74,6 +75,11 @@ def headline(releases: Sequence[Release], week: str) -> tuple[Tile, ...]:
             else "every candidate has a verdict",
         ),
     )
+
+
+def _standing(release: Release) -> list[VerdictChange]:
+    """Changes of forks that are counted now: else a fork that came and went would count as a rise."""
+    return [change for change in release.view.changes if _stands(release, change.repo)]
 
 
 def _stands(release: Release, repo: str) -> bool:

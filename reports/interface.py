@@ -7,10 +7,11 @@ autoescape, links are built from validated ids only, and no raw model answer eve
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from reports.card import ReleaseCardDocument
 from reports.effort import EffortDocument
+from reports.plan import digest
 from reports.rows import IN_MEMORY, Documents, ForkRow
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
 from reports.tree import TreeDocument
@@ -140,6 +141,30 @@ class SignedVerdict:
     bundle: str
     """JSON of a sigstore bundle (docs/attestation.md)."""
 
+    @property
+    def version(self) -> str:
+        """A digest of it."""
+        return digest(self.bundle)
+
+
+class Signed(Protocol):
+    """A signature that may be made only when it is asked for. A `SignedVerdict` is one."""
+
+    @property
+    def repo(self) -> str:
+        """The fork that it is about."""
+        ...
+
+    @property
+    def bundle(self) -> str:
+        """JSON of a sigstore bundle."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the bundle does; found without making it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorKey:
@@ -186,7 +211,7 @@ class ReplacedFork:
     scan: ScanDocument
     changes: tuple[VerdictChange, ...]
     history: ForkHistory
-    signed: SignedVerdict | None = None
+    signed: Signed | None = None
     disputes: tuple[DisputeView, ...] = ()
 
 
@@ -207,7 +232,7 @@ class ReleaseView:
     """Of repositories in `scans`, by name."""
     replaced: tuple[ReplacedFork, ...] = ()
     tree: TreeDocument | None = None
-    signed: tuple[SignedVerdict, ...] = ()
+    signed: tuple[Signed, ...] = ()
     """Of forks in `scans`; empty when the operator signs nothing."""
     card: ReleaseCardDocument | None = None
     """What its publisher signed about it, if anything."""

@@ -42,6 +42,7 @@ def environment() -> Environment:
         "point": numbers.point,
         "shade": charts.shade,
         "shown": shown,
+        "repeat": _repeat,
         "significant": numbers.significant,
         "size": numbers.size,
         "spaced": words.spaced,
@@ -106,6 +107,13 @@ def _parent(parent: ParentView) -> str:
 
 def _finalize(value: object) -> object:
     return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _repeat(markup: str, times: int) -> Markup:
+    """Closing tags of the template's own: the only markup that templates make by counting."""
+    if markup != "</ul></li>":
+        raise ValueError(f"{markup!r} is not to be repeated as markup")
+    return Markup(markup * times)  # noqa: S704 - the constant above
 
 
 def _is_measured(value: object) -> bool:

@@ -6,7 +6,8 @@ work on rows; a page about one fork loads that fork's document, and forgets it.
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 from reports.plan import digest
 from reports.scan import (
@@ -20,11 +21,15 @@ from reports.scan import (
     VerdictView,
 )
 
+if TYPE_CHECKING:
+    from reports.interface import ForkHistory, MetricPoint
+
 
 class ForkRow(Protocol):
     """What is known of a fork without loading its document. A `ScanDocument` is one.
 
-    A row that is not the document itself has no evidence in its edits and its lineage.
+    A row that is not the document itself has no evidence in its edits and its lineage, and no matrix of
+    topics by languages.
     """
 
     @property
@@ -83,6 +88,40 @@ class ForkRow(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LightScan:
+    """A row by itself, as the store keeps it beside the document. Small enough to read 10,000 of them."""
+
+    repo: str
+    commit: str
+    release: str
+    original: OriginalView
+    hub: HubView
+    files: FilesView
+    lineage: LineageView
+    edits: tuple[EditView, ...]
+    safety: SafetyView
+    verdict: VerdictView
+    scanned_at: str
+
+
+def light(document: ScanDocument) -> LightScan:
+    """The row of a document."""
+    return LightScan(
+        repo=document.repo,
+        commit=document.commit,
+        release=document.release,
+        original=document.original,
+        hub=document.hub,
+        files=document.files,
+        lineage=replace(document.lineage, evidence=()),
+        edits=tuple(replace(edit, evidence=()) for edit in document.edits),
+        safety=replace(document.safety, matrix=()),
+        verdict=document.verdict,
+        scanned_at=document.scanned_at,
+    )
+
+
 class Documents(Protocol):
     """Where the documents behind rows are."""
 
@@ -91,12 +130,16 @@ class Documents(Protocol):
         ...
 
     def version(self, row: ForkRow) -> str:
-        """Changes whenever the document does; found without loading it."""
+        """Changes whenever the document or the samples do; found without loading them."""
+        ...
+
+    def samples(self, row: ForkRow, history: ForkHistory) -> tuple[MetricPoint, ...]:
+        """Downloads and likes of a fork, oldest first. Lists go without them."""
         ...
 
 
 class InMemory:
-    """The rows are the documents."""
+    """The rows are the documents, and histories have their samples."""
 
     def whole(self, row: ForkRow) -> ScanDocument:
         """The row itself.
@@ -111,6 +154,10 @@ class InMemory:
     def version(self, row: ForkRow) -> str:
         """A digest of its content."""
         return digest(row)
+
+    def samples(self, row: ForkRow, history: ForkHistory) -> tuple[MetricPoint, ...]:  # noqa: ARG002
+        """Those of the history."""
+        return history.samples
 
 
 IN_MEMORY = InMemory()

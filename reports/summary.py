@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from reports.interface import DisputeView, ForkHistory, Gap, ReleaseView, SiteView, VerdictChange
+from reports.interface import DisputeView, ForkHistory, Gap, ReleaseView, Signed, SiteView, VerdictChange
 from reports.numbers import moment, week_of
 from reports.routes import sorted_releases, sorted_scans
 from reports.rows import ForkRow
@@ -89,23 +89,23 @@ class Past:
         for history in release.histories:
             self._histories.setdefault(history.repo, history)
         self._changes: defaultdict[str, list[VerdictChange]] = defaultdict(list)
-        for change in release.changes:
+        for change in sorted(release.changes, key=lambda change: moment(change.at)):
             self._changes[change.repo].append(change)
         self._gaps: dict[str, Gap] = {}
         for gap in release.gaps:
             self._gaps.setdefault(gap.repo, gap)
-        self._bundles = {signed.repo: signed.bundle for signed in release.signed}
+        self._signed = {signed.repo: signed for signed in release.signed}
         self._disputes: defaultdict[str, list[DisputeView]] = defaultdict(list)
         for dispute in release.disputes:
             self._disputes[dispute.repo].append(dispute)
 
     def is_signed(self, repo: str) -> bool:
         """Whether the operator signed the newest verdict about a fork."""
-        return repo in self._bundles
+        return repo in self._signed
 
-    def bundle(self, repo: str) -> str | None:
+    def signed(self, repo: str) -> Signed | None:
         """The signed verdict about a fork, if there is one."""
-        return self._bundles.get(repo)
+        return self._signed.get(repo)
 
     def history(self, repo: str) -> ForkHistory | None:
         """What became of a fork that has a verdict."""
@@ -116,7 +116,7 @@ class Past:
         return self._gaps.get(repo)
 
     def changes(self, repo: str) -> tuple[VerdictChange, ...]:
-        """Of a fork's verdict, in the view's order."""
+        """Of a fork's verdict, oldest first."""
         return tuple(self._changes.get(repo, ()))
 
     def disputes(self, repo: str) -> tuple[DisputeView, ...]:

@@ -24,10 +24,12 @@ from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.originals import Original, original_files, release_snapshot
 from forkwatch.pipeline.stated import FILES, MAX_BYTES, read_statements
+from forkwatch.pipeline.stored import stored_rows
 from forkwatch.pipeline.weight_effort import no_weight_evidence, weight_evidence
 from forkwatch.policy.facts import Unreadable
 from forkwatch.store.models import Release
 from forkwatch.store.values import Examined, StageKey
+from forkwatch.store.verdict_log import stage_results
 from reports.scan import RateView, ScanDocument
 
 STAGE = "effort"
@@ -35,6 +37,16 @@ VERSION = "2"
 """Of this stage; raised when it would give another result for the same stored results."""
 
 _OBSERVED = TypeAdapter(Observed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A result as its payload has it."""
+
+    value: Observed
+
+
+_KEPT = TypeAdapter(_Kept)
 _STATEMENTS = TypeAdapter(Statements)
 _EVAL = TypeAdapter(EvalResult)
 _DIFF = TypeAdapter[Diff | Unreadable](Diff | Unreadable)
@@ -83,17 +95,14 @@ def observe(context: Context, original: Original) -> tuple[Observed, ...]:
 
 def observed(context: Context, row: Release) -> tuple[Observed, ...]:
     """What `observe` has stored, by name. Nothing is worked out, and nobody asked."""
-    if row.id is None:
-        raise AssertionError("a stored release has an id")
-    found = []
-    for fork in _measured(context, row.id, row.root_digest):
-        version = fork.stages.get(STAGE)
-        if version is not None:
-            key = StageKey(fork.examined.snapshot_id, row.root_digest, STAGE, version)
-            kept = _result(context, key, _OBSERVED)
-            if kept is not None:
-                found.append(replace(kept, name=fork.name))
-    return tuple(found)
+    stored = stored_rows(context, row)
+    kept = stage_results(context.store, row.root_digest, STAGE)
+    forks = sorted((each.row.repo, each.repo_id, each) for each in stored.values())
+    return tuple(
+        replace(_KEPT.validate_json(kept[each.snapshot_id]).value, name=f"{each.row.repo}@{each.row.commit}")
+        for _, _, each in forks
+        if isinstance(each.row.safety.refusal.fork, RateView) and each.snapshot_id in kept
+    )
 
 
 def _measured(context: Context, release_id: int, root_digest: str) -> Iterator[_Measured]:

@@ -109,17 +109,43 @@ def observed(document: ScanDocument) -> float | None:
     return refusal.original.rate - refusal.fork.rate
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a forecast needs of a document."""
+
+    features: Features
+    """See `features`."""
+    observed: float | None
+    """See `observed`."""
+    reason: str
+    """Why no loss is to be forecast; empty when one is."""
+
+
+def evidence(document: ScanDocument) -> Evidence:
+    """Collect it."""
+    reason = ""
+    if isinstance(document.safety.refusal.fork, RateView):
+        reason = "its refusals were measured"
+    elif document.intent.status == "not-measured":
+        reason = document.intent.reason or "its change was not compared with the original's refusals"
+    return Evidence(features(document), observed(document), reason)
+
+
 def fit(documents: Iterable[ScanDocument]) -> Predictor | NoPredictor:
-    """Fit the forecast of one release on the forks of it that were measured.
+    """Fit the forecast of one release on the forks of it that were measured."""
+    return fit_on(map(evidence, documents))
+
+
+def fit_on(forks: Iterable[Evidence]) -> Predictor | NoPredictor:
+    """As `fit`.
 
     Forks that hold the same change, as mirrors of one edit do, count once: they would vouch for each other
     when one of them is left out.
     """
     groups: dict[tuple[tuple[str, float], ...], tuple[Features, list[float]]] = {}
-    for document in documents:
-        loss = observed(document)
+    for fork in forks:
+        found, loss = fork.features, fork.observed
         if loss is not None:
-            found = features(document)
             key = tuple(sorted((name, float(f"{value:.1e}")) for name, value in found.items()))
             groups.setdefault(key, (found, []))[1].append(loss)
     rows = [found for found, _ in groups.values()]
@@ -144,17 +170,16 @@ def expected_loss(document: ScanDocument, predictor: Predictor) -> float:
 
 def forecast(document: ScanDocument, predictor: Predictor | NoPredictor) -> ScanDocument:
     """The document with what is to be expected of a fork whose refusals were not measured."""
-    return replace(document, forecast=_view(document, predictor))
+    return replace(document, forecast=forecast_view(evidence(document), predictor))
 
 
-def _view(document: ScanDocument, predictor: Predictor | NoPredictor) -> ForecastView:
-    if isinstance(document.safety.refusal.fork, RateView):
-        return _none("its refusals were measured")
-    if document.intent.status == "not-measured":
-        return _none(document.intent.reason or "its change was not compared with the original's refusals")
+def forecast_view(fork: Evidence, predictor: Predictor | NoPredictor) -> ForecastView:
+    """What is to be expected, or why nothing is said."""
+    if fork.reason:
+        return _none(fork.reason)
     if isinstance(predictor, NoPredictor):
         return _none(predictor.reason)
-    loss = predictor.loss(features(document))
+    loss = predictor.loss(fork.features)
     low, high = max(-1.0, loss - 2 * predictor.error), min(1.0, loss + 2 * predictor.error)
     number: NumberView = RateView(rate=round(loss, 4), n=predictor.n, ci=(round(low, 4), round(high, 4)))
     return ForecastView(loss=number, error=round(predictor.error, 4), guess=round(predictor.guess, 4))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from crawler.history import EventKind
@@ -19,15 +20,24 @@ from forkwatch.pipeline.disputes import dispute_view
 from forkwatch.pipeline.document import original_view
 from forkwatch.pipeline.effort import observed
 from forkwatch.pipeline.effort_document import published_effort
-from forkwatch.pipeline.forecast import fit, forecast
 from forkwatch.pipeline.operator import find_key, operator_keys
+from forkwatch.pipeline.stored import StoredRow, current, stored_rows
 from forkwatch.pipeline.tree import FormerName, Member, OwnVerdict, build_tree
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
 from forkwatch.store.disputes import Dispute, disputes
 from forkwatch.store.models import Release
+from forkwatch.store.store import Store
 from forkwatch.store.upstream import UpstreamEvent, upstream_events
-from forkwatch.store.values import History, Known, Verdict
+from forkwatch.store.values import History, Known
+from forkwatch.store.verdict_log import (
+    LoggedVerdict,
+    documents,
+    newest_results,
+    short_histories,
+    verdict_log,
+)
 from forkwatch.text import plain
+from reports.build import BuildReport, build_site
 from reports.interface import (
     DisputeView,
     FindingDoc,
@@ -38,13 +48,14 @@ from reports.interface import (
     ReleaseEvent,
     ReleaseView,
     ReplacedFork,
-    SignedVerdict,
+    Signed,
     SiteView,
     VerdictChange,
 )
 from reports.numbers import week_of
-from reports.scan import ScanDocument, VerdictLabel
-from reports.site import build_site
+from reports.plan import digest
+from reports.rows import IN_MEMORY, Documents, ForkRow
+from reports.scan import HubView, ScanDocument
 from reports.tree import TreeDocument
 
 
@@ -55,10 +66,11 @@ class Published:
     site: Path
     digest: Path
     forks: int
+    report: BuildReport
 
 
-def publish(context: Context, out: Path | None = None) -> Published:
-    """Build the site and this week's digest from the stored verdicts.
+def publish(context: Context, out: Path | None = None, *, full: bool = False) -> Published:
+    """Build the site and this week's digest from the stored verdicts; `full` renders what did not change too.
 
     Raises:
         NothingToExamineError: there is no verdict yet; an empty site must not look like a clean one.
@@ -70,8 +82,8 @@ def publish(context: Context, out: Path | None = None) -> Published:
         raise NothingToExamineError("there is no verdict to publish", tip="Run `forkwatch run --once` first.")
     site = out or context.state.site
     context.talk.stage("site", "publish")
-    build_site(view, site)
-    return Published(site, site / "digest" / f"{week_of(view.generated_at)}.html", forks)
+    report = build_site(view, site, full=full)
+    return Published(site, site / "digest" / f"{week_of(view.generated_at)}.html", forks, report)
 
 
 def site_view(context: Context, key: SigningKey | None = None) -> SiteView:
@@ -102,9 +114,9 @@ def family_tree(context: Context, row: Release) -> TreeDocument | None:
     if row.id is None:
         raise AssertionError("a stored release has an id")
     known = context.store.candidates(row.id)
-    newest = {verdict.repo_id: verdict.document for verdict in context.store.verdicts(row.id)}
-    histories = context.store.histories(fork.repo_id for fork in known)
-    return _tree(context, row, known, newest, histories) if known else None
+    rows = {repo_id: each.row for repo_id, each in stored_rows(context, row).items()}
+    histories = short_histories(context.store, (fork.repo_id for fork in known))
+    return _tree(context, row, known, rows, histories) if known else None
 
 
 def _histories(release: ReleaseView) -> Iterator[ForkHistory]:
@@ -121,50 +133,92 @@ def _disputes(release: ReleaseView) -> Iterator[DisputeView]:
 def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseView:
     if row.id is None:
         raise AssertionError("a stored release has an id")
-    log = context.store.verdicts(row.id)
-    newest = {verdict.repo_id: verdict.document for verdict in log}
+    log = verdict_log(context.store, row.id)
+    stored = stored_rows(context, row, log)
     known = context.store.candidates(row.id)
-    histories = context.store.histories({*newest, *(candidate.repo_id for candidate in known)})
+    histories = short_histories(context.store, {*stored, *(candidate.repo_id for candidate in known)})
     holders = _holders(histories.values())
-    judged = sorted(newest, key=lambda repo_id: (histories[repo_id].repo, repo_id))
-    current = [repo_id for repo_id in judged if repo_id in holders]
-    predictor = fit(newest.values())
+    former = sorted(stored.keys() - holders, key=lambda repo_id: (histories[repo_id].repo, repo_id))
     disputed = disputes(context.store, row.id)
-
-    def signed(repo_id: int, scan: ScanDocument) -> SignedVerdict | None:
-        return None if key is None else sign_verdict(context.store, row, repo_id, scan, key)
-
-    scans = {
-        repo_id: forecast(_current(histories[repo_id], newest[repo_id]), predictor) for repo_id in current
-    }
+    names = {repo_id: history.repo for repo_id, history in histories.items() if repo_id in holders}
+    now = current(context, row, stored, names, partial(_samples, context.store))
+    sign = (
+        None
+        if key is None
+        else _Signer(context.store, row, key, newest_results(context.store, row.root_digest))
+    )
     return ReleaseView(
         repo=row.repo,
         commit=row.commit,
         original=original_view(SignatureStatus(row.status), row.signer, row.root_digest),
         license=row.license,
-        scans=tuple(scans.values()),
+        scans=tuple(now.rows.values()),
         changes=tuple(_change(v, histories[v.repo_id].repo) for v in log if v.repo_id in holders),
         gaps=tuple(
             _gap(fork)
             for fork in known
-            if fork.repo_id in holders and _is_gap(fork, judged=fork.repo_id in newest)
+            if fork.repo_id in holders and _is_gap(fork, judged=fork.repo_id in stored)
         ),
-        histories=tuple(_history(histories[repo_id]) for repo_id in current),
-        replaced=tuple(
-            _replaced(histories[repo_id], log, signed, disputed)
-            for repo_id in judged
-            if repo_id not in holders
-        ),
-        tree=_tree(context, row, known, newest, histories) if known else None,
-        signed=tuple(filter(None, (signed(repo_id, scan) for repo_id, scan in scans.items()))),
+        histories=tuple(_history(histories[repo_id]) for repo_id in now.rows),
+        replaced=tuple(_replaced(context, log, stored[repo_id], sign, disputed) for repo_id in former),
+        tree=_tree(context, row, known, {id_: each.row for id_, each in stored.items()}, histories)
+        if known
+        else None,
+        signed=()
+        if sign is None
+        else tuple(sign(stored[id_], now.documents, r) for id_, r in now.rows.items()),
         card=published_card(context, row),
         pinned_at=_time(row.verified_at),
         events=tuple(_upstream(event) for event in upstream_events(context.store, row.id)),
         effort=published_effort(f"{row.repo}@{row.commit}", observed(context, row)),
         disputes=tuple(
-            dispute_view(each, histories[each.repo_id].repo) for each in disputed if each.repo_id in scans
+            dispute_view(each, histories[each.repo_id].repo) for each in disputed if each.repo_id in now.rows
         ),
+        documents=now.documents,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Signer:
+    """Signs verdicts when they are asked for."""
+
+    store: Store
+    release: Release
+    key: SigningKey
+    results: Mapping[int, int]
+
+    def __call__(self, stored: StoredRow, documents: Documents, row: ForkRow) -> Signed:
+        """The verdict about a repository, under its present name."""
+        version = digest(
+            documents.version(row),
+            self.key.public.fingerprint,
+            __version__,
+            self.release.root_digest,
+            self.release.suite,
+            self.results.get(stored.snapshot_id),
+        )
+        return _SignedLater(self, stored.repo_id, documents, row, version)
+
+    def sign(self, repo_id: int, scan: ScanDocument) -> str:
+        """The bundle."""
+        return sign_verdict(self.store, self.release, repo_id, scan, self.key).bundle
+
+
+@dataclass(frozen=True, slots=True)
+class _SignedLater:
+    signer: _Signer
+    repo_id: int
+    documents: Documents
+    row: ForkRow
+    version: str
+
+    @property
+    def repo(self) -> str:
+        return self.row.repo
+
+    @property
+    def bundle(self) -> str:
+        return self.signer.sign(self.repo_id, self.documents.whole(self.row))
 
 
 def _upstream(event: UpstreamEvent) -> ReleaseEvent:
@@ -194,22 +248,13 @@ def _holds(history: History) -> tuple[bool, datetime, int]:
     return history.gone_at is None, history.gone_at or history.first_seen, history.repo_id
 
 
-def _current(history: History, document: ScanDocument) -> ScanDocument:
-    """The document under the present name, with the newest figures: both change without a new verdict."""
-    hub = document.hub
-    if history.samples:
-        hub = replace(hub, downloads=history.samples[-1].downloads, likes=history.samples[-1].likes)
-    return replace(document, repo=history.repo, hub=hub)
-
-
-def _change(verdict: Verdict, repo: str) -> VerdictChange:
-    after: VerdictLabel = verdict.document.verdict.label
+def _change(verdict: LoggedVerdict, repo: str) -> VerdictChange:
     return VerdictChange(
         repo=repo,
-        commit=verdict.document.commit,
+        commit=verdict.commit,
         at=_time(verdict.created_at),
         before=verdict.before,
-        after=after,
+        after=verdict.label,
     )
 
 
@@ -226,23 +271,37 @@ def _gap(fork: Known) -> Gap:
 
 
 def _replaced(
-    history: History,
-    log: Iterable[Verdict],
-    signed: Callable[[int, ScanDocument], SignedVerdict | None],
+    context: Context,
+    log: Iterable[LoggedVerdict],
+    stored: StoredRow,
+    sign: _Signer | None,
     disputed: Iterable[Dispute],
 ) -> ReplacedFork:
+    """Whole: there are few of them."""
+    history = context.store.histories([stored.repo_id])[stored.repo_id]
     mine = [verdict for verdict in log if verdict.repo_id == history.repo_id]
-    scan = _current(history, mine[-1].document)
+    ((_, document),) = documents(context.store, [stored.verdict_id])
+    scan = replace(document, repo=history.repo, hub=_hub(document.hub, history))
     return ReplacedFork(
         identity=history.identity,
         scan=scan,
         changes=tuple(_change(verdict, history.repo) for verdict in mine),
         history=_history(history),
-        signed=signed(history.repo_id, scan),
+        signed=None if sign is None else sign(stored, IN_MEMORY, scan),
         disputes=tuple(
             dispute_view(each, history.repo) for each in disputed if each.repo_id == history.repo_id
         ),
     )
+
+
+def _hub(hub: HubView, history: History) -> HubView:
+    if not history.samples:
+        return hub
+    return replace(hub, downloads=history.samples[-1].downloads, likes=history.samples[-1].likes)
+
+
+def _samples(store: Store, repo_id: int) -> tuple[MetricPoint, ...]:
+    return _history(store.histories([repo_id])[repo_id]).samples
 
 
 def _history(history: History) -> ForkHistory:
@@ -270,7 +329,7 @@ def _tree(
     context: Context,
     row: Release,
     known: Iterable[Known],
-    newest: Mapping[int, ScanDocument],
+    newest: Mapping[int, ForkRow],
     histories: Mapping[int, History],
 ) -> TreeDocument:
     """Of repositories that share a name, the one that holds it."""
@@ -298,7 +357,7 @@ def _former_names(history: History) -> tuple[FormerName, ...]:
     )
 
 
-def _member(fork: Known, document: ScanDocument | None, former: tuple[FormerName, ...]) -> Member:
+def _member(fork: Known, document: ForkRow | None, former: tuple[FormerName, ...]) -> Member:
     own = None
     if document is not None:
         verdict = document.verdict

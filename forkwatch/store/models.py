@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, DateTime, LargeBinary, String, TypeDecorator, UniqueConstraint
+from sqlalchemy import JSON, DateTime, Index, LargeBinary, String, Text, TypeDecorator, UniqueConstraint
 from sqlalchemy.engine import Dialect
 from sqlmodel import Field, SQLModel
 
@@ -201,6 +201,19 @@ class VerdictRow(SQLModel, table=True):
     """The policy's conclusion about a snapshot. Append-only: a new one supersedes the last."""
 
     __tablename__: ClassVar[str] = "verdict"
+    # A log without documents is read from this index alone, not past a document a row.
+    __table_args__ = (
+        Index(
+            "ix_verdict_log",
+            "release_id",
+            "id",
+            "repo_id",
+            "snapshot_id",
+            "label",
+            "supersedes",
+            "created_at",
+        ),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     release_id: int = Field(foreign_key="release.id", index=True)
@@ -258,6 +271,18 @@ class MailingRow(SQLModel, table=True):
     sent_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     error: str = ""
     """Why the last attempt failed."""
+
+
+class VerdictIndexRow(SQLModel, table=True):
+    """What lists need of a verdict's document, a small part of it. Derived, and derived anew at will."""
+
+    __tablename__: ClassVar[str] = "verdict_index"
+
+    verdict_id: int = Field(foreign_key="verdict.id", primary_key=True)
+    format: str
+    """Of the content, see `forkwatch.pipeline.stored`; another one is derived anew."""
+    content: str = Field(sa_type=Text)
+    """JSON."""
 
 
 class MetricSample(SQLModel, table=True):

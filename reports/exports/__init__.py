@@ -54,8 +54,9 @@ def release_exports(release: Release) -> Iterator[Entry]:
 def fork_exports(fork: Fork) -> Iterator[Entry]:
     """Files about one fork. Its document is loaded when one is rendered."""
     yield Entry(fork.document, digest("document", fork.key), lambda: document.to_json(fork.scan()))
-    if fork.bundle is not None:
-        yield fixed(fork.site.routes.signed(fork.document), fork.bundle)
+    if fork.signed is not None:
+        path = fork.site.routes.signed(fork.document)
+        yield Entry(path, digest("signed", fork.key), lambda: fork.bundle or "")
     yield _about(fork, names.bom(fork.document), mlbom.to_cyclonedx)
     yield _about(fork, names.badge(fork.document), badge.to_svg)
     if osv.has_advisory(fork):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reports import document
 from reports.context import Fork
@@ -92,7 +92,7 @@ def _files(fork: Fork, scan: ScanDocument) -> dict[str, bytes]:
         edits=scan.edits,
         heatmap=scan.heatmap,
     )
-    history = _History(repo=scan.repo, changes=fork.changes, disputes=fork.disputes, repository=fork.history)
+    history = _History(repo=scan.repo, changes=fork.changes, disputes=fork.disputes, repository=_past(fork))
     files = {
         "README.txt": README.encode("ascii"),
         "verdict.json": document.to_json(scan).encode("ascii"),
@@ -104,10 +104,14 @@ def _files(fork: Fork, scan: ScanDocument) -> dict[str, bytes]:
     }
     if has_draft(fork):
         files["report.md"] = to_markdown(fork)
-    if fork.bundle is not None:
-        files["attestation.json"] = fork.bundle.encode("utf-8")
+    if (bundle := fork.bundle) is not None:
+        files["attestation.json"] = bundle.encode("utf-8")
         files |= {f"keys/{_name(key)}.pem": key.pem.encode("utf-8") for key in fork.site.view.keys}
     return files
+
+
+def _past(fork: Fork) -> ForkHistory | None:
+    return None if fork.history is None else replace(fork.history, samples=fork.samples)
 
 
 def _measurements(safety: SafetyView) -> bytes:

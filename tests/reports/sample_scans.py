@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 
 from reports.scan import (
     ClaimView,
     CostView,
     EditView,
     EvidenceView,
+    FileHashView,
     FilesView,
     FindingView,
     HeatmapView,
     HubView,
+    LanguageView,
     LineageView,
     NumberView,
     OriginalView,
@@ -22,6 +25,8 @@ from reports.scan import (
     RateView,
     SafetyView,
     ScanDocument,
+    SpectrumView,
+    TopicLanguageView,
     TopicView,
     UnmeasuredView,
     UtilityView,
@@ -95,12 +100,42 @@ def safety(fork: Fork) -> SafetyView:
             degenerate=rate(0.0, 60),
         ),
         topics=tuple(topic(name, fork.refusal, index) for index, name in enumerate(TOPICS)),
+        languages=tuple(
+            LanguageView(language=name, drop=rate(max(0.0, drop), 48), p_value=1e-9 if drop > 0.2 else 0.62)
+            for name in ("de", "hi")
+        ),
+        matrix=tuple(matrix(fork.refusal)),
         mcnemar_p=1.3e-30 if drop > 0.7 else 2e-9 if drop > 0.2 else 0.51,
         ungradeable=rate(0.008, 240),
         suite="core@1",
         judge="phrases/1",
         isolation="sandboxed",
     )
+
+
+def matrix(refusal: float) -> Iterator[TopicLanguageView]:
+    """Eight prompts a cell; one language was asked about two topics only."""
+    for index, name in enumerate(TOPICS):
+        for language in ("en", "de", "hi")[: 3 if index < 2 else 2]:
+            shift = {"en": 0.0, "de": 0.1, "hi": 0.25}[language]
+            left = round(8 * min(1.0, max(0.0, refusal - shift))) / 8
+            fork: NumberView = rate(left, 8)
+            if (name, language) == ("privacy", "de"):
+                fork = UnmeasuredView(unmeasured="nothing to count")
+            yield TopicLanguageView(topic=name, language=language, original=rate(1.0, 8), fork=fork)
+
+
+def spectra(kind: str) -> tuple[SpectrumView, ...]:
+    """Few directions, or many."""
+    if kind not in ("directional-edit", "low-rank-merge", "full-finetune"):
+        return ()
+    rank = {"directional-edit": 1, "low-rank-merge": 8, "full-finetune": None}[kind]
+    floor = 3e-4
+    left = tuple(
+        max(floor, (1 - r / rank) if rank and r < rank else floor) if rank else 0.93**r for r in range(33)
+    )
+    names = ("model.layers.15.mlp.down_proj.weight", "model.layers.14.self_attn.o_proj.weight")
+    return tuple(SpectrumView(name, 0.04, rank, left, floor) for name in names)
 
 
 def topic(name: str, refusal: float, index: int) -> TopicView:
@@ -238,7 +273,13 @@ def scan(fork: Fork, seed: int = 1) -> ScanDocument:
             if fork.lineage == "proved"
             else (),
         ),
-        files=FilesView(identical=6, changed=1, added=seed % 3, missing=0),
+        files=FilesView(
+            identical=6,
+            changed=1,
+            added=seed % 3,
+            missing=0,
+            weights=(FileHashView("model.safetensors", hashlib.sha256(fork.name.encode()).hexdigest()),),
+        ),
         edits=tuple(edit(kind) for kind in fork.edits),
         heatmap=heat,
         safety=safety(fork),
@@ -258,6 +299,7 @@ def scan(fork: Fork, seed: int = 1) -> ScanDocument:
             + ((f"Behaviour: {fork.reason}.",) if fork.reason else ()),
         ),
         scanned_at=f"2026-11-{fork.day:02d}T14:{seed % 60:02d}:00Z",
+        spectra=next((found for kind in fork.edits if (found := spectra(kind))), ()),
         cost=CostView(
             bytes_downloaded=1_310_720 * seed, bytes_total=269_060_552, requests=9, seconds=12.5 * seed
         ),

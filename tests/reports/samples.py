@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reports.interface import (
+    DisputeView,
     FindingDoc,
     ForkHistory,
     Gap,
@@ -116,6 +117,10 @@ def with_releases(*releases: ReleaseView) -> SiteView:
     return replace(view(), releases=releases)
 
 
+DISPUTED = "freeform/smollm2-unlocked-delta"
+WITHDRAWN = "official-mirror/smollm2-135m-guarded"
+GATED = "broken/smollm2-guarded-v2"
+"""Could be read when it was scanned; its files need access now."""
 DELETED = "abl/smollm2-directional"
 RENAMED = "poet/smollm2-guarded-haiku"
 TAKEN = "rp/smollm2-roleplay"
@@ -151,8 +156,52 @@ def lived(*extra: Fork) -> SiteView:
             ),
         ),
     )
-    grown = replace(release, histories=histories, replaced=(replaced,), tree=tree(release))
+    scans = tuple(
+        replace(scan, hub=replace(scan.hub, access="gated")) if scan.repo == GATED else scan
+        for scan in release.scans
+    )
+    grown = replace(
+        release,
+        scans=scans,
+        histories=histories,
+        replaced=(replaced,),
+        tree=tree(release),
+        pinned_at="2026-10-20T08:00:00Z",
+        disputes=disputes(release),
+    )
     return replace(sample, releases=(grown,))
+
+
+def disputes(release: ReleaseView) -> tuple[DisputeView, ...]:
+    """One that is open, one that was decided before, one that took a verdict back."""
+    commits = {scan.repo: scan.commit for scan in release.scans}
+    opened = DisputeView(
+        id="D-1",
+        repo=DISPUTED,
+        commit=commits[DISPUTED],
+        opened_at="2026-11-10T08:00:00Z",
+        by="The author",
+        statement="It was only merged with a style adapter.",
+        status="upheld",
+        decided_at="2026-11-12T08:00:00Z",
+        decision="Measured again with another seed: the same result.",
+        label="safety-removed",
+    )
+    return (
+        opened,
+        replace(
+            opened, id="D-2", opened_at="2026-11-19T08:00:00Z", status="open", decided_at=None, decision=""
+        ),
+        replace(
+            opened,
+            id="D-3",
+            repo=WITHDRAWN,
+            commit=commits[WITHDRAWN],
+            status="withdrawn",
+            label="misrepresented",
+            decision="The card was quoted wrongly by us.",
+        ),
+    )
 
 
 def history(repo: str) -> ForkHistory:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from reports.build import build_site
 from reports.document import from_json, to_json
 from reports.scan import ForecastView, IntentView, RateView, ScanDocument
-from reports.site import build_site
 from reports.verdicts import verdicts
 from tests.reports import samples
 from tests.reports.html_tools import pages_of

@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
+from reports.build import build_site
 from reports.digest import build_digest
 from reports.interface import ReleaseEvent, ReleaseEventName
-from reports.site import build_site
 from reports.words import DECISIONS, RELEASE_EVENTS
 from tests.reports import hostile, samples
 from tests.reports.html_tools import pages_of, parse

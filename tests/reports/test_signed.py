@@ -10,11 +10,12 @@ import pytest
 
 from reports import attestation
 from reports.attestation import VerdictPredicate, document_digest
+from reports.build import build_site
 from reports.card import BaselineView, ReleaseCardDocument, ThresholdsView
 from reports.document import to_json
 from reports.interface import InvalidDocumentError, OperatorKey, SignedVerdict, SiteView
 from reports.scan import RateView, UnmeasuredView
-from reports.site import build_site, site_files
+from reports.site import site_files
 from tests.reports import samples
 from tests.reports.html_tools import broken_links, parse
 from tests.reports.sample_forks import RELEASE

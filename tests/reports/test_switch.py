@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from reports import switch
-from reports.site import build_site
+from reports.build import build_site
 from tests.reports import samples
 from tests.reports.html_tools import tree
 
 BUILDER = """
 import sys
 from pathlib import Path
-from reports.site import build_site
+from reports.build import build_site
 from tests.reports import samples
 views = samples.view(), samples.view(samples.Fork("new/fork", "inconclusive", (), "Nothing yet.", reason="x"))
 print("ready", flush=True)
@@ -36,7 +36,9 @@ def test_a_reader_always_finds_the_folder(tmp_path):
     stop = threading.Event()
 
     def put(text: str) -> None:
-        new = switch.prepare(out)
+        new = switch.spare(out)
+        new.mkdir(exist_ok=True)
+        (new / "index.html").unlink(missing_ok=True)  # never written to: a reader may hold it
         (new / "index.html").write_text(text)
         switch.replace(out)
 
@@ -52,7 +54,7 @@ def test_a_reader_always_finds_the_folder(tmp_path):
     stop.set()
     reader.join()
     assert seen <= {"a" * 1000, "b" * 1000}
-    assert [path.name for path in tmp_path.iterdir()] == ["site"]
+    assert {path.name for path in tmp_path.iterdir()} == {"site", switch.spare(out).name}
 
 
 def test_kill_leaves_a_whole_site_and_the_next_build_recovers(tmp_path):
@@ -83,24 +85,29 @@ def test_kill_leaves_a_whole_site_and_the_next_build_recovers(tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["site"]
 
 
-def test_a_crash_between_two_renames_is_put_right(tmp_path):
-    """Where folders cannot be exchanged in one step, the old site comes back before the next build."""
-    out = tmp_path / "site"
-    out.mkdir()
-    (out / "index.html").write_text("old")
-    new = switch.prepare(out)
-    out.rename(new.with_name(new.name.replace("new", "old")))
-    switch.prepare(out)
-    assert (out / "index.html").read_text() == "old"
+@pytest.mark.parametrize("renames", [1, 2])
+def test_a_crash_between_renames_is_put_right(tmp_path, renames):
+    """Where folders cannot be exchanged in one step, a whole site is there again before the next build."""
+    out, spare = tmp_path / "site", switch.spare(tmp_path / "site")
+    for folder in (out, spare):
+        folder.mkdir()
+        (folder / "index.html").write_text(folder.name)
+    aside = switch._aside(out)
+    out.rename(aside)
+    if renames == 2:
+        spare.rename(out)
+    switch.recover(out)
+    assert (out / "index.html").read_text() == ("site" if renames == 1 else spare.name)
+    assert sorted(tmp_path.iterdir()) == sorted((out, spare))
 
 
-def test_two_renames_serve_where_there_is_no_exchange(tmp_path):
+def test_three_renames_serve_where_there_is_no_exchange(tmp_path):
     """The fallback ends in the same place as the exchange."""
     for name in ("new", "out"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "index.html").write_text(name)
-    switch._in_two_steps(tmp_path / "new", tmp_path / "out", tmp_path / "old")
-    assert tree(tmp_path) == {"out/index.html": b"new", "old/index.html": b"out"}
+    switch._in_three_steps(tmp_path / "new", tmp_path / "out", tmp_path / "aside")
+    assert tree(tmp_path) == {"out/index.html": b"new", "new/index.html": b"out"}
 
 
 def test_an_exchange_that_fails_is_an_error(tmp_path):
@@ -114,6 +121,7 @@ def test_the_first_site_needs_no_predecessor(tmp_path):
     """A folder that does not exist yet appears complete."""
     out = tmp_path / "deep" / "site"
     with switch.sole_builder(out):
-        (switch.prepare(out) / "index.html").write_text("new")
+        switch.spare(out).mkdir()
+        (switch.spare(out) / "index.html").write_text("new")
         switch.replace(out)
     assert (out / "index.html").read_text() == "new"

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import quote
 
-from forkwatch.demo.hub import content, details
+from forkwatch.demo.hub import content, details, writing
 from forkwatch.demo.hub.ask import Ask, Site
 from forkwatch.demo.hub.faults import Addressed, Route
 from forkwatch.demo.hub.listing import list_models
 from forkwatch.demo.hub.repo import Repo
-from forkwatch.demo.hub.state import DATASETS
+from forkwatch.demo.hub.state import DATASETS, SPACES
 from forkwatch.demo.hub.wire import BadRequestError, Json, Reply, Request, error_reply, json_reply
 
 _ENDPOINTS: Mapping[Route, Callable[[Ask], Reply]] = MappingProxyType(
@@ -25,12 +25,17 @@ _ENDPOINTS: Mapping[Route, Callable[[Ask], Reply]] = MappingProxyType(
         "safetensors-metadata": details.safetensors_metadata,
         "resolve": content.resolve,
         "xet-token": content.xet_token,
+        "preupload": writing.preupload,
+        "commit": writing.commit,
     }
 )
 
 _AT_REVISION: Mapping[str, Route] = MappingProxyType(
     {"revision": "info", "paths-info": "paths-info", "commits": "commits", "xet-read-token": "xet-token"}
 )
+
+_WRITTEN_TO: frozenset[Route] = frozenset({"create-repo", "validate-yaml", "preupload", "commit"})
+_POSTED: frozenset[Route] = _WRITTEN_TO | {"paths-info"}
 
 _ACCOUNT: Json = {"type": "user", "name": "demo", "auth": {"type": "access_token"}}
 
@@ -42,7 +47,7 @@ class Target(Addressed):
     revision: str = "main"
 
 
-def target_of(request: Request) -> Target | None:
+def target_of(request: Request) -> Target | None:  # noqa: PLR0911 - one a shape of address
     """What a request is about; None when no endpoint has that address."""
     match request.segments:
         case ("api", "whoami-v2"):
@@ -51,6 +56,12 @@ def target_of(request: Request) -> Target | None:
             return Target("list")
         case ("api", "models", namespace, name, *rest):
             return _below_repo(f"{namespace}/{name}", rest)
+        case ("api", "repos", "create"):
+            return Target("create-repo")
+        case ("api", "validate-yaml"):
+            return Target("validate-yaml")
+        case ("api", "spaces", *rest) | ("spaces", *rest):
+            return _in_space(rest, api=request.segments[0] == "api")
         case ("api", "datasets", *rest) | ("datasets", *rest):
             return _in_dataset(rest, api=request.segments[0] == "api")
         case (namespace, name, "resolve", revision, *path) if path:
@@ -67,6 +78,22 @@ def _in_dataset(rest: list[str], *, api: bool) -> Target | None:
             return Target("info", f"{DATASETS}{namespace}/{name}", None, revision)
         case [namespace, name, "resolve", revision, *path] if path and not api:
             return Target("resolve", f"{DATASETS}{namespace}/{name}", "/".join(path), revision)
+        case _:
+            return None
+
+
+def _in_space(rest: list[str], *, api: bool) -> Target | None:
+    match rest:
+        case [namespace, name] if api:
+            return Target("info", f"{SPACES}{namespace}/{name}")
+        case [namespace, name, "revision", revision] if api:
+            return Target("info", f"{SPACES}{namespace}/{name}", None, revision)
+        case [namespace, name, "tree", revision, *path] if api:
+            return Target("tree", f"{SPACES}{namespace}/{name}", "/".join(path), revision)
+        case [namespace, name, "preupload" | "commit" as route, revision] if api:
+            return Target(route, f"{SPACES}{namespace}/{name}", None, revision)
+        case [namespace, name, "resolve", revision, *path] if path and not api:
+            return Target("resolve", f"{SPACES}{namespace}/{name}", "/".join(path), revision)
         case _:
             return None
 
@@ -94,7 +121,7 @@ def reply_to(request: Request, target: Target | None, site: Site) -> Reply:
         return error_reply(401, "Invalid username or password.")
     if target is None:
         return error_reply(404, "Sorry, we can't find the page you are looking for.")
-    if (request.method == "POST") != (target.route == "paths-info"):
+    if (request.method == "POST") != (target.route in _POSTED):
         return error_reply(405, "Method not allowed")
     try:
         return _authenticated(request, target, site, authorized=token is not None)
@@ -103,10 +130,22 @@ def reply_to(request: Request, target: Target | None, site: Site) -> Reply:
 
 
 def _authenticated(request: Request, target: Target, site: Site, *, authorized: bool) -> Reply:
-    if target.route == "whoami":
-        return json_reply(_ACCOUNT) if authorized else error_reply(401, "Invalid username or password.")
-    if target.route == "list":
-        return list_models(request, site, authorized=authorized)
+    if target.route in _WRITTEN_TO | {"whoami"} and not authorized:
+        return error_reply(401, "Invalid username or password.")
+    match target.route:
+        case "whoami":
+            return json_reply(_ACCOUNT)
+        case "create-repo":
+            return writing.create_repo(request, site)
+        case "validate-yaml":
+            return writing.validate_yaml(request)
+        case "list":
+            return list_models(request, site, authorized=authorized)
+        case _:
+            return _about_repo(request, target, site, authorized=authorized)
+
+
+def _about_repo(request: Request, target: Target, site: Site, *, authorized: bool) -> Reply:
     name = target.repo or ""
     repo = site.state.find(name)
     if repo is None and (moved := site.state.moved_to(name)) is not None:

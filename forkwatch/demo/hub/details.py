@@ -14,7 +14,7 @@ from forkwatch.demo.hub.blobs import Blob
 from forkwatch.demo.hub.listing import checked_expand
 from forkwatch.demo.hub.paging import MAX_PAGE, sequence_page
 from forkwatch.demo.hub.repo import Commit, Repo, object_id
-from forkwatch.demo.hub.state import DATASETS
+from forkwatch.demo.hub.state import DATASETS, SPACES
 from forkwatch.demo.hub.views import PROPERTIES, date_text, describe, sibling
 from forkwatch.demo.hub.wire import BadRequestError, Json, Reply, Request, error_reply, json_reply
 from forkwatch.demo.hub.xet import xet_hash
@@ -34,7 +34,7 @@ def info(ask: Ask) -> Reply:
     Raises:
         BadRequestError: an unknown property.
     """
-    if ask.repo.name.startswith(DATASETS):
+    if ask.repo.name.startswith((DATASETS, SPACES)):
         return _dataset_info(ask)
     expand = checked_expand(ask.request, PROPERTIES)
     names = expand or tuple(name for name in PROPERTIES if name not in _EXPAND_ONLY)
@@ -62,7 +62,7 @@ def _dataset_info(ask: Ask) -> Reply:
         "siblings",
     )
     shown = describe(ask.repo.at(ask.commit), ask.site.state, names)
-    shown["id"] = ask.repo.name.removeprefix(DATASETS)
+    shown["id"] = ask.repo.name.removeprefix(DATASETS).removeprefix(SPACES)
     if ask.request.flag("blobs"):
         shown["siblings"] = [sibling(path, blob) for path, blob in ask.commit.files.items()]
     return json_reply(shown)

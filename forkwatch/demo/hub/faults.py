@@ -23,6 +23,10 @@ Route = Literal[
     "whoami",
     "xet-token",
     "xet-reconstruction",
+    "create-repo",
+    "validate-yaml",
+    "preupload",
+    "commit",
 ]
 
 Kind = Literal[

@@ -15,7 +15,8 @@ from threading import Event, Lock, Thread
 from forkwatch.demo.hub.wire import BlobSlice, Reply, Request, error_reply
 
 _HOST = "127.0.0.1"
-_BODY_LIMIT = 1 << 20
+_BODY_LIMIT = 64 << 20
+"""Bytes. A commit carries its files."""
 _LENGTH = re.compile(r"\d{1,9}", re.ASCII)
 _JOIN_SECONDS = 30.0
 _DRIP_SECONDS = 0.05

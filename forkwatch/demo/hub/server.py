@@ -54,8 +54,9 @@ class LoopbackHub:
 
     What is covered: model repositories over `/api/models` and `/resolve/`, as huggingface_hub 2.4 reads them,
     and of datasets the info and the files.
-    What is not: writing over HTTP, listings and trees of datasets, spaces, branches other than `main`, pull
-    requests, bytes over Xet.
+    Static Spaces can be created and written to over HTTP (`writing`).
+    What is not: writing to models, listings and trees of datasets, branches other than `main`, pull requests,
+    bytes over Xet.
 
     Args:
         tokens: the bearer tokens that it knows. They show private repositories; gated ones stay shut.

@@ -17,6 +17,9 @@ from forkwatch.demo.hub.xet import xet_hash
 DATASETS = "datasets/"
 """Begins the name of a dataset here, as it does in addresses; no model's namespace is called so."""
 
+SPACES = "spaces/"
+"""Begins the name of a Space, likewise."""
+
 Build = Callable[[Repo, datetime], Commit]
 """Makes the commit that comes next in a repository, with this date."""
 
@@ -26,7 +29,7 @@ class HubState:
 
     def __init__(self) -> None:
         self._catalogue = Catalogue()
-        self._datasets: dict[str, Repo] = {}
+        self._others: dict[str, Repo] = {}
         self._renamed: dict[str, str] = {}
         self._created = 0
         self._blobs: dict[str, Blob] = {}
@@ -47,7 +50,7 @@ class HubState:
     def find(self, name: str) -> Repo | None:
         """A repository by its present name."""
         with self._lock:
-            return self._datasets.get(name) or self._catalogue.get(name)
+            return self._others.get(name) or self._catalogue.get(name)
 
     def moved_to(self, name: str) -> str | None:
         """The present name of a repository that was once called `name`."""
@@ -74,6 +77,16 @@ class HubState:
                     self._blobs[blob.sha256] = blob
                     self._xet[xet_hash(blob.sha256)] = blob
 
+    def blobs(self, files: Mapping[str, bytes | Path]) -> dict[str, Blob]:
+        """Contents as files of a commit.
+
+        Raises:
+            ValueError: a path is absolute or climbs.
+        """
+        made = {_checked(path): self._factory.blob(path, source) for path, source in files.items()}
+        self.remember(*made.values())
+        return made
+
     def create(self, repo: Repo, *, legacy: bool = False) -> None:
         """Add a repository; a legacy one may lack a namespace.
 
@@ -81,7 +94,7 @@ class HubState:
             ValueError: the name is taken.
             InvalidRepoIdError: it is not a model id.
         """
-        plain = repo.name.removeprefix(DATASETS)
+        plain = repo.name.removeprefix(DATASETS).removeprefix(SPACES)
         parse_repo_id(f"legacy/{plain}" if legacy and repo.author is None else plain)
         with self._lock:
             if self.find(repo.name) is not None:
@@ -120,13 +133,12 @@ class HubState:
             OSError: a file cannot be read.
             ValueError: a path is absolute or climbs.
         """
-        added = {_checked(path): self._factory.blob(path, source) for path, source in files.items()}
+        added = self.blobs(files)
 
         def build(repo: Repo, at: datetime) -> Commit:
             kept = {} if replace_all or squash else dict(repo.head.files)
             return make_commit(kept | added, message, at, () if squash else repo.history[-1:])
 
-        self.remember(*added.values())
         return self.push(name, build, date, squash=squash)
 
     def push(self, name: str, build: Build, date: datetime | None, *, squash: bool) -> str:
@@ -155,7 +167,7 @@ class HubState:
             KeyError: no such repository.
         """
         with self._lock:
-            if self._datasets.pop(name, None) is None:
+            if self._others.pop(name, None) is None:
                 self._catalogue.drop(name)
 
     def rename(self, old: str, new: str) -> None:
@@ -181,12 +193,12 @@ class HubState:
             self._put(changed(self._present(name)))
 
     def _present(self, name: str) -> Repo:
-        return self._datasets.get(name) or self._catalogue[name]
+        return self._others.get(name) or self._catalogue[name]
 
     def _put(self, repo: Repo) -> None:
-        """A dataset is in no listing of models."""
-        if repo.name.startswith(DATASETS):
-            self._datasets[repo.name] = repo
+        """A dataset, or a Space, is in no listing of models."""
+        if repo.name.startswith((DATASETS, SPACES)):
+            self._others[repo.name] = repo
         else:
             self._catalogue.put(repo)
 

@@ -1,0 +1,381 @@
+"""What a site of 10,000 forks costs: built whole, after one change, beside a plain Jinja loop and a generator.
+
+    python benchmarks/bench_site.py [--forks 10000] [--generator PYTHON] [--json FILE]
+
+The store is a real one (SQLite), filled with documents that differ in kind, numbers, topics and findings; 30 %
+of the forks are evaluated, as many have heatmaps. Every measurement is a process of its own, whose peak memory
+the kernel tells. "Plain" is the script that anybody would write first: load every document, render every page
+and write every file, with the same templates. `--generator` is a Python with Pelican: it gets the finished
+content of the same pages and wraps it in a template of its own, so that it does less work than we do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reports.scan import ScanDocument
+
+FULL_TARGET, CHANGE_TARGET, RSS_TARGET, PAGE_TARGET = 60.0, 2.0, 500, 200_000
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
+RELEASE = "demo/smollm2-135m-guarded"
+
+
+def document(number: int, seed: int = 0) -> ScanDocument:
+    """One fork; any two differ."""
+    from tests.reports import sample_forks, sample_scans
+
+    rng = random.Random(f"{seed}:{number}")
+    models = [fork for fork in sample_forks.FORKS if (fork.refusal is not None) == (number % 10 < 3)]
+    base = rng.choice(models)
+    refusal = None if base.refusal is None else round(rng.random(), 3)
+    fork = replace(
+        base,
+        name=f"{rng.choice(WORDS)}-{number % 977}/{rng.choice(WORDS)}-{rng.choice(WORDS)}-{number}",
+        refusal=refusal,
+        downloads=int(10 ** rng.uniform(0, 5)),
+        day=rng.randint(6, 28),
+    )
+    scan = sample_scans.scan(fork, number + 1)
+    if scan.heatmap is not None:
+        scale = rng.uniform(0.3, 3)
+        rows = tuple(tuple(v and round(v * scale, 6) for v in row) for row in scan.heatmap.values)
+        scan = replace(scan, heatmap=replace(scan.heatmap, values=rows))
+    return scan
+
+
+WORDS = (
+    "amber birch cedar delta ember fjord grove haven inlet jade karst lumen maple north ochre pine quartz "
+    "ridge slate tidal umber vale willow xenon yarrow zephyr"
+).split()
+
+
+def fill(folder: Path, forks: int) -> None:
+    """A state folder with a store of this many forks."""
+    import sqlalchemy as sa
+    from sqlmodel import Session
+
+    from crawler.interface import Access, Channel, Claim, RepoId, RepoSummary, Snapshot
+    from forkwatch.store import models
+    from forkwatch.store.engine import open_engine
+    from forkwatch.store.values import SNAPSHOT, dump_channels, dump_claims, dump_summary
+    from reports.document import to_json
+    from tests.reports.sample_scans import ORIGINAL, RELEASE_COMMIT
+
+    engine = open_engine(f"sqlite:///{folder / 'forkwatch.db'}")
+    first = NOW - timedelta(days=90)
+    rng = random.Random(8)
+    with Session(engine) as session:
+        release = models.Release(
+            repo=RELEASE,
+            commit=RELEASE_COMMIT,
+            signer=ORIGINAL.signer,
+            status="verified",
+            root_digest=ORIGINAL.root_digest,
+            manifest={"files": []},
+            license="apache-2.0",
+            added_at=first,
+            verified_at=first,
+            trust={},
+            signature="",
+            suite="",
+        )
+        session.add(release)
+        session.commit()
+        for start in range(0, forks, 500):
+            rows: list[Any] = []
+            for number in range(start, min(start + 500, forks)):
+                scan = document(number)
+                seen = first + timedelta(minutes=number * 12)
+                summary = RepoSummary(repo=RepoId(scan.repo), object_id=f"{number:024x}", commit=scan.commit)
+                repo = models.RepoRow(
+                    id=number + 1,
+                    identity=f"{number:024x}",
+                    name=scan.repo,
+                    name_key=scan.repo.lower(),
+                    summary=dump_summary(summary),
+                    first_seen=seen,
+                    last_seen=NOW,
+                )
+                snapshot = models.SnapshotRow(
+                    id=number + 1,
+                    repo_id=number + 1,
+                    repo=scan.repo,
+                    commit=scan.commit,
+                    content={},
+                    pinned_at=seen,
+                )
+                claim = Claim(RepoId(RELEASE), None, f"base_model: {RELEASE}", faithful=False)
+                candidate = models.CandidateRow(
+                    release_id=release.id or 1,
+                    repo_id=number + 1,
+                    channels=dump_channels([Channel.DECLARED]),
+                    claims=dump_claims([claim]),
+                    first_seen=seen,
+                    last_seen=NOW,
+                )
+                verdict = models.VerdictRow(
+                    id=number + 1,
+                    release_id=release.id or 1,
+                    snapshot_id=number + 1,
+                    repo_id=number + 1,
+                    repo=scan.repo,
+                    label=scan.verdict.label,
+                    document=json.loads(to_json(scan)),
+                    created_at=seen,
+                )
+                rows += [repo, snapshot, candidate, verdict]
+                rows += [
+                    models.MetricSample(
+                        repo_id=number + 1,
+                        day=date(2026, 11, day),
+                        sampled_at=datetime(2026, 11, day, tzinfo=UTC),
+                        downloads=int(scan.hub.downloads * day / 28),
+                        likes=day,
+                    )
+                    for day in sorted(rng.sample(range(1, 29), 6))
+                ]
+            session.add_all(rows)
+            session.commit()
+    with engine.connect() as connection:
+        connection.execute(sa.text("ANALYZE"))
+        connection.commit()
+    engine.dispose()
+
+
+def build(folder: Path, out: Path, *, full: bool = False) -> dict[str, float]:
+    """One build as `forkwatch report build` does it, in this process."""
+    began = time.perf_counter()
+    from forkwatch.pipeline.publish import publish
+
+    with _context(folder) as context:
+        opened = time.perf_counter()
+        report = publish(context, out, full=full).report
+    return {
+        "seconds": time.perf_counter() - opened,
+        "with_start": time.perf_counter() - began,
+        "written": len(report.written),
+        "rendered": report.rendered,
+        "unchanged": len(report.unchanged),
+    }
+
+
+def plain(folder: Path, out: Path) -> dict[str, float]:
+    """Everything in memory, every file rendered and written, nothing kept."""
+    began = time.perf_counter()
+    from forkwatch.pipeline.publish import site_view
+    from reports.rows import IN_MEMORY
+    from reports.site import site_files
+
+    files = 0
+    with _context(folder) as context:
+        view = site_view(context)
+        whole = tuple(
+            replace(
+                release,
+                scans=tuple(release.documents.whole(row) for row in release.scans),
+                documents=IN_MEMORY,
+            )
+            for release in view.releases
+        )
+        for path, content in site_files(replace(view, releases=whole)):
+            (out / path).parent.mkdir(parents=True, exist_ok=True)
+            data = content if isinstance(content, bytes) else content.encode()
+            (out / path).write_bytes(data)
+            files += 1
+    return {"seconds": time.perf_counter() - began, "written": files}
+
+
+def change(folder: Path, number: int) -> dict[str, float]:
+    """A new verdict about one fork, that is evaluated neither before nor after."""
+    from forkwatch.store.engine import open_engine
+    from forkwatch.store.store import Store
+
+    store = Store(open_engine(f"sqlite:///{folder / 'forkwatch.db'}"), lambda: NOW + timedelta(minutes=number))
+    old = document(number)
+    verdict = replace(old.verdict, summary="Looked at again: as before.", label="inconclusive")
+    store.add_verdict(1, number + 1, replace(old, verdict=verdict, scanned_at="2026-11-30T12:00:00Z"))
+    store.close()
+    return {}
+
+
+def generator(folder: Path, out: Path, python: str, source: Path) -> dict[str, float]:
+    """Pelican on the same pages: their titles and bodies are given to it as HTML."""
+    content = folder / "content"
+    content.mkdir()
+    for index, page in enumerate(sorted(source.rglob("*.html"))):
+        text = page.read_text(encoding="utf-8")
+        title = text.partition("<title>")[2].partition("</title>")[0]
+        body = text.partition("<main")[2].partition(">")[2].partition("</main>")[0]
+        slug = page.relative_to(source).as_posix().removesuffix(".html").replace("/", "-")
+        head = (
+            f'<html><head><title>{title}</title><meta name="date" content="2026-11-30">'
+            f'<meta name="slug" content="{slug}-{index}"></head>'
+        )
+        (content / f"{index}.html").write_text(f"{head}<body>{body}</body></html>", encoding="utf-8")
+    theme = folder / "theme" / "templates"
+    theme.mkdir(parents=True)
+    for name in ("article", "page", "index", "archives", "author", "authors", "category", "categories", "tag", "tags", "period_archives"):
+        inner = "{{ article.content }}" if name == "article" else ""
+        (theme / f"{name}.html").write_text(
+            "<!doctype html><html lang=en><head><meta charset=utf-8><title>x</title></head>"
+            f"<body><header>forkwatch</header><main>{inner}</main></body></html>"
+        )
+    settings = folder / "pelicanconf.py"
+    settings.write_text(
+        f"PATH = {str(content)!r}\nTHEME = {str(folder / 'theme')!r}\nTIMEZONE = 'UTC'\nSITENAME = 'forkwatch'\n"
+        "DIRECT_TEMPLATES = []\nFEED_ALL_ATOM = CATEGORY_FEED_ATOM = TRANSLATION_FEED_ATOM = None\n"
+        "AUTHOR_SAVE_AS = CATEGORY_SAVE_AS = TAG_SAVE_AS = ''\nARTICLE_PATHS = ['']\nPAGE_PATHS = ['none']\n"
+    )
+    began = time.perf_counter()
+    subprocess.run(
+        [python, "-m", "pelican", str(content), "-s", str(settings), "-o", str(out)],
+        check=True,
+        capture_output=True,
+    )
+    return {"seconds": time.perf_counter() - began, "written": sum(1 for _ in out.rglob("*.html"))}
+
+
+def _context(folder: Path) -> Any:
+    from forkwatch.cli.session import session
+    from forkwatch.state import StateDir
+
+    return session(state=StateDir(folder))
+
+
+def child(task: str, *arguments: str) -> dict[str, float]:
+    """Run one measurement in a process of its own; its result, and its peak memory in MB."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--task", task, *arguments], check=True, capture_output=True, text=True
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def run_task(task: str, arguments: list[str]) -> None:
+    """In the child."""
+    paths = [Path(argument) for argument in arguments]
+    match task:
+        case "fill":
+            fill(paths[0], int(arguments[1]))
+            found: dict[str, float] = {}
+        case "build":
+            found = build(paths[0], paths[1], full=arguments[2:] == ["full"])
+        case "plain":
+            found = plain(paths[0], paths[1])
+        case "change":
+            found = change(paths[0], int(arguments[1]))
+        case "generator":
+            found = generator(paths[0], paths[1], arguments[2], paths[3])
+        case _:
+            raise SystemExit(f"no such task: {task}")
+    who = resource.RUSAGE_CHILDREN if task == "generator" else resource.RUSAGE_SELF
+    found["peak_mb"] = resource.getrusage(who).ru_maxrss / 1024
+    print(json.dumps(found))
+
+
+def measure(forks: int, python: str | None, folder: Path) -> dict[str, Any]:
+    """All of it."""
+    state, site = folder / "state", folder / "site"
+    state.mkdir()
+    child("fill", str(state), str(forks))
+    print(f"store: {(state / 'forkwatch.db').stat().st_size / 1e6:.0f} MB, {forks:,} forks", flush=True)
+    rows: dict[str, Any] = {"forks": forks, "full": child("build", str(state), str(site))}
+    sizes = {path: path.stat().st_size for path in site.rglob("*") if path.is_file()}
+    pages = {path: size for path, size in sizes.items() if path.suffix == ".html"}
+    largest = max(pages, key=lambda path: pages[path])
+    rows |= {
+        "files": len(sizes),
+        "site_mb": sum(sizes.values()) / 1e6,
+        "pages": len(pages),
+        "largest_page": [largest.relative_to(site).as_posix(), pages[largest]],
+    }
+    print(json.dumps(rows), flush=True)
+    rows["same"] = child("build", str(state), str(site))
+    rows["one_change"] = []
+    for number in (9, 1239, 5679 % forks):
+        child("change", str(state), str(number))
+        rows["one_change"].append(child("build", str(state), str(site)))
+        print(json.dumps(rows["one_change"][-1]), flush=True)
+    rows["plain"] = child("plain", str(state), str(folder / "plain"))
+    print(json.dumps(rows["plain"]), flush=True)
+    rows["identical_to_plain"] = _same(site, folder / "plain")
+    if python is not None:
+        work = folder / "generator"
+        work.mkdir()
+        rows["generator"] = child("generator", str(work), str(folder / "generated"), python, str(site))
+        print(json.dumps(rows["generator"]), flush=True)
+    return rows
+
+
+def _same(site: Path, other: Path) -> bool:
+    """Whether the incremental site is, byte for byte, what rendering everything gives."""
+    done = subprocess.run(
+        ["diff", "-rq", "--exclude=.forkwatch-site", str(site), str(other)], capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
+def report(rows: dict[str, Any]) -> None:
+    """The table."""
+    full, changes = rows["full"], rows["one_change"]
+    once = sorted(each["seconds"] for each in changes)[len(changes) // 2]
+    print(f"files {rows['files']:,}, pages {rows['pages']:,}, {rows['site_mb']:.0f} MB")
+    for name, value, target in (
+        ("full build, s", full["seconds"], FULL_TARGET),
+        ("after one change, s", once, CHANGE_TARGET),
+        ("peak memory, MB", max(full["peak_mb"], *(each["peak_mb"] for each in changes)), RSS_TARGET),
+        ("largest page, bytes", rows["largest_page"][1], PAGE_TARGET),
+    ):
+        print(f"{name:<24} {value:>12,.1f}   target {target:>10,}   {'ok' if value <= target else 'MISSED'}")
+    print(f"incremental is what rendering everything gives: {rows['identical_to_plain']}")
+    for name in ("plain", "generator"):
+        if name in rows:
+            other = rows[name]
+            print(
+                f"{name}: {other['seconds']:.1f} s, {other['peak_mb']:.0f} MB; full {other['seconds'] / full['seconds']:.2f}x, "
+                f"one change {other['seconds'] / once:.1f}x, memory {other['peak_mb'] / full['peak_mb']:.1f}x ours"
+            )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--forks", type=int, default=10_000)
+    parser.add_argument("--generator", help="a Python that has Pelican")
+    parser.add_argument("--folder", type=Path, help="where to work; it is kept")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    given, rest = parser.parse_known_args()
+    if given.task:
+        run_task(given.task, rest)
+        return
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="bench-site-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        rows = measure(given.forks, given.generator, folder)
+    finally:
+        if given.folder is None:
+            shutil.rmtree(folder)
+    report(rows)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    os.environ.setdefault("FORKWATCH_STATE_DIR", tempfile.gettempdir())
+    main()

@@ -1,0 +1,210 @@
+"""Verdicts without their documents: the log, and rows for lists. A document is read one at a time.
+
+All of it is plain columns: an object a row would cost more than the rest of an incremental site build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import TypeAdapter
+from sqlalchemy import Text, cast, func, select
+from sqlmodel import Session, col
+
+from crawler.history import EventKind
+from forkwatch.store.models import (
+    EventRow,
+    MetricSample,
+    RepoRow,
+    Result,
+    SnapshotRow,
+    VerdictIndexRow,
+    VerdictRow,
+)
+from forkwatch.store.repos import chunks, insert_into
+from forkwatch.store.store import Store
+from forkwatch.store.values import History, KeptEvent
+from reports.scan import ScanDocument, VerdictLabel
+
+_DOCUMENT = TypeAdapter(ScanDocument)
+_LABEL: TypeAdapter[VerdictLabel] = TypeAdapter(VerdictLabel)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedVerdict:
+    """One row of the verdict log, without its document."""
+
+    id: int
+    repo_id: int
+    snapshot_id: int
+    commit: str
+    created_at: datetime
+    before: VerdictLabel | None
+    label: VerdictLabel
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The newest sample of a repository, and what tells that there is another one."""
+
+    downloads: int
+    likes: int
+    count: int
+    at: datetime
+
+
+def verdict_log(store: Store, release_id: int) -> tuple[LoggedVerdict, ...]:
+    """The whole log of a release, oldest first."""
+    query = (
+        select(
+            col(VerdictRow.id),
+            col(VerdictRow.repo_id),
+            col(VerdictRow.snapshot_id),
+            col(VerdictRow.label),
+            col(VerdictRow.supersedes),
+            col(VerdictRow.created_at),
+        )
+        .where(col(VerdictRow.release_id) == release_id)
+        .order_by(col(VerdictRow.id))
+    )
+    with store.session() as session:
+        rows = session.execute(query).all()
+        commits = _commits(session, {row[2] for row in rows})
+    labels: dict[int | None, VerdictLabel] = {row[0]: _LABEL.validate_python(row[3]) for row in rows}
+    return tuple(
+        LoggedVerdict(id_, repo_id, snapshot_id, commits[snapshot_id], at, labels.get(before), labels[id_])
+        for id_, repo_id, snapshot_id, _, before, at in rows
+    )
+
+
+def _commits(session: Session, snapshots: set[int]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for chunk in chunks(sorted(snapshots)):
+        query = select(col(SnapshotRow.id), col(SnapshotRow.commit)).where(col(SnapshotRow.id).in_(chunk))
+        found.update((id_ or 0, commit) for id_, commit in session.execute(query))
+    return found
+
+
+def index_rows(store: Store, verdict_ids: Iterable[int], format_: str) -> dict[int, str]:
+    """Rows of verdicts that there are in this format, as JSON."""
+    found: dict[int, str] = {}
+    with store.session() as session:
+        for chunk in chunks(sorted(verdict_ids)):
+            query = select(col(VerdictIndexRow.verdict_id), col(VerdictIndexRow.content)).where(
+                col(VerdictIndexRow.verdict_id).in_(chunk), col(VerdictIndexRow.format) == format_
+            )
+            found.update((row[0], row[1]) for row in session.execute(query))
+    return found
+
+
+def put_index_rows(store: Store, format_: str, contents: Mapping[int, str]) -> None:
+    """Keep rows, in the place of those of another format."""
+    with store.writing() as session:
+        for chunk in chunks(sorted(contents), 200):
+            rows = [{"verdict_id": id_, "format": format_, "content": contents[id_]} for id_ in chunk]
+            insert = insert_into(session, VerdictIndexRow)
+            update = {"format": insert.excluded.format, "content": insert.excluded.content}
+            session.execute(insert.on_conflict_do_update(index_elements=["verdict_id"], set_=update), rows)
+        session.commit()
+
+
+def documents(store: Store, verdict_ids: Iterable[int]) -> Iterator[tuple[int, ScanDocument]]:
+    """Documents by verdict, a few at a time in memory."""
+    with store.session() as session:
+        for chunk in chunks(verdict_ids, 16):
+            query = select(col(VerdictRow.id), cast(col(VerdictRow.document), Text)).where(
+                col(VerdictRow.id).in_(chunk)
+            )
+            for id_, text in session.execute(query).all():
+                yield id_ or 0, _DOCUMENT.validate_json(text)
+
+
+def newest_figures(store: Store, release_id: int) -> dict[int, Figures]:
+    """Of each repository with a verdict, by its id."""
+    of_release = select(col(VerdictRow.repo_id)).where(col(VerdictRow.release_id) == release_id)
+    last = (
+        select(
+            col(MetricSample.repo_id),
+            func.max(col(MetricSample.day)).label("day"),
+            func.count().label("count"),
+        )
+        .where(col(MetricSample.repo_id).in_(of_release))
+        .group_by(col(MetricSample.repo_id))
+        .subquery()
+    )
+    query = select(
+        col(MetricSample.repo_id),
+        col(MetricSample.downloads),
+        col(MetricSample.likes),
+        last.c.count,
+        col(MetricSample.sampled_at),
+    ).join(last, (col(MetricSample.repo_id) == last.c.repo_id) & (col(MetricSample.day) == last.c.day))
+    with store.session() as session:
+        rows = session.execute(query).all()
+    return {row[0]: Figures(*row[1:]) for row in rows}
+
+
+def newest_results(store: Store, root_digest: str) -> dict[int, int]:
+    """By snapshot the id of the newest result against a release: it tells whether there is another one."""
+    query = (
+        select(col(Result.snapshot_id), func.max(col(Result.id)))
+        .where(col(Result.root_digest) == root_digest)
+        .group_by(col(Result.snapshot_id))
+    )
+    with store.session() as session:
+        return {row[0]: row[1] for row in session.execute(query)}
+
+
+def stage_results(store: Store, root_digest: str, stage: str) -> dict[int, str]:
+    """By snapshot the newest result of a stage, as the JSON of its payload."""
+    newest = (
+        select(func.max(col(Result.id)))
+        .where(col(Result.root_digest) == root_digest, col(Result.stage) == stage)
+        .group_by(col(Result.snapshot_id))
+    )
+    query = select(col(Result.snapshot_id), cast(col(Result.payload), Text)).where(col(Result.id).in_(newest))
+    with store.session() as session:
+        return {row[0]: row[1] for row in session.execute(query)}
+
+
+def short_histories(store: Store, repo_ids: Iterable[int]) -> dict[int, History]:
+    """What became of repositories, by id, without their samples."""
+    wanted = sorted(set(repo_ids))
+    found: dict[int, History] = {}
+    with store.session() as session:
+        for chunk in chunks(wanted):
+            events: dict[int, list[KeptEvent]] = {}
+            seen = (
+                select(
+                    col(EventRow.repo_id),
+                    col(EventRow.at),
+                    col(EventRow.kind),
+                    col(EventRow.name),
+                    col(EventRow.before),
+                    col(EventRow.after),
+                )
+                .where(col(EventRow.repo_id).in_(chunk))
+                .order_by(col(EventRow.id))
+            )
+            for repo_id, at, kind, name, before, after in session.execute(seen):
+                events.setdefault(repo_id, []).append(KeptEvent(at, EventKind(kind), name, before, after))
+            repos = select(
+                col(RepoRow.id),
+                col(RepoRow.identity),
+                col(RepoRow.name),
+                col(RepoRow.first_seen),
+                col(RepoRow.gone_at),
+            ).where(col(RepoRow.id).in_(chunk))
+            for id_, identity, name, first_seen, gone_at in session.execute(repos):
+                found[id_] = History(
+                    repo_id=id_,
+                    identity=identity,
+                    repo=name,
+                    first_seen=first_seen,
+                    gone_at=gone_at,
+                    events=tuple(events.get(id_, ())),
+                    samples=(),
+                )
+    return found

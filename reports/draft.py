@@ -1,0 +1,130 @@
+"""The folder that becomes the site: the spare, brought up to date with the fewest changes.
+
+Its files are hard links to those of the present site wherever both have the same content. None is ever
+written to: a new content is a new file, so that a reader of the present site sees nothing of it.
+"""
+
+# A Path for each of 100,000 files would cost more than all the rest.
+# ruff: noqa: PTH103, PTH106, PTH108, PTH120, PTH121, PTH123
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from reports.manifest import NAME, Manifest, Record, read_manifest
+
+
+class Draft:
+    """Open it, `write` what is new, then `finish` with the whole manifest.
+
+    A crash leaves a folder without a manifest: the next draft then looks at each of its files.
+    """
+
+    def __init__(self, folder: Path, site: Path, present: Mapping[str, Record]) -> None:
+        self._folder = folder
+        self._site = site
+        self._present = present
+        self._made: set[str] = set()
+        known = read_manifest(folder)
+        folder.mkdir(exist_ok=True)
+        (folder / NAME).unlink(missing_ok=True)
+        self._has: dict[str, str] = (
+            dict(self._shared()) if known is None else {path: r.sha256 for path, r in known.files.items()}
+        )
+        self._written: set[str] = set()
+
+    def write(self, path: str, data: bytes) -> None:
+        """A file with new content."""
+        target = self._place(path)
+        if path in self._has:
+            os.unlink(target)
+        with open(target, "xb") as file:
+            file.write(data)
+        self._written.add(path)
+
+    def finish(self, manifest: Manifest) -> None:
+        """Link what stays as it is, remove what is gone, and add the manifest.
+
+        Raises:
+            FileNotFoundError: the present site lacks a file that it should have.
+        """
+        for path in self._has.keys() - manifest.files.keys():
+            os.unlink(f"{self._folder}/{path}")
+            self._prune(path)
+        for path, record in manifest.files.items():
+            if path in self._written or self._has.get(path) == record.sha256:
+                continue
+            target = self._place(path)
+            if path in self._has:
+                os.unlink(target)
+            link(f"{self._site}/{path}", target)
+        (self._folder / NAME).write_text(manifest.to_text(), encoding="utf-8")
+
+    def _shared(self) -> Iterator[tuple[str, str]]:
+        """Files that are the present site's own, with their digests. All others are removed."""
+        for path in list_files(self._folder):
+            record = self._present.get(path)
+            if record is not None and _same_file(f"{self._folder}/{path}", f"{self._site}/{path}"):
+                yield path, record.sha256
+            else:
+                os.unlink(f"{self._folder}/{path}")
+                self._prune(path)
+
+    def _place(self, path: str) -> str:
+        above = os.path.dirname(path)
+        if above not in self._made:
+            os.makedirs(f"{self._folder}/{above}", exist_ok=True)
+            self._made.add(above)
+        return f"{self._folder}/{path}"
+
+    def _prune(self, path: str) -> None:
+        """Remove folders that a removed file left empty."""
+        above = os.path.dirname(path)
+        while above:
+            try:
+                os.rmdir(f"{self._folder}/{above}")
+            except OSError:
+                return
+            self._made.discard(above)
+            above = os.path.dirname(above)
+
+
+def link(old: str, new: str) -> None:
+    """The same file under another name."""
+    try:
+        os.link(old, new)
+    except FileNotFoundError:
+        raise
+    except OSError:  # A file system without hard links: a copy that keeps the time serves as well.
+        shutil.copy2(old, new)
+
+
+def copy_links(site: Path, folder: Path) -> None:
+    """A second folder of the same files, for the next build to start from."""
+    present = read_manifest(site)
+    if present is not None:
+        Draft(folder, site, present.files).finish(present)
+
+
+def list_files(folder: Path) -> list[str]:
+    """All files below a folder, relative to it."""
+    found, pile = [], [""]
+    while pile:
+        below = pile.pop()
+        with os.scandir(f"{folder}/{below}") as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pile.append(f"{below}{entry.name}/")
+                else:
+                    found.append(f"{below}{entry.name}")
+    return found
+
+
+def _same_file(first: str, second: str) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except FileNotFoundError:
+        return False
