@@ -1,7 +1,7 @@
 """What a classifier sees of an output: 21 numbers from its scores, 4 from its looks (n-grams: `ngrams.py`).
 
-Scores are standardised within the prompt, against what the authentic model's own answers to that prompt score:
-what is left is how an answer differs from an authentic one, and not which prompt it answers.
+Scores are standardised within the prompt, against what the authentic model's own answers to that prompt
+score: what is left is how an answer differs from an authentic one, and not which prompt it answers.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ SCORE_FEATURES = (
     "least-logp",
     *(f"pit-{i}" for i in range(PIT_BINS)),
 )
-"""Surprise is log-probability plus entropy, of mean 0 for the authentic model at temperature 1. `residual-z` is
-its sum over the root of the summed variances. `pit-i`: share of the probability integral transform in the i-th
-tenth."""
+"""Surprise is log-probability plus entropy, of mean 0 for the authentic model at temperature 1. `residual-z`
+is its sum over the root of the summed variances. `pit-i`: share of the probability integral transform in the
+i-th tenth."""
 LOOK_FEATURES = ("log-characters", "list-lines", "markup-lines", "refusal-opening")
 
 LIMIT = 8.0
@@ -87,8 +87,8 @@ def pit_histogram(logp: Floats, above: Floats) -> Floats:
     """Share of the randomised probability integral transform in each tenth, (10,), in expectation.
 
     A token covers the interval from `above` to `above + p`, and the transform is uniform on it. Taking the
-    overlap with each tenth in place of a draw has the same mean and less variance (Rao-Blackwell; Czado et al.
-    2009), and needs no seed.
+    overlap with each tenth in place of a draw has the same mean and less variance (Rao-Blackwell; Czado et
+    al. 2009), and needs no seed.
     """
     width = np.maximum(np.exp(np.minimum(logp, 0.0)), 1e-9)
     edges = np.arange(1, PIT_BINS) / PIT_BINS
@@ -125,7 +125,8 @@ class Standard:
         rows = np.array([self.prompts.get(prompt, -1) for prompt in prompts], np.int64)
         mean = np.concatenate([self.means, self.mean[None]])[rows]
         scale = np.concatenate([self.scales, self.scale[None]])[rows]
-        return np.clip((features - mean) / scale, -LIMIT, LIMIT)
+        standardised: Floats = np.clip((features - mean) / scale, -LIMIT, LIMIT)
+        return standardised
 
 
 def fit_standard(features: Floats, prompts: Sequence[str]) -> Standard:
