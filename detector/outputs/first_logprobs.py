@@ -19,7 +19,7 @@ from detector.outputs.interface import ALPHA, Output, TestResult
 from detector.outputs.signflip import floor_p, floors
 
 TEST = "first-logprobs"
-NUMERIC_CELLS = ("seed", "bf16", "fp16", "int8")
+NUMERIC_CELLS = ("seed", "fp32", "bf16", "fp16", "int8")
 """Cells of a pack that differ from the release in number format or engine only."""
 _TOLERANCE = 0.01
 """Nats that are lost in any engine's rounding; keeps a relative difference of two tiny distances small."""

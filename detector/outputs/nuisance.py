@@ -8,9 +8,9 @@ cell happens to explain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from detector.outputs.interface import ALPHA, TestResult
+from detector.outputs.interface import ALPHA, Sampling, TestResult
 from detector.outputs.permutation import from_p, insufficient
 
 
@@ -42,6 +42,23 @@ def best_cells(by_cell: Mapping[str, TestResult]) -> tuple[str, ...]:
     """Cells that were tested, the one that explains the outputs best first."""
     tested = {name: one.p_value for name, one in by_cell.items() if one.p_value is not None}
     return tuple(sorted(tested, key=lambda name: (-tested[name], not is_plain(name), name)))
+
+
+def possible_cells(cells: Iterable[str], samplings: Iterable[Sampling]) -> tuple[str, ...]:
+    """Cells that what is known of the sampling leaves open; fewer cells, more power.
+
+    Outputs that are known to be drawn at temperature 1 rule out the cells of other temperatures, and with
+    top_p 1 those of another top_p. Anything else leaves all cells.
+    """
+    known = tuple(samplings)
+    plain_temperature = bool(known) and all(one.temperature == 1 for one in known)
+    plain_top_p = bool(known) and all(one.top_p == 1 for one in known)
+    return tuple(
+        cell
+        for cell in cells
+        if not (plain_temperature and temperature_of(cell) not in {None, 1.0})
+        and not (plain_top_p and cell.startswith("top-p-"))
+    )
 
 
 def is_plain(cell: str) -> bool:

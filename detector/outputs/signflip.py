@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from detector.outputs.interface import Decision, Question, TestResult
-from detector.outputs.permutation import PERMUTATIONS, from_p, insufficient, permutation_p
+from detector.outputs.permutation import from_p, insufficient
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +41,7 @@ STEEPNESS = (1.0, 4.0)
 averaged. In simulations (a divergence 2 to 20 times as likely as the floor's, 10 to 100 prompts) no other
 choice was better throughout."""
 _STEPS = 64
-"""Excesses are rounded to 1/64, so that their exact distribution is a short convolution."""
+"""Distances are rounded to 1/64 of their range, so that exact distributions are short convolutions."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,13 +107,22 @@ def excesses(
     return [floor.excess for floor in floors(served, asked, distance)]
 
 
-def subset_p(floor: Floor, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
-    """P-value of the sum of served distances among sums of as many of all distances, drawn at random."""
+def subset_p(floor: Floor) -> float:
+    """Exact p-value of the sum of served distances among the sums of all subsets of as many distances."""
     n = len(floor.asked)
     together = np.concatenate([floor.asked, floor.unasked])
-    order = np.random.default_rng(seed).random((permutations, len(together))).argsort(axis=1)[:, :n]
-    sums = np.concatenate([[floor.asked.sum()], together[order].sum(axis=1)])
-    return permutation_p(sums)
+    least, width = together.min(), max(float(np.ptp(together)), 1e-12)
+    resolution = min(_STEPS, max(8, 4096 // n))
+    steps = np.round((together - least) / width * resolution).astype(int)
+    # chances[k, s]: of k of the distances so far, drawn at random, the sum is s
+    chances = np.zeros((n + 1, n * resolution + 1))
+    chances[0, 0] = 1
+    for i, step in enumerate(steps, start=1):
+        taken = (np.arange(n + 1) / i)[:, None]
+        with_it = chances[:-1, : chances.shape[1] - step] * taken[1:]
+        chances *= 1 - taken
+        chances[1:, step:] += with_it
+    return min(1.0, float(chances[n, steps[:n].sum() :].sum()))
 
 
 def sign_flip_p(excess: Floats) -> float:
@@ -143,7 +152,7 @@ def floor_p(test: str, found: Sequence[Floor], alpha: float, on: str) -> TestRes
         return n
     pack = min(len(floor.asked) + len(floor.unasked) for floor in found)
     subset = all(floor.is_subset for floor in found)
-    least = max(_smallest_p(n, pack, subset=subset), 1 / (PERMUTATIONS + 1) if subset else 0.0)
+    least = _smallest_p(n, pack, subset=subset)
     if least > alpha:
         enough = (k for k in range(n + 1, 1000) if _smallest_p(k, pack, subset=3 * k <= pack) <= alpha)
         reason = f"{n} prompts cannot give p below {least:.3g}, and alpha is {alpha:g}"

@@ -10,9 +10,9 @@ import pytest
 from scipy.stats import binomtest
 
 from detector.outputs.features import SCORE_FEATURES
-from detector.outputs.interface import Decision, Sample, ScoredOutput, TestResult, TokenScores
+from detector.outputs.interface import Decision, Sample, Sampling, ScoredOutput, TestResult, TokenScores
 from detector.outputs.met import MAX_CHARACTERS, mmd_hamming
-from detector.outputs.nuisance import best_cells, nuisance_p, temperature_of
+from detector.outputs.nuisance import best_cells, nuisance_p, possible_cells, temperature_of
 from detector.outputs.permutation import labelings, permutation_p, pool, smallest_p
 from detector.outputs.ranks import by_prompt, log_rank, rank_uniformity
 from detector.outputs.scores import cell_tests, feature_cells, features_by_prompt, score_test
@@ -196,6 +196,16 @@ def test_cells_that_cannot_speak() -> None:
         None,
         None,
     ]
+
+
+def test_known_sampling_rules_cells_out() -> None:
+    """Only what is known for every output rules a cell out."""
+    cells = ("seed", "bf16", "temperature-0.8", "top-p-0.9")
+    assert possible_cells(cells, [Sampling(temperature=1.0, top_p=1.0)] * 2) == ("seed", "bf16")
+    assert possible_cells(cells, [Sampling(temperature=1.0)]) == ("seed", "bf16", "top-p-0.9")
+    assert possible_cells(cells, [Sampling(temperature=1.0), Sampling()]) == cells
+    assert possible_cells(cells, [Sampling(temperature=0.8, top_p=0.9)]) == cells
+    assert possible_cells(cells, []) == cells
 
 
 def test_temperature_is_estimated(pack: list[Sample]) -> None:

@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from detector.outputs.first_logprobs import apart as logprobs_apart
 from detector.outputs.first_logprobs import first_logprobs, logprob_test
 from detector.outputs.interface import Decision, Output, Question, Sampling, Transcript
-from detector.outputs.signflip import sign_flip_log_e, sign_flip_p
+from detector.outputs.signflip import Floor, sign_flip_log_e, sign_flip_p, subset_p
 from detector.outputs.transcripts import (
     apart,
     greedy_answers,
@@ -57,6 +57,17 @@ def test_sign_flip_is_enumeration(excess: list[float]) -> None:
     at_least = [np.dot(signs, np.abs(steps)) >= steps.sum() for signs in flips]
     assert sign_flip_p(values) == pytest.approx(np.mean(at_least))
     assert np.mean([math.exp(sign_flip_log_e(signs * np.abs(values))) for signs in flips]) == pytest.approx(1)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=3), st.lists(st.floats(0, 1), max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_subset_is_enumeration(asked: list[float], unasked: list[float]) -> None:
+    """The recursion gives what counting all subsets gives."""
+    together = np.array([*asked, *unasked])
+    steps = np.round((together - together.min()) / max(np.ptp(together), 1e-12) * 64)
+    sums = [sum(one) for one in itertools.combinations(steps.tolist(), len(asked))]
+    floor = Floor(np.zeros(len(asked)), np.array(asked), np.array(unasked))
+    assert subset_p(floor) == pytest.approx(np.mean([one >= steps[: len(asked)].sum() for one in sums]))
 
 
 @given(st.text(max_size=9), st.text(max_size=9), st.text(min_size=1, max_size=9))
