@@ -75,7 +75,7 @@ def write_state(path: Path, stream: Stream, before: Stored) -> None:
 
 def _bytes_of(path: Path) -> bytes | None:
     try:
-        with open(path, "rb", opener=_without_links) as file:  # noqa: PTH123 - Path.open takes no opener
+        with open(path, "rb", opener=_without_links) as file:
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return None

@@ -19,6 +19,7 @@ import numpy as np
 
 from detector.outputs import likelihood, refusals, signflip
 from detector.outputs.attribution import against
+from detector.outputs.equality import own_transcripts
 from detector.outputs.evalues import log_mean
 from detector.outputs.interface import (
     Output,
@@ -61,7 +62,7 @@ class Reference:
         return Reference(
             release=pack.release,
             root_digest=pack.root_digest,
-            transcripts=tuple(one for one in pack.transcripts if is_authentic(one, pack.release)),
+            transcripts=own_transcripts(pack),
             refusals=pack.refusals,
         )
 
@@ -80,11 +81,6 @@ class Reference:
             ),
             "bets": _digest([stakes, bets]),
         }
-
-
-def is_authentic(one: Transcript, release: str) -> bool:
-    """Whether a transcript is the release's own."""
-    return one.model in {"authentic", release}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,3 +248,8 @@ def _largest(before: Mapping[str, float], now: Mapping[str, float]) -> Mapping[s
 def _digest(value: object) -> str:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def most_greedy(n: int) -> float:
+    """The largest log e-value that n greedy answers could have given."""
+    return signflip.sign_flip_log_e(np.ones(n))
