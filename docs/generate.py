@@ -28,7 +28,8 @@ EXIT_MEANINGS = {
     Exit.OK: "Nothing at or above `--fail-on`.",
     Exit.FINDING: "A finding at or above `--fail-on`; in `verify`, an altered copy; in `attest verify`, "
     "files or a document that are not the attested ones; in `release check`, something to decide; in `eval`, "
-    "a limit that is missed; in `demo`, a fork that was not recognised as built; in `classify`, a modified model or removed refusals.",
+    "a limit that is missed; in `demo`, a fork that was not recognised as built; in `classify`, a modified "
+    "model or removed refusals.",
     Exit.USAGE: "Wrong arguments or settings.",
     Exit.INCONCLUSIVE: "Inconclusive, or nothing to examine: no release, candidate, signature or readable "
     "weights; in `eval`, a limit on something that was not measured; in `classify`, too few outputs.",

@@ -56,8 +56,8 @@ def _sampling(found: Evidence, outputs: Sequence[Output]) -> str:
         assert said is not None
         if abs(found.temperature - said) > TEMPERATURE_OFF * said:
             return (
-                f"Outputs are said to be drawn at temperature {said:g} and look like {found.temperature:.2f}; "
-                "an endpoint that ignores the setting makes likelihood ratios invalid."
+                f"Outputs are said to be drawn at temperature {said:g} and look like "
+                f"{found.temperature:.2f}; if the endpoint ignores it, likelihood ratios are invalid."
             )
     return ""
 

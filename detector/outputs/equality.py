@@ -1,7 +1,7 @@
 """Tests of equality with a reference pack, as far as the outputs allow them, each with its nuisance cells.
 
-One test for each kind of evidence, so that few share the level: greedy answers, drawn answers (by scores where
-there are some, else by text), first-token log-probabilities.
+One test for each kind of evidence, so that few share the level: greedy answers, drawn answers (by scores
+where there are some, else by text), first-token log-probabilities.
 """
 
 from __future__ import annotations
