@@ -109,11 +109,10 @@ def _label(found: Evidence, alpha: float) -> OutputLabel:
     relatives = {one.relative for one in different if one.relative is not None}
     if names | relatives:
         return _attributed(names - set(found.conversions), relatives - set(found.conversions))
+    level = share(alpha, attributions=len(found.attribution), equality=bool(found.equality))
+    if found.cells and set(found.cells) <= rejected_cells(found.equality, found.cells, level):
+        return OutputLabel.MODIFIED_UNKNOWN
     if _rejects_plain(found.equality, alpha) or any(one.exhausted for one in different):
-        level = share(alpha, attributions=len(found.attribution), equality=bool(found.equality))
-        unexplained = rejected_cells(found.equality, found.cells, level)
-        if found.cells and set(found.cells) <= unexplained:
-            return OutputLabel.MODIFIED_UNKNOWN
         return OutputLabel.BENIGN_VARIANT if explanations(found, alpha) else OutputLabel.INSUFFICIENT
     decisions = {one.result.decision for one in found.equality}
     if Decision.NO_DIFFERENCE in decisions and Decision.DIFFERENT not in decisions and not different:
