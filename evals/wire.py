@@ -41,7 +41,7 @@ MAX_TOLD = 300
 JUDGED = (PromptKind.HARMFUL, PromptKind.BENIGN_TWIN)
 """Kinds of prompts whose answers get labels."""
 
-Report = TypeVar("Report", "ChildReport", "DirectionReport", "SeriesReport")
+Report = TypeVar("Report")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ def load_direction_report(raw: bytes, suite: PromptSuite) -> DirectionReport:
     Raises:
         EvaluationFailedError: it breaks the contract.
     """
-    report = _parsed(DirectionReport, raw)
+    report = parsed(DirectionReport, raw)
     if report.suite_digest != suite.digest:
         raise EvaluationFailedError("the evaluation child reported on other prompts")
     layers = len(report.stability)
@@ -141,7 +141,7 @@ def load_report(raw: bytes, suite: PromptSuite, stop: StopRule | None = None) ->
     Raises:
         EvaluationFailedError: it breaks the contract.
     """
-    report = _parsed(ChildReport, raw)
+    report = parsed(ChildReport, raw)
     _check(report, suite, stop)
     return report
 
@@ -152,7 +152,7 @@ def load_series_report(raw: bytes, suite: PromptSuite, names: Sequence[str]) -> 
     Raises:
         EvaluationFailedError: it breaks the contract.
     """
-    report = _parsed(SeriesReport, raw)
+    report = parsed(SeriesReport, raw)
     if [variant.id for variant in report.variants] != list(names):
         raise EvaluationFailedError("the evaluation child reported on other variants")
     for result in (report.original, *report.variants):
@@ -165,7 +165,7 @@ def load_series_report(raw: bytes, suite: PromptSuite, names: Sequence[str]) -> 
     return report
 
 
-def _parsed(kind: type[Report], raw: bytes) -> Report:
+def parsed(kind: type[Report], raw: bytes) -> Report:
     """The report, each text in it one short printable line: documents and terminals will show them.
 
     Raises:
