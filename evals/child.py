@@ -19,10 +19,11 @@ from evals.interface import DirectionRequest, EvalRequest
 from evals.outputs.interface import CollectRequest, ScoreRequest
 from evals.outputs.wire import dump_report, load_collect_request, load_score_request
 from evals.plan import load_plan
+from evals.texts import TextRequest
 from evals.variants import SeriesRequest
-from evals.wire import dump, load_direction_request, load_request, load_series_request
+from evals.wire import dump, load_direction_request, load_request, load_series_request, load_text_request
 
-Request = EvalRequest | DirectionRequest | SeriesRequest | CollectRequest | ScoreRequest
+Request = EvalRequest | DirectionRequest | SeriesRequest | TextRequest | CollectRequest | ScoreRequest
 
 _LOADERS: Mapping[str, Callable[[bytes], Request]] = {
     "evaluate": load_request,
@@ -30,6 +31,7 @@ _LOADERS: Mapping[str, Callable[[bytes], Request]] = {
     "series": load_series_request,
     "collect": load_collect_request,
     "score": load_score_request,
+    "texts": load_text_request,
 }
 
 
@@ -88,6 +90,10 @@ def _answer(request: Request, confinement: Confinement, progress: int) -> bytes:
         from evals.outputs.score import score_answers
 
         return dump_report(score_answers(request, confinement, tell))
+    if isinstance(request, TextRequest):
+        from evals.text_child import answer_texts
+
+        return dump(answer_texts(request, confinement, tell))
     from evals.measure import measure
 
     return dump(measure(request, confinement, tell))

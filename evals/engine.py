@@ -192,10 +192,20 @@ class TransformersGenerator:
         chats = [render_chat(self._tokenizer, prompt) for prompt in prompts]
         draw = Draw(max_new_tokens, temperature)
         tokens = self.draw(chats, row_seeds(prompts, seed), draw)
-        return [self._tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
+        return [text.strip() for text in self._texts(tokens)]
+
+    def complete(self, rows: Sequence[list[int]], *, max_new_tokens: int) -> list[str]:
+        """How each row of token ids most likely goes on, in order."""
+        return self._texts(self.draw(rows, [], Draw(max_new_tokens)))
+
+    def _texts(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        return [self._tokenizer.decode(row, skip_special_tokens=True) for row in tokens]
 
     def draw(self, chats: Sequence[Sequence[int]], seeds: Sequence[int], draw: Draw) -> list[list[int]]:
-        """The tokens of one answer a chat, in order, the one that ended it included; with a seed each."""
+        """The tokens of one answer a chat, in order, the one that ended it included.
+
+        A seed each is needed where the temperature is not 0.
+        """
         prefix = SharedPrefix(self._model, chats)
         order = sorted(range(len(chats)), key=lambda index: (len(chats[index]), index))
         answers: list[list[int]] = [[] for _ in chats]
