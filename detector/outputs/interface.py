@@ -51,6 +51,8 @@ class Output:
     """Log-probabilities (nats) of the first answer token, most likely first; empty: not given."""
     at: str | None = None
     """ISO 8601, UTC."""
+    output_sha256: str | None = None
+    """Hex digest of an answer whose text is not kept."""
 
     @property
     def greedy(self) -> bool:
@@ -82,6 +84,8 @@ class ScoredOutput:
     authentic: TokenScores
     forks: Mapping[str, Floats]
     """Fork id (`org/name@commit`) to log-probabilities of the same tokens, (tokens,)."""
+    scorer: str = ""
+    """The release whose weights `authentic` comes from, `org/name@commit` or a folder's name."""
 
 
 class Question(StrEnum):
