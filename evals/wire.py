@@ -44,7 +44,7 @@ MAX_TOLD = 300
 JUDGED = (PromptKind.HARMFUL, PromptKind.BENIGN_TWIN)
 """Kinds of prompts whose answers get labels."""
 
-Report = TypeVar("Report", "ChildReport", "DirectionReport", "SeriesReport", "TextReport")
+Report = TypeVar("Report")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +141,7 @@ def load_text_report(raw: bytes) -> TextReport:
     """
     from evals.texts import TextReport
 
-    return _parsed(TextReport, raw)
+    return parsed(TextReport, raw)
 
 
 def load_direction_report(raw: bytes, suite: PromptSuite) -> DirectionReport:
@@ -150,7 +150,7 @@ def load_direction_report(raw: bytes, suite: PromptSuite) -> DirectionReport:
     Raises:
         EvaluationFailedError: it breaks the contract.
     """
-    report = _parsed(DirectionReport, raw)
+    report = parsed(DirectionReport, raw)
     if report.suite_digest != suite.digest:
         raise EvaluationFailedError("the evaluation child reported on other prompts")
     layers = len(report.stability)
@@ -170,7 +170,7 @@ def load_report(raw: bytes, suite: PromptSuite, stop: StopRule | None = None) ->
     Raises:
         EvaluationFailedError: it breaks the contract.
     """
-    report = _parsed(ChildReport, raw)
+    report = parsed(ChildReport, raw)
     _check(report, suite, stop)
     return report
 
@@ -181,7 +181,7 @@ def load_series_report(raw: bytes, suite: PromptSuite, names: Sequence[str]) -> 
     Raises:
         EvaluationFailedError: it breaks the contract.
     """
-    report = _parsed(SeriesReport, raw)
+    report = parsed(SeriesReport, raw)
     if [variant.id for variant in report.variants] != list(names):
         raise EvaluationFailedError("the evaluation child reported on other variants")
     for result in (report.original, *report.variants):
@@ -194,7 +194,7 @@ def load_series_report(raw: bytes, suite: PromptSuite, names: Sequence[str]) -> 
     return report
 
 
-def _parsed(kind: type[Report], raw: bytes) -> Report:
+def parsed(kind: type[Report], raw: bytes) -> Report:
     """The report, each text in it one short printable line: documents and terminals will show them.
 
     Raises:

@@ -135,6 +135,7 @@ class Release:
             disputes=(),
             events=(),
             effort=None,
+            classifier=None,
         )
 
     @cached_property
@@ -155,6 +156,7 @@ class Release:
             view.tree,
             view.events,
             view.effort,
+            view.classifier,
             view.disputes,
         )
 

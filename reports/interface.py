@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from reports.card import ReleaseCardDocument
+from reports.classifier import ClassifierDocument
 from reports.effort import EffortDocument
 from reports.plan import digest
 from reports.rows import IN_MEMORY, Documents, ForkRow
@@ -241,6 +242,7 @@ class ReleaseView:
     events: tuple[ReleaseEvent, ...] = ()
     """Oldest first."""
     effort: EffortDocument | None = None
+    classifier: ClassifierDocument | None = None
     """What its observed forks took. Pages show it without names; it is not published as JSON."""
     disputes: tuple[DisputeView, ...] = ()
     """About forks in `scans`, oldest first."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reports import (
     attestation,
+    attribution,
     card_json,
     diff,
     document,
@@ -29,6 +30,7 @@ def schema_files() -> Mapping[str, str]:
     schemas = {
         "forkwatch.release-card-1.json": card_json.json_schema(),
         "forkwatch.verdict-1.json": attestation.json_schema(),
+        "forkwatch.classify-1.json": attribution.json_schema(),
         "forkwatch.eval-1.json": evaluation_json.json_schema(),
         "forkwatch.index-1.json": api.index_schema(),
         "forkwatch.changes-1.json": api.changes_schema(),

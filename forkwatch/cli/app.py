@@ -13,6 +13,8 @@ import typer
 import forkwatch
 from forkwatch.cli import (
     attest,
+    classify,
+    classifier,
     crawl,
     demo,
     diff,
@@ -56,6 +58,7 @@ app.command("tree")(tree.tree)
 app.command("scan")(scan.scan)
 app.command("diff")(diff.diff)
 app.command("eval")(evaluate.evaluate)
+app.command("classify")(classify.classify)
 app.command("lineage")(lineage.lineage)
 app.command("robustness")(robustness.robustness)
 app.command("effort")(effort.effort)
@@ -63,6 +66,7 @@ app.add_typer(index.app, name="index")
 app.add_typer(attest.app, name="attest")
 app.add_typer(judge.app, name="judge")
 app.add_typer(suite.app, name="suite")
+app.add_typer(classifier.app, name="classifier")
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
 app.command("digest")(digest.digest)

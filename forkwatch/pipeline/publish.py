@@ -15,6 +15,7 @@ from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.attest import sign_verdict
 from forkwatch.pipeline.cards import published_card
+from forkwatch.pipeline.classifier import stored_classifier
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.disputes import dispute_view
 from forkwatch.pipeline.document import original_view
@@ -178,6 +179,7 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
             dispute_view(each, histories[each.repo_id].repo) for each in disputed if each.repo_id in now.rows
         ),
         documents=now.documents,
+        classifier=stored_classifier(context, row),
     )
 
 
