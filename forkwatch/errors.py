@@ -25,6 +25,7 @@ from detector.errors import (
     SigningServiceError,
     TrustError,
 )
+from detector.outputs.interface import OutputsError
 from evals.endpoint import EndpointError, EndpointOptionsError
 from evals.harness import TaskError
 from evals.interface import EngineMissingError, EvalsError, SuiteError
@@ -100,11 +101,12 @@ class SignatureInvalidError(ForkwatchError):
     tip = "Do not use these files. Check the public key, then ask the publisher."
 
 
-UserFacingError = ForkwatchError | CrawlerError | DetectorError | EvalsError | ReportsError
+UserFacingError = ForkwatchError | CrawlerError | DetectorError | OutputsError | EvalsError | ReportsError
 USER_FACING: tuple[type[Exception], ...] = (
     ForkwatchError,
     CrawlerError,
     DetectorError,
+    OutputsError,
     EvalsError,
     ReportsError,
 )
@@ -121,6 +123,7 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (SigningServiceError, Exit.HUB),
     (TrustError, Exit.USAGE),
     (DetectorError, Exit.INCONCLUSIVE),
+    (OutputsError, Exit.USAGE),
     (SuiteError, Exit.USAGE),
     (ThresholdsError, Exit.USAGE),
     (EngineMissingError, Exit.USAGE),

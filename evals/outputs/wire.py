@@ -161,12 +161,20 @@ def load_answers(path: Path, request: CollectRequest) -> tuple[JobAnswers, ...]:
 
 def _sound(found: JobAnswers, first: int) -> bool:
     drawn = (*found.samples, *found.greedy)
-    texts = all(len(one.text) <= MAX_TEXT and one.finished in ("stop", "length") for one in drawn)
+    texts = all(_is_text(one.text, MAX_TEXT) and one.finished in ("stop", "length") for one in drawn)
     tops = all(
-        len(row) <= first and all(len(token) <= 400 and -1e4 <= logp <= 1e-3 for token, logp in row)
+        len(row) <= first and all(_is_text(token, 400) and -1e4 <= logp <= 1e-3 for token, logp in row)
         for row in found.first
     )
     return texts and tops and math.isfinite(found.seconds) and found.seconds >= 0
+
+
+def _is_text(text: str, limit: int) -> bool:
+    """Whether it is short enough and can be encoded: no lone surrogate."""
+    try:
+        return len(text.encode()) <= 4 * limit
+    except UnicodeEncodeError:
+        return False
 
 
 def load_scores(
