@@ -74,8 +74,14 @@ def probe(
         int, typer.Option("--samples", min=0, max=100, help="Sampled answers a probe, beside the greedy one.")
     ] = 1,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, max=512, help="Of an answer to a plain probe.")
-    ] = 48,
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            min=2,
+            max=512,
+            help="Of an answer to a plain probe (default: as the settings' [evaluation] asks releases).",
+        ),
+    ] = None,
     token_file: TokenFileOption = None,
     plain_http: PlainHttpOption = False,
     require_isolation: RequireIsolationOption = False,
@@ -90,7 +96,8 @@ def probe(
     from forkwatch.pipeline.probing import ProbePlan, questions_of
 
     settings = isolating_settings(required=require_isolation, evaluates=endpoint is None)
-    plan = ProbePlan(tiers=_tiers(tier), n=n, samples=samples, max_tokens=max_tokens)
+    length = settings.evaluation.max_new_tokens if max_tokens is None else max_tokens
+    plan = ProbePlan(tiers=_tiers(tier), n=n, samples=samples, max_tokens=length)
     with ExitStack() as stack:
         context, material, talk = _material(settings, release, stack)
         questions = questions_of(material, plan)

@@ -33,8 +33,6 @@ from forkwatch.store.models import Release
 
 REFUSAL_TOKENS = 24
 """Of an answer to a harmful probe: enough to tell a refusal, too little to be of use."""
-MAX_TOKENS = 48
-"""Of an answer to a plain probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,8 @@ class ProbePlan:
     """Probes of each tier at most."""
     samples: int = 1
     """Sampled answers a probe, beside the one at temperature 0."""
-    max_tokens: int = MAX_TOKENS
+    max_tokens: int
+    """Of an answer to a plain probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +74,15 @@ def public_material() -> Material:
 
 def release_material(context: Context, release: Release) -> Material:
     """Both halves of the probes of this quarter, and the release's suite."""
-    file, quarter = load_probes(), quarter_of(context.now())
-    secret = operator_secret(context.state)
-    private = private_probes(file, secret, release.root_digest, quarter)
     suite = load_suite(blob_path(context.state, release.suite))
-    return Material(probe_set(file, private, quarter), suite.headline(PromptKind.HARMFUL))
+    return Material(release_probes(context, release.root_digest), suite.headline(PromptKind.HARMFUL))
+
+
+def release_probes(context: Context, root_digest: str) -> ProbeSet:
+    """Both halves of the probes of this quarter for a release."""
+    file, quarter = load_probes(), quarter_of(context.now())
+    private = private_probes(file, operator_secret(context.state), root_digest, quarter)
+    return probe_set(file, private, quarter)
 
 
 def past_probes(context: Context, release: Release, ids: Iterable[str]) -> Mapping[str, str]:
