@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.outputs.interface import BadOutputsError, TokenScores
+from detector.outputs.lines import MAX_TEXT, check_logp, check_scores
 from evals.interface import EvaluationFailedError, Isolation
 from evals.outputs.interface import CollectRequest, ScoreRequest
 from evals.wire import parsed
@@ -26,9 +27,6 @@ ANSWERS = "answers.json"
 SCORES = "scores.safetensors"
 MAX_FILE = 256 << 20
 """Bytes of what a child leaves; it can write no larger file."""
-MAX_TEXT = 200_000
-"""Characters of one answer."""
-
 COLUMNS = ("logp", "entropy", "variance", "rank", "above")
 LARGEST = 1e8
 
@@ -191,8 +189,6 @@ def load_scores(
     import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import load
-
-    from detector.outputs.lines import check_logp, check_scores
 
     forks = [fork.id for fork in request.forks]
     names = {f"fork.{number}": fork for number, fork in enumerate(forks) if fork not in reasons}

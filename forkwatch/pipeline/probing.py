@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 from pathlib import Path
 
 from detector.outputs.files import Growing
@@ -33,6 +34,8 @@ from forkwatch.store.models import Release
 
 REFUSAL_TOKENS = 24
 """Of an answer to a harmful probe: enough to tell a refusal, too little to be of use."""
+SHIFT = 1000
+"""Questions for which a model is given the time of one evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +222,7 @@ def _request(
         max_new_tokens=max((q.max_tokens for q in plain if not q.top), default=1),
         refusal_tokens=REFUSAL_TOKENS,
         seed=options.seed,
-        timeout_seconds=options.timeout_seconds,
+        timeout_seconds=options.timeout_seconds * ceil(len(questions) / SHIFT),
         device=options.device,
         limits=limits_of(options),
     )

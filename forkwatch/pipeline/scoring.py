@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from detector.outputs.interface import BadOutputsError, Output, ScoredOutput
@@ -17,6 +18,9 @@ from forkwatch.pipeline.context import Talk
 from forkwatch.pipeline.limits import limits_of
 from forkwatch.settings import EvaluationSettings
 from forkwatch.text import plain
+
+SHIFT = 1000
+"""Outputs for which a model is given the time of one evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def score_outputs(  # noqa: PLR0913 - each from another place
         answers=tuple((prompt, str(outputs[number].text)) for number, prompt in answers),
         forks=models,
         scratch=scratch,
-        timeout_seconds=options.timeout_seconds,
+        timeout_seconds=options.timeout_seconds * (1 + len(models)) * ceil(len(answers) / SHIFT),
         device=options.device,
         limits=limits_of(options),
     )
