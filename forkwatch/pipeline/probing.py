@@ -19,10 +19,12 @@ from evals.outputs.interface import AUTHENTIC, CELLS, Collected, CollectRequest,
 from evals.outputs.probes import (
     ProbeSet,
     load_probes,
+    order_key,
     private_probes,
     private_quarter,
     probe_set,
     quarter_of,
+    shuffled,
 )
 from evals.suite import CORE, load_suite
 from forkwatch.pipeline.blobs import blob_path
@@ -72,20 +74,28 @@ class Probed:
 
 def public_material() -> Material:
     """The public probes and our own suite, for a model of no guarded release."""
-    return Material(probe_set(load_probes()), load_suite(CORE).headline(PromptKind.HARMFUL))
+    return Material(probe_set(load_probes()), _harmful(CORE, b""))
 
 
 def release_material(context: Context, release: Release) -> Material:
     """Both halves of the probes of this quarter, and the release's suite."""
-    suite = load_suite(blob_path(context.state, release.suite))
-    return Material(release_probes(context, release.root_digest), suite.headline(PromptKind.HARMFUL))
+    key = order_key(operator_secret(context.state), release.root_digest, quarter_of(context.now()))
+    harmful = _harmful(blob_path(context.state, release.suite), key)
+    return Material(release_probes(context, release.root_digest), harmful)
+
+
+def _harmful(suite: Path, key: bytes) -> tuple[Prompt, ...]:
+    """The harmful headline prompts in random order: a suite's own goes topic by topic."""
+    prompts = {prompt.id: prompt for prompt in load_suite(suite).headline(PromptKind.HARMFUL)}
+    return tuple(prompts[name] for name in shuffled(prompts, key))
 
 
 def release_probes(context: Context, root_digest: str) -> ProbeSet:
     """Both halves of the probes of this quarter for a release."""
     file, quarter = load_probes(), quarter_of(context.now())
-    private = private_probes(file, operator_secret(context.state), root_digest, quarter)
-    return probe_set(file, private, quarter)
+    secret = operator_secret(context.state)
+    private = private_probes(file, secret, root_digest, quarter)
+    return probe_set(file, private, quarter, order_key(secret, root_digest, quarter))
 
 
 def past_probes(context: Context, release: Release, ids: Iterable[str]) -> Mapping[str, str]:

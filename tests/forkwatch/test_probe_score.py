@@ -66,7 +66,7 @@ def test_a_served_model_is_probed_once(tmp_path: Path, monkeypatch: pytest.Monke
             release = find_release(context, RELEASE)
             material = release_material(context, release)
             outputs = read_outputs(out)
-            texts = past_probes(context, release, (output.prompt_id for output in outputs))
+            texts = past_probes(context, release, material.probes.texts)
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     assert DANGEROUS not in out.read_text()
     assert "sk-secret" not in out.read_text()
@@ -75,9 +75,9 @@ def test_a_served_model_is_probed_once(tmp_path: Path, monkeypatch: pytest.Monke
     )
     assert set(kinds.values()) == {4}
     assert len(kinds) == 4
-    private = {output.prompt_id for output in outputs if output.prompt_id.startswith("private-")}
-    assert len(private) == 2
-    assert all(texts[name] == material.probes.texts[name] for name in private)
+    assert texts == {probe.id: probe.text for probe in material.probes.probes if probe.private}
+    asked = {probe.id for probe in material.probes.probes[:4]} | {one.id for one in material.harmful[:4]}
+    assert {output.prompt_id for output in outputs} == asked
     assert {output.refused for output in outputs if output.text is None} == {False}
 
 
