@@ -121,6 +121,7 @@ def score(request: ScoreRequest, *, progress: Progress = _quiet) -> ScoreResult:
     return ScoreResult(
         authentic=authentic,
         forks={**forks, **{fork: Unmeasured(reason) for fork, reason in report.reasons.items()}},
+        precision=report.precision,
         isolation=isolation,
         gaps=gaps,
         device=report.device,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from detector.outputs.interface import BadOutputsError, TokenScores
 from detector.outputs.lines import MAX_TEXT, check_logp, check_scores
 from evals.interface import EvaluationFailedError, Isolation
-from evals.outputs.interface import CollectRequest, ScoreRequest
+from evals.outputs.interface import CollectRequest, Precision, ScoreRequest
 from evals.wire import parsed
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class ScoreReport:
 
     reasons: Mapping[str, str]
     """Fork id to why it has no scores."""
+    precision: Precision
     isolation: Isolation
     device: str
     gaps: tuple[str, ...] = ()

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from evals.confine import Confinement
 from evals.engine import nucleus
-from evals.interface import EvaluationFailedError
+from evals.interface import EvaluationFailedError, Isolation
+from evals.outputs.collect import collect_answers
 from evals.outputs.interface import AUTHENTIC, CELLS, NO_SYSTEM, CollectRequest, CollectResult, Job, Model
 from evals.outputs.run import collect
 from evals.outputs.wire import ANSWERS, load_answers
@@ -115,15 +117,23 @@ def test_draws_differ_between_prompts_cells_and_models(tmp_path: Path) -> None:
             )
         ),
         prompts=PROMPTS,
-        scratch=tmp_path / "scratch",
+        scratch=tmp_path,
         max_new_tokens=12,
         device="cpu",
     )
-    first = collect(request).collected
-    assert first[0].samples == first[5].samples
-    assert len({output.text for one in first[:5] for output in one.samples}) == 5 * 2 * 3
-    assert first[1].samples[0].sampling.top_p == 0.9
-    assert first[3].samples[0].sampling.system_sha256 != NO_SYSTEM
+    collect_answers(request, Confinement(Isolation.REDUCED, ()), lambda _: None)
+    jobs = load_answers(request.scratch / ANSWERS, request)
+    assert jobs[0].samples == jobs[5].samples
+    assert len({drawn.text for job in jobs[:5] for drawn in job.samples}) == 5 * 2 * 3
+
+
+def test_an_output_says_how_it_was_drawn() -> None:
+    """Greedy answers are drawn without a nucleus; another system prompt has another digest."""
+    nucleus_, system = CELLS["top-p-0.9"].sampling(8), CELLS["system-prompt"].sampling(8)
+    assert (nucleus_.temperature, nucleus_.top_p, nucleus_.system_sha256) == (1.0, 0.9, NO_SYSTEM)
+    assert system.system_sha256 != NO_SYSTEM
+    cold = CELLS["top-p-0.9"].sampling(8, temperature=0.0)
+    assert (cold.temperature, cold.top_p) == (0.0, 1.0)
 
 
 def test_a_nucleus_is_the_smallest_set_that_holds_the_share() -> None:
