@@ -161,7 +161,9 @@ class ScoreRequest:
     forks: tuple[Model, ...] = ()
     system: str | None = None
     """The system prompt that the authentic model would have."""
-    precision: Precision = Precision.STORED
+    precision: Precision = Precision.FLOAT32
+    """Rounding to bfloat16 adds noise to the ratio of two models, and a product of many noisy ratios is no
+    e-value any more. Where the memory is too small, the stored precision is used."""
     max_tokens: int = 512
     """Of an answer; what comes after is not scored."""
     scratch: Path
@@ -177,6 +179,7 @@ class ScoreResult:
     authentic: tuple[TokenScores, ...]
     forks: Mapping[str, tuple[Floats, ...] | Unmeasured]
     """Fork id to log-probabilities of the same tokens; or why there are none."""
+    precision: Precision
     isolation: Isolation
     gaps: tuple[str, ...]
     device: str

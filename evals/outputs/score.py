@@ -25,7 +25,7 @@ from evals.interface import EvaluationFailedError
 from evals.load import load_original
 from evals.measure import misfit_reason, pick_device
 from evals.memory import in_batches, is_full
-from evals.outputs.interface import ScoreRequest
+from evals.outputs.interface import Precision, ScoreRequest
 from evals.outputs.wire import COLUMNS, MAX_FILE, SCORES, ScoreReport
 from evals.parts import ForkMisfitError
 from evals.swap import Swap
@@ -56,7 +56,7 @@ def score_answers(request: ScoreRequest, confinement: Confinement, progress: Pro
     """Score under the original and each fork; leaves the scores in the scratch folder."""
     device = pick_device(request.device)
     progress("load the original")
-    model, tokenizer = load_original(request.original, device, str(request.precision))
+    model, tokenizer, precision = _loaded(request, device)
     asked = tokenised(model, tokenizer, request.answers, system=request.system, max_tokens=request.max_tokens)
     counts = torch.tensor([0, *(len(answer) for answer in asked.answers)])
     total = int(counts.sum())
@@ -78,7 +78,24 @@ def score_answers(request: ScoreRequest, confinement: Confinement, progress: Pro
                 raise
             reasons[fork.id] = "the memory is too small for it beside the original's values"
     write_private(request.scratch / SCORES, save(tensors))
-    return ScoreReport(reasons=reasons, isolation=confinement.isolation, device=device, gaps=confinement.gaps)
+    return ScoreReport(
+        reasons=reasons,
+        precision=precision,
+        isolation=confinement.isolation,
+        device=device,
+        gaps=confinement.gaps,
+    )
+
+
+def _loaded(request: ScoreRequest, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Precision]:
+    """The original in the wanted precision, or where the memory is too small for it, in the stored one."""
+    try:
+        return *load_original(request.original, device, str(request.precision)), request.precision
+    except RuntimeError as error:
+        if not is_full(error) or request.precision is Precision.STORED:
+            raise
+    torch.cuda.empty_cache()
+    return *load_original(request.original, device), Precision.STORED
 
 
 def _tell(progress: Progress, where: str, told: str) -> None:

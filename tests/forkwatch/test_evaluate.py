@@ -108,6 +108,11 @@ def test_no_second_opinion_is_asked_on_a_misfit(world: Path) -> None:
         (["{world}/refuser", "--original", "no/where"], 2, "neither on this disk nor a guarded release"),
         (["{world}/refuser", "--card", "{world}/absent/card.md"], 2, "cannot write"),
         (["{world}/refuser", "--tier", "huge"], 2, ""),
+        (
+            ["{world}/refuser", "--judge", "https://a.example/v1#m", "--judge-token-file", "{world}/absent"],
+            2,
+            "cannot read a token",
+        ),
         (["{world}/refuser", "--device", "tpu"], 2, "no device 'tpu'"),
         (["{world}/complier", "--original", "{world}/refuser", "--engine", "vllm"], 2, "takes no --original"),
         (["{world}/refuser", "--thresholds", "{world}/suite.json"], 2, "not TOML"),

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from evals.confine import Confinement
 from evals.engine import nucleus
-from evals.interface import EvaluationFailedError
+from evals.interface import EvaluationFailedError, Isolation
+from evals.outputs.collect import collect_answers
 from evals.outputs.interface import AUTHENTIC, CELLS, NO_SYSTEM, CollectRequest, CollectResult, Job, Model
 from evals.outputs.run import collect
 from evals.outputs.wire import ANSWERS, load_answers
@@ -111,32 +113,41 @@ def test_draws_differ_between_prompts_cells_and_models(tmp_path: Path) -> None:
                 (AUTHENTIC, "int8"),
                 (AUTHENTIC, "system-prompt"),
                 ("a/copy@1", "seed"),
+                (AUTHENTIC, "seed"),
             )
         ),
         prompts=PROMPTS,
-        scratch=tmp_path / "scratch",
+        scratch=tmp_path,
         max_new_tokens=12,
         device="cpu",
     )
-    first, again = (collect(request).collected for _ in range(2))
-    texts = [output.text for one in first for output in one.samples]
-    assert len(set(texts)) == 5 * 2 * 3
-    assert texts == [output.text for one in again for output in one.samples]
-    assert first[1].samples[0].sampling.top_p == 0.9
-    assert first[3].samples[0].sampling.system_sha256 != NO_SYSTEM
+    collect_answers(request, Confinement(Isolation.REDUCED, ()), lambda _: None)
+    jobs = load_answers(request.scratch / ANSWERS, request)
+    assert jobs[0].samples == jobs[5].samples
+    assert len({drawn.text for job in jobs[:5] for drawn in job.samples}) == 5 * 2 * 3
+
+
+def test_an_output_says_how_it_was_drawn() -> None:
+    """Greedy answers are drawn without a nucleus; another system prompt has another digest."""
+    nucleus_, system = CELLS["top-p-0.9"].sampling(8), CELLS["system-prompt"].sampling(8)
+    assert (nucleus_.temperature, nucleus_.top_p, nucleus_.system_sha256) == (1.0, 0.9, NO_SYSTEM)
+    assert system.system_sha256 != NO_SYSTEM
+    cold = CELLS["top-p-0.9"].sampling(8, temperature=0.0)
+    assert (cold.temperature, cold.top_p) == (0.0, 1.0)
 
 
 def test_a_nucleus_is_the_smallest_set_that_holds_the_share() -> None:
     """Against a plain computation, for sharp and flat predictions; the likeliest token is always in."""
     torch.manual_seed(0)
     scores = torch.randn(6, 3000) * torch.tensor([0.0, 0.01, 1, 3, 10, 1000])[:, None]
-    scores[0, 0] = 1e-3
     for top_p in (1e-6, 0.5, 0.9):
         kept = nucleus(scores, top_p) > -torch.inf
         for row, inside in zip(scores.softmax(-1), kept, strict=True):
             order = row.sort(descending=True)
             count = int(((order.values.cumsum(0) - order.values) < top_p).sum())
-            assert abs(int(inside.sum()) - count) <= (count > 1000)  # sums of a thousand rounded numbers
+            equal = int((row == order.values[count - 1]).sum())  # all of them are in
+            rounding = count > 1000  # sums of a thousand rounded numbers
+            assert count - rounding <= int(inside.sum()) <= count - 1 + equal + rounding
             assert inside[order.indices[0]]
 
 
