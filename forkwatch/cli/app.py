@@ -24,12 +24,14 @@ from forkwatch.cli import (
     init,
     judge,
     lineage,
+    probe,
     release,
     release_sign,
     report,
     robustness,
     run,
     scan,
+    score,
     status,
     suite,
     tree,
@@ -55,6 +57,8 @@ app.command("tree")(tree.tree)
 app.command("scan")(scan.scan)
 app.command("diff")(diff.diff)
 app.command("eval")(evaluate.evaluate)
+app.command("probe")(probe.probe)
+app.command("score")(score.score)
 app.command("lineage")(lineage.lineage)
 app.command("robustness")(robustness.robustness)
 app.command("effort")(effort.effort)
