@@ -1,0 +1,230 @@
+"""Power and false alarms of every test on the same aggregates of the corpus; one JSON line a cell and n.
+
+    python -m benchmarks.attribution.evaluate CORPUS OUT.jsonl
+
+Roles of the release's plain blocks: `TRAINING` teach classifiers, `REFERENCE` is what every test compares
+with, the rest is under test. Of the nuisance cells the first block teaches (hard negatives).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.attribution import swap
+from benchmarks.attribution.corpus import Block, aggregates, read_blocks, transcript
+from benchmarks.attribution.features import FAMILY, Folds, log_odds, sample_of, table_of
+from benchmarks.attribution.variants import VARIANTS
+from detector.outputs.evalues import bar
+from detector.outputs.interface import ALPHA, Decision, ScoredOutput
+from detector.outputs.met import _code_points, mmd_hamming
+from detector.outputs.ranks import by_prompt, log_rank, rank_uniformity
+from detector.outputs.transcripts import greedy_transcript
+
+TRAINING, REFERENCE = slice(0, 3), slice(3, 8)
+CELLS = ("seed", "fp32", "int8", "temperature-0.8", "temperature-1.2", "top-p-0.9", "system-prompt")
+SIZES = (1, 2, 5, 10, 20, 40)
+CHECKED = 40
+"""Aggregates on which the product's own MMD and RUT are held against the fast ones here."""
+
+
+def values_of(block: Block) -> dict[str, np.ndarray]:
+    """Scalars of each output that need no training, (outputs,)."""
+    rank, surprise = [], []
+    for one in block.outputs:
+        s = one.authentic
+        rank.append(log_rank(s) if len(s.logp) else np.nan)
+        residual = (s.logp + s.entropy).sum() / math.sqrt(max(float(s.variance.sum()), 1e-6))
+        surprise.append(residual if len(s.logp) else np.nan)
+    return {"rank": np.array(rank), "surprise": np.array(surprise)}
+
+
+class Evaluation:
+    """Everything that does not depend on the model under test."""
+
+    def __init__(self, corpus: Path, out: Path) -> None:
+        self.corpus, self.out = corpus, out
+        self.release = read_blocks(corpus, "authentic", "seed")
+        self.reference = self.release[REFERENCE]
+        self.cells = {cell: read_blocks(corpus, "authentic", cell) for cell in CELLS}
+        self.forks = {v.name: read_blocks(corpus, v.name, "seed") for v in VARIANTS}
+        self.forks = {name: blocks for name, blocks in self.forks.items() if blocks}
+        samples = [sample_of(self.release[TRAINING])]
+        samples += [sample_of(blocks[:1]) for cell, blocks in self.cells.items() if cell != "seed" and blocks]
+        samples += [sample_of(blocks[:1]) for blocks in self.forks.values()]
+        self.folds = Folds(table_of(samples))
+        self.reference_table = table_of([sample_of(self.reference)])
+        self.texts: dict[str, list[str]] = defaultdict(list)
+        self.scored: dict[str, list[ScoredOutput]] = defaultdict(list)
+        for block in self.reference:
+            for one in block.outputs:
+                if len(one.authentic.logp):
+                    self.texts[one.output.prompt_id].append(one.output.text or "")
+                    self.scored[one.output.prompt_id].append(one)
+        self.least = min(map(len, self.texts.values()))
+        self.plain = {
+            name: {
+                prompt: np.array([function(one) for one in outputs[: self.least]])
+                for prompt, outputs in self.scored.items()
+            }
+            for name, function in _PLAIN.items()
+        }
+        self.kernels = {prompt: _share(texts[: self.least]) for prompt, texts in self.texts.items()}
+
+    def of_heads(self, by: str, name: str) -> dict[str, dict[str, np.ndarray]]:
+        """Log-odds of the reference by prompt, heads trained without `name`."""
+        found = log_odds(self.folds.without(by, name), self.reference_table)
+        result: dict[str, dict[str, list[float]]] = {key: defaultdict(list) for key in found}
+        for key, values in found.items():
+            for prompt, value in zip(self.reference_table.prompt.tolist(), values, strict=True):
+                result[key][prompt].append(value)
+        return {
+            key: {prompt: np.array(values[: self.least]) for prompt, values in prompts.items()}
+            for key, prompts in result.items()
+        }
+
+    def run(self, model: str, cell: str, blocks: list[Block]) -> None:
+        """All tests on all aggregates of a model in a cell."""
+        folds = {"lofo": ("fork", model if model in FAMILY else "none"), "lofamo": ("family", FAMILY.get(model, "none"))}
+        reference = {name: self.of_heads(*fold) for name, fold in folds.items()}
+        served: dict[int, dict[str, float]] = defaultdict(dict)
+        for block in blocks:
+            outputs = [one for one in block.outputs if len(one.authentic.logp)]
+            table = table_of([sample_of([block])])
+            for fold, key in folds.items():
+                for head, values in log_odds(self.folds.without(*key), table).items():
+                    for one, value in zip(outputs, values, strict=True):
+                        served[id(one)][f"{fold}-{head}"] = float(value)
+        for n in SIZES:
+            rejected: dict[str, int] = defaultdict(int)
+            count = 0
+            for aggregate in aggregates(blocks, n):
+                count += 1
+                for test, differs in self.tests(aggregate, model, served, reference).items():
+                    rejected[test] += differs
+            rows = [
+                {"test": test, "model": model, "cell": cell, "n": n, "rejected": hits, "of": count}
+                for test, hits in rejected.items()
+            ]
+            with self.out.open("a") as stream:
+                stream.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def tests(
+        self,
+        aggregate: tuple[ScoredOutput, ...],
+        model: str,
+        served: Mapping[int, Mapping[str, float]],
+        reference: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+    ) -> dict[str, bool]:
+        """Test to whether it rejects."""
+        found: dict[str, bool] = {}
+        own = [one.forks[model] for one in aggregate if model in one.forks]
+        if own:
+            gain = sum(float((q - one.authentic.logp).sum()) for q, one in zip(own, aggregate, strict=True))
+            found["likelihood-ratio"] = gain >= bar(ALPHA)
+            found["likelihood-ratio-of-30"] = gain - math.log(len(self.forks)) >= bar(ALPHA)
+        prompts = [one.output.prompt_id for one in aggregate]
+        plain = {
+            name: swap.stacked([(p, f(o)) for p, o in zip(prompts, aggregate, strict=True)], self.plain[name])
+            for name, f in _PLAIN.items()
+        }
+        kernels = np.array([self._kernel(one) for one in aggregate])
+        statistics = {
+            "mmd-hamming": swap.hamming(kernels),
+            "rank-uniformity": swap.uniformity(plain["rank"]),
+            "surprise": swap.mean_shift(plain["surprise"]),
+            "surprise-uniformity": swap.uniformity(plain["surprise"]),
+        }
+        for fold, heads in reference.items():
+            for head, values in heads.items():
+                pairs = [(p, served[id(o)][f"{fold}-{head}"]) for p, o in zip(prompts, aggregate, strict=True)]
+                statistics[f"{head}-head-{fold}"] = swap.total(swap.stacked(pairs, values))
+        found |= {name: swap.p_value(values) <= ALPHA for name, values in statistics.items()}
+        untrained = [statistics[name] for name in ("rank-uniformity", "surprise", "mmd-hamming")]
+        found["combined-untrained"] = swap.p_value(*untrained) <= ALPHA
+        for fold in reference:
+            heads_of = [statistics[f"{head}-head-{fold}"] for head in ("score", "text")]
+            found[f"combined-{fold}"] = swap.p_value(*untrained, *heads_of) <= ALPHA
+        return found
+
+    def _kernel(self, one: ScoredOutput) -> np.ndarray:
+        """Kernel of the served answer and the reference answers to its prompt, (answers + 1, answers + 1)."""
+        texts = self.texts[one.output.prompt_id][: self.least]
+        return _share([one.output.text or "", *texts])
+
+    def product(self, model: str, blocks: list[Block]) -> None:
+        """The product's MMD-Hamming and RUT on some aggregates, against the fast ones: they must agree."""
+        agree: dict[str, list[bool]] = defaultdict(list)
+        reference = {p: tuple(v) for p, v in by_prompt(sum(self.scored.values(), []), log_rank).items()}
+        for number, aggregate in enumerate(aggregates(blocks, 20)):
+            if number == CHECKED:
+                break
+            fast = self.tests(aggregate, model, {}, {})
+            slow = {
+                "mmd-hamming": mmd_hamming(
+                    self.texts, {one.output.prompt_id: [one.output.text or ""] for one in aggregate}
+                ),
+                "rank-uniformity": rank_uniformity(reference, by_prompt(aggregate, log_rank)),
+            }
+            for name, result in slow.items():
+                agree[name].append((result.decision is Decision.DIFFERENT) == fast[name])
+        print(model, {name: f"{sum(v)} of {len(v)} agree" for name, v in agree.items()}, flush=True)
+
+    def greedy(self) -> None:
+        """Greedy transcripts of forks against the release's, on disjoint groups of prompts."""
+        pack = [transcript(self.corpus, "authentic", f"greedy{how}") for how in ("", "-fp32", "-single")]
+        served = {name: transcript(self.corpus, name, "greedy").answers for name in self.forks}
+        served["authentic-int8"] = transcript(self.corpus, "authentic", "greedy-int8").answers
+        rng = np.random.default_rng(0)
+        for name, answers in served.items():
+            for n in (5, 10, 20, 40):
+                order = rng.permutation(list(answers))
+                groups = [order[i : i + n] for i in range(0, len(order) - n + 1, n)]
+                hits = sum(
+                    greedy_transcript({p: answers[p] for p in group}, pack).decision is Decision.DIFFERENT
+                    for group in groups
+                )
+                row = {"test": "greedy", "model": name, "cell": "greedy", "n": n, "rejected": hits, "of": len(groups)}
+                with self.out.open("a") as stream:
+                    stream.write(json.dumps(row) + "\n")
+
+
+def _surprise(one: ScoredOutput) -> float:
+    s = one.authentic
+    return float((s.logp + s.entropy).sum()) / math.sqrt(max(float(s.variance.sum()), 1e-6))
+
+
+def _share(texts: list[str]) -> np.ndarray:
+    points = _code_points(texts)
+    kernel = (points[:, None, :] == points[None, :, :]).mean(axis=2)
+    np.fill_diagonal(kernel, 0)
+    return kernel
+
+
+_PLAIN = {"rank": lambda one: log_rank(one.authentic), "surprise": _surprise}
+
+
+def main() -> None:
+    """Models and cells that the file has not yet."""
+    corpus, out = Path(sys.argv[1]), Path(sys.argv[2])
+    done = {(row["model"], row["cell"]) for row in map(json.loads, out.read_text().splitlines())} if out.exists() else set()
+    evaluation = Evaluation(corpus, out)
+    if not any(cell == "greedy" for _, cell in done):
+        evaluation.greedy()
+    tested = {("authentic", "seed"): evaluation.release[REFERENCE.stop :]}
+    tested |= {(name, "seed"): blocks for name, blocks in evaluation.forks.items()}
+    tested |= {("authentic", cell): blocks[1:] for cell, blocks in evaluation.cells.items() if cell != "seed"}
+    for (model, cell), blocks in tested.items():
+        if (model, cell) not in done and blocks:
+            evaluation.run(model, cell, blocks)
+            print(model, cell, len(blocks), flush=True)
+
+
+if __name__ == "__main__":
+    main()
