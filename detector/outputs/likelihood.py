@@ -75,6 +75,8 @@ class Likelihoods:
 
     outputs: int
     tokens: int
+    plain: float
+    """Of the authentic model at temperature 1, exactly: an alternative where a fork is the hypothesis."""
     authentic: Mapping[str, float]
     """Name of a setting to an upper bound on the authentic model's log-likelihood under it."""
     forks: Mapping[str, tuple[float, ...]]
@@ -87,6 +89,7 @@ class Likelihoods:
         return Likelihoods(
             outputs=self.outputs + other.outputs,
             tokens=self.tokens + other.tokens,
+            plain=self.plain + other.plain,
             authentic={name: value + other.authentic[name] for name, value in self.authentic.items()},
             forks={
                 fork: tuple(a + b for a, b in zip(sums, other.forks[fork], strict=True))
@@ -101,6 +104,7 @@ def nothing(settings: Sequence[Setting], forks: Iterable[str]) -> Likelihoods:
     return Likelihoods(
         outputs=0,
         tokens=0,
+        plain=0.0,
         authentic={setting.name: 0.0 for setting in settings},
         forks=dict.fromkeys(sorted(forks), zeros),
     )
@@ -144,11 +148,11 @@ def _of_one(one: ScoredOutput, settings: Sequence[Setting], forks: Iterable[str]
             raise BadOutputsError(f"an answer to {one.output.prompt_id} is not wholly scored under {fork}")
         logq = np.minimum(scores.astype(np.float64), 0.0)
         found[fork] = tuple(float(mixed(logp, logq, epsilon).sum()) for epsilon in EPSILONS)
-    bounds = {
-        setting.name: float(upper_logp(one.authentic, _declared(one.output.sampling, setting)).sum())
-        for setting in settings
-    }
-    return Likelihoods(outputs=1, tokens=len(logp), authentic=bounds, forks=found)
+    effective = {setting.name: _declared(one.output.sampling, setting) for setting in settings}
+    sums = {one_of: float(upper_logp(one.authentic, one_of).sum()) for one_of in set(effective.values())}
+    bounds = {name: sums[one_of] for name, one_of in effective.items()}
+    plain = float(logp.sum())
+    return Likelihoods(outputs=1, tokens=len(logp), plain=plain, authentic=bounds, forks=found)
 
 
 def _declared(sampling: Sampling, setting: Setting) -> Setting:

@@ -37,6 +37,7 @@ _DECIMALS = 9
 class Pooled(Generic[Value]):
     """The answers of both sides to the prompts that both answered, prompt by prompt, reference first."""
 
+    prompts: tuple[str, ...]
     sizes: Sizes
     values: tuple[Value, ...]
 
@@ -50,7 +51,7 @@ def pool(reference: Mapping[str, Sequence[Value]], served: Mapping[str, Sequence
     """Put the answers to the prompts that both sides answered in one row, in the order of prompt ids."""
     prompts = sorted(p for p in reference.keys() & served.keys() if len(reference[p]) and len(served[p]))
     values = tuple(value for p in prompts for side in (reference, served) for value in side[p])
-    return Pooled(tuple((len(reference[p]), len(served[p])) for p in prompts), values)
+    return Pooled(tuple(prompts), tuple((len(reference[p]), len(served[p])) for p in prompts), values)
 
 
 @lru_cache(maxsize=4)

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 Distance = Callable[[Answer, Answer], float]
-"""Symmetric, in [0, 1]."""
 
 STEEPNESS = (1.0, 4.0)
 """The stake put on *served is further* is tanh(steepness · excess): more on a larger excess. The e-values are
@@ -41,11 +40,21 @@ _STEPS = 64
 
 
 def excesses(
-    served: Mapping[str, Answer], configurations: Sequence[Mapping[str, Answer]], distance: Distance[Answer]
+    served: Mapping[str, Answer],
+    configurations: Sequence[Mapping[str, Answer]],
+    distance: Distance[Answer],
+    *,
+    relative: float | None = None,
 ) -> list[Floats]:
-    """For each configuration r: (prompts,) of d(served, others) − d(r, others), in [−1, 1], by prompt id.
+    """For each configuration r: d(served, others) − d(r, others) by prompt id, (prompts,), in [−1, 1].
 
     Prompts that the endpoint, r, or all others did not answer are left out.
+
+    Args:
+        served: prompt id to the endpoint's answer.
+        configurations: the same of each authentic configuration.
+        distance: symmetric; in [0, 1] unless relative.
+        relative: divide the excess by the sum of both distances and this.
     """
     found = []
     for r, own in enumerate(configurations):
@@ -54,8 +63,10 @@ def excesses(
         for prompt in sorted(served.keys() & own.keys()):
             rest = [one[prompt] for one in others if prompt in one]
             if rest:
-                nearest = min(distance(served[prompt], one) for one in rest)
-                values.append(nearest - min(distance(own[prompt], one) for one in rest))
+                theirs = min(distance(served[prompt], one) for one in rest)
+                ours = min(distance(own[prompt], one) for one in rest)
+                scale = 1.0 if relative is None else theirs + ours + relative
+                values.append((theirs - ours) / scale)
         found.append(np.array(values))
     return found
 
