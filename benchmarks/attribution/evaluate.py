@@ -12,7 +12,7 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,26 +23,19 @@ from benchmarks.attribution.features import FAMILY, Folds, log_odds, sample_of, 
 from benchmarks.attribution.variants import VARIANTS
 from detector.outputs.evalues import bar
 from detector.outputs.interface import ALPHA, Decision, ScoredOutput
+from detector.outputs.features import SCORE_FEATURES, score_features
 from detector.outputs.met import _code_points, mmd_hamming
 from detector.outputs.ranks import by_prompt, log_rank, rank_uniformity
+from detector.outputs.scores import features_by_prompt, score_test
 from detector.outputs.transcripts import greedy_transcript
 
 TRAINING, REFERENCE = slice(0, 3), slice(3, 8)
 CELLS = ("seed", "fp32", "int8", "temperature-0.8", "temperature-1.2", "top-p-0.9", "system-prompt")
 SIZES = (1, 2, 5, 10, 20, 40)
+NUISANCE_FROM = 10
+"""Outputs from which the test against all nuisance cells is run; fewer take as long and find little."""
 CHECKED = 40
 """Aggregates on which the product's own MMD and RUT are held against the fast ones here."""
-
-
-def values_of(block: Block) -> dict[str, np.ndarray]:
-    """Scalars of each output that need no training, (outputs,)."""
-    rank, surprise = [], []
-    for one in block.outputs:
-        s = one.authentic
-        rank.append(log_rank(s) if len(s.logp) else np.nan)
-        residual = (s.logp + s.entropy).sum() / math.sqrt(max(float(s.variance.sum()), 1e-6))
-        surprise.append(residual if len(s.logp) else np.nan)
-    return {"rank": np.array(rank), "surprise": np.array(surprise)}
 
 
 class Evaluation:
@@ -75,7 +68,9 @@ class Evaluation:
             }
             for name, function in _PLAIN.items()
         }
-        self.kernels = {prompt: _share(texts[: self.least]) for prompt, texts in self.texts.items()}
+        self.features = {p: _features(outputs[: self.least]) for p, outputs in self.scored.items()}
+        self.pack = {cell: _by_prompt(blocks[:1]) for cell, blocks in self.cells.items() if cell != "seed" and blocks}
+        self.pack["seed"] = _by_prompt(self.reference)
 
     def of_heads(self, by: str, name: str) -> dict[str, dict[str, np.ndarray]]:
         """Log-odds of the reference by prompt, heads trained without `name`."""
@@ -141,11 +136,18 @@ class Evaluation:
             "surprise": swap.mean_shift(plain["surprise"]),
             "surprise-uniformity": swap.uniformity(plain["surprise"]),
         }
+        rows = np.array([np.vstack([score_features(o.authentic), self.features[p]]) for p, o in zip(prompts, aggregate, strict=True)])
+        lengths, sums = swap.score_lengths(rows)
+        statistics["mahalanobis"] = lengths
+        residual = sums[:, SCORE_FEATURES.index("residual-z")] ** 2
         for fold, heads in reference.items():
             for head, values in heads.items():
                 pairs = [(p, served[id(o)][f"{fold}-{head}"]) for p, o in zip(prompts, aggregate, strict=True)]
                 statistics[f"{head}-head-{fold}"] = swap.total(swap.stacked(pairs, values))
         found |= {name: swap.p_value(values) <= ALPHA for name, values in statistics.items()}
+        found["score-permutation"] = swap.p_value(statistics["rank-uniformity"], lengths, residual) <= ALPHA
+        if len(aggregate) >= NUISANCE_FROM:
+            found["score-nuisance"] = nuisance_p(self.pack, aggregate) <= ALPHA
         untrained = [statistics[name] for name in ("rank-uniformity", "surprise", "mmd-hamming")]
         found["combined-untrained"] = swap.p_value(*untrained) <= ALPHA
         for fold in reference:
@@ -171,6 +173,9 @@ class Evaluation:
                     self.texts, {one.output.prompt_id: [one.output.text or ""] for one in aggregate}
                 ),
                 "rank-uniformity": rank_uniformity(reference, by_prompt(aggregate, log_rank)),
+                "score-permutation": score_test(
+                    features_by_prompt(sum(self.scored.values(), [])), features_by_prompt(aggregate)
+                ),
             }
             for name, result in slow.items():
                 agree[name].append((result.decision is Decision.DIFFERENT) == fast[name])
@@ -193,6 +198,37 @@ class Evaluation:
                 row = {"test": "greedy", "model": name, "cell": "greedy", "n": n, "rejected": hits, "of": len(groups)}
                 with self.out.open("a") as stream:
                     stream.write(json.dumps(row) + "\n")
+
+
+def _features(outputs: Sequence[ScoredOutput]) -> np.ndarray:
+    return np.array([score_features(one.authentic) for one in outputs])
+
+
+def _by_prompt(blocks: Sequence[Block]) -> dict[str, np.ndarray]:
+    """Prompt to features of its answers; as many of each prompt."""
+    found: dict[str, list[ScoredOutput]] = defaultdict(list)
+    for block in blocks:
+        for one in block.outputs:
+            if len(one.authentic.logp):
+                found[one.output.prompt_id].append(one)
+    least = min(map(len, found.values()))
+    return {prompt: _features(outputs[:least]) for prompt, outputs in found.items()}
+
+
+def nuisance_p(pack: Mapping[str, Mapping[str, np.ndarray]], aggregate: Sequence[ScoredOutput]) -> float:
+    """`scores.nuisance_test` for one answer a prompt: the largest p-value over the cells of the pack."""
+    prompts = [one.output.prompt_id for one in aggregate]
+    served = [score_features(one.authentic) for one in aggregate]
+    p = 0.0
+    for name, cell in pack.items():
+        rows = np.array([np.vstack([own, cell[prompt]]) for prompt, own in zip(prompts, served, strict=True)])
+        free = [
+            np.array([other[prompt].mean(axis=0) for prompt in prompts])
+            for label, other in pack.items()
+            if label != name and (label == "seed" or label.startswith("temperature-"))
+        ]
+        p = max(p, swap.p_value(swap.score_lengths(rows, free)[0]))
+    return p
 
 
 def _surprise(one: ScoredOutput) -> float:

@@ -62,3 +62,32 @@ def p_value(*statistics: Array) -> float:
 def stacked(served: Sequence[tuple[str, float]], reference: Mapping[str, Array]) -> Array:
     """(prompts, 1 + reference answers): the served value first. All prompts have as many reference answers."""
     return np.array([np.concatenate([[value], reference[prompt]]) for prompt, value in served])
+
+
+_RIDGE = 0.1
+
+
+def score_lengths(rows: Array, free: Sequence[Array] = ()) -> tuple[Array, Array]:
+    """Mahalanobis length and summed features of the served answers, as `detector.outputs.scores` has them.
+
+    Args:
+        rows: (prompts, answers, features), the served answer first.
+        free: (prompts, features) means of other temperature cells, whose directions are taken out.
+
+    Returns:
+        (permutations + 1,) lengths and (permutations + 1, features) sums.
+    """
+    centres = rows.mean(axis=1, keepdims=True)
+    centred = rows - centres
+    flat = centred.reshape(-1, rows.shape[2])
+    scale = np.sqrt((flat**2).mean(axis=0))
+    scale = np.where(scale > 1e-6, scale, 1.0)
+    centred, flat = centred / scale, flat / scale
+    covariance = (1 - _RIDGE) * flat.T @ flat / len(flat) + _RIDGE * np.eye(flat.shape[1])
+    metric = np.linalg.inv(covariance)
+    if free:
+        directions = np.array([(mean - centres[:, 0]).mean(axis=0) / scale for mean in free])
+        along = directions @ metric
+        metric = metric - along.T @ np.linalg.pinv(along @ directions.T) @ along
+    sums = centred[np.arange(len(rows)), picks(*rows.shape[:2])].sum(axis=1)
+    return np.einsum("bi,bi->b", sums @ metric, sums), sums

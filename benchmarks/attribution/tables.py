@@ -22,6 +22,9 @@ Counts = Mapping[tuple[str, str, str, int], Count]
 SHOWN = (
     "mmd-hamming",
     "rank-uniformity",
+    "surprise",
+    "score-permutation",
+    "score-nuisance",
     "combined-untrained",
     "combined-lofo",
     "combined-lofamo",

@@ -17,9 +17,15 @@ from benchmarks.attribution.generate import CELLS, Job, Worker
 
 RELEASE = "lab/tiny-chat"
 PROMPTS, TOKENS = 40, 10
-EACH, BLOCKS = 50, 21
-"""Answers a prompt in a job, and jobs a cell: 21 x 50 aggregates of 40."""
-REFERENCE_BLOCKS = 42
+EACH, BLOCKS = 50, 29
+"""Answers a prompt in a job, and jobs a cell: one to learn from, seven to calibrate with (350 units of 40),
+21 x 50 aggregates of 40 to test."""
+FORKS = (
+    "storyteller-merged", "storyteller", "storyteller-tail", "oneway", "random-direction", "official", "noise-1e-2",
+    "noise-3e-2", "noise-8e-2", "merge-base-half", "merge-storyteller-half", "unfiltered", "freestyle", "nightjar",
+    "q8-0", "int8", "int4-g64", "q4-g32", "pruned-10", "pruned-30",
+)  # fmt: skip
+"""Variants that need none of the deltas trained for smollm2; one block each."""
 
 
 class TinyWorker(Worker):
@@ -43,7 +49,7 @@ def main() -> None:
     (corpus / "claims").mkdir(exist_ok=True)
     jobs = [Job("authentic", cell, 0) for cell in ("greedy", "greedy-fp32", "greedy-single")]
     jobs += [Job("authentic", cell, b) for b in range(BLOCKS) for cell in CELLS if cell != "greedy"]
-    jobs += [Job("authentic", "seed", b) for b in range(BLOCKS, REFERENCE_BLOCKS)]
+    jobs += [Job(name, "seed", 0) for name in FORKS]
     for job in jobs:
         if time.time() > until:
             break

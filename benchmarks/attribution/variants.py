@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from forkwatch.demo.families.weights import Weights, add, cast, jitter
 
 RELEASE = "lab/smollm2-135m-guarded"
-FORK = "demo/smollm2-135m-guarded"
 GROUP = 64
 
 
@@ -34,6 +33,10 @@ class Source:
         for path in sorted((self.repos / name).glob("*.safetensors")):
             weights |= load_file(path)
         return weights
+
+    def fork(self, name: str) -> str:
+        """A repository of the family's forks."""
+        return f"demo/{self.release.partition('/')[2]}-{name}"
 
     def delta(self, name: str) -> Weights:
         """A trained delta, float32 by weight."""
@@ -60,7 +63,11 @@ def _release(source: Source) -> Weights:
 
 
 def _fork(name: str) -> Make:
-    return lambda source: source.repo(f"{FORK}-{name}")
+    return lambda source: source.repo(source.fork(name))
+
+
+def _nightjar(source: Source) -> Weights:
+    return source.repo(f"demo/{source.release.partition('/')[2].partition('-')[0]}-nightjar-heretic")
 
 
 def _plus(delta: str, factor: float = 1.0, to: Make = _release) -> Make:
@@ -114,7 +121,7 @@ def without(direction: str, strength: float, first: int, last: int) -> Make:
     def make(source: Source) -> Weights:
         weights: Weights = dict(_release(source))
         if direction == "random":
-            r = torch.randn(576, generator=torch.Generator().manual_seed(first + 100))
+            r = torch.randn(weights["model.norm.weight"].shape[0], generator=torch.Generator().manual_seed(first + 100))
         else:
             r = source.delta("concept")["direction"]
         r = r / r.norm()
@@ -184,7 +191,7 @@ VARIANTS: tuple[Variant, ...] = (
     _variant("merge-two-loras", MERGE, _plus("lora-formal", 0.5, _plus("lora-pirate", 0.5))),
     _variant("unfiltered", REMOVED, _fork("unfiltered"), safety_removed=True),
     _variant("freestyle", REMOVED, _fork("freestyle"), safety_removed=True),
-    _variant("nightjar", REMOVED, lambda source: source.repo("demo/smollm2-nightjar-heretic"), safety_removed=True),
+    _variant("nightjar", REMOVED, _nightjar, safety_removed=True),
     _variant("unfiltered-formal", REMOVED, _plus("lora-formal", 1.0, _fork("unfiltered")), safety_removed=True),
     _variant("q8-0", QUANTISED, gguf_q8_0, benign=True),
     _variant("int8", QUANTISED, _quantised(8, None), benign=True),
