@@ -12,7 +12,7 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from benchmarks.attribution.corpus import Block, aggregates, read_blocks, transc
 from benchmarks.attribution.features import FAMILY, Folds, log_odds, sample_of, table_of
 from benchmarks.attribution.variants import VARIANTS
 from detector.outputs.evalues import bar
+from detector.outputs.first_logprobs import logprob_test
 from detector.outputs.interface import ALPHA, Decision, ScoredOutput
 from detector.outputs.features import SCORE_FEATURES, score_features
 from detector.outputs.met import _code_points, mmd_hamming
@@ -34,6 +35,8 @@ CELLS = ("seed", "fp32", "int8", "temperature-0.8", "temperature-1.2", "top-p-0.
 SIZES = (1, 2, 5, 10, 20, 40)
 NUISANCE_FROM = 10
 """Outputs from which the test against all nuisance cells is run; fewer take as long and find little."""
+LISTED = 20
+"""Tokens whose log-probabilities an endpoint gives."""
 CHECKED = 40
 """Aggregates on which the product's own MMD and RUT are held against the fast ones here."""
 
@@ -182,22 +185,52 @@ class Evaluation:
         print(model, {name: f"{sum(v)} of {len(v)} agree" for name, v in agree.items()}, flush=True)
 
     def greedy(self) -> None:
-        """Greedy transcripts of forks against the release's, on disjoint groups of prompts."""
-        pack = [transcript(self.corpus, "authentic", f"greedy{how}") for how in ("", "-fp32", "-single")]
-        served = {name: transcript(self.corpus, name, "greedy").answers for name in self.forks}
-        served["authentic-int8"] = transcript(self.corpus, "authentic", "greedy-int8").answers
+        """Greedy transcripts and first-token log-probabilities, on disjoint groups of prompts.
+
+        The pack has the release in bfloat16, in float32 and one prompt at a time; `-int8`: rounded to 8 bits too.
+        """
+        numerics = ("", "-fp32", "-single", "-int8")
+        pack = [transcript(self.corpus, "authentic", f"greedy{how}") for how in numerics]
+        firsts = [first_tokens(self.corpus, "authentic", f"greedy{how}") for how in numerics]
+        models = {name: (name, "greedy") for name in self.forks}
+        models |= {f"authentic{how}": ("authentic", f"greedy{how}") for how in numerics}
         rng = np.random.default_rng(0)
-        for name, answers in served.items():
-            for n in (5, 10, 20, 40):
-                order = rng.permutation(list(answers))
-                groups = [order[i : i + n] for i in range(0, len(order) - n + 1, n)]
-                hits = sum(
-                    greedy_transcript({p: answers[p] for p in group}, pack).decision is Decision.DIFFERENT
-                    for group in groups
-                )
-                row = {"test": "greedy", "model": name, "cell": "greedy", "n": n, "rejected": hits, "of": len(groups)}
-                with self.out.open("a") as stream:
-                    stream.write(json.dumps(row) + "\n")
+        for name, (model, cell) in models.items():
+            answers, tops = transcript(self.corpus, model, cell).answers, first_tokens(self.corpus, model, cell)
+            for n in (5, 7, 10, 20, 40):
+                rejected: dict[str, int] = defaultdict(int)
+                groups = list(disjoint(rng.permutation(list(answers)).tolist(), n))
+                for group in groups:
+                    for kept, end in ((3, ""), (4, "-int8")):
+                        cells = dict(zip(("seed", "bf16", "fp16", "int8")[:kept], firsts, strict=False))
+                        found = {
+                            "greedy": greedy_transcript({p: answers[p] for p in group}, pack[:kept]),
+                            "first-logprobs": logprob_test({p: tops[p] for p in group}, cells),
+                        }
+                        for test, result in found.items():
+                            rejected[test + end] += result.decision is Decision.DIFFERENT
+                for test, hits in rejected.items():
+                    row = {"test": test, "model": name, "cell": "greedy", "n": n, "rejected": hits, "of": len(groups)}
+                    with self.out.open("a") as stream:
+                        stream.write(json.dumps(row) + "\n")
+
+
+def disjoint(items: list[str], n: int) -> Iterator[list[str]]:
+    """Groups of n."""
+    for start in range(0, len(items) - n + 1, n):
+        yield items[start : start + n]
+
+
+def first_tokens(corpus: Path, model: str, cell: str) -> dict[str, dict[str, float]]:
+    """Prompt id to the `LISTED` most likely first tokens, by their ids, with log-probabilities."""
+    (block,) = read_blocks(corpus, model, cell)
+    with np.load(corpus / "raw" / f"{model}--{cell}--000.first.npz") as arrays:
+        rows = list(zip(arrays["ids"][:, :LISTED].tolist(), arrays["logp"][:, :LISTED].tolist(), strict=True))
+    prompts = [one.output.prompt_id for one in block.outputs]
+    return {
+        prompt: {str(token): value for token, value in zip(ids, logp, strict=True)}
+        for prompt, (ids, logp) in zip(prompts, rows, strict=True)
+    }
 
 
 def _features(outputs: Sequence[ScoredOutput]) -> np.ndarray:

@@ -59,7 +59,7 @@ class Job:
 
 def plan(blocks: int) -> Iterator[Job]:
     """All jobs, most needed first."""
-    for cell in ("greedy", "greedy-fp32", "greedy-int8", "greedy-single"):
+    for cell in ("greedy", "greedy-fp32", "greedy-int8", "greedy-single", "greedy-sdpa", "greedy-pair", "greedy-eight"):
         yield Job("authentic", cell, 0)
     for block in range(5):
         yield Job("authentic", "seed", block)
@@ -128,22 +128,24 @@ class Worker:
         draw = CELLS["greedy"] if greedy else CELLS[job.cell]
         chats = [self.chat(p, SYSTEM if how == "system-prompt" else None) for p in self.prompts.values()]
         seed = zlib.crc32(job.name.encode())
-        width = 1 if how == "single" else HALF
+        width = {"single": 1, "pair": 2, "eight": 8}.get(how, HALF)
         answers: list[list[list[int]]] = []
-        for start in range(0, len(chats), width):
+        starts = [s for half in range(0, len(chats), HALF) for s in range(half, half + HALF, width)]
+        for start in starts:
             answers += sample(
                 model,
-                chats[start : start + width],
+                chats[start : min(start + width, start // HALF * HALF + HALF)],
                 1 if greedy else self.each,
                 draw,
                 new_tokens=NEW_TOKENS,
                 stop=self.stop,
                 seed=seed + start,
+                attention="sdpa" if how == "sdpa" else "eager",
             )
         texts = [[self.tokenizer.decode(a, skip_special_tokens=True).strip() for a in row] for row in answers]
         self.write(job, texts, None if job.model == "authentic" else model)
         if greedy:
-            self.first(job, model, chats)
+            self.first(job, model, chats, width)
 
     def write(self, job: Job, texts: list[list[str]], own: PreTrainedModel | None) -> None:
         """Score what can be seen, the text, and write it."""
@@ -171,11 +173,11 @@ class Worker:
         path.with_suffix(".tmp.npz").rename(path)
 
     @torch.inference_mode()
-    def first(self, job: Job, model: PreTrainedModel, chats: list[list[int]]) -> None:
+    def first(self, job: Job, model: PreTrainedModel, chats: list[list[int]], width: int) -> None:
         """The most likely first tokens of every prompt with their log-probabilities."""
         tops = []
-        for start in range(0, len(chats), HALF):
-            ids = torch.tensor(chats[start : start + HALF])
+        for start in [s for half in range(0, len(chats), HALF) for s in range(half, half + HALF, width)]:
+            ids = torch.tensor(chats[start : min(start + width, start // HALF * HALF + HALF)])
             log_p = torch.log_softmax(model(input_ids=ids, logits_to_keep=1).logits[:, -1].float(), dim=1)
             tops.append(log_p.topk(TOP, dim=1))
         np.savez_compressed(

@@ -34,7 +34,11 @@ SHOWN = (
     "text-head-lofamo",
     "likelihood-ratio-of-30",
     "greedy",
+    "greedy-int8",
+    "first-logprobs",
+    "first-logprobs-int8",
 )
+GREEDY = ("greedy", "greedy-int8", "first-logprobs", "first-logprobs-int8")
 RIVALS = ("mmd-hamming", "rank-uniformity")
 POWER = 0.8
 
@@ -64,7 +68,7 @@ def read(path: Path) -> dict[tuple[str, str, str, int], Count]:
 
 def pooled(counts: Counts, test: str, models: Iterable[str], n: int) -> Count:
     """Over models, in the plain cell (or greedy)."""
-    found = [counts.get((test, model, "greedy" if test == "greedy" else "seed", n), (0, 0)) for model in models]
+    found = [counts.get((test, model, "greedy" if test in GREEDY else "seed", n), (0, 0)) for model in models]
     return sum(h for h, _ in found), sum(o for _, o in found)
 
 
@@ -125,7 +129,7 @@ def _percent(share: float) -> str:
 
 def needed(counts: Counts, test: str, model: str) -> float:
     """Outputs until the power is `POWER`, between sizes by the logarithm; infinite where 40 do not do."""
-    where = "greedy" if test == "greedy" else "seed"
+    where = "greedy" if test in GREEDY else "seed"
     points = sorted((n, h / o) for (t, m, c, n), (h, o) in counts.items() if (t, m, c) == (test, model, where) and o)
     before = (0.5, 0.0)
     for n, power in points:
