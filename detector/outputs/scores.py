@@ -5,11 +5,10 @@ the Cramér-von-Mises distance of log-rank percentiles (`ranks`), the squared su
 Mahalanobis length of the difference of all 21 score features, PIT histogram included. Labels are exchanged
 within prompts and the smallest rank of the three counts, so p is exact.
 
-A sampler at another temperature shifts all of them. `nuisance_test` therefore asks a weaker question:
-*authentic in one of the pack's cells*. Its p-value is the largest over the cells, which is valid because one
-of them is true under the null hypothesis. For temperatures between those of the pack, shifts of the mean
-features along the ones that the pack's temperature cells show are taken out first: cells at 0.8, 1 and 1.2
-cover 0.9, to the accuracy of a plane; not 0.6.
+A sampler at another temperature shifts all of them. `cell_tests` with `nuisance_p` therefore asks a weaker
+question: *authentic in one of the pack's cells*. For temperatures between those of the pack, shifts of the
+mean features along the ones that the pack's temperature cells show are taken out first: cells at 0.8, 1 and
+1.2 cover 0.9, to the accuracy of a plane; not 0.6.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ import numpy as np
 
 from detector.outputs.features import SCORE_FEATURES, score_features
 from detector.outputs.interface import ALPHA, Sample, ScoredOutput, TestResult
+from detector.outputs.nuisance import temperature_of
 from detector.outputs.permutation import (
     PERMUTATIONS,
     Pooled,
     blocks,
     cannot,
     from_p,
-    insufficient,
     labelings,
     permutation_p,
     pool,
@@ -43,7 +42,6 @@ Scored = Mapping[str, Sequence["Floats"]]
 """Prompt id to the 21 score features of each answer."""
 
 TEST = "score-permutation"
-NUISANCE = "score-nuisance"
 _RIDGE = 0.1
 """Weight of the identity in the correlation matrix: histogram bins sum to 1, and small samples mislead."""
 _LOG_RANK = SCORE_FEATURES.index("mean-log-rank")
@@ -90,15 +88,15 @@ def score_test(
     return from_p(TEST, p, pooled.served, alpha, _on(pooled))
 
 
-def nuisance_test(
+def cell_tests(
     cells: Mapping[str, Scored],
     served: Scored,
     *,
     alpha: float = ALPHA,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
-) -> tuple[TestResult, dict[str, float]]:
-    """Test that served answers come from the authentic model in one of its nuisance cells.
+) -> dict[str, TestResult]:
+    """Test served answers against each of the pack's cells, whatever the temperature; see `nuisance_p`.
 
     Args:
         cells: cell (`seed`, `bf16`, `temperature-0.8` …) to features of authentic answers (`feature_cells`).
@@ -106,28 +104,20 @@ def nuisance_test(
         alpha: level.
         permutations: random relabelings.
         seed: of the relabelings.
-
-    Returns:
-        The result, whose p-value is the largest over the cells, and p of each cell, largest first.
     """
-    found: dict[str, tuple[float, Pooled[Floats]]] = {}
+    found = {}
     for name, cell in cells.items():
         pooled = pool(cell, served)
-        blocked = cannot(NUISANCE, pooled.sizes, permutations, alpha)
-        if not pooled.sizes:
-            continue
+        blocked = cannot(TEST, pooled.sizes, permutations, alpha)
         if blocked is not None:
-            # A cell that cannot be rejected could be the true one.
-            return blocked, {}
-        free = [other for label, other in cells.items() if label != name and _is_temperature(label)]
-        found[name] = (_free_p(pooled, free, permutations, seed), pooled)
-    if not found:
-        return insufficient(NUISANCE, 0, "no scored cell of the pack shares a prompt with the outputs"), {}
-    by_cell = {name: p for name, (p, _) in sorted(found.items(), key=lambda item: -item[1][0])}
-    best = next(iter(by_cell))
-    pooled = found[best][1]
-    on = f"{_on(pooled)}, best explained by the authentic cell {best}"
-    return from_p(NUISANCE, by_cell[best], pooled.served, alpha, on), by_cell
+            found[name] = blocked
+            continue
+        free = [
+            other for label, other in cells.items() if label != name and temperature_of(label) is not None
+        ]
+        p = _free_p(pooled, free, permutations, seed)
+        found[name] = from_p(TEST, p, pooled.served, alpha, f"{_on(pooled)} against cell {name}")
+    return found
 
 
 def feature_cells(samples: Iterable[Sample]) -> dict[str, dict[str, tuple[Floats, ...]]]:
@@ -135,10 +125,6 @@ def feature_cells(samples: Iterable[Sample]) -> dict[str, dict[str, tuple[Floats
     return {
         one.cell: features_by_prompt(one.scored) for one in samples if one.model == "authentic" and one.scored
     }
-
-
-def _is_temperature(cell: str) -> bool:
-    return cell == "seed" or cell.startswith("temperature-")
 
 
 def _on(pooled: Pooled[Floats]) -> str:

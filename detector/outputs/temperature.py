@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detector.outputs.interface import Sample, TokenScores
+from detector.outputs.nuisance import temperature_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,12 +76,12 @@ def estimate_temperature(
 
 
 def temperature_anchors(samples: Iterable[Sample]) -> dict[float, tuple[TokenScores, ...]]:
-    """Temperature to scores of the release's samples in the cells `seed` (1) and `temperature-…` of a pack."""
+    """Temperature to scores of the release's samples in the cells `seed` and `temperature-…` of a pack."""
     found = {}
     for one in samples:
-        label = one.cell.removeprefix("temperature-")
-        if one.model == "authentic" and (one.cell == "seed" or label != one.cell):
-            found[1.0 if one.cell == "seed" else float(label)] = tuple(each.authentic for each in one.scored)
+        temperature = temperature_of(one.cell)
+        if one.model == "authentic" and temperature is not None:
+            found[temperature] = tuple(each.authentic for each in one.scored)
     return found
 
 
@@ -118,7 +119,7 @@ def _temperature(beta: float) -> float:
 
 
 def _corrections(anchors: Mapping[float, Sequence[TokenScores]]) -> tuple[list[tuple[float, float]], float]:
-    """(log of the gamma estimate, log of the true temperature) of each anchor, rising in both; standard error."""
+    """(log of the gamma estimate, log of the truth) of each anchor, rising in both; their standard error."""
     found: list[tuple[float, float]] = []
     error = 0.0
     for true, scores in sorted(anchors.items()):

@@ -21,9 +21,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detector.interface import OutputStatus, OutputTest
+from detector.outputs.interface import ALPHA, TestResult
 from detector.outputs.permutation import (
+    PERMUTATIONS,
     Sizes,
     blocks,
+    from_p,
+    insufficient,
     labelings,
     mean_difference_weights,
     permutation_p,
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+TEST = "text-two-sample"
 MAX_ANSWERS = 4000
 """Of both models together; the kernel matrix is quadratic in it (128 MB)."""
 MAX_CHARACTERS = 4000
@@ -81,6 +86,21 @@ def compare_outputs(
     finding = "the answers differ" if differ else "no difference found"
     reason = f"{finding} on {len(pairs)} prompts with {n} answers (p = {p:.3g}, alpha {alpha:g})"
     return OutputTest(OutputStatus.MODIFIED if differ else OutputStatus.AUTHENTIC, p, n, reason)
+
+
+def text_test(
+    reference: Mapping[str, tuple[str, ...]],
+    served: Mapping[str, tuple[str, ...]],
+    *,
+    alpha: float = ALPHA,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> TestResult:
+    """`compare_outputs` as a test of the equality question."""
+    found = compare_outputs(reference, served, alpha=alpha, permutations=permutations, seed=seed)
+    if found.p_value is None:
+        return insufficient(TEST, found.n, found.reason)
+    return from_p(TEST, found.p_value, found.n, alpha, f"{found.n} answers")
 
 
 def _bounded(
