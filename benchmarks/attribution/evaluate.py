@@ -23,7 +23,7 @@ from benchmarks.attribution.features import FAMILY, Folds, log_odds, sample_of, 
 from benchmarks.attribution.variants import VARIANTS
 from detector.outputs.evalues import bar
 from detector.outputs.first_logprobs import logprob_test
-from detector.outputs.interface import ALPHA, Decision, ScoredOutput
+from detector.outputs.interface import ALPHA, Decision, ScoredOutput, Transcript
 from detector.outputs.features import SCORE_FEATURES, score_features
 from detector.outputs.met import _code_points, mmd_hamming
 from detector.outputs.ranks import by_prompt, log_rank, rank_uniformity
@@ -35,6 +35,9 @@ CELLS = ("seed", "fp32", "int8", "temperature-0.8", "temperature-1.2", "top-p-0.
 SIZES = (1, 2, 5, 10, 20, 40)
 NUISANCE_FROM = 10
 """Outputs from which the test against all nuisance cells is run; fewer take as long and find little."""
+NUMERICS = ("", "-fp32", "-single", "-sdpa", "-pair", "-eight", "-int8")
+"""Batch of 20 in bfloat16, float32, batch of 1, another attention kernel, batches of 2 and 8, 8-bit weights."""
+PACK, ROUNDS = 3, 8
 LISTED = 20
 """Tokens whose log-probabilities an endpoint gives."""
 CHECKED = 40
@@ -187,24 +190,26 @@ class Evaluation:
     def greedy(self) -> None:
         """Greedy transcripts and first-token log-probabilities, on disjoint groups of prompts.
 
-        The pack has the release in bfloat16, in float32 and one prompt at a time; `-int8`: rounded to 8 bits too.
+        The pack has three numeric configurations of the release, never the one that is served; `-int8`: and the
+        release rounded to 8 bits. Prompts are dealt `ROUNDS` times: answers are shared between rounds.
         """
-        numerics = ("", "-fp32", "-single", "-int8")
-        pack = [transcript(self.corpus, "authentic", f"greedy{how}") for how in numerics]
-        firsts = [first_tokens(self.corpus, "authentic", f"greedy{how}") for how in numerics]
+        packs = {how: self.numerics(how) for how in NUMERICS}
         models = {name: (name, "greedy") for name in self.forks}
-        models |= {f"authentic{how}": ("authentic", f"greedy{how}") for how in numerics}
+        models |= {f"authentic{how}": ("authentic", f"greedy{how}") for how in NUMERICS}
         rng = np.random.default_rng(0)
         for name, (model, cell) in models.items():
             answers, tops = transcript(self.corpus, model, cell).answers, first_tokens(self.corpus, model, cell)
+            own = cell.removeprefix("greedy") if model == "authentic" else None
+            kept = [packs[how] for how in NUMERICS if how != own]
+            small = [one for one in kept if one[0].engine != "greedy-int8"][:PACK]
             for n in (5, 7, 10, 20, 40):
                 rejected: dict[str, int] = defaultdict(int)
-                groups = list(disjoint(rng.permutation(list(answers)).tolist(), n))
+                groups = [group for _ in range(ROUNDS) for group in disjoint(rng.permutation(list(answers)).tolist(), n)]
                 for group in groups:
-                    for kept, end in ((3, ""), (4, "-int8")):
-                        cells = dict(zip(("seed", "bf16", "fp16", "int8")[:kept], firsts, strict=False))
+                    for pack, end in ((small, ""), ([*small, packs["-int8"]], "-int8")):
+                        cells = dict(zip(("seed", "bf16", "fp16", "int8"), (one[1] for one in pack), strict=False))
                         found = {
-                            "greedy": greedy_transcript({p: answers[p] for p in group}, pack[:kept]),
+                            "greedy": greedy_transcript({p: answers[p] for p in group}, [one[0] for one in pack]),
                             "first-logprobs": logprob_test({p: tops[p] for p in group}, cells),
                         }
                         for test, result in found.items():
@@ -213,6 +218,11 @@ class Evaluation:
                     row = {"test": test, "model": name, "cell": "greedy", "n": n, "rejected": hits, "of": len(groups)}
                     with self.out.open("a") as stream:
                         stream.write(json.dumps(row) + "\n")
+
+    def numerics(self, how: str) -> tuple[Transcript, dict[str, dict[str, float]]]:
+        """The release's transcript and first tokens in one configuration."""
+        cell = f"greedy{how}"
+        return transcript(self.corpus, "authentic", cell), first_tokens(self.corpus, "authentic", cell)
 
 
 def disjoint(items: list[str], n: int) -> Iterator[list[str]]:
