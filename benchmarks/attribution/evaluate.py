@@ -25,6 +25,7 @@ from detector.outputs.evalues import bar
 from detector.outputs.first_logprobs import logprob_test
 from detector.outputs.interface import ALPHA, Decision, ScoredOutput, Transcript
 from detector.outputs.features import SCORE_FEATURES, score_features
+from detector.outputs.likelihood import PLAIN, likelihoods, log_e_of
 from detector.outputs.met import _code_points, mmd_hamming
 from detector.outputs.ranks import by_prompt, log_rank, rank_uniformity
 from detector.outputs.scores import features_by_prompt, score_test
@@ -125,11 +126,11 @@ class Evaluation:
     ) -> dict[str, bool]:
         """Test to whether it rejects."""
         found: dict[str, bool] = {}
-        own = [one.forks[model] for one in aggregate if model in one.forks]
-        if own:
-            gain = sum(float((q - one.authentic.logp).sum()) for q, one in zip(own, aggregate, strict=True))
+        if aggregate and model in aggregate[0].forks:
+            gain = log_e_of(likelihoods(aggregate, (PLAIN,), [model]), model)
             found["likelihood-ratio"] = gain >= bar(ALPHA)
-            found["likelihood-ratio-of-30"] = gain - math.log(len(self.forks)) >= bar(ALPHA)
+            # All other known forks at worst explain nothing: the mean over them loses log(number) at most.
+            found["likelihood-ratio-of-30"] = gain - math.log(len(VARIANTS)) >= bar(ALPHA)
         prompts = [one.output.prompt_id for one in aggregate]
         plain = {
             name: swap.stacked([(p, f(o)) for p, o in zip(prompts, aggregate, strict=True)], self.plain[name])
