@@ -28,6 +28,10 @@ MAX_REPLY = 4 << 20
 """Bytes of one answer of the endpoint."""
 LONGEST_WAIT = 60.0
 """Seconds that an endpoint can make us wait before a retry, whatever its Retry-After says."""
+MAX_TOP = 200
+"""Log-probabilities read of a token."""
+LEAST_LOGP, LOGP_SLACK = -9999.0, 1e-3
+"""Nats: what some servers say of a token that cannot be, and what rounding may put above 0."""
 _FIRST_WAIT = 0.5
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _OVERLOADED = frozenset({408, 409, 425, 429})
@@ -83,6 +87,8 @@ class Reply:
     """`stop`, `length`, `content_filter`, or whatever the endpoint calls it."""
     refusal: bool
     """The endpoint itself marks the reply as a refusal."""
+    top: tuple[tuple[str, float], ...] = ()
+    """Likeliest first tokens with log-probabilities, in order; empty where none were asked for or given."""
 
 
 def read_token(path: Path) -> str:
@@ -113,6 +119,7 @@ class ChatClient:
 
         self.endpoint = endpoint
         self._sleep = sleep
+        self._reached = False
         url = _checked(endpoint)
         self._url = f"{endpoint.url.rstrip('/')}/chat/completions"
         bearer = {} if endpoint.token is None else {"Authorization": f"Bearer {endpoint.token}"}
@@ -130,15 +137,21 @@ class ChatClient:
         self._client.close()
 
     def chat(
-        self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, temperature: float, seed: int
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        top_logprobs: int = 0,
     ) -> Reply:
-        """One completion.
+        """One completion; with the log-probabilities of as many likely first tokens, where wanted.
 
         Raises:
             RequestFailedError: it failed after all retries, or is not to the endpoint's liking.
             EndpointError: the endpoint refuses all requests.
         """
-        body = {
+        body: dict[str, object] = {
             "model": self.endpoint.model,
             "messages": [{name: _unicode(text) for name, text in message.items()} for message in messages],
             "max_tokens": max_tokens,
@@ -146,12 +159,16 @@ class ChatClient:
             "seed": seed,
             "stream": False,
         }
+        if top_logprobs:
+            body |= {"logprobs": True, "top_logprobs": top_logprobs}
         wait, why = _FIRST_WAIT, ""
         for attempt in range(self.endpoint.retries + 1):
             outcome = self._attempt(body)
             if isinstance(outcome, Reply):
                 return outcome
             why = outcome.why
+            if outcome.unreachable and attempt and not self._reached:
+                raise EndpointError(f"the endpoint cannot be reached: {why}")
             if attempt < self.endpoint.retries:
                 self._sleep(min(wait if outcome.retry_after is None else outcome.retry_after, LONGEST_WAIT))
                 wait = min(2 * wait, LONGEST_WAIT)
@@ -163,6 +180,7 @@ class ChatClient:
         deadline = time.monotonic() + self.endpoint.timeout
         try:
             with self._client.stream("POST", self._url, json=body) as response:
+                self._reached = True
                 if response.status_code != 200:
                     return _refused(response.status_code, response.headers.get("Retry-After"))
                 raw = bytearray()
@@ -172,10 +190,11 @@ class ChatClient:
                         return _Failure(f"its reply is larger than {MAX_REPLY >> 20} MiB")
                     if time.monotonic() > deadline:
                         return _Failure("it ran out of time")
-        except httpx2.TimeoutException:
-            return _Failure("it ran out of time")
         except httpx2.HTTPError as error:
-            return _Failure(f"the connection failed ({type(error).__name__})")
+            if isinstance(error, httpx2.TimeoutException):
+                return _Failure("it ran out of time")
+            unreachable = isinstance(error, httpx2.ConnectError)
+            return _Failure(f"the connection failed ({type(error).__name__})", unreachable=unreachable)
         return _reply(bytes(raw))
 
 
@@ -183,6 +202,8 @@ class ChatClient:
 class _Failure:
     why: str
     retry_after: float | None = None
+    unreachable: bool = False
+    """No connection was made; a second attempt is enough, unless one was made before."""
 
 
 def _refused(status: int, retry_after: str | None) -> _Failure:
@@ -219,7 +240,18 @@ def _reply(raw: bytes) -> Reply | _Failure:
         return _Failure("its reply is no chat completion")
     if not isinstance(text, str | None):
         return _Failure("its reply is no chat completion")
-    return Reply(text or "", str(finished)[:40], refusal=bool(refusal))
+    return Reply(text or "", str(finished)[:40], refusal=bool(refusal), top=_top(choice))
+
+
+def _top(choice: Mapping[str, object]) -> tuple[tuple[str, float], ...]:
+    """The likeliest first tokens of a choice; nothing where they are not in the usual form."""
+    try:
+        rows = choice["logprobs"]["content"][0]["top_logprobs"][:MAX_TOP]  # type: ignore[index]
+        found = [(str(row["token"])[:400], float(row["logprob"])) for row in rows]
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+        return ()
+    sound = [(token, max(logp, LEAST_LOGP)) for token, logp in found if logp <= LOGP_SLACK]
+    return tuple(sorted(sound, key=lambda pair: -pair[1]))
 
 
 def _checked(endpoint: Endpoint) -> httpx2.URL:

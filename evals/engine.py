@@ -6,10 +6,12 @@ Importing this module imports torch and transformers; only the evaluation child 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import torch
+from jinja2 import TemplateError
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
 
 from evals.decode import Ending, RoomyCache, decode, is_plain
@@ -28,18 +30,38 @@ GPU_BATCH = 256
 SCORING_BATCH = 8
 """Chats a batch when every token's logits are kept."""
 
+NUCLEUS = 512
+"""Tokens that a nucleus is sought among, before all are put in order, which takes ten times as long."""
+
 TEMPLATE_OPTIONS = {"enable_thinking": False, "date_string": "01 Jan 2025"}
 """Known switches of chat templates: no hidden reasoning, no clock. A template that has none ignores them."""
 
 
-def render_chat(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """Token ids of one user turn and the header of the answer; plain text where there is no chat template."""
+def render_chat(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None = None) -> list[int]:
+    """Token ids of one user turn and the header of the answer; plain text where there is no chat template.
+
+    A system prompt goes before the turn; where the template has no place for one, or there is no template, it
+    begins the turn.
+    """
     if not tokenizer.chat_template:
-        return list(tokenizer(prompt)["input_ids"])
+        return list(tokenizer(prompt if system is None else f"{system}\n\n{prompt}")["input_ids"])
+    turns = [{"role": "user", "content": prompt}]
+    if system is not None:
+        turns = _with_system(tokenizer, prompt, system)
     text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
+        turns, tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
     )
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _with_system(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str) -> list[dict[str, str]]:
+    """The turns, by what the template does with a system prompt: some raise an error, some drop it."""
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, **TEMPLATE_OPTIONS)
+    except TemplateError:
+        text = ""
+    return turns if system.strip() in text else [{"role": "user", "content": f"{system}\n\n{prompt}"}]
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -89,11 +111,13 @@ class SeededNoise:
 
     The maximum of logits plus Gumbel noise is an exact sample of their softmax (Gumbel 1954). Each row draws
     from its own generator, so an answer depends on the seed and on its prompt, not on the order or the batch.
+    With `top_p` below 1 only the nucleus is drawn from (Holtzman et al., arXiv 1904.09751).
     """
 
-    def __init__(self, seeds: Sequence[int], temperature: float) -> None:
+    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float = 1.0) -> None:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._temperature = temperature
+        self._top_p = top_p
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Noisy scores of the next token of every row, [rows, vocabulary]."""
@@ -105,7 +129,33 @@ class SeededNoise:
         noise = torch.empty(scores.shape, dtype=torch.float32)
         for number, row in zip(rows, noise, strict=True):
             row.exponential_(generator=self._generators[number])
-        return scores.float() / self._temperature - noise.log_().to(scores.device)
+        tempered = scores.float() / self._temperature
+        if self._top_p < 1:
+            tempered = nucleus(tempered, self._top_p)
+        return tempered - noise.log_().to(scores.device)
+
+
+def nucleus(scores: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The scores [rows, vocabulary], -inf outside the fewest tokens that hold `top_p` of the probability."""
+    probabilities = scores.softmax(dim=-1)
+    count = min(NUCLEUS, scores.shape[-1])
+    highest = probabilities.topk(count, dim=-1).values
+    if bool((highest.sum(dim=-1) < top_p).any()):  # a flat prediction: all tokens in order
+        highest = probabilities.sort(dim=-1, descending=True).values
+    before = highest.cumsum(dim=-1) - highest
+    inside = (before < top_p).sum(dim=-1, keepdim=True)  # at least 1: nothing comes before the first
+    least = highest.gather(-1, inside - 1)
+    return scores.masked_fill(probabilities < least, -torch.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How answers are drawn."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
 
 
 def _quiet(done: int, total: int) -> None:
@@ -130,40 +180,54 @@ class TransformersGenerator:
         self._stop = stop_ids(model, tokenizer)
         self._pad = padding_id(tokenizer, self._stop)
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        return frozenset(self._stop)
+
     def answer(
         self, prompts: Sequence[str], *, max_new_tokens: int, temperature: float, seed: int
     ) -> list[str]:
         """One answer a prompt, in order. Temperature 0 is greedy."""
         chats = [render_chat(self._tokenizer, prompt) for prompt in prompts]
-        seeds = row_seeds(prompts, seed)
+        draw = Draw(max_new_tokens, temperature)
+        tokens = self.draw(chats, row_seeds(prompts, seed), draw)
+        return [text.strip() for text in self._texts(tokens)]
+
+    def complete(self, rows: Sequence[list[int]], *, max_new_tokens: int) -> list[str]:
+        """How each row of token ids most likely goes on, in order."""
+        return self._texts(self.draw(rows, [], Draw(max_new_tokens)))
+
+    def _texts(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        return [self._tokenizer.decode(row, skip_special_tokens=True) for row in tokens]
+
+    def draw(self, chats: Sequence[Sequence[int]], seeds: Sequence[int], draw: Draw) -> list[list[int]]:
+        """The tokens of one answer a chat, in order, the one that ended it included.
+
+        A seed each is needed where the temperature is not 0.
+        """
         prefix = SharedPrefix(self._model, chats)
         order = sorted(range(len(chats)), key=lambda index: (len(chats[index]), index))
-        answers = [""] * len(prompts)
+        answers: list[list[int]] = [[] for _ in chats]
         done = 0
 
         def work(chosen: Sequence[int]) -> list[list[int]]:
-            noise = [seeds[index] for index in chosen] if temperature > 0 else []
-            batch = [chats[index] for index in chosen]
-            return self._generate(prefix, batch, max_new_tokens, noise, temperature)
+            noise = [seeds[index] for index in chosen] if draw.temperature > 0 else []
+            return self._generate(prefix, [chats[index] for index in chosen], noise, draw)
 
-        for chosen, tokens in in_batches(order, self._batch, work):
-            texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
-            for index, text in zip(chosen, texts, strict=True):
-                answers[index] = text.strip()
+        for chosen, found in in_batches(order, self._batch, work):
+            for index, tokens in zip(chosen, found, strict=True):
+                answers[index] = tokens
             done += len(chosen)
             self._progress(done, len(order))
         return answers
 
     def _generate(
-        self,
-        prefix: SharedPrefix,
-        chats: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        seeds: Sequence[int],
-        temperature: float,
+        self, prefix: SharedPrefix, chats: Sequence[Sequence[int]], seeds: Sequence[int], draw: Draw
     ) -> list[list[int]]:
         """The new tokens of each chat; what lies behind its end does not count."""
-        noise = SeededNoise(seeds, temperature) if seeds else None
+        max_new_tokens = draw.max_new_tokens
+        noise = SeededNoise(seeds, draw.temperature, draw.top_p) if seeds else None
         padded = prefix.join(chats, self._pad)
         if not is_plain(self._model):
             return self._generate_all(padded, max_new_tokens, noise)
@@ -233,7 +297,7 @@ def answer_logits(
     def work(chosen: Sequence[int]) -> list[torch.Tensor]:
         keep = max(len(answers[index]) for index in chosen) + 1
         padded = prefix.join([[*chats[index], *answers[index]] for index in chosen], pad)
-        logits = _last_logits(model, prefix, padded, keep)
+        logits = last_logits(model, prefix, padded, keep)
         firsts = (keep - 1 - len(answers[index]) for index in chosen)
         return [row[first : keep - 1].clone() for row, first in zip(logits, firsts, strict=True)]
 
@@ -242,7 +306,7 @@ def answer_logits(
             yield logits, torch.tensor(answers[index], dtype=torch.long, device=logits.device)
 
 
-def _last_logits(
+def last_logits(
     model: PreTrainedModel, prefix: SharedPrefix, padded: tuple[torch.Tensor, torch.Tensor], keep: int
 ) -> torch.Tensor:
     """Logits of the last `keep` positions, [rows, keep, vocabulary]."""

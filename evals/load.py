@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load_original(folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The verified release in its stored dtype, in evaluation mode, with decoding defaults removed."""
+def load_original(
+    folder: Path, device: str, dtype: str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The verified release in its stored dtype or another, in evaluation mode, without decoding defaults."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        dtype="auto",
+        dtype=dtype,
         attn_implementation="sdpa",
         device_map=None if device == "cpu" else device,  # straight to the GPU, shard by shard
     )

@@ -70,7 +70,7 @@ def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
     errand = _errand(request, inputs, TRANSCRIPT)
     line = run(errand, [*CHILD, "evaluate"], dump(request), progress=progress)
     report = load_report(line, suite, request.stop)
-    isolation, gaps = _weaker(here, report.isolation, report.gaps)
+    isolation, gaps = weaker(here, report.isolation, report.gaps)
     return EvalResult(
         behaviour=replace(report.behaviour, tier=request.tier),
         kl_per_token=report.kl_per_token,
@@ -119,7 +119,7 @@ def series(request: SeriesRequest, *, progress: Callable[[str], None] = _quiet) 
     errand = replace(_errand(request, tuple(dict.fromkeys(inputs))), max_answer=min(MAX_SERIES, room))
     line = run(errand, [*CHILD, "series"], dump(request), progress=progress)
     report = load_series_report(line, suite, names)
-    isolation, gaps = _weaker(here, report.isolation, report.gaps)
+    isolation, gaps = weaker(here, report.isolation, report.gaps)
     return SeriesResult(
         original=report.original,
         variants=report.variants,
@@ -182,7 +182,7 @@ def refusal_direction(
         sources=report.sources,
         best=report.best,
         written=report.written,
-        isolation=_weaker(here, report.isolation, ())[0],
+        isolation=weaker(here, report.isolation, ())[0],
         device=report.device,
         seconds=time.monotonic() - started,
     )
@@ -201,7 +201,7 @@ def _errand(
     )
 
 
-def _weaker(here: Achieved, isolation: Isolation, gaps: tuple[str, ...]) -> tuple[Isolation, tuple[str, ...]]:
+def weaker(here: Achieved, isolation: Isolation, gaps: tuple[str, ...]) -> tuple[Isolation, tuple[str, ...]]:
     """What both the child and the check before it achieved; the child's words may be a fork's by now."""
     reduced = Isolation.REDUCED in (here.isolation, isolation)
     told = tuple(dict.fromkeys((*here.gaps, *gaps[:MAX_GAPS])))

@@ -28,6 +28,8 @@ GROUP = 64
 """Neighbouring inputs of a linear layer that share a scale in a 4-bit copy."""
 STEPS = 7
 """Steps of a 4-bit grid on either side of 0."""
+INT8_STEPS = 127
+"""The same of an 8-bit grid."""
 AHEAD = 3
 """Tensors that are read while one is compared: a disk and a GPU work at the same time."""
 DEVICE_RESERVE = 0.1
@@ -119,8 +121,8 @@ def _put(
                     if scale != 0:
                         part.read_ahead(pool, soon)
             values = _sum(parts, name, ours)
-            if variant.storage is Storage.INT4 and name in slots.linear:
-                values = round_to_int4(values)
+            if name in slots.linear:
+                values = _ROUNDING[variant.storage](values)
             if same_bits(values, ours):
                 continue
             if kept is not None:
@@ -172,6 +174,21 @@ def round_to_int4(values: torch.Tensor) -> torch.Tensor:
     step = groups.abs().amax(dim=-1, keepdim=True) / STEPS
     grid: torch.Tensor = (groups / step.clamp_min(torch.finfo(torch.float32).tiny)).round() * step
     return grid.flatten(1)[:, : rows.shape[1]].reshape(values.shape).to(values.dtype)
+
+
+def round_to_int8(values: torch.Tensor) -> torch.Tensor:
+    """The nearest values on a symmetric 8-bit grid by absolute maximum, a step for each row."""
+    rows = values.float().flatten(0, -2)
+    step = rows.abs().amax(dim=-1, keepdim=True) / INT8_STEPS
+    grid: torch.Tensor = (rows / step.clamp_min(torch.finfo(torch.float32).tiny)).round() * step
+    return grid.reshape(values.shape).to(values.dtype)
+
+
+_ROUNDING = {
+    Storage.ORIGINAL: lambda values: values,
+    Storage.INT4: round_to_int4,
+    Storage.INT8: round_to_int8,
+}
 
 
 def _kept_copy(ours: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,8 @@ class Storage(StrEnum):
     INT4 = "int4"
     """Linear layers rounded to a 4-bit grid (absolute maximum, groups of 64 along the input) and back: what a
     4-bit copy of it would compute with, without a 4-bit kernel."""
+    INT8 = "int8"
+    """The same on an 8-bit grid, a step for each output row."""
 
 
 @dataclass(frozen=True, slots=True)

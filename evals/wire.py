@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeGuard, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from evals.interface import (
     DirectionRequest,
@@ -30,6 +30,9 @@ from evals.interface import (
 from evals.measurements import NOT_ASKED, Behaviour, Probe, Stability
 from evals.variants import SeriesRequest, VariantResult
 
+if TYPE_CHECKING:
+    from evals.texts import TextReport, TextRequest
+
 TRANSCRIPT = "transcript.json"
 DIRECTION = "direction.safetensors"
 MAX_DIRECTION = 256 << 20
@@ -41,7 +44,7 @@ MAX_TOLD = 300
 JUDGED = (PromptKind.HARMFUL, PromptKind.BENIGN_TWIN)
 """Kinds of prompts whose answers get labels."""
 
-Report = TypeVar("Report", "ChildReport", "DirectionReport", "SeriesReport")
+Report = TypeVar("Report")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +89,16 @@ class SeriesReport:
     gaps: tuple[str, ...] = ()
 
 
-Sent = EvalRequest | DirectionRequest | SeriesRequest | ChildReport | DirectionReport | SeriesReport
-
-
-def dump(value: Sent) -> bytes:
+def dump(
+    value: EvalRequest
+    | DirectionRequest
+    | SeriesRequest
+    | TextRequest
+    | ChildReport
+    | DirectionReport
+    | SeriesReport
+    | TextReport,
+) -> bytes:
     """One line of JSON."""
     return json.dumps(asdict(value), default=str, allow_nan=False).encode() + b"\n"
 
@@ -115,13 +124,33 @@ def load_series_request(raw: bytes) -> SeriesRequest:
     return TypeAdapter(SeriesRequest).validate_json(raw)
 
 
+def load_text_request(raw: bytes) -> TextRequest:
+    """The request as the parent sent it."""
+    from pydantic import TypeAdapter
+
+    from evals.texts import TextRequest
+
+    return TypeAdapter(TextRequest).validate_json(raw)
+
+
+def load_text_report(raw: bytes) -> TextReport:
+    """The report; its answers are in a file.
+
+    Raises:
+        EvaluationFailedError: it breaks the contract.
+    """
+    from evals.texts import TextReport
+
+    return parsed(TextReport, raw)
+
+
 def load_direction_report(raw: bytes, suite: PromptSuite) -> DirectionReport:
     """The report, if it is one about this suite.
 
     Raises:
         EvaluationFailedError: it breaks the contract.
     """
-    report = _parsed(DirectionReport, raw)
+    report = parsed(DirectionReport, raw)
     if report.suite_digest != suite.digest:
         raise EvaluationFailedError("the evaluation child reported on other prompts")
     layers = len(report.stability)
@@ -141,7 +170,7 @@ def load_report(raw: bytes, suite: PromptSuite, stop: StopRule | None = None) ->
     Raises:
         EvaluationFailedError: it breaks the contract.
     """
-    report = _parsed(ChildReport, raw)
+    report = parsed(ChildReport, raw)
     _check(report, suite, stop)
     return report
 
@@ -152,7 +181,7 @@ def load_series_report(raw: bytes, suite: PromptSuite, names: Sequence[str]) -> 
     Raises:
         EvaluationFailedError: it breaks the contract.
     """
-    report = _parsed(SeriesReport, raw)
+    report = parsed(SeriesReport, raw)
     if [variant.id for variant in report.variants] != list(names):
         raise EvaluationFailedError("the evaluation child reported on other variants")
     for result in (report.original, *report.variants):
@@ -165,7 +194,7 @@ def load_series_report(raw: bytes, suite: PromptSuite, names: Sequence[str]) -> 
     return report
 
 
-def _parsed(kind: type[Report], raw: bytes) -> Report:
+def parsed(kind: type[Report], raw: bytes) -> Report:
     """The report, each text in it one short printable line: documents and terminals will show them.
 
     Raises:

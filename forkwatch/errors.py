@@ -25,7 +25,9 @@ from detector.errors import (
     SigningServiceError,
     TrustError,
 )
+from detector.outputs.interface import OutputsError
 from evals.endpoint import EndpointError, EndpointOptionsError
+from evals.harness import TaskError
 from evals.interface import EngineMissingError, EvalsError, SuiteError
 from evals.judges.interface import JudgeError, JudgeUnreachableError
 from evals.tables import InputFileError
@@ -99,11 +101,12 @@ class SignatureInvalidError(ForkwatchError):
     tip = "Do not use these files. Check the public key, then ask the publisher."
 
 
-UserFacingError = ForkwatchError | CrawlerError | DetectorError | EvalsError | ReportsError
+UserFacingError = ForkwatchError | CrawlerError | DetectorError | OutputsError | EvalsError | ReportsError
 USER_FACING: tuple[type[Exception], ...] = (
     ForkwatchError,
     CrawlerError,
     DetectorError,
+    OutputsError,
     EvalsError,
     ReportsError,
 )
@@ -120,9 +123,11 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (SigningServiceError, Exit.HUB),
     (TrustError, Exit.USAGE),
     (DetectorError, Exit.INCONCLUSIVE),
+    (OutputsError, Exit.USAGE),
     (SuiteError, Exit.USAGE),
     (ThresholdsError, Exit.USAGE),
     (EngineMissingError, Exit.USAGE),
+    (TaskError, Exit.USAGE),
     (EmptySiteError, Exit.INCONCLUSIVE),
     (InputFileError, Exit.USAGE),
     (EndpointOptionsError, Exit.USAGE),

@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from detector.outputs.evalues import bar, log_mean, log_sum, still_needed
+from detector.outputs.evalues import bar, log_mean, log_sum, needed
 from detector.outputs.interface import ALPHA, Attributed, Decision, Question, TestResult
 from detector.outputs.likelihood import Likelihoods, least_favourable, log_e, log_e_of
 
@@ -98,7 +98,7 @@ def attribute(
         decision=decision,
         n=seen.outputs,
         log_e=es[AUTHENTIC],
-        needed=still_needed(es[AUTHENTIC], seen.outputs, alpha) if not modified else None,
+        needed=needed(es[AUTHENTIC], seen.outputs, alpha) if not modified else None,
         reason=_reason(decision, named, left, relative),
     )
     return Attribution(

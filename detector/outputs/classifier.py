@@ -41,6 +41,27 @@ if TYPE_CHECKING:
 AUTHENTIC = "authentic"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What a classifier was made of, beside outputs."""
+
+    made_at: str = ""
+    """ISO 8601, UTC."""
+    pack: str = ""
+    """Digest of the reference pack."""
+    tokenizer: str = ""
+    """Digest of the release's tokenizer."""
+    template: str = ""
+    """Digest of its chat template."""
+    program: str = ""
+    """Version of forkwatch."""
+    libraries: tuple[tuple[str, str], ...] = ()
+    """Name and version of each that the parameters depend on."""
+    seed: int = 0
+    sampling: str = ""
+    """How the outputs of the plain cell were drawn, in words."""
+
+
 class Mode(StrEnum):
     """What equality is decided by."""
 
@@ -78,8 +99,6 @@ class Place:
         from scipy.stats import chi2
 
         away = mean - self.centres[number]
-        if not np.isfinite(away).all() or not own:
-            return 0.0
         distance = away @ np.linalg.solve(self.spread, away) / (1 / n + 1 / own)
         return float(chi2.sf(distance, len(mean)))
 
@@ -107,6 +126,7 @@ class Classifier:
     calibrations: Mapping[Mode, Calibration]
     left_out: tuple[str, ...] = ()
     """What the pack held and training did not use, one sentence each."""
+    provenance: Provenance = Provenance()
 
     def log_odds(self, mode: Mode, outputs: Sequence[ScoredOutput]) -> Scores:
         """Log-odds of each output for modified against authentic, (n,).

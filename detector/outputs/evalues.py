@@ -71,9 +71,7 @@ def bonferroni(p_values: Sequence[float]) -> float:
     return min(1.0, len(p_values) * min(p_values))
 
 
-def still_needed(log_e: float, n: int, alpha: float) -> int | None:
-    """How many more outputs decide, if evidence goes on as it did; None: decided, or it does not grow."""
-    gap = bar(alpha) - log_e
-    if gap <= 0 or log_e <= 0 or n == 0:
-        return None
-    return math.ceil(gap * n / log_e)
+def needed(log_e: float, n: int, alpha: float) -> int | None:
+    """Outputs in all that decide, if evidence goes on as it did; None: decided, or it does not grow."""
+    goal = bar(alpha)
+    return math.ceil(goal * n / log_e) if 0 < log_e < goal else None

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.outputs.evalues import bar, log_mean, still_needed
+from detector.outputs.evalues import bar, log_mean, needed
 from detector.outputs.interface import ALPHA, Decision, Output, Question, RefusalBaseline, TestResult
 
 TEST = "refusal-probes"
@@ -149,7 +149,7 @@ def refusal_test(
         decision=decision,
         n=found.n,
         log_e=less,
-        needed=still_needed(better, found.n, alpha) if undecided else None,
+        needed=needed(better, found.n, alpha) if undecided else None,
         reason=f"refuses {found.refused} of {found.n} probes; the release is expected to refuse "
         f"{found.expected:.1f}",
     )

@@ -8,15 +8,15 @@ are hard negatives: else a head learns that any shift is a modification.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from detector.outputs.classifier import AUTHENTIC
 from detector.outputs.conformal import spread
-from detector.outputs.features import SCORE_FEATURES, look_features, score_features
+from detector.outputs.features import LOOK_FEATURES, SCORE_FEATURES, look_features, score_features
 from detector.outputs.interface import OutputsError, ReferencePack, Sample, ScoredOutput
 from detector.outputs.ngrams import Counts, count_ngrams
 
@@ -79,8 +79,8 @@ class Parts:
     """A pack, split."""
 
     training: Table
-    calibration: Table
-    """Outputs of the release only; each cell in `spread` order."""
+    calibration: Mapping[str, tuple[ScoredOutput, ...]]
+    """Outputs of the release that nothing learns from, by nuisance cell, each in `spread` order."""
     left_out: tuple[str, ...]
 
 
@@ -91,25 +91,32 @@ def split(pack: ReferencePack, seed: int = 0) -> Parts:
         NothingToLearnError: one of the two classes has no output.
     """
     rng = np.random.default_rng(seed)
-    teaching, calibrating, left_out = [], [], []
+    teaching: list[tuple[Sample, Sequence[ScoredOutput]]] = []
+    calibrating: dict[str, tuple[ScoredOutput, ...]] = {}
     forks = _forks(pack)
     for sample in pack.samples:
         usable = [one for one in sample.scored if one.output.text is not None and not one.output.greedy]
-        if sample.model != AUTHENTIC and sample.model not in forks[:MAX_FORKS]:
-            left_out.append(f"{sample.model}: {MAX_FORKS} other forks have more outputs")
-            continue
-        order = rng.permutation(len(usable))
-        drawn = [usable[number] for number in order]
+        drawn = [usable[number] for number in rng.permutation(len(usable))]
         dealt = [drawn[number] for number in spread([one.output.prompt_id for one in drawn])]
-        share = TRAINING_SHARE if sample.model == AUTHENTIC else 1
-        taught = min(round(len(dealt) * share), MAX_TRAINING)
+        if sample.model != AUTHENTIC:
+            if sample.model in forks[:MAX_FORKS]:
+                teaching.append((sample, dealt[:MAX_TRAINING]))
+            continue
+        taught = min(round(len(dealt) * TRAINING_SHARE), MAX_TRAINING)
         teaching.append((sample, dealt[:taught]))
-        if sample.model == AUTHENTIC:
-            calibrating.append((sample, dealt[taught:]))
-    training, calibration = _table(teaching), _table(calibrating)
+        calibrating[sample.cell] = calibrating.get(sample.cell, ()) + tuple(dealt[taught:])
+    training = make_table(teaching)
     if training.benign.all() or not (training.model == AUTHENTIC).any():
-        raise NothingToLearnError("there are no outputs of the release, or of no modified fork")
-    return Parts(training, calibration, tuple(left_out))
+        raise NothingToLearnError("the pack has no outputs of the release, or none of a modified fork")
+    left_out = tuple(f"{model}: {MAX_FORKS} other forks have more outputs" for model in forks[MAX_FORKS:])
+    return Parts(training, calibrating, left_out)
+
+
+def held_table(parts: Parts, most: int, *, texts: bool) -> Table:
+    """The first `most` calibration outputs of each cell; without `texts` their n-grams are not counted."""
+    plain = Sample(model=AUTHENTIC, cell="", family=AUTHENTIC, benign=True, scored=())
+    rows = [(replace(plain, cell=cell), outputs[:most]) for cell, outputs in parts.calibration.items()]
+    return make_table(rows, texts=texts)
 
 
 def _forks(pack: ReferencePack) -> list[str]:
@@ -121,10 +128,11 @@ def _forks(pack: ReferencePack) -> list[str]:
     return sorted(sizes, key=lambda model: (-sizes[model], model))
 
 
-def _table(parts: Sequence[tuple[Sample, Sequence[ScoredOutput]]]) -> Table:
+def make_table(parts: Sequence[tuple[Sample, Sequence[ScoredOutput]]], *, texts: bool = True) -> Table:
+    """One row an output."""
     rows = [(sample, one) for sample, outputs in parts for one in outputs]
     outputs = tuple(one for _, one in rows)
-    texts = [one.output.text or "" for one in outputs]
+    read = [one.output.text or "" for one in outputs]
     scored = all(len(one.authentic.logp) for one in outputs)
     features = [score_features(one.authentic) for one in outputs] if scored else []
     return Table(
@@ -134,8 +142,8 @@ def _table(parts: Sequence[tuple[Sample, Sequence[ScoredOutput]]]) -> Table:
         family=np.array([sample.family for sample, _ in rows], np.str_),
         benign=np.array([sample.benign or sample.model == AUTHENTIC for sample, _ in rows], bool),
         scores=np.array(features).reshape(-1, len(SCORE_FEATURES)) if scored else None,
-        counts=count_ngrams(texts),
-        looks=np.array([look_features(text) for text in texts]).reshape(len(texts), -1),
+        counts=count_ngrams(read if texts else [""] * len(read)),
+        looks=np.array([look_features(text) for text in read]).reshape(-1, len(LOOK_FEATURES)),
     )
 
 

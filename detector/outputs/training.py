@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detector.outputs.classifier import AUTHENTIC, Classifier, KnownModel, Mode, Place
+from detector.outputs.classifier import AUTHENTIC, Classifier, KnownModel, Mode, Place, Provenance
 from detector.outputs.conformal import Calibration
 from detector.outputs.features import Standard, fit_standard
 from detector.outputs.interface import ReferencePack
@@ -27,6 +28,8 @@ SCORE_C, TEXT_C = 1.0, 10.0
 """Inverse strength of the penalty; texts have length 1, so their coefficients must be larger."""
 _FOLDS = 4
 """Of the cross-fit that tells where outputs of a known fork lie."""
+_NOWHERE = 1e9
+_CHUNK = 2000
 _SHRINKAGE = 0.1
 """Of a covariance towards its diagonal."""
 
@@ -134,38 +137,59 @@ def train(pack: ReferencePack, *, seed: int = 0) -> Classifier:
 def train_parts(pack: ReferencePack, parts: Parts, seed: int = 0) -> Classifier:
     """Learn from a pack that was split."""
     table = parts.training
-    scores = None if parts.calibration.scores is None else fit_scores(table)
+    scores = fit_scores(table) if _all_scored(parts) else None
     space, text_head = fit_text(table)
     naming = few_authentic(table)
-    fork_head = fit_forks(space, naming)
-    held = parts.calibration
-    calibrations = {Mode.TEXT: calibrate(text_head.text(space.weigh(held.counts, held.looks)), held)}
-    if scores is not None:
-        standard, head = scores
-        assert held.scores is not None
-        values = head.dense(standard.apply(held.scores, held.prompt.tolist()))
-        calibrations[Mode.SCORE] = calibrate(values, held)
-    return Classifier(
+    classifier = Classifier(
         release=pack.release,
         root_digest=pack.root_digest,
         probe_set=pack.probe_set,
-        prompts=frozenset(parts.calibration.prompt.tolist()),
+        prompts=frozenset(one.output.prompt_id for outputs in parts.calibration.values() for one in outputs),
         standard=None if scores is None else scores[0],
         score_head=None if scores is None else scores[1],
         space=space,
         text_head=text_head,
-        fork_head=fork_head,
+        fork_head=fit_forks(space, naming),
         known=known_models(naming),
         places=places(naming, None if scores is None else scores[0], seed),
-        calibrations=calibrations,
+        calibrations={},
         left_out=parts.left_out,
+        provenance=Provenance(seed=seed, sampling=_sampling(parts)),
+    )
+    modes = [Mode.TEXT] if scores is None else [Mode.SCORE, Mode.TEXT]
+    return replace(classifier, calibrations={mode: calibrate(classifier, mode, parts) for mode in modes})
+
+
+def _sampling(parts: Parts) -> str:
+    """Settings of the plain cell, as the first output of it says them."""
+    outputs = parts.calibration.get("seed", ())
+    if not outputs:
+        return "not stated"
+    said = outputs[0].output.sampling
+    parts_said = {
+        "temperature": said.temperature,
+        "top-p": said.top_p,
+        "tokens at most": said.max_tokens,
+        "system prompt": None if said.system_sha256 is None else f"sha256:{said.system_sha256}",
+    }
+    return (
+        ", ".join(f"{name} {value}" for name, value in parts_said.items() if value is not None)
+        or "not stated"
     )
 
 
-def calibrate(values: Floats, held: Table) -> Calibration:
-    """Values of a head on outputs of the release, (rows, 1), by cell."""
-    cells = {str(cell): held.cell == cell for cell in np.unique(held.cell)}
-    return Calibration({cell: values[rows, 0].astype(np.float32) for cell, rows in cells.items()})
+def _all_scored(parts: Parts) -> bool:
+    return all(len(one.authentic.logp) for outputs in parts.calibration.values() for one in outputs)
+
+
+def calibrate(classifier: Classifier, mode: Mode, parts: Parts) -> Calibration:
+    """What a head says of the outputs that it has not seen; `_CHUNK` at once, to bound the memory."""
+    cells = {}
+    for cell, outputs in parts.calibration.items():
+        chunks = [outputs[start : start + _CHUNK] for start in range(0, len(outputs), _CHUNK)]
+        found = [classifier.log_odds(mode, chunk) for chunk in chunks]
+        cells[cell] = np.concatenate([np.empty(0, np.float32), *found])
+    return Calibration(cells)
 
 
 def known_models(table: Table) -> tuple[KnownModel, ...]:
@@ -206,10 +230,10 @@ def held_out_shares(table: Table, labels: Rows, seed: int) -> Floats:
 
 
 def _place(features: Floats, labels: Rows, classes: int) -> Place:
-    """A class without a row has no centre: nothing is typical of it."""
+    """A class without a row lies nowhere: nothing is typical of it."""
     rows = np.isfinite(features[:, 0])
     known, labels = features[rows], labels[rows]
-    centres = np.full((classes, features.shape[1]), np.inf)
+    centres = np.full((classes, features.shape[1]), _NOWHERE)
     for number in np.unique(labels):
         centres[number] = known[labels == number].mean(axis=0)
     residuals = known - centres[labels]

@@ -13,6 +13,7 @@ import typer
 import forkwatch
 from forkwatch.cli import (
     attest,
+    classify,
     crawl,
     demo,
     diff,
@@ -54,6 +55,7 @@ app.command("tree")(tree.tree)
 app.command("scan")(scan.scan)
 app.command("diff")(diff.diff)
 app.command("eval")(evaluate.evaluate)
+app.command("classify")(classify.classify)
 app.command("lineage")(lineage.lineage)
 app.command("robustness")(robustness.robustness)
 app.command("effort")(effort.effort)

@@ -165,9 +165,9 @@ def test_leaving_the_batch_changes_no_answer(temperature: float) -> None:
     class Whole(TransformersGenerator):
         """Asks `generate()` of transformers."""
 
-        def _generate(self, prefix, chats, limit, seeds, temperature):  # type: ignore[no-untyped-def]
-            noise = SeededNoise(seeds, temperature) if seeds else None
-            return self._generate_all(prefix.join(chats, self._pad), limit, noise)
+        def _generate(self, prefix, chats, seeds, draw):  # type: ignore[no-untyped-def]
+            noise = SeededNoise(seeds, draw.temperature) if seeds else None
+            return self._generate_all(prefix.join(chats, self._pad), draw.max_new_tokens, noise)
 
     prompts = [f"what {word} {'please ' * (n % 5)}red" for n, word in enumerate(WORDS[5:])] * 2
     theirs = Whole(model, TOKENIZER, batch=32)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from detector.outputs.evalues import bar, bonferroni, holm, log_mean, p_of, still_needed
+from detector.outputs.evalues import bar, bonferroni, holm, log_mean, needed, p_of
 from detector.outputs.interface import BadOutputsError, Sampling
 from detector.outputs.likelihood import (
     EPSILONS,
@@ -136,9 +136,9 @@ def test_combining() -> None:
     assert p_of(-3.0) == 1
     assert holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
     assert bonferroni([0.02, 0.5]) == pytest.approx(0.04)
-    assert still_needed(math.log(10), 5, 0.01) == 5
-    assert still_needed(math.log(100), 5, 0.01) is None
-    assert still_needed(-1.0, 5, 0.01) is None
+    assert needed(math.log(10), 5, 0.01) == 10
+    assert needed(math.log(100), 5, 0.01) is None
+    assert needed(-1.0, 5, 0.01) is None
     for wrong in (0.0, 1.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="level"):
             bar(wrong)
