@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.attribution.corpus import Block
 from benchmarks.attribution.variants import VARIANTS
 from detector.outputs.interface import Sample
-from detector.outputs.table import Table, _table
+from detector.outputs.table import Table, make_table
 from detector.outputs.training import fit_scores, fit_text
 
 BENIGN = {variant.name: variant.benign for variant in VARIANTS}
@@ -31,7 +31,7 @@ def sample_of(blocks: Iterable[Block]) -> Sample:
 
 def table_of(samples: Sequence[Sample]) -> Table:
     """The product's table of training rows."""
-    return _table([(sample, sample.scored) for sample in samples])
+    return make_table([(sample, sample.scored) for sample in samples])
 
 
 class Folds:

@@ -1,8 +1,8 @@
 """False alarms on the tiny family: 1,000 independent aggregates of n in every nuisance cell.
 
-    python -m benchmarks.attribution.tiny_alarms CORPUS OUT.jsonl
+    python -m benchmarks.attribution.tiny_alarms CORPUS OUT.jsonl CELL...
 
-Untrained tests only need a reference: the last plain blocks. No output is in two aggregates of one n.
+Untrained tests only need a reference: the first plain blocks. No output is in two aggregates of one n.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ import numpy as np
 
 from benchmarks.attribution import swap
 from benchmarks.attribution.corpus import Block, aggregates, read_blocks
-from benchmarks.attribution.evaluate import _PLAIN, _share, CELLS
-from benchmarks.attribution.tiny import BLOCKS
+from benchmarks.attribution.evaluate import _PLAIN, CELLS, _by_prompt, _features, _share, nuisance_p
+from detector.outputs.features import SCORE_FEATURES, score_features
 from detector.outputs.interface import ALPHA, ScoredOutput
 
 SIZES = (1, 5, 10, 20, 40)
 WANTED = 1050
+TESTED = 8
+"""First block under test; those before are references here, and teach and calibrate in `conformal`."""
+NUISANCE_SIZES = (10, 40)
+PACK = 24
+"""Answers a prompt of each nuisance cell in the pack."""
 REFERENCE = 100
 """Answers a prompt: enough for a p-value below 1 % from a single output."""
 
@@ -30,21 +35,27 @@ def main() -> None:
     """All cells that are there."""
     corpus, out = Path(sys.argv[1]), Path(sys.argv[2])
     plain = read_blocks(corpus, "authentic", "seed")
-    reference = gathered(plain[BLOCKS:])
+    reference = gathered(plain[: TESTED])
     kernels = {prompt: [one.output.text or "" for one in those] for prompt, those in reference.items()}
     values = {
         name: {prompt: np.array([function(one) for one in those]) for prompt, those in reference.items()}
         for name, function in _PLAIN.items()
     }
-    for cell in CELLS:
-        blocks = plain[:BLOCKS] if cell == "seed" else read_blocks(corpus, "authentic", cell)
+    features = {prompt: _features(those) for prompt, those in reference.items()}
+    pack = {cell: _by_prompt(read_blocks(corpus, "authentic", cell)[:1]) for cell in CELLS}
+    pack = {cell: {prompt: rows[:PACK] for prompt, rows in found.items()} for cell, found in pack.items()}
+    for cell in sys.argv[3:]:
+        blocks = read_blocks(corpus, "authentic", cell)[TESTED:]
         for n in SIZES if blocks else ():
             count, hits = 0, defaultdict(int)
             for aggregate in aggregates(blocks, n):
                 if count == WANTED:
                     break
                 count += 1
-                for test, p in tests(aggregate, values, kernels).items():
+                found = tests(aggregate, values, kernels, features)
+                if n in NUISANCE_SIZES:
+                    found["score-nuisance"] = nuisance_p(pack, aggregate)
+                for test, p in found.items():
                     hits[test] += p <= ALPHA
             for test, rejected in hits.items():
                 row = {"test": test, "model": "tiny", "cell": cell, "n": n, "rejected": int(rejected), "of": count}
@@ -63,7 +74,10 @@ def gathered(blocks: list[Block]) -> dict[str, list[ScoredOutput]]:
 
 
 def tests(
-    aggregate: tuple[ScoredOutput, ...], values: dict[str, dict[str, np.ndarray]], texts: dict[str, list[str]]
+    aggregate: tuple[ScoredOutput, ...],
+    values: dict[str, dict[str, np.ndarray]],
+    texts: dict[str, list[str]],
+    features: dict[str, np.ndarray],
 ) -> dict[str, float]:
     """P-values of the untrained tests."""
     plain = {
@@ -77,6 +91,12 @@ def tests(
         "surprise": swap.mean_shift(plain["surprise"]),
     }
     found = {name: swap.p_value(value) for name, value in statistics.items()}
+    rows = np.array(
+        [np.vstack([score_features(one.authentic), features[one.output.prompt_id]]) for one in aggregate]
+    )
+    lengths, sums = swap.score_lengths(rows)
+    residual = sums[:, SCORE_FEATURES.index("residual-z")] ** 2
+    found["score-permutation"] = swap.p_value(statistics["rank-uniformity"], lengths, residual)
     return found | {"combined-untrained": swap.p_value(*statistics.values())}
 
 
