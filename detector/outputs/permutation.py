@@ -92,13 +92,16 @@ def smallest_p(sizes: Sizes) -> float:
     return min(1.0, ties * math.exp(-log_labelings))
 
 
-def permutation_p(*statistics: Floats) -> float:
+def permutation_p(*statistics: Floats, weights: Sequence[float] | None = None) -> float:
     """P-value of one or several statistics, large is different; each (permutations + 1,), row 0 observed.
 
     Several: the smallest of their ranks is compared with its own distribution over the same labelings, so
-    looking more than once costs no level.
+    looking more than once costs no level. Ranks are divided by the weights: where most of the power is
+    expected, most of the level is spent.
     """
-    smallest = np.min([_upper_ranks(np.round(statistic, _DECIMALS)) for statistic in statistics], axis=0)
+    shares = [1.0] * len(statistics) if weights is None else weights
+    ranks = [_upper_ranks(np.round(one, _DECIMALS)) / w for one, w in zip(statistics, shares, strict=True)]
+    smallest = np.min(ranks, axis=0)
     return float(np.mean(smallest <= smallest[0]))
 
 

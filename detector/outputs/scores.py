@@ -1,14 +1,17 @@
 """Score tests: do served answers score under the authentic weights as the authentic model's own answers do?
 
-Three statistics, each of the served answers against the pack's authentic answers to the same prompts:
-the Cramér-von-Mises distance of log-rank percentiles (`ranks`), the squared sum of residual z, and the
-Mahalanobis length of the difference of all 21 score features, PIT histogram included. Labels are exchanged
-within prompts and the smallest rank of the three counts, so p is exact.
+The statistic is *surprise*, the mean over tokens of log-probability plus entropy, of expectation 0 for the
+authentic model at temperature 1: a modified model says what the authentic one finds less likely than its
+own words. Each answer is standardised by the spread of its prompt, and answers are added up. The lower side
+gets most of the level; the rest goes to the upper side and to the Mahalanobis length of the difference in
+all 21 score features, PIT histogram included. Labels are exchanged within prompts, so p is exact. `ranks`
+is the published rival.
 
-A sampler at another temperature shifts all of them. `cell_tests` with `nuisance_p` therefore asks a weaker
-question: *authentic in one of the pack's cells*. For temperatures between those of the pack, shifts of the
-mean features along the ones that the pack's temperature cells show are taken out first: cells at 0.8, 1 and
-1.2 cover 0.9, to the accuracy of a plane; not 0.6.
+A sampler at another temperature shifts surprise, too: it *is* the temperature direction. `cell_tests` with
+`nuisance_p` therefore asks a weaker question: *authentic in one of the pack's cells*. For temperatures
+between those of the pack, shifts of the mean features along the ones that the pack's temperature cells show
+are taken out first: cells at 0.8, 1 and 1.2 cover 0.9, to the accuracy of a plane; not 0.6. Where the
+temperature is known, leave the other temperatures' cells out and say so: that regains the power.
 """
 
 from __future__ import annotations
@@ -31,7 +34,6 @@ from detector.outputs.permutation import (
     permutation_p,
     pool,
 )
-from detector.outputs.ranks import cramer_von_mises
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,8 +46,11 @@ Scored = Mapping[str, Sequence["Floats"]]
 TEST = "score-permutation"
 _RIDGE = 0.1
 """Weight of the identity in the correlation matrix: histogram bins sum to 1, and small samples mislead."""
-_LOG_RANK = SCORE_FEATURES.index("mean-log-rank")
-_RESIDUAL = SCORE_FEATURES.index("residual-z")
+_SURPRISE = SCORE_FEATURES.index("mean-surprise")
+_WEIGHTS = (0.8, 0.1, 0.1)
+"""Shares of the level: lower surprise, higher surprise, all features."""
+_PRIOR = 8
+"""Answers that the spread over all prompts counts for in the spread of one."""
 
 
 def features_by_prompt(scored: Iterable[ScoredOutput]) -> dict[str, tuple[Floats, ...]]:
@@ -78,14 +83,7 @@ def score_test(
     blocked = cannot(TEST, pooled.sizes, permutations, alpha)
     if blocked is not None:
         return blocked
-    rows = np.array(pooled.values)
-    sums, covariance = _sums(pooled, permutations, seed)
-    p = permutation_p(
-        cramer_von_mises(rows[:, _LOG_RANK], pooled.sizes, permutations, seed),
-        _lengths(sums, np.linalg.inv(covariance)),
-        sums[:, _RESIDUAL] ** 2,
-    )
-    return from_p(TEST, p, pooled.served, alpha, _on(pooled))
+    return from_p(TEST, _score_p(pooled, permutations, seed), pooled.served, alpha, _on(pooled))
 
 
 def cell_tests(
@@ -96,15 +94,18 @@ def cell_tests(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> dict[str, TestResult]:
-    """Test served answers against each of the pack's cells, whatever the temperature; see `nuisance_p`.
+    """Test served answers against each of the pack's cells; see `nuisance_p`.
 
     Args:
         cells: cell (`seed`, `bf16`, `temperature-0.8` …) to features of authentic answers (`feature_cells`).
+            Without a cell of another temperature, the temperature counts as known and nothing is taken out.
         served: features of the model under test.
         alpha: level.
         permutations: random relabelings.
         seed: of the relabelings.
     """
+    by_temperature = {name: temperature_of(name) for name in cells}
+    profiled = set(by_temperature.values()) - {None, 1.0}
     found = {}
     for name, cell in cells.items():
         pooled = pool(cell, served)
@@ -112,10 +113,11 @@ def cell_tests(
         if blocked is not None:
             found[name] = blocked
             continue
-        free = [
-            other for label, other in cells.items() if label != name and temperature_of(label) is not None
-        ]
-        p = _free_p(pooled, free, permutations, seed)
+        if profiled:
+            free = [cells[other] for other, known in by_temperature.items() if known and other != name]
+            p = _free_p(pooled, free, permutations, seed)
+        else:
+            p = _score_p(pooled, permutations, seed)
         found[name] = from_p(TEST, p, pooled.served, alpha, f"{_on(pooled)} against cell {name}")
     return found
 
@@ -131,45 +133,60 @@ def _on(pooled: Pooled[Floats]) -> str:
     return f"{len(pooled.sizes)} prompts with {pooled.served} answers"
 
 
-def _sums(pooled: Pooled[Floats], permutations: int, seed: int) -> tuple[Floats, Floats]:
-    """Sums of the served answers' standardised features for each labelling; shrunken correlation.
+def _score_p(pooled: Pooled[Floats], permutations: int, seed: int) -> float:
+    answers, _, _ = _standard(pooled)
+    sums = _sums(answers, pooled, permutations, seed)
+    surprise = sums[:, _SURPRISE]
+    return permutation_p(-surprise, surprise, _lengths(sums, _metric(answers)), weights=_WEIGHTS)
 
-    Features are centred on the mean of all answers to the prompt, whichever side they came from, and scaled
-    by their spread around it: no label is used, so the permutation stays exact.
-    """
-    centred, _, scale = _standard(pooled)
-    centred /= scale
-    correlation = centred.T @ centred / len(centred)
-    covariance = (1 - _RIDGE) * correlation + _RIDGE * np.eye(len(correlation))
-    return labelings(pooled.sizes, permutations, seed).astype(np.float64) @ centred, covariance
+
+def _free_p(pooled: Pooled[Floats], free: Sequence[Scored], permutations: int, seed: int) -> float:
+    """P-value of the Mahalanobis length that remains without shifts towards the means of `free`."""
+    answers, centres, scales = _standard(pooled)
+    metric = _metric(answers)
+    directions = []
+    for cell in free:
+        shifts = [
+            (np.mean(cell[prompt], axis=0) - centre) / scale
+            for prompt, centre, scale in zip(pooled.prompts, centres, scales, strict=True)
+            if cell.get(prompt)
+        ]
+        if shifts:
+            directions.append(np.mean(shifts, axis=0))
+    if directions:
+        along = np.array(directions) @ metric
+        metric = metric - along.T @ np.linalg.pinv(along @ np.array(directions).T) @ along
+    return permutation_p(_lengths(_sums(answers, pooled, permutations, seed), metric))
 
 
 def _standard(pooled: Pooled[Floats]) -> tuple[Floats, Floats, Floats]:
-    """Centred features (answers, 21), their centres (prompts, 21), and spreads (21,)."""
+    """Standardised features (answers, 21); centres and spreads of each prompt, (prompts, 21).
+
+    Over all answers to a prompt, whichever side they came from: no label is used, so the permutation stays
+    exact. The spread at a prompt is drawn towards the spread over all.
+    """
     rows = np.array(pooled.values)
+    counts = np.array([a + b for a, b in pooled.sizes])
     centres = np.array([rows[block].mean(axis=0) for block in blocks(pooled.sizes)])
-    centred = rows - np.repeat(centres, [a + b for a, b in pooled.sizes], axis=0)
-    spread = np.sqrt((centred**2).mean(axis=0))
-    return centred, centres, np.where(spread > 1e-6, spread, 1.0)
+    centred = rows - np.repeat(centres, counts, axis=0)
+    within = np.array([(centred[block] ** 2).mean(axis=0) for block in blocks(pooled.sizes)])
+    overall = (centred**2).mean(axis=0)
+    spreads = np.sqrt((counts[:, None] * within + _PRIOR * overall) / (counts[:, None] + _PRIOR))
+    spreads = np.where(overall > 1e-12, spreads, 1.0)
+    return centred / np.repeat(spreads, counts, axis=0), centres, spreads
+
+
+def _sums(answers: Floats, pooled: Pooled[Floats], permutations: int, seed: int) -> Floats:
+    """Sums of the served answers' features for each labelling, (permutations + 1, 21)."""
+    return labelings(pooled.sizes, permutations, seed).astype(np.float64) @ answers
+
+
+def _metric(answers: Floats) -> NDArray[np.floating[Any]]:
+    """Inverse of the shrunken covariance of features, (21, 21)."""
+    covariance = answers.T @ answers / len(answers)
+    return np.linalg.inv((1 - _RIDGE) * covariance + _RIDGE * np.eye(len(covariance)))
 
 
 def _lengths(sums: Floats, metric: NDArray[np.floating[Any]]) -> Floats:
     lengths: Floats = np.einsum("bi,bi->b", sums @ metric, sums)
     return lengths
-
-
-def _free_p(pooled: Pooled[Floats], free: Sequence[Scored], permutations: int, seed: int) -> float:
-    """P-value of the Mahalanobis length that remains without shifts towards the means of `free`."""
-    sums, covariance = _sums(pooled, permutations, seed)
-    metric = np.linalg.inv(covariance)
-    _, centres, scale = _standard(pooled)
-    middle = dict(zip(pooled.prompts, centres, strict=True))
-    directions = []
-    for cell in free:
-        shifts = [np.mean(cell[p], axis=0) - middle[p] for p in pooled.prompts if cell.get(p)]
-        if shifts:
-            directions.append(np.mean(shifts, axis=0) / scale)
-    if directions:
-        along = np.array(directions) @ metric
-        metric = metric - along.T @ np.linalg.pinv(along @ np.array(directions).T) @ along
-    return permutation_p(_lengths(sums, metric))

@@ -158,8 +158,10 @@ def test_temperature_is_benign_and_a_shift_is_not(pack: list[Sample]) -> None:
         assert nuisance_p(tests).decision is Decision.NO_DIFFERENCE
         cold = cell_tests(cells, features_by_prompt(speak(Speaker(temperature=0.8), 6, 20 + seed)))
         assert best_cells(cold)[-1] != "temperature-0.8"
-        changed = features_by_prompt(speak(Speaker(family=2, shift=1.2), 6, 30 + seed))
+        changed = features_by_prompt(speak(Speaker(family=2, shift=1.6), 6, 30 + seed))
         result = nuisance_p(cell_tests(cells, changed))
+        known = nuisance_p(cell_tests({"seed": cells["seed"]}, changed))
+        assert known.p_value == score_test(cells["seed"], changed).p_value
         assert (result.test, result.decision) == ("score-permutation-nuisance", Decision.DIFFERENT)
 
 
