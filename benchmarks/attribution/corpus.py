@@ -40,7 +40,7 @@ def read_blocks(corpus: Path, model: str, cell: str) -> list[Block]:
 
 
 def _read(path: Path, model: str, cell: str) -> Block:
-    rows = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().split("\n") if line]
     with np.load(path) as arrays:
         ends = np.cumsum(arrays["lengths"])[:-1]
         scores = np.split(arrays["scores"], ends, axis=1) if "scores" in arrays else [_NONE] * len(rows)

@@ -40,7 +40,7 @@ def main() -> None:
                 os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
             except FileExistsError:
                 continue
-            rows = [json.loads(line)["text"] for line in path.with_suffix(".jsonl").read_text().splitlines()]
+            rows = [json.loads(line)["text"] for line in path.with_suffix(".jsonl").read_text().split("\n") if line]
             ids = [worker.tokens(text) for text in rows]
             chats = [worker.chat(prompt) for prompt in worker.prompts.values()]
             each = len(rows) // len(chats)

@@ -24,7 +24,7 @@ from benchmarks.attribution.variants import VARIANTS
 from detector.outputs.evalues import bar
 from detector.outputs.first_logprobs import logprob_test
 from detector.outputs.interface import ALPHA, Decision, ScoredOutput, Transcript
-from detector.outputs.features import SCORE_FEATURES, score_features
+from detector.outputs.features import score_features
 from detector.outputs.likelihood import PLAIN, likelihoods, log_e_of
 from detector.outputs.met import _code_points, mmd_hamming
 from detector.outputs.ranks import by_prompt, log_rank, rank_uniformity
@@ -144,15 +144,12 @@ class Evaluation:
             "surprise-uniformity": swap.uniformity(plain["surprise"]),
         }
         rows = np.array([np.vstack([score_features(o.authentic), self.features[p]]) for p, o in zip(prompts, aggregate, strict=True)])
-        lengths, sums = swap.score_lengths(rows)
-        statistics["mahalanobis"] = lengths
-        residual = sums[:, SCORE_FEATURES.index("residual-z")] ** 2
         for fold, heads in reference.items():
             for head, values in heads.items():
                 pairs = [(p, served[id(o)][f"{fold}-{head}"]) for p, o in zip(prompts, aggregate, strict=True)]
                 statistics[f"{head}-head-{fold}"] = swap.total(swap.stacked(pairs, values))
         found |= {name: swap.p_value(values) <= ALPHA for name, values in statistics.items()}
-        found["score-permutation"] = swap.p_value(statistics["rank-uniformity"], lengths, residual) <= ALPHA
+        found["score-permutation"] = swap.score_p(rows) <= ALPHA
         if len(aggregate) >= NUISANCE_FROM:
             found["score-nuisance"] = nuisance_p(self.pack, aggregate) <= ALPHA
         untrained = [statistics[name] for name in ("rank-uniformity", "surprise", "mmd-hamming")]
@@ -271,7 +268,7 @@ def nuisance_p(pack: Mapping[str, Mapping[str, np.ndarray]], aggregate: Sequence
             for label, other in pack.items()
             if label != name and (label == "seed" or label.startswith("temperature-"))
         ]
-        p = max(p, swap.p_value(swap.score_lengths(rows, free)[0]))
+        p = max(p, swap.score_p(rows, free))
     return p
 
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from detector.outputs import scores
 from detector.outputs.permutation import permutation_p
 
 PERMUTATIONS = 999
@@ -64,30 +65,28 @@ def stacked(served: Sequence[tuple[str, float]], reference: Mapping[str, Array])
     return np.array([np.concatenate([[value], reference[prompt]]) for prompt, value in served])
 
 
-_RIDGE = 0.1
-
-
-def score_lengths(rows: Array, free: Sequence[Array] = ()) -> tuple[Array, Array]:
-    """Mahalanobis length and summed features of the served answers, as `detector.outputs.scores` has them.
+def score_p(rows: Array, free: Sequence[Array] = ()) -> float:
+    """P-value of `detector.outputs.scores`, for one served answer a prompt; checked by `evaluate --check`.
 
     Args:
-        rows: (prompts, answers, features), the served answer first.
+        rows: (prompts, answers, 21 features), the served answer first.
         free: (prompts, features) means of other temperature cells, whose directions are taken out.
-
-    Returns:
-        (permutations + 1,) lengths and (permutations + 1, features) sums.
     """
+    prompts, answers, width = rows.shape
     centres = rows.mean(axis=1, keepdims=True)
     centred = rows - centres
-    flat = centred.reshape(-1, rows.shape[2])
-    scale = np.sqrt((flat**2).mean(axis=0))
-    scale = np.where(scale > 1e-6, scale, 1.0)
-    centred, flat = centred / scale, flat / scale
-    covariance = (1 - _RIDGE) * flat.T @ flat / len(flat) + _RIDGE * np.eye(flat.shape[1])
-    metric = np.linalg.inv(covariance)
-    if free:
-        directions = np.array([(mean - centres[:, 0]).mean(axis=0) / scale for mean in free])
-        along = directions @ metric
-        metric = metric - along.T @ np.linalg.pinv(along @ directions.T) @ along
-    sums = centred[np.arange(len(rows)), picks(*rows.shape[:2])].sum(axis=1)
-    return np.einsum("bi,bi->b", sums @ metric, sums), sums
+    within, overall = (centred**2).mean(axis=1), (centred**2).mean(axis=(0, 1))
+    spreads = np.sqrt((answers * within + scores._PRIOR * overall) / (answers + scores._PRIOR))
+    spreads = np.where(overall > 1e-12, spreads, 1.0)
+    standard = centred / spreads[:, None]
+    flat = standard.reshape(-1, width)
+    metric = np.linalg.inv((1 - scores._RIDGE) * flat.T @ flat / len(flat) + scores._RIDGE * np.eye(width))
+    sums = standard[np.arange(prompts), picks(prompts, answers)].sum(axis=1)
+    if not free:
+        surprise = sums[:, scores._SURPRISE]
+        lengths = np.einsum("bi,bi->b", sums @ metric, sums)
+        return permutation_p(-surprise, surprise, lengths, weights=scores._WEIGHTS)
+    directions = np.array([((mean - centres[:, 0]) / spreads).mean(axis=0) for mean in free])
+    along = directions @ metric
+    metric = metric - along.T @ np.linalg.pinv(along @ directions.T) @ along
+    return permutation_p(np.einsum("bi,bi->b", sums @ metric, sums))

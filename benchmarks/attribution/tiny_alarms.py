@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.attribution import swap
 from benchmarks.attribution.corpus import Block, aggregates, read_blocks
 from benchmarks.attribution.evaluate import _PLAIN, CELLS, _by_prompt, _features, _share, nuisance_p
-from detector.outputs.features import SCORE_FEATURES, score_features
+from detector.outputs.features import score_features
 from detector.outputs.interface import ALPHA, ScoredOutput
 
 SIZES = (1, 5, 10, 20, 40)
@@ -94,9 +94,7 @@ def tests(
     rows = np.array(
         [np.vstack([score_features(one.authentic), features[one.output.prompt_id]]) for one in aggregate]
     )
-    lengths, sums = swap.score_lengths(rows)
-    residual = sums[:, SCORE_FEATURES.index("residual-z")] ** 2
-    found["score-permutation"] = swap.p_value(statistics["rank-uniformity"], lengths, residual)
+    found["score-permutation"] = swap.score_p(rows)
     return found | {"combined-untrained": swap.p_value(*statistics.values())}
 
 
