@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 import statistics
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.attribution.corpus import aggregates, read_blocks
-from benchmarks.attribution.cross import FORKS
+from benchmarks.attribution.corpus import Block, aggregates, read_blocks
+from benchmarks.attribution.cross import FORKS, family, tested
 from benchmarks.attribution.tables import interval, upper
 from benchmarks.attribution.variants import VARIANTS
 from detector.outputs.evalues import bar
@@ -54,31 +55,36 @@ def main() -> None:
         low, high = interval(len(decided), len(stops))
         shown = f"{len(decided)} ({low:.2f}-{high:.2f}) | {middle:g} | {sum(gains) / max(1, tokens):.4f}"
         print(f"| {variant.name} | {len(stops)} | {shown} |", flush=True)
-    print("\n| cell | hypothesis | streams of 40 | alarms | upper bound |\n|---|---|---|---|---|")
-    for path in sorted((corpus / "raw").glob(f"authentic--*.under-{FORKS[0]}.npz")):
-        _, cell, number = path.name.split(".under-")[0].split("--")
-        alarms(corpus, cell, int(number))
+    print("\n| cell | hypothesis | streams of 40 | alarms | upper bound |\n|---|---|---|---|---|", flush=True)
+    cells: dict[str, list[Block]] = defaultdict(list)
+    for path in tested(corpus):
+        _, cell, number = path.stem.split("--")
+        if path.with_suffix(f".under-{FORKS[family(corpus)][-1]}.npz").exists():
+            cells[cell].append(scored_under(corpus, path, cell, int(number)))
+    for cell, blocks in cells.items():
+        for name, settings in (("declared temperature 1", (PLAIN,)), ("undeclared", UNDECLARED)):
+            hits = streams = 0
+            for outputs in aggregates(blocks, STREAM):
+                sampling = Sampling(temperature=1.0) if len(settings) == 1 else Sampling()
+                told = [replace(one, output=replace(one.output, sampling=sampling)) for one in outputs]
+                forks = tuple(told[0].forks)
+                streams += 1
+                hits += stop(told, forks, settings, len(forks)) is not None
+            print(f"| {cell} | {name} | {streams} | {hits} | {upper(hits, streams):.4f} |", flush=True)
 
 
-def alarms(corpus: Path, cell: str, number: int) -> None:
-    """Rows of one authentic block."""
+def scored_under(corpus: Path, path: Path, cell: str, number: int) -> Block:
+    """An authentic block with its scores under the forks of `cross`."""
     (block,) = [one for one in read_blocks(corpus, "authentic", cell) if one.number == number]
     ends = np.cumsum([len(one.authentic.logp) for one in block.outputs])[:-1]
     under: dict[str, list[np.ndarray]] = {}
-    for fork in FORKS:
-        path = corpus / "raw" / f"authentic--{cell}--{number:03}.under-{fork}.npz"
-        if path.exists():
-            with np.load(path) as arrays:
-                under[fork] = np.split(arrays["logp"], ends)
+    for fork in FORKS[family(corpus)]:
+        with np.load(path.with_suffix(f".under-{fork}.npz")) as arrays:
+            under[fork] = np.split(arrays["logp"], ends)
     outputs = [
         replace(one, forks={fork: parts[i] for fork, parts in under.items()}) for i, one in enumerate(block.outputs)
     ]
-    for name, settings in (("declared temperature 1", (PLAIN,)), ("undeclared", UNDECLARED)):
-        sampling = Sampling(temperature=1.0) if len(settings) == 1 else Sampling()
-        told = tuple(replace(one, output=replace(one.output, sampling=sampling)) for one in outputs)
-        streams = list(aggregates([replace(block, outputs=told)], STREAM))
-        hits = sum(stop(one, list(under), settings, len(under)) is not None for one in streams)
-        print(f"| {cell} {number} | {name} | {len(streams)} | {hits} | {upper(hits, len(streams)):.3f} |", flush=True)
+    return replace(block, outputs=tuple(outputs))
 
 
 if __name__ == "__main__":
