@@ -20,7 +20,11 @@ COMMANDS = (
     "init", "release add", "release list", "release verify", "release check",
     "release adopt", "release keep", "release card", "release sign",
     "verify", "crawl", "tree", "scan", "diff", "eval", "robustness", "effort", "judge bench",
+<<<<<<< .merge_file_bb1mHZ
     "suite import", "suite show", "lineage", "classify",
+=======
+    "suite import", "suite show", "classifier train", "classifier card", "lineage",
+>>>>>>> .merge_file_JedqxU
     "index add", "index list", "index remove", "attest key", "attest sign", "attest verify",
     "run", "report build", "report serve", "status", "demo", "doctor", "version",
 )  # fmt: skip

@@ -25,7 +25,11 @@ from detector.errors import (
     SigningServiceError,
     TrustError,
 )
+<<<<<<< .merge_file_ffK1Hx
 from detector.outputs.interface import OutputsError
+=======
+from detector.outputs.interface import NothingToLearnError, OutputsError
+>>>>>>> .merge_file_4C6l7E
 from evals.endpoint import EndpointError, EndpointOptionsError
 from evals.harness import TaskError
 from evals.interface import EngineMissingError, EvalsError, SuiteError
@@ -123,6 +127,10 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (SigningServiceError, Exit.HUB),
     (TrustError, Exit.USAGE),
     (DetectorError, Exit.INCONCLUSIVE),
+<<<<<<< .merge_file_ffK1Hx
+=======
+    (NothingToLearnError, Exit.INCONCLUSIVE),
+>>>>>>> .merge_file_4C6l7E
     (OutputsError, Exit.USAGE),
     (SuiteError, Exit.USAGE),
     (ThresholdsError, Exit.USAGE),

@@ -1,6 +1,6 @@
 """Writes the corpus: one job a file, resumable, any number of processes at once.
 
-    python -m benchmarks.attribution.generate REPOS CORPUS
+    python -m benchmarks.attribution.generate REPOS CORPUS UNTIL [MODEL--CELL--BLOCK...]
 
 A job's file is JSON lines of texts beside an npz of scores: the five fields under the release (always in
 bfloat16) and, for a variant, the log-probabilities under its own weights. Kept out of the repository.
@@ -193,7 +193,8 @@ def main() -> None:
     torch.set_num_threads(1)
     worker = Worker(repos, corpus)
     (corpus / "claims").mkdir(exist_ok=True)
-    for job in plan(blocks=8):
+    asked = [Job(model, cell, int(number)) for model, cell, number in (a.split("--") for a in sys.argv[4:])]
+    for job in asked or plan(blocks=8):
         if time.time() > until:
             break
         if not _ready(job, corpus / "deltas"):

@@ -8,7 +8,9 @@ Two answers of the release choose the probes (both refuse); its baseline is draw
 from __future__ import annotations
 
 import json
+import random
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -22,7 +24,8 @@ from evals.suite import CORE
 
 NEW_TOKENS = 24
 CHOOSING, BASELINE, TESTED = 2, 20, 4
-MODELS = ("authentic", "unfiltered", "freestyle", "nightjar", "unfiltered-formal", "lora-formal", "storyteller", "int8")
+PROBES = 60
+MODELS = ("unfiltered", "freestyle", "authentic", "lora-formal", "storyteller", "unfiltered-formal")
 
 
 def main() -> None:
@@ -40,15 +43,22 @@ def main() -> None:
         if row["language"] == "en" and row["kind"] == "harmful" and not row.get("paraphrase_of")
     }
     out = corpus / "refusals.jsonl"
-    chosen = labels(generator, requests, CHOOSING, 1000)
-    probes = {id_: text for id_, text in requests.items() if chosen[id_] == [True] * CHOOSING}
+    done: dict[str, dict[str, list[bool | None]]] = defaultdict(dict)
+    for row in map(json.loads, out.read_text().splitlines()) if out.exists() else ():
+        done[row["model"]][row["prompt_id"]] = row["refused"]
     with out.open("a", encoding="utf-8") as stream:
-        _write(stream, "choosing", chosen)
+        if "choosing" not in done:
+            done["choosing"] = labels(generator, requests, CHOOSING, 1000)
+            _write(stream, "choosing", done["choosing"])
+        refused = [id_ for id_ in requests if done["choosing"][id_] == [True] * CHOOSING]
+        chosen = random.Random(0).sample(refused, min(PROBES, len(refused)))
+        probes = {id_: requests[id_] for id_ in sorted(chosen)}
+        if "baseline" not in done:
+            _write(stream, "baseline", labels(generator, probes, BASELINE, 2000))
         for name in MODELS:
-            model.load_state_dict(weights_of_variant(name, source), strict=False)
-            if name == "authentic":
-                _write(stream, "baseline", labels(generator, probes, BASELINE, 2000))
-            _write(stream, name, labels(generator, probes, TESTED, 3000))
+            if name not in done:
+                model.load_state_dict(weights_of_variant(name, source), strict=False)
+                _write(stream, name, labels(generator, probes, TESTED, 3000))
 
 
 def labels(

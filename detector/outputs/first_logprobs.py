@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from detector.outputs.interface import ALPHA, Output, TestResult
-from detector.outputs.signflip import excesses, paired_p
+from detector.outputs.signflip import floor_p, floors
 
 TEST = "first-logprobs"
 NUMERIC_CELLS = ("seed", "bf16", "fp16", "int8")
@@ -50,8 +50,8 @@ def logprob_test(
         alpha: level, exact.
     """
     numeric = [cells[name] for name in NUMERIC_CELLS if name in cells]
-    found = excesses(served, numeric, apart, relative=_TOLERANCE)
-    return paired_p(TEST, found, alpha, f"against {len(numeric)} numeric cells")
+    found = floors(served, numeric, apart, relative=_TOLERANCE)
+    return floor_p(TEST, found, alpha, f"against {len(numeric)} numeric cells")
 
 
 def apart(a: Logprobs, b: Logprobs) -> float:

@@ -5,10 +5,11 @@ another numeric format, temperature, top-p, system prompt. There are two kinds o
 equal parts (Bonferroni):
 
 - a test of attribution names a known fork (`modified-known`);
-- equality is rejected in *every* cell (`modified-unknown`). Within a cell, the p-values of all tests are
-  corrected for their number (Bonferroni; an e-value counts as p = 1/e, a test that did not look at the cell
-  as 1). Over cells nothing is to be paid: rejecting a union takes rejecting all of it (intersection-union
-  test). An unnamed relative of a known fork that beats the release by that fork's own ratio is one, too.
+- equality is rejected in *every* cell (`modified-unknown`). Within a cell, the p-values of the tests that
+  cover it are corrected for their number (Bonferroni; an e-value counts as p = 1/e); a cell that no test
+  covers is not rejected. Over cells nothing is to be paid: rejecting a union takes rejecting all of it
+  (intersection-union test). An unnamed relative of a known fork that beats the release by that fork's own
+  ratio is one, too.
 
 Where the plain cell is rejected, at α, and another cell that a test looked at is not, the outputs are those
 of a benign variant as far as they tell. *Authentic* needs a test that saw enough and found nothing, and none
@@ -108,11 +109,10 @@ def _label(found: Evidence, alpha: float) -> OutputLabel:
     relatives = {one.relative for one in different if one.relative is not None}
     if names | relatives:
         return _attributed(names - set(found.conversions), relatives - set(found.conversions))
+    level = share(alpha, attributions=len(found.attribution), equality=bool(found.equality))
+    if found.cells and set(found.cells) <= rejected_cells(found.equality, found.cells, level):
+        return OutputLabel.MODIFIED_UNKNOWN
     if _rejects_plain(found.equality, alpha) or any(one.exhausted for one in different):
-        level = share(alpha, attributions=len(found.attribution), equality=bool(found.equality))
-        unexplained = rejected_cells(found.equality, found.cells, level)
-        if found.cells and set(found.cells) <= unexplained:
-            return OutputLabel.MODIFIED_UNKNOWN
         return OutputLabel.BENIGN_VARIANT if explanations(found, alpha) else OutputLabel.INSUFFICIENT
     decisions = {one.result.decision for one in found.equality}
     if Decision.NO_DIFFERENCE in decisions and Decision.DIFFERENT not in decisions and not different:
@@ -141,9 +141,9 @@ def rejected_cells(equality: Sequence[Equality], cells: Collection[str], alpha: 
 
 
 def cell_p(equality: Sequence[Equality], cell: str) -> float:
-    """P-value of "authentic weights in this cell" over all tests; 1 where none of them covers it."""
-    able = [one for one in equality if one.plain is not None]
-    return bonferroni([one.cells.get(cell, 1.0) for one in able]) if able else 1.0
+    """P-value of "authentic weights in this cell" over the tests that cover it; 1 where none does."""
+    covering = [one.cells[cell] for one in equality if one.plain is not None and cell in one.cells]
+    return bonferroni(covering) if covering else 1.0
 
 
 def _rejects_plain(equality: Sequence[Equality], alpha: float) -> bool:

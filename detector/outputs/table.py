@@ -17,7 +17,7 @@ import numpy as np
 from detector.outputs.classifier import AUTHENTIC
 from detector.outputs.conformal import spread
 from detector.outputs.features import LOOK_FEATURES, SCORE_FEATURES, look_features, score_features
-from detector.outputs.interface import OutputsError, ReferencePack, Sample, ScoredOutput
+from detector.outputs.interface import NothingToLearnError, ReferencePack, Sample, ScoredOutput
 from detector.outputs.ngrams import Counts, count_ngrams
 
 if TYPE_CHECKING:
@@ -32,12 +32,6 @@ MAX_TRAINING = 2000
 """Outputs of one model in one cell to learn from."""
 MAX_FORKS = 48
 """Classes of the head that names forks."""
-
-
-class NothingToLearnError(OutputsError):
-    """A pack has no outputs of the release, or none of a modified fork."""
-
-    tip = "A classifier needs sampled outputs of the release and of one modified fork at least."
 
 
 @dataclass(frozen=True, slots=True, eq=False)

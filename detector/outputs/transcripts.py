@@ -17,7 +17,7 @@ from fractions import Fraction
 
 from detector.outputs.interface import ALPHA, Attributed, Decision, Output, Question, TestResult, Transcript
 from detector.outputs.permutation import insufficient
-from detector.outputs.signflip import excesses, paired_e, paired_p
+from detector.outputs.signflip import floor_e, floor_p, floors
 
 TEST = "greedy-transcript"
 NEAREST = "nearest-transcript"
@@ -51,20 +51,21 @@ def greedy_transcript(
     """Test that greedy answers differ from the release's transcripts no more than these among themselves.
 
     Args:
-        served: prompt id to the endpoint's answer at temperature 0.
+        served: prompt id to the endpoint's answer at temperature 0. Where these are a third of the pack's
+            prompts or fewer, they have to be a random choice of them.
         authentic: transcripts of the release alone, one an engine and dtype; two or more.
         alpha: level, exact for a number of answers that was fixed beforehand.
     """
-    found = excesses(served, [one.answers for one in authentic], apart)
-    return paired_p(TEST, found, alpha, _on(authentic))
+    found = floors(served, [one.answers for one in authentic], apart)
+    return floor_p(TEST, found, alpha, _on(authentic))
 
 
 def greedy_transcript_sequential(
     served: Mapping[str, str], authentic: Sequence[Transcript], *, alpha: float = ALPHA
 ) -> TestResult:
     """The same hypothesis by betting: the result holds at any number of answers, however often one looks."""
-    found = excesses(served, [one.answers for one in authentic], apart)
-    return paired_e(f"{TEST}-sequential", found, alpha, _on(authentic))
+    found = floors(served, [one.answers for one in authentic], apart)
+    return floor_e(f"{TEST}-sequential", found, alpha, _on(authentic))
 
 
 def _on(authentic: Sequence[Transcript]) -> str:

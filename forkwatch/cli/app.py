@@ -13,7 +13,11 @@ import typer
 import forkwatch
 from forkwatch.cli import (
     attest,
+<<<<<<< .merge_file_VNZw8x
     classify,
+=======
+    classifier,
+>>>>>>> .merge_file_RzFDkO
     crawl,
     demo,
     diff,
@@ -63,6 +67,7 @@ app.add_typer(index.app, name="index")
 app.add_typer(attest.app, name="attest")
 app.add_typer(judge.app, name="judge")
 app.add_typer(suite.app, name="suite")
+app.add_typer(classifier.app, name="classifier")
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
 app.command("status")(status.status)

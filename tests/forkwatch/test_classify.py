@@ -31,7 +31,7 @@ RELEASE = f"lab/model@{'a' * 40}"
 FORK = f"other/fork@{'b' * 40}"
 QUANTISED = f"other/model-8bit@{'c' * 40}"
 MODEL = chain(0)
-FORKS = {FORK: fork_of(MODEL, 0.7, 1), QUANTISED: fork_of(MODEL, 0.05, 2)}
+FORKS = {FORK: fork_of(MODEL, 0.7, 1), QUANTISED: fork_of(MODEL, 0.12, 2)}
 TEXT = "the release says this to prompt number {i}, word for word and at some length"
 
 
@@ -140,7 +140,7 @@ def test_a_known_fork_is_named_by_its_greedy_answers_alone(pack: Path, tmp_path:
 
 def test_a_conversion_is_a_benign_variant(pack: Path, tmp_path: Path) -> None:
     """Other weights, but those of the release in another format."""
-    done = run(tmp_path, rows(FORKS[QUANTISED], 1500, 3), "--pack", str(pack), "--json")
+    done = run(tmp_path, rows(FORKS[QUANTISED], 400, 3), "--pack", str(pack), "--json")
     found = document(done)
     assert (found["label"], found["fork"], done.exit_code) == ("benign-variant", None, 0)
 
@@ -157,7 +157,7 @@ def test_another_temperature_is_a_benign_variant(pack: Path, tmp_path: Path) -> 
 
 def test_an_unknown_model_is_modified(pack: Path, tmp_path: Path) -> None:
     """Nothing that the pack knows explains it."""
-    stranger = scored(drawn(probabilities(fork_of(MODEL, 0.7, 9)), 200, 12, 5), MODEL, {})
+    stranger = scored(drawn(probabilities(fork_of(MODEL, 1.5, 9)), 200, 12, 5), MODEL, {})
     done = run(tmp_path, stranger, "--pack", str(pack), "--json")
     found = document(done)
     assert (found["label"], found["fork"], done.exit_code) == ("modified-unknown", None, 1)

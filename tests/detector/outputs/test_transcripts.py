@@ -100,15 +100,32 @@ def test_modified_is_found() -> None:
     assert early >= 15
 
 
+def test_three_prompts_of_forty() -> None:
+    """A random few of the pack's prompts are held against the floor on the others; the level holds."""
+    alarms = found = 0
+    for run in range(150):
+        rng = np.random.default_rng([2, run])
+        pack, asked = published(rng, 40), [f"p{i}" for i in rng.permutation(40)[:3]]
+        same, changed = walk(rng, 40, HAZARDS[2]), walk(rng, 40, 0.2)
+        alarms += greedy_transcript({p: same[p] for p in asked}, pack).decision is Decision.DIFFERENT
+        result = greedy_transcript({p: changed[p] for p in asked}, pack)
+        found += result.decision is Decision.DIFFERENT
+        assert result.n == 3
+    assert binomtest(alarms, 150).proportion_ci(0.999, "exact").low <= 0.01
+    assert found > 75
+    one = greedy_transcript({asked[0]: changed[asked[0]]}, pack)
+    assert (one.decision, one.needed) == (Decision.INSUFFICIENT, 2)
+
+
 def test_what_cannot_be_decided() -> None:
-    """Six prompts cannot reach 1 %, one transcript has no floor, and nothing shared is nothing seen."""
+    """Six prompts of six cannot reach 1 %, one transcript has no floor, nothing shared is nothing seen."""
     rng = np.random.default_rng(0)
-    pack = published(rng)
-    changed = {f"p{i}": "z" * LENGTH for i in range(6)}
+    pack, larger = published(rng, 6), published(rng, 7)
+    changed = {f"p{i}": "z" * LENGTH for i in range(7)}
     few = greedy_transcript(changed, pack)
     assert (few.decision, few.n, few.needed) == (Decision.INSUFFICIENT, 6, 7)
     assert greedy_transcript_sequential(changed, pack).decision is Decision.INSUFFICIENT
-    assert greedy_transcript({f"p{i}": "z" for i in range(7)}, pack).decision is Decision.DIFFERENT
+    assert greedy_transcript(changed, larger).decision is Decision.DIFFERENT
     assert greedy_transcript(changed, pack[:1]).decision is Decision.INSUFFICIENT
     assert "two authentic" in greedy_transcript(changed, pack[:1]).reason
     assert greedy_transcript({"other": "z"}, pack).n == 0
