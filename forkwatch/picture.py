@@ -20,8 +20,8 @@ from reports.edit_words import detail_words
 from reports.grid import Column, Grid, Spot, bounds, columns, grid
 from reports.numbers import duration, significant, size
 from reports.render import shown as value_words
-from reports.scan import EvidenceView
-from reports.spectra import Spectrum, spectra
+from reports.scan import EvidenceView, SpectrumView
+from reports.spectra import spectra
 from reports.words import CERTAINTIES, PAIR_LINEAGE, edit_title
 
 RAMP = "·▁▂▃▄▅▆▇█"
@@ -246,14 +246,14 @@ def _tail(name: str, limit: int) -> str:
     return shown if len(shown) <= limit else f"…{shown[1 - limit :]}"
 
 
-def _ends(spectrum: Spectrum) -> tuple[int, float, float, float]:
+def _ends(spectrum: SpectrumView) -> tuple[int, float, float, float]:
     """How many directions count, and the shares in the first, in those, and in all that were computed."""
     last = len(spectrum.left) - 1
     rank = min(spectrum.rank or last, last)
     return rank, 1 - spectrum.left[1], 1 - spectrum.left[rank], 1 - spectrum.left[last]
 
 
-def _bar(spectrum: Spectrum, width: int) -> Text:
+def _bar(spectrum: SpectrumView, width: int) -> Text:
     """█ the strongest direction, ▓ the next up to the rank, ▒ others that were computed, ░ the rest."""
     bar, at = "", 0
     for end, mark in zip((*_ends(spectrum)[1:], 1.0), "█▓▒░", strict=True):
@@ -265,7 +265,7 @@ def _bar(spectrum: Spectrum, width: int) -> Text:
     return Text(bar)
 
 
-def _directions(spectrum: Spectrum) -> str:
+def _directions(spectrum: SpectrumView) -> str:
     rank, first, counted, _ = _ends(spectrum)
     said = f"{_share(first)} in 1"
     if rank > 1:

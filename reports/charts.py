@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from reports.interface import MetricPoint
 from reports.numbers import moment, significant
-from reports.scan import HeatmapView, NumberView, RateView, ScanDocument
+from reports.rows import ForkRow
+from reports.scan import HeatmapView, NumberView, RateView
 from reports.words import VERDICTS, VerdictWord
 
 BREAKS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
@@ -34,7 +35,7 @@ class Segment:
     width: float
 
 
-def verdict_bar(scans: Sequence[ScanDocument]) -> tuple[Segment, ...]:
+def verdict_bar(scans: Sequence[ForkRow]) -> tuple[Segment, ...]:
     """Verdict counts as adjoining segments, in the fixed order of the verdicts; empty for no scans."""
     counts = [(word, sum(scan.verdict.label == word.label for scan in scans)) for word in VERDICTS.values()]
     segments = []

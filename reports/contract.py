@@ -40,7 +40,7 @@ def dump(document: DataclassInstance) -> str:
         InvalidDocumentError: it holds a number that is not finite.
     """
     try:
-        return json.dumps(_plain(document), indent=2, allow_nan=False) + "\n"
+        return json.dumps(plain_value(document), indent=2, allow_nan=False) + "\n"
     except ValueError as error:
         raise InvalidDocumentError(f"{type(document).__name__}: a number is not finite") from error
 
@@ -74,17 +74,17 @@ def schema_of(reader: TypeAdapter[T], name: str) -> dict[str, object]:
     return {"$schema": DIALECT, "$id": urn, **body, "title": name}
 
 
-def _plain(value: object) -> object:
+def plain_value(value: object) -> object:
     """Dataclasses to dicts, tuples to lists, text without lone surrogates (which UTF-8 cannot carry)."""
     match value:
         case str():
             return without_surrogates(value)
         case tuple() | list():
-            return [_plain(item) for item in value]
+            return [plain_value(item) for item in value]
         case Mapping():
-            return {without_surrogates(str(key)): _plain(item) for key, item in value.items()}
+            return {without_surrogates(str(key)): plain_value(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: plain_value(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return value
 
 

@@ -25,7 +25,8 @@ from reports.interface import (
 from reports.numbers import moment, plural
 from reports.render import environment
 from reports.routes import routes, sorted_releases
-from reports.scan import ScanDocument, is_reduced
+from reports.rows import ForkRow
+from reports.scan import is_reduced
 from reports.summary import Funnel, Net, attention, funnel, gone_in, week_changes
 from reports.text import clean, is_https_url
 from reports.words import RELEASE_EVENTS, SIGNATURES, VERDICTS
@@ -180,17 +181,17 @@ def _no_week(week: str) -> date:
     raise InvalidWeekError(clean(week, 40))
 
 
-def _summary(scans: dict[str, ScanDocument], net: Net) -> str:
+def _summary(scans: dict[str, ForkRow], net: Net) -> str:
     """The scan's sentence, as long as it is about the verdict that is reported."""
     scan = scans.get(net.repo)
     return scan.verdict.summary if scan is not None and scan.verdict.label == net.after else ""
 
 
-def _reduced(scans: dict[str, ScanDocument], net: Net) -> str:
+def _reduced(scans: dict[str, ForkRow], net: Net) -> str:
     """That the fork was run with reduced isolation, as long as it is about the verdict that is reported."""
     scan = scans.get(net.repo)
     about = scan is not None and scan.verdict.label == net.after
-    return scan.safety.isolation if scan is not None and about and is_reduced(scan) else ""
+    return scan.safety.isolation if scan is not None and about and is_reduced(scan.safety) else ""
 
 
 def _rows(items: list[Item]) -> Rows:

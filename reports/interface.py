@@ -6,11 +6,12 @@ autoescape, links are built from validated ids only, and no raw model answer eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from reports.card import ReleaseCardDocument
 from reports.effort import EffortDocument
+from reports.rows import IN_MEMORY, Documents, ForkRow
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
 from reports.tree import TreeDocument
 
@@ -18,6 +19,10 @@ EventName = Literal[
     "new-commit", "renamed", "deleted", "reappeared", "re-registered", "gated", "disabled", "opened"
 ]
 
+
+DisputeStatus = Literal["open", "upheld", "corrected", "withdrawn", "dropped"]
+"""`upheld`: the verdict stands. `corrected`: a newer one replaces it. `withdrawn`: the verdict is taken back
+and nothing is asserted. `dropped`: who opened the dispute took it back."""
 
 ReleaseEventName = Literal[
     "new-commit",
@@ -147,6 +152,43 @@ class OperatorKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DisputeView:
+    """Somebody says that a verdict is wrong, and what we made of it."""
+
+    id: str
+    """Ours, unique within a site, e.g. `D-3`."""
+    repo: str
+    commit: str
+    """Whose verdict is disputed."""
+    opened_at: str
+    """ISO 8601, UTC."""
+    by: str
+    """Who says so, as they name themselves. Hostile text."""
+    statement: str
+    """What they say. Hostile text."""
+    status: DisputeStatus
+    decided_at: str | None = None
+    """None while it is open."""
+    decision: str = ""
+    """What the operator answers."""
+    label: VerdictLabel | None = None
+    """What the disputed verdict said; None where there was none."""
+    current: bool = True
+    """The disputed verdict is still the newest one about the fork."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodDoc:
+    """One page of the methodology."""
+
+    name: str
+    """Of the file, without `.md`."""
+    title: str
+    markdown: str
+    """Content of docs/methodology/<name>.md, ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplacedFork:
     """A repository that is gone and whose name another one has by now. Its verdict is not the other one's."""
 
@@ -156,6 +198,7 @@ class ReplacedFork:
     changes: tuple[VerdictChange, ...]
     history: ForkHistory
     signed: SignedVerdict | None = None
+    disputes: tuple[DisputeView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +209,8 @@ class ReleaseView:
     commit: str
     original: OriginalView
     license: str | None
-    scans: tuple[ScanDocument, ...]
-    """The newest verdict of each fork."""
+    scans: tuple[ForkRow, ...]
+    """The newest verdict of each fork; whole documents only where `documents` is `IN_MEMORY`."""
     changes: tuple[VerdictChange, ...]
     """All of them, oldest first."""
     gaps: tuple[Gap, ...]
@@ -185,6 +228,10 @@ class ReleaseView:
     """Oldest first."""
     effort: EffortDocument | None = None
     """What its observed forks took. Pages show it without names; it is not published as JSON."""
+    disputes: tuple[DisputeView, ...] = ()
+    """About forks in `scans`, oldest first."""
+    documents: Documents = field(default=IN_MEMORY, repr=False)
+    """Loads the document behind a row of `scans`."""
 
     @property
     def to_decide(self) -> tuple[ReleaseEvent, ...]:
@@ -205,6 +252,8 @@ class SiteView:
     contact: str | None = None
     """Where to dispute a result: an https URL, a mail address or a sentence, as the publisher set it."""
     keys: tuple[OperatorKey, ...] = ()
+    methods: tuple[MethodDoc, ...] = ()
+    """In reading order; the first one is the overview with the limits."""
     base_url: str | None = None
     """The https address under which the site is published; the digest e-mail links only when it is known."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from reports.interface import OperatorKey, ReleaseView, ReplacedFork, SiteView
-from reports.scan import ScanDocument
+from reports.rows import ForkRow
 from reports.text import repo_folder, slug
 
 Key = tuple[str, str]
@@ -79,7 +79,7 @@ def release_key(release: ReleaseView) -> str:
     return f"{release.repo}@{release.commit}"
 
 
-def sorted_scans(release: ReleaseView) -> tuple[ScanDocument, ...]:
+def sorted_scans(release: ReleaseView) -> tuple[ForkRow, ...]:
     """By name, whatever order the view has. Never by harm."""
     return tuple(sorted(release.scans, key=lambda scan: (scan.repo.lower(), scan.repo, scan.commit)))
 

@@ -64,6 +64,16 @@ class LineageView:
     evidence: tuple[EvidenceView, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class FileHashView:
+    """One weight file, so that a copy of it can be looked up."""
+
+    path: str
+    """Hostile text."""
+    sha256: str
+    """64 hex digits."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilesView:
     """Counts of the fork's files against the manifest."""
@@ -72,6 +82,8 @@ class FilesView:
     changed: int
     added: int
     missing: int
+    weights: tuple[FileHashView, ...] = ()
+    """Weight files whose hash is known, by path; not all of them where there are very many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +157,17 @@ class LanguageView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TopicLanguageView:
+    """Refusal of the harmful prompts of one topic in one language."""
+
+    topic: str
+    language: str
+    """BCP 47 tag."""
+    original: NumberView
+    fork: NumberView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UtilityView:
     """What the edit did to usefulness."""
 
@@ -166,6 +189,8 @@ class SafetyView:
     utility: UtilityView
     topics: tuple[TopicView, ...] = ()
     languages: tuple[LanguageView, ...] = ()
+    matrix: tuple[TopicLanguageView, ...] = ()
+    """By topic and language, in the suite's order, where prompts were translated."""
     tier: str = ""
     mcnemar_p: float | None = None
     ungradeable: NumberView = UnmeasuredView(unmeasured="not evaluated")
@@ -294,6 +319,19 @@ class HeatmapView:
     values: tuple[tuple[float | None, ...], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SpectrumView:
+    """How the change of one matrix spreads over directions."""
+
+    name: str
+    relative_norm: float
+    rank: int | None
+    left: tuple[float, ...]
+    """Share of the change's energy outside its r strongest directions, for r = 0, 1, 2…; between 0 and 1."""
+    floor: float | None
+    """Share of its energy that rounding to the fork's type leaves in any case; None where it is not known."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanDocument:
     """Everything forkwatch says about one snapshot."""
@@ -319,8 +357,10 @@ class ScanDocument:
     cost: CostView
     intent: IntentView = IntentView(status="not-measured", reason="an older version did not look")
     forecast: ForecastView = NO_FORECAST
+    spectra: tuple[SpectrumView, ...] = ()
+    """Of the most changed matrices, the largest change first."""
 
 
-def is_reduced(scan: ScanDocument) -> bool:
+def is_reduced(safety: SafetyView) -> bool:
     """Whether the fork, or the original in its place, was run with reduced isolation."""
-    return scan.safety.isolation.startswith("reduced")
+    return safety.isolation.startswith("reduced")

@@ -24,10 +24,15 @@ FOLDER = Path(__file__).parent / "schema"
 
 def schema_files() -> Mapping[str, str]:
     """File name to content, for every document type we publish."""
+    from reports.exports import api, rows  # they are planned together with these schemas
+
     schemas = {
         "forkwatch.release-card-1.json": card_json.json_schema(),
         "forkwatch.verdict-1.json": attestation.json_schema(),
         "forkwatch.eval-1.json": evaluation_json.json_schema(),
+        "forkwatch.index-1.json": api.index_schema(),
+        "forkwatch.changes-1.json": api.changes_schema(),
+        "forkwatch.fork-1.json": rows.json_schema(),
         "forkwatch.diff-1.json": diff.json_schema(),
         "forkwatch.effort-1.json": effort_json.json_schema(),
         "forkwatch.robustness-1.json": robustness.json_schema(),

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports import document, schemas, switch, tree_json, verdicts
+from reports import switch
+from reports.context import site_of
 from reports.digest import build_digest
+from reports.exports import fork_exports, release_exports, site_exports
 from reports.interface import EmptySiteError, NotASiteError, SiteView
-from reports.numbers import week_of
-from reports.pages import pages
-from reports.routes import routes, sorted_releases, sorted_replaced, sorted_scans
+from reports.pages import fork_pages, release_pages, site_pages
+from reports.plan import Entry, digest, fixed
+from reports.routes import sorted_releases
 
 MARKER = ".forkwatch-site"
 """A file that says: this folder was written by `build_site`, which may replace it."""
@@ -64,41 +66,37 @@ def build_site(view: SiteView, out: Path) -> BuildReport:
     return report
 
 
-def site_files(view: SiteView) -> Iterator[tuple[str, str]]:
-    """Every file of the site: path relative to its root, and text."""
-    yield MARKER, "forkwatch.site/1\n"
-    yield ".nojekyll", ""
+def plan(view: SiteView) -> Iterator[Entry]:
+    """Every file of the site. Files about one fork follow each other, so that its document is loaded once."""
+    site = site_of(view)
+    yield fixed(MARKER, "forkwatch.site/1\n")
+    yield fixed(".nojekyll", "")
     for name in ASSETS:
-        yield f"assets/{name}", (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
-    yield from pages(view)
-    yield "verdicts.json", verdicts.verdicts_json(view)
-    for name, text in schemas.schema_files().items():
-        yield f"api/v1/schema/{name}", text
-    addresses = routes(view)
-    for key in view.keys:
-        yield addresses.key(key), key.pem
-    for release in sorted_releases(view):
-        for scan in sorted_scans(release):
-            yield addresses.document(release, scan.repo), document.to_json(scan)
-        for signed in release.signed:
-            yield addresses.signed(addresses.document(release, signed.repo)), signed.bundle
-        for former in sorted_replaced(release):
-            place = addresses.former_document(release, former)
-            yield place, document.to_json(former.scan)
-            if former.signed is not None:
-                yield addresses.signed(place), former.signed.bundle
-        if release.tree is not None:
-            yield addresses.tree(release), tree_json.to_json(release.tree)
-    week = week_of(view.generated_at)
-    yield f"digest/{week}.html", build_digest(view, week).html
+        yield fixed(f"assets/{name}", (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8"))
+    yield from site_pages(site)
+    yield from site_exports(site)
+    week = site.week
+    yield Entry(f"digest/{week}.html", digest("digest", site.key), lambda: build_digest(view, week).html)
+    for release in (site.about(release) for release in sorted_releases(view)):
+        yield from release_pages(release)
+        yield from release_exports(release)
+        for fork in (*release.forks, *release.formers):
+            yield from fork_pages(fork)
+            yield from fork_exports(fork)
+
+
+def site_files(view: SiteView) -> Iterator[tuple[str, str | bytes]]:
+    """Every file of the site, rendered: path relative to its root, and content."""
+    for entry in plan(view):
+        yield entry.path, entry.render()
 
 
 def _fill(view: SiteView, new: Path, out: Path) -> tuple[list[str], list[str]]:
     """Write all files to `new`, linking those that `out` already has with the same bytes."""
     written: list[str] = []
     unchanged: list[str] = []
-    for path, text in site_files(view):
-        data = text.encode("utf-8")
+    for path, content in site_files(view):
+        data = content if isinstance(content, bytes) else content.encode("utf-8")
         (new / path).parent.mkdir(parents=True, exist_ok=True)
         if _same(out / path, data):
             _link(out / path, new / path)

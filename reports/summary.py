@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from reports.interface import ForkHistory, Gap, ReleaseView, SiteView, VerdictChange
+from reports.interface import DisputeView, ForkHistory, Gap, ReleaseView, SiteView, VerdictChange
 from reports.numbers import moment, week_of
 from reports.routes import sorted_releases, sorted_scans
-from reports.scan import ScanDocument, VerdictLabel
+from reports.rows import ForkRow
+from reports.scan import VerdictLabel
 from reports.words import VERDICTS
 
 
@@ -45,7 +46,7 @@ class Attention:
     """A fork whose verdict asks for a decision."""
 
     release: ReleaseView
-    scan: ScanDocument
+    scan: ForkRow
     since: str
     """When the present verdict was reached."""
 
@@ -93,11 +94,18 @@ class Past:
         self._gaps: dict[str, Gap] = {}
         for gap in release.gaps:
             self._gaps.setdefault(gap.repo, gap)
-        self._signed = frozenset(signed.repo for signed in release.signed)
+        self._bundles = {signed.repo: signed.bundle for signed in release.signed}
+        self._disputes: defaultdict[str, list[DisputeView]] = defaultdict(list)
+        for dispute in release.disputes:
+            self._disputes[dispute.repo].append(dispute)
 
     def is_signed(self, repo: str) -> bool:
         """Whether the operator signed the newest verdict about a fork."""
-        return repo in self._signed
+        return repo in self._bundles
+
+    def bundle(self, repo: str) -> str | None:
+        """The signed verdict about a fork, if there is one."""
+        return self._bundles.get(repo)
 
     def history(self, repo: str) -> ForkHistory | None:
         """What became of a fork that has a verdict."""
@@ -111,23 +119,47 @@ class Past:
         """Of a fork's verdict, in the view's order."""
         return tuple(self._changes.get(repo, ()))
 
-    def verdict_since(self, scan: ScanDocument) -> str:
+    def disputes(self, repo: str) -> tuple[DisputeView, ...]:
+        """About a fork's verdicts, in the view's order."""
+        return tuple(self._disputes.get(repo, ()))
+
+    def is_disputed(self, repo: str) -> bool:
+        """Whether a dispute about a fork is open."""
+        return any(dispute.status == "open" for dispute in self.disputes(repo))
+
+    def withdrawn(self, repo: str) -> DisputeView | None:
+        """How the fork's newest verdict was taken back, if it was."""
+        return withdrawal(self.disputes(repo))
+
+    def verdict_since(self, scan: ForkRow) -> str:
         """When the fork got the verdict it has now."""
-        times = [change.at for change in self._by_time(scan.repo) if change.after == scan.verdict.label]
-        return times[-1] if times else scan.scanned_at
+        return verdict_since(scan, self.changes(scan.repo))
 
-    def first_verdict(self, scan: ScanDocument) -> str:
+    def first_verdict(self, scan: ForkRow) -> str:
         """When the fork got its first verdict."""
-        times = [change.at for change in self._by_time(scan.repo)]
-        return times[0] if times else scan.scanned_at
+        return first_verdict(scan, self.changes(scan.repo))
 
-    def asks(self, scan: ScanDocument) -> bool:
-        """Whether the verdict asks for a decision, and the fork is still there."""
+    def asks(self, scan: ForkRow) -> bool:
+        """Whether the verdict asks for a decision, stands, and the fork is still there."""
         history = self.history(scan.repo)
-        return VERDICTS[scan.verdict.label].attention and (history is None or history.gone_at is None)
+        present = history is None or history.gone_at is None
+        return VERDICTS[scan.verdict.label].attention and present and self.withdrawn(scan.repo) is None
 
-    def _by_time(self, repo: str) -> list[VerdictChange]:
-        return sorted(self.changes(repo), key=lambda change: moment(change.at))
+
+def verdict_since(scan: ForkRow, changes: Iterable[VerdictChange]) -> str:
+    """When a fork got the verdict it has now, by its own changes."""
+    times = [change.at for change in changes if change.after == scan.verdict.label]
+    return max(times, key=moment, default=scan.scanned_at)
+
+
+def first_verdict(scan: ForkRow, changes: Iterable[VerdictChange]) -> str:
+    """When a fork got its first verdict, by its own changes."""
+    return min((change.at for change in changes), key=moment, default=scan.scanned_at)
+
+
+def withdrawal(disputes: Sequence[DisputeView]) -> DisputeView | None:
+    """Of disputes about one fork the one that took its newest verdict back, if any."""
+    return next((each for each in disputes if each.status == "withdrawn" and each.current), None)
 
 
 def funnel(releases: Sequence[ReleaseView]) -> Funnel:
@@ -165,7 +197,7 @@ def attention_count(release: ReleaseView) -> int:
     return sum(past.asks(scan) for scan in release.scans)
 
 
-def _present(release: ReleaseView) -> Iterator[ScanDocument]:
+def _present(release: ReleaseView) -> Iterator[ForkRow]:
     absent = {history.repo for history in release.histories if history.gone_at is not None}
     return (scan for scan in release.scans if scan.repo not in absent)
 

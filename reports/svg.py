@@ -18,7 +18,8 @@ from reports.edit_words import detail_words
 from reports.grid import Column, Grid, Spot, State, bounds, columns, grid, in_words
 from reports.numbers import significant
 from reports.render import environment
-from reports.spectra import Spectrum, spectra
+from reports.scan import SpectrumView
+from reports.spectra import spectra
 from reports.text import clean
 from reports.words import PAIR_LINEAGE, edit_title
 
@@ -236,7 +237,7 @@ def _legend(seen: Grid, shapes: list[Shape], y: float) -> float:
     return y + (10 if seen.states() else -12)
 
 
-def _spectra(found: tuple[Spectrum, ...], shapes: list[Shape], y: float) -> float:
+def _spectra(found: tuple[SpectrumView, ...], shapes: list[Shape], y: float) -> float:
     if not found:
         return y
     y += 34
@@ -251,7 +252,7 @@ def _spectra(found: tuple[Spectrum, ...], shapes: list[Shape], y: float) -> floa
     return y + -(-len(found) // PANELS) * PANEL_HEIGHT
 
 
-def _panel(spectrum: Spectrum, shapes: list[Shape], x: float, y: float, wide: float) -> None:
+def _panel(spectrum: SpectrumView, shapes: list[Shape], x: float, y: float, wide: float) -> None:
     """One matrix: a bar for each r, on a logarithmic scale."""
     rank = "rank not established" if spectrum.rank is None else f"rank {spectrum.rank}"
     name = _name(spectrum.name.removeprefix("model.").removesuffix(".weight"), 38)
@@ -273,7 +274,7 @@ def _panel(spectrum: Spectrum, shapes: list[Shape], x: float, y: float, wide: fl
 
 
 def _bars(
-    spectrum: Spectrum, left: float, bottom: float, right: float, level: Callable[[float], float]
+    spectrum: SpectrumView, left: float, bottom: float, right: float, level: Callable[[float], float]
 ) -> Iterator[Shape]:
     bar = min(16.0, (right - left) / len(spectrum.left))
     for r, share in enumerate(spectrum.left):

@@ -26,6 +26,8 @@ MAX_MARKS = 4
 
 def clean(text: str, limit: int = 2000) -> str:
     """`text` on one line, without escapes and invisible characters, at most `limit` characters."""
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     kept: list[str] = []
     marks = 0
     for char in _CSI.sub("", text[: 4 * limit]):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 from reports.contract import adapter, dump, load, schema_of
 from reports.interface import ReleaseView, SiteView
 from reports.routes import Routes, routes, sorted_releases, sorted_scans
+from reports.rows import ForkRow
 from reports.scan import (
     CertaintyName,
     EditView,
     OriginalView,
     PairView,
-    ScanDocument,
     VerdictLabel,
 )
 from reports.summary import Past, former_names, sorted_gaps
@@ -139,7 +139,7 @@ def _release(release: ReleaseView, addresses: Routes) -> ReleaseVerdicts:
     )
 
 
-def _row(release: ReleaseView, past: Past, scan: ScanDocument, addresses: Routes) -> VerdictRow:
+def _row(release: ReleaseView, past: Past, scan: ForkRow, addresses: Routes) -> VerdictRow:
     history = past.history(scan.repo)
     document = addresses.document(release, scan.repo)
     return VerdictRow(

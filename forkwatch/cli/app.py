@@ -16,6 +16,7 @@ from forkwatch.cli import (
     crawl,
     demo,
     diff,
+    dispute,
     doctor,
     effort,
     evaluate,
@@ -63,6 +64,7 @@ app.add_typer(judge.app, name="judge")
 app.add_typer(suite.app, name="suite")
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
+app.add_typer(dispute.app, name="dispute")
 app.command("status")(status.status)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports.scan import ScanDocument
+from reports.rows import ForkRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def read_truth(family: Path) -> dict[str, Expected]:
     }
 
 
-def compare_with_truth(family: Path, documents: tuple[ScanDocument, ...]) -> tuple[Agreement, ...]:
+def compare_with_truth(family: Path, documents: Iterable[ForkRow]) -> tuple[Agreement, ...]:
     """A row a fork; a fork that was not found, or a verdict on something that is none, disagrees."""
     truth = read_truth(family)
     said = {document.repo: document for document in documents}
@@ -73,6 +74,6 @@ def compare_with_truth(family: Path, documents: tuple[ScanDocument, ...]) -> tup
     return tuple(rows)
 
 
-def _seen(document: ScanDocument) -> Expected:
+def _seen(document: ForkRow) -> Expected:
     kinds = tuple(sorted({edit.kind for edit in document.edits}))
     return Expected(kinds, document.lineage.status, document.verdict.label)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 
-from crawler.interface import Channel, Claim, Relation
+from crawler.interface import Channel, Claim, Relation, Snapshot
+from detector.formats import is_weight_file
 from detector.intent import NoIntent
 from detector.interface import (
     Certainty,
@@ -19,8 +22,9 @@ from detector.interface import (
     TextChange,
 )
 from detector.provenance.interface import SignatureStatus
-from evals.interface import Unmeasured
-from evals.measurements import EvalResult
+from evals.interface import PromptKind, Unmeasured
+from evals.measurements import Cell, EvalResult
+from evals.metrics import wilson
 from forkwatch.pipeline.funnel import Examination
 from forkwatch.pipeline.intent import Aim
 from forkwatch.pipeline.originals import Original
@@ -35,6 +39,7 @@ from reports.scan import (
     EditDetailView,
     EditView,
     EvidenceView,
+    FileHashView,
     FilesView,
     HeatmapView,
     HubView,
@@ -47,10 +52,13 @@ from reports.scan import (
     ParentView,
     SafetyView,
     ScanDocument,
+    SpectrumView,
+    TopicLanguageView,
     TopicView,
     UnmeasuredView,
     UtilityView,
 )
+from reports.spectra import of_tensors
 
 
 def build_document(
@@ -73,6 +81,7 @@ def build_document(
             changed=len(facts.match.changed),
             added=len(facts.match.added),
             missing=len(facts.match.missing),
+            weights=_hashes(facts.snapshot),
         ),
         edits=_edits(facts),
         heatmap=_heatmap(facts.weights.tensors) if isinstance(facts.weights, Diff) else None,
@@ -93,6 +102,7 @@ def build_document(
             seconds=round(spent.seconds, 2),
         ),
         intent=_intent(examination.aim),
+        spectra=_spectra(facts.weights.tensors) if isinstance(facts.weights, Diff) else (),
     )
 
 
@@ -221,6 +231,35 @@ def _heatmap(tensors: tuple[TensorDiff, ...]) -> HeatmapView | None:
     )
 
 
+SPECTRA = 4
+"""Matrices of a fork whose spectra are shown."""
+HASHES = 200
+"""Weight files of a fork whose hashes are listed; more would be a list of shards and little else."""
+
+
+def _spectra(tensors: tuple[TensorDiff, ...]) -> tuple[SpectrumView, ...]:
+    """Shares to four significant digits: more say nothing and make the document long."""
+    return tuple(
+        replace(
+            spectrum,
+            name=plain(spectrum.name, 200),
+            relative_norm=_rounded(spectrum.relative_norm),
+            left=tuple(_rounded(share) for share in spectrum.left),
+            floor=None if spectrum.floor is None else _rounded(spectrum.floor),
+        )
+        for spectrum in of_tensors(tensors, SPECTRA)
+    )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _hashes(snapshot: Snapshot) -> tuple[FileHashView, ...]:
+    found = (file for file in snapshot.files if file.sha256 is not None and is_weight_file(file.path))
+    return tuple(FileHashView(plain(file.path, 200), str(file.sha256)) for file in islice(found, HASHES))
+
+
 def _intent(aim: Aim) -> IntentView:
     """The numbers of the comparison; of the direction only how it was measured."""
     found, direction = aim.intent, aim.direction
@@ -274,6 +313,7 @@ def _safety(examination: Examination) -> SafetyView:
             )
             for lost in comparison.languages
         ),
+        matrix=_matrix(baseline, fork),
         tier=fork.behaviour.tier.value if fork else "",
         mcnemar_p=p_view(comparison.mcnemar_p),
         ungradeable=number_view(fork.behaviour.ungradeable) if fork else gap,
@@ -292,3 +332,30 @@ def _topics(baseline: EvalResult | None, fork: EvalResult | None) -> tuple[Topic
         TopicView(topic=topic, original=number_view(outcome), fork=number_view(theirs.get(topic, absent)))
         for topic, outcome in baseline.behaviour.refusal_by_topic
     )
+
+
+def _matrix(baseline: EvalResult | None, fork: EvalResult | None) -> tuple[TopicLanguageView, ...]:
+    """Refusal of the harmful prompts by topic and language; empty where all are in one language."""
+    if baseline is None or fork is None:
+        return ()
+    theirs = {(cell.topic, cell.language): cell for cell in fork.behaviour.cells if _is_harmful(cell)}
+    cells = [cell for cell in baseline.behaviour.cells if _is_harmful(cell)]
+    if len({cell.language for cell in cells}) < 2:
+        return ()
+    return tuple(
+        TopicLanguageView(
+            topic=cell.topic,
+            language=cell.language,
+            original=number_view(wilson(cell.refused, cell.graded)),
+            fork=number_view(
+                wilson(other.refused, other.graded)
+                if (other := theirs.get((cell.topic, cell.language)))
+                else Unmeasured("no such prompt was asked")
+            ),
+        )
+        for cell in cells
+    )
+
+
+def _is_harmful(cell: Cell) -> bool:
+    return cell.kind is PromptKind.HARMFUL

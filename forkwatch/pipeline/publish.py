@@ -15,6 +15,7 @@ from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.attest import sign_verdict
 from forkwatch.pipeline.cards import published_card
 from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.disputes import dispute_view
 from forkwatch.pipeline.document import original_view
 from forkwatch.pipeline.effort import observed
 from forkwatch.pipeline.effort_document import published_effort
@@ -22,11 +23,13 @@ from forkwatch.pipeline.forecast import fit, forecast
 from forkwatch.pipeline.operator import find_key, operator_keys
 from forkwatch.pipeline.tree import FormerName, Member, OwnVerdict, build_tree
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
+from forkwatch.store.disputes import Dispute, disputes
 from forkwatch.store.models import Release
 from forkwatch.store.upstream import UpstreamEvent, upstream_events
 from forkwatch.store.values import History, Known, Verdict
 from forkwatch.text import plain
 from reports.interface import (
+    DisputeView,
     FindingDoc,
     ForkHistory,
     Gap,
@@ -77,6 +80,7 @@ def site_view(context: Context, key: SigningKey | None = None) -> SiteView:
     times = [scan.scanned_at for release in releases for scan in release.scans]
     times += [event.at for release in releases for event in release.events]
     times += [event.at for release in releases for fork in _histories(release) for event in fork.events]
+    times += [each.decided_at or each.opened_at for release in releases for each in _disputes(release)]
     findings = tuple(
         FindingDoc(id=spec.id, title=spec.title, severity=spec.severity, markdown=finding_page(spec))
         for spec in CATALOGUE.values()
@@ -106,6 +110,12 @@ def _histories(release: ReleaseView) -> Iterator[ForkHistory]:
     yield from (former.history for former in release.replaced)
 
 
+def _disputes(release: ReleaseView) -> Iterator[DisputeView]:
+    yield from release.disputes
+    for former in release.replaced:
+        yield from former.disputes
+
+
 def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseView:
     if row.id is None:
         raise AssertionError("a stored release has an id")
@@ -117,6 +127,7 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
     judged = sorted(newest, key=lambda repo_id: (histories[repo_id].repo, repo_id))
     current = [repo_id for repo_id in judged if repo_id in holders]
     predictor = fit(newest.values())
+    disputed = disputes(context.store, row.id)
 
     def signed(repo_id: int, scan: ScanDocument) -> SignedVerdict | None:
         return None if key is None else sign_verdict(context.store, row, repo_id, scan, key)
@@ -138,7 +149,9 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
         ),
         histories=tuple(_history(histories[repo_id]) for repo_id in current),
         replaced=tuple(
-            _replaced(histories[repo_id], log, signed) for repo_id in judged if repo_id not in holders
+            _replaced(histories[repo_id], log, signed, disputed)
+            for repo_id in judged
+            if repo_id not in holders
         ),
         tree=_tree(context, row, known, newest, histories) if known else None,
         signed=tuple(filter(None, (signed(repo_id, scan) for repo_id, scan in scans.items()))),
@@ -146,6 +159,9 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
         pinned_at=_time(row.verified_at),
         events=tuple(_upstream(event) for event in upstream_events(context.store, row.id)),
         effort=published_effort(f"{row.repo}@{row.commit}", observed(context, row)),
+        disputes=tuple(
+            dispute_view(each, histories[each.repo_id].repo) for each in disputed if each.repo_id in scans
+        ),
     )
 
 
@@ -211,6 +227,7 @@ def _replaced(
     history: History,
     log: Iterable[Verdict],
     signed: Callable[[int, ScanDocument], SignedVerdict | None],
+    disputed: Iterable[Dispute],
 ) -> ReplacedFork:
     mine = [verdict for verdict in log if verdict.repo_id == history.repo_id]
     scan = _current(history, mine[-1].document)
@@ -220,6 +237,9 @@ def _replaced(
         changes=tuple(_change(verdict, history.repo) for verdict in mine),
         history=_history(history),
         signed=signed(history.repo_id, scan),
+        disputes=tuple(
+            dispute_view(each, history.repo) for each in disputed if each.repo_id == history.repo_id
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, DateTime, String, TypeDecorator, UniqueConstraint
+from sqlalchemy import JSON, DateTime, LargeBinary, String, TypeDecorator, UniqueConstraint
 from sqlalchemy.engine import Dialect
 from sqlmodel import Field, SQLModel
 
@@ -213,6 +213,51 @@ class VerdictRow(SQLModel, table=True):
     """The `forkwatch.scan/1` document."""
     supersedes: int | None = Field(default=None, foreign_key="verdict.id")
     created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class DisputeRow(SQLModel, table=True):
+    """One act about a verdict: somebody disputes it, or the operator decides. Append-only."""
+
+    __tablename__: ClassVar[str] = "dispute"
+
+    id: int | None = Field(default=None, primary_key=True)
+    opened_by: int | None = Field(default=None, foreign_key="dispute.id", unique=True)
+    """The row that opened the dispute that this one decides; a dispute is decided once."""
+    release_id: int = Field(foreign_key="release.id", index=True)
+    repo_id: int = Field(foreign_key="repo.id", index=True)
+    verdict_id: int = Field(foreign_key="verdict.id")
+    status: str
+    """`forkwatch.store.disputes.Status`."""
+    by: str
+    """Who disputes or decides; empty when it was not said. Hostile text."""
+    text: str
+    """What they say. Hostile text where the row opens a dispute."""
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
+class MailingRow(SQLModel, table=True):
+    """A digest to one recipient: claimed before it is sent, so that no two processes send it."""
+
+    __tablename__: ClassVar[str] = "mailing"
+    __table_args__ = (UniqueConstraint("week", "recipient"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    week: str
+    """`2026-W47`"""
+    recipient: str
+    """Mail address, in lower case."""
+    message_id: str
+    message: bytes = Field(sa_type=LargeBinary)
+    """The whole message as it was claimed first: whatever is sent again is the same bytes."""
+    attempt: int
+    """Of the claim; who holds another number has lost it."""
+    claimed_until: datetime = Field(sa_type=UtcDateTime)
+    """Until then nobody else may send it."""
+    uncertain: bool
+    """The server may have accepted it, and nobody was there to note that."""
+    sent_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    error: str = ""
+    """Why the last attempt failed."""
 
 
 class MetricSample(SQLModel, table=True):

@@ -11,7 +11,6 @@ from reports.effort import CheapestView, EffortDocument, EffortPointView, Missin
 from reports.effort_chart import HEIGHT, LEFT, WIDTH, EffortChart, effort_chart
 from reports.effort_json import from_json, json_schema, to_json
 from reports.interface import SiteView
-from reports.pages import pages
 from reports.scan import RateView
 from reports.site import site_files
 from tests.reports.samples import view
@@ -135,7 +134,7 @@ def test_nothing_to_draw_is_no_section() -> None:
     empty = replace(DOCUMENT, points=())
 
     assert effort_chart(empty) is None
-    assert all('id="effort"' not in html for _, html in pages(site(empty)))
+    assert all('id="effort"' not in html for _, html in site_files(site(empty)))
 
 
 @pytest.mark.parametrize("efforts", [(5.0, 5.0), (1e-3, 1e-3), (0.0, 0.0)])

@@ -1,0 +1,272 @@
+"""What pages and exports are planned from: the site as a whole, one release, one fork.
+
+Each has a `key`, a digest of everything that a file about it may depend on. `Site.page` plans an HTML page.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+from reports.interface import (
+    DisputeView,
+    ForkHistory,
+    Gap,
+    OperatorKey,
+    ReleaseView,
+    ReplacedFork,
+    SiteView,
+    VerdictChange,
+)
+from reports.numbers import week_of
+from reports.plan import Entry, digest
+from reports.render import environment
+from reports.routes import Routes, relative, release_key, routes, sorted_replaced, sorted_scans
+from reports.rows import ForkRow
+from reports.scan import ScanDocument
+from reports.summary import Past, first_verdict, verdict_since
+
+Values = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What every page may say about the site. Nothing here changes with a new verdict."""
+
+    version: str
+    """Of forkwatch."""
+    contact: str | None
+    keys: tuple[OperatorKey, ...]
+    base_url: str | None
+
+
+@dataclass(frozen=True)
+class Site:
+    """The site as a whole."""
+
+    view: SiteView
+    routes: Routes
+    folders: Mapping[str, Sequence[tuple[str, str]]]
+    """By repository: key of each release that it was compared with, and the folder of that page."""
+
+    @cached_property
+    def facts(self) -> Facts:
+        """The `view` of templates about a release or a fork."""
+        view = self.view
+        return Facts(version=view.version, contact=view.contact, keys=view.keys, base_url=view.base_url)
+
+    @cached_property
+    def base(self) -> str:
+        """Key of what every page may depend on: the facts, and which findings have pages."""
+        return digest(self.facts, sorted(self.routes.findings))
+
+    @cached_property
+    def week(self) -> str:
+        """ISO week of the newest result, e.g. `2026-W47`."""
+        return week_of(self.view.generated_at)
+
+    @cached_property
+    def key(self) -> str:
+        """Key of everything on the site."""
+        releases = sorted(self.about(release).key for release in self.view.releases)
+        return digest(self.base, self.view.generated_at, self.view.findings, releases)
+
+    def about(self, release: ReleaseView) -> Release:
+        """One release, worked out once."""
+        return self._releases[release_key(release)]
+
+    @cached_property
+    def _releases(self) -> dict[str, Release]:
+        return {release_key(view): Release(self, view, Past(view)) for view in self.view.releases}
+
+    def page(self, template: str, path: str, key: str, values: Callable[[], Values]) -> Entry:
+        """Plan one page.
+
+        Args:
+            template: its file name. It sees `view` (the `Facts`), `routes`, `path`, `href`, and `values`.
+            path: relative to the site's root.
+            key: digest of what `values` gives; what every page depends on is added here.
+            values: asked for when the page is rendered.
+        """
+
+        def href(target: str) -> str:
+            return relative(path, target)
+
+        def render() -> str:
+            known = {"view": self.facts, "routes": self.routes, "path": path, "href": href}
+            return environment().get_template(template).render(known | dict(values()))
+
+        return Entry(path, digest(self.base, template, path, key), render)
+
+
+def site_of(view: SiteView) -> Site:
+    """Give every page its address."""
+    found = routes(view)
+    folders: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for (key, name), folder in found.forks.items():
+        folders[name].append((key, folder))
+    return Site(view, found, folders)
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release. `view` is all of it."""
+
+    site: Site
+    view: ReleaseView
+    past: Past
+
+    @cached_property
+    def facts(self) -> ReleaseView:
+        """The release without its forks: the `release` of pages about one fork."""
+        return replace(
+            self.view,
+            scans=(),
+            changes=(),
+            gaps=(),
+            histories=(),
+            replaced=(),
+            tree=None,
+            signed=(),
+            disputes=(),
+            events=(),
+            effort=None,
+        )
+
+    @cached_property
+    def facts_key(self) -> str:
+        """Key of `facts`, and of its address."""
+        return digest(self.facts, self.site.routes.release(self.view))
+
+    @cached_property
+    def key(self) -> str:
+        """Key of everything about the release and its forks, in whatever order the view has them."""
+        view = self.view
+        return digest(
+            self.facts_key,
+            [fork.key for fork in self.forks],
+            [fork.key for fork in self.formers],
+            sorted((gap.repo, gap.reason, gap.gone) for gap in view.gaps),
+            sorted((change.at, change.repo, change.before, change.after) for change in view.changes),
+            view.tree,
+            view.events,
+            view.effort,
+            view.disputes,
+        )
+
+    @cached_property
+    def forks(self) -> tuple[Fork, ...]:
+        """Forks with a verdict, by name."""
+        return tuple(self._fork(row) for row in sorted_scans(self.view))
+
+    @cached_property
+    def formers(self) -> tuple[Fork, ...]:
+        """Repositories that are gone and whose name another one has, by name."""
+        return tuple(self._former(former) for former in sorted_replaced(self.view))
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, tuple[ReplacedFork, ...]]:
+        found: defaultdict[str, tuple[ReplacedFork, ...]] = defaultdict(tuple)
+        for former in sorted_replaced(self.view):
+            found[former.scan.repo] += (former,)
+        return dict(found)
+
+    def _fork(self, row: ForkRow) -> Fork:
+        addresses = self.site.routes
+        own = release_key(self.view)
+        return Fork(
+            release=self,
+            row=row,
+            path=addresses.fork_page(self.view, row.repo),
+            document=addresses.document(self.view, row.repo),
+            bundle=self.past.bundle(row.repo),
+            history=self.past.history(row.repo),
+            changes=self.past.changes(row.repo),
+            disputes=self.past.disputes(row.repo),
+            gap=self.past.gap(row.repo),
+            formers=self._by_name.get(row.repo, ()),
+            also=tuple(
+                (key, f"{folder}/index.html")
+                for key, folder in self.site.folders.get(row.repo, ())
+                if key != own
+            ),
+        )
+
+    def _former(self, former: ReplacedFork) -> Fork:
+        """The other repository's verdicts are not its own."""
+        addresses = self.site.routes
+        return Fork(
+            release=self,
+            row=former.scan,
+            path=addresses.former_page(self.view, former),
+            document=addresses.former_document(self.view, former),
+            bundle=None if former.signed is None else former.signed.bundle,
+            history=former.history,
+            changes=former.changes,
+            disputes=former.disputes,
+            former=former,
+            also=tuple(
+                (key, f"{folder}/index.html")
+                for key, folder in self.site.folders.get(former.scan.repo, ())
+                if key != release_key(self.view)
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fork:
+    """One fork of one release."""
+
+    release: Release
+    row: ForkRow
+    path: str
+    """Its page, relative to the site's root."""
+    document: str
+    """Its `forkwatch.scan/1` document, relative to the site's root."""
+    bundle: str | None
+    """The signed verdict, a sigstore bundle; None when it is not signed."""
+    history: ForkHistory | None
+    changes: tuple[VerdictChange, ...]
+    """Of its verdict, oldest first."""
+    disputes: tuple[DisputeView, ...] = ()
+    """About its verdicts, oldest first."""
+    gap: Gap | None = None
+    """Why its present state could not be examined."""
+    former: ReplacedFork | None = None
+    """Set on a repository whose name another one has."""
+    formers: tuple[ReplacedFork, ...] = ()
+    """Gone repositories that had its name before it."""
+    also: tuple[tuple[str, str], ...] = ()
+    """(release, page) of its comparisons with other releases."""
+
+    @property
+    def site(self) -> Site:
+        """The site it is on."""
+        return self.release.site
+
+    def scan(self) -> ScanDocument:
+        """Its document, loaded now. Call this only while rendering, and do not keep it."""
+        return self.release.view.documents.whole(self.row)
+
+    @property
+    def since(self) -> str:
+        """When it got the verdict it has now: ISO 8601, UTC."""
+        return verdict_since(self.row, self.changes)
+
+    @property
+    def first(self) -> str:
+        """When it got its first verdict: ISO 8601, UTC."""
+        return first_verdict(self.row, self.changes)
+
+    @cached_property
+    def key(self) -> str:
+        """Key of everything that a file about this fork alone may depend on."""
+        own = (getattr(self, field.name) for field in fields(self) if field.name not in _NOT_IN_KEY)
+        version = self.release.view.documents.version(self.row)
+        names = [(former.identity, former.scan.repo) for former in self.formers]
+        return digest(self.release.facts_key, version, names, self.former and self.former.identity, *own)
+
+
+_NOT_IN_KEY = frozenset({"release", "row", "formers", "former"})

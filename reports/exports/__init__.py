@@ -1,0 +1,80 @@
+"""Files of the site for machines, as entries of its plan; see `reports.plan`.
+
+A new export is an `Entry(path, key, render)` yielded by one of the functions below. Its key covers all that
+it depends on: `site.key`, `release.key` or `fork.key`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from reports import document, schemas, tree_json, verdicts
+from reports.context import Fork, Release, Site
+from reports.exports import api, badge, evidence, feeds, mlbom, moderation, names, osv, rows
+from reports.interface import ReleaseView
+from reports.plan import Entry, digest, fixed
+
+SITE_ATOM, SITE_FEED = "api/v1/atom.xml", "api/v1/feed.json"
+
+
+def site_exports(site: Site) -> Iterator[Entry]:
+    """Files about no release in particular."""
+    yield Entry("verdicts.json", digest("verdicts", site.key), lambda: verdicts.verdicts_json(site.view))
+    published = tuple(f"api/v1/schema/{name}" for name in schemas.schema_files())
+    yield Entry("api/v1/index.json", digest("index", site.key), lambda: api.index_json(site, published))
+    yield Entry(SITE_ATOM, digest("atom", site.key), lambda: feeds.to_atom(feeds.site_feed(site, SITE_ATOM)))
+    yield Entry(
+        SITE_FEED, digest("feed", site.key), lambda: feeds.to_json_feed(feeds.site_feed(site, SITE_FEED))
+    )
+    for week, views in api.weekly(site).items():
+        yield _week(site, week, views)
+    for name, text in schemas.schema_files().items():
+        yield fixed(f"api/v1/schema/{name}", text)
+    for key in site.view.keys:
+        yield fixed(site.routes.key(key), key.pem)
+
+
+def release_exports(release: Release) -> Iterator[Entry]:
+    """Files about one release."""
+    tree, page = release.view.tree, release.site.routes.release(release.view)
+    if tree is not None:
+        path = release.site.routes.tree(release.view)
+        yield Entry(path, digest("tree", tree), lambda: tree_json.to_json(tree))
+    atom, feed = names.of_release(page, "atom.xml"), names.of_release(page, "feed.json")
+    made: tuple[tuple[str, Callable[[], bytes]], ...] = (
+        (names.of_release(page, "forks.csv"), lambda: rows.forks_csv(_all(release))),
+        (names.of_release(page, "forks.jsonl"), lambda: rows.to_jsonl(_all(release))),
+        (atom, lambda: feeds.to_atom(feeds.release_feed(release, atom))),
+        (feed, lambda: feeds.to_json_feed(feeds.release_feed(release, feed))),
+    )
+    for path, render in made:
+        yield Entry(path, digest(path, release.site.base, release.key), render)
+
+
+def fork_exports(fork: Fork) -> Iterator[Entry]:
+    """Files about one fork. Its document is loaded when one is rendered."""
+    yield Entry(fork.document, digest("document", fork.key), lambda: document.to_json(fork.scan()))
+    if fork.bundle is not None:
+        yield fixed(fork.site.routes.signed(fork.document), fork.bundle)
+    yield _about(fork, names.bom(fork.document), mlbom.to_cyclonedx)
+    yield _about(fork, names.badge(fork.document), badge.to_svg)
+    if osv.has_advisory(fork):
+        yield _about(fork, names.advisory(fork.document), osv.to_osv)
+        yield _about(fork, names.evidence(fork.document), evidence.to_zip)
+    if moderation.has_draft(fork):
+        yield _about(fork, names.moderation(fork.document), moderation.to_markdown)
+
+
+def _all(release: Release) -> tuple[Fork, ...]:
+    return (*release.forks, *release.formers)
+
+
+def _about(fork: Fork, path: str, make: Callable[[Fork], bytes]) -> Entry:
+    return Entry(path, digest(path, fork.site.base, fork.key), lambda: make(fork))
+
+
+def _week(site: Site, week: str, views: tuple[ReleaseView, ...]) -> Entry:
+    parts = [(view.repo, view.commit, view.changes) for view in views]
+    pages = [site.routes.fork(view, change.repo) for view in views for change in view.changes]
+    path = names.changes(week)
+    return Entry(path, digest(path, parts, pages), lambda: api.changes_json(site, week, views))

@@ -1,0 +1,59 @@
+"""What a site is made of: a plan of files, each with a key that says whether it has to be rendered again.
+
+A builder that kept the keys of the last build renders only what has another key now. So a key must cover
+everything the bytes depend on: the values the file is made from (`digest`), and the code, templates and
+assets (`template_set`). A plan is cheap: no document is read and nothing is rendered before `Entry.render`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+_SOURCES = (".py", ".html", ".svg", ".css", ".js", ".json", ".xml")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of the site."""
+
+    path: str
+    """Relative to the site's root."""
+    key: str
+    """Of all inputs, see `digest`. The same key means the same bytes."""
+    render: Callable[[], str | bytes]
+    """The content; text is written as UTF-8."""
+
+
+def digest(*inputs: object) -> str:
+    """A digest of values by their `repr`: texts, numbers, tuples, lists, dicts, frozen dataclasses of these.
+
+    Not for sets, whose order differs between two processes.
+    """
+    found = hashlib.sha256()
+    for value in inputs:
+        found.update(repr(value).encode("utf-8", "surrogatepass"))
+        found.update(b"\0")
+    return found.hexdigest()
+
+
+def fixed(path: str, text: str) -> Entry:
+    """A file whose text is known."""
+    return Entry(path, digest("fixed", text), lambda: text)
+
+
+@cache
+def template_set() -> str:
+    """A digest of this package's code, templates and assets, and of the template engine's version."""
+    found = hashlib.sha256(f"jinja2 {version('jinja2')}\n".encode())
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*")):
+        if path.suffix in _SOURCES and path.is_file():
+            data = path.read_bytes()
+            found.update(f"{path.relative_to(root).as_posix()} {len(data)}\n".encode())
+            found.update(data)
+    return found.hexdigest()
