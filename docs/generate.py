@@ -16,6 +16,7 @@ from forkwatch.errors import Exit
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
 
 DOCS = Path(__file__).parent
+METHODOLOGY = DOCS.parent / "reports" / "methodology"
 COMMANDS = (
     "init", "release add", "release list", "release verify", "release check",
     "release adopt", "release keep", "release card", "release sign",
@@ -46,6 +47,10 @@ def pages() -> Iterator[tuple[Path, str]]:
         yield DOCS / "findings" / f"{spec.id}.md", finding_page(spec)
     yield DOCS / "exit-codes.md", _exit_codes()
     yield DOCS / "cli.md", _cli()
+    # An installed forkwatch has no docs folder, and its site shows these pages.
+    yield METHODOLOGY / "index.md", (DOCS / "methodology.md").read_text()
+    for path in sorted((DOCS / "methodology").glob("*.md")):
+        yield METHODOLOGY / path.name, path.read_text()
 
 
 def _exit_codes() -> str:
@@ -72,7 +77,8 @@ def _cli() -> str:
 def main() -> int:
     """Write what differs; with `--check`, name it and fail."""
     stale = [(path, text) for path, text in pages() if not path.is_file() or path.read_text() != text]
-    extra = sorted(set(DOCS.glob("findings/*.md")) - {path for path, _ in pages()})
+    found = {*DOCS.glob("findings/*.md"), *METHODOLOGY.glob("*.md")}
+    extra = sorted(found - {path for path, _ in pages()})
     if "--check" in sys.argv[1:]:
         for path in [path for path, _ in stale] + extra:
             sys.stderr.write(f"{path} is not current; run `python docs/generate.py`\n")

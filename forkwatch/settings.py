@@ -27,6 +27,7 @@ from crawler.dataset import InvalidDatasetPathError, parse_dataset_path
 from crawler.interface import InvalidRepoIdError, parse_repo_id
 from forkwatch.errors import SettingsError
 from forkwatch.state import find_state_dir
+from reports.text import is_https_url, is_mail_address
 
 DEMO_ENDPOINT = "demo"
 """As `hub.endpoint`: serve the demo's families from this machine instead of talking to the Hub."""
@@ -116,6 +117,60 @@ class AttestSettings(_Section):
     """PEM of an EC key; None: the one that `forkwatch attest key` made, if it did."""
 
 
+class SiteSettings(_Section):
+    """The published site."""
+
+    base_url: str | None = None
+    """The https address that it is published at; None: mails and feeds have no absolute links."""
+    contact: str | None = Field(default=None, max_length=200)
+    """Where results are disputed: a mail address, an https address, or a sentence."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not is_https_url(value):
+            raise ValueError("it is no plain https address, like 'https://example.org/forkwatch/'")
+        return value
+
+
+class MailSettings(_Section):
+    """How the weekly digest is sent. Mail leaves this machine over TLS only."""
+
+    host: str | None = None
+    """Of the SMTP server; None: nothing is sent."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """None: 587 with starttls, 465 with ssl."""
+    security: Literal["starttls", "ssl"] = "starttls"
+    """A server that does not offer it gets nothing: neither mail nor password."""
+    ca_file: Path | None = None
+    """PEM of the server's root; None: the roots that the system trusts."""
+    user: str | None = None
+    password_file: Path | None = None
+    """Readable by its owner alone; the password is its first line."""
+    sender: str | None = None
+    recipients: tuple[str, ...] = ()
+    """Each gets a message of its own, and sees no other address."""
+    timeout_seconds: float = Field(default=30.0, gt=0, le=120)
+    attempts: int = Field(default=4, ge=1, le=8)
+    """For one recipient in one run, with pauses between them that double."""
+
+    @field_validator("sender", "recipients")
+    @classmethod
+    def _are_addresses(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for address in (value,) if isinstance(value, str) else value or ():
+            if not is_mail_address(address):
+                raise ValueError(f"{address!r} is no plain mail address")
+        return value
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> MailSettings:
+        if self.host is not None and (self.sender is None or not self.recipients):
+            raise ValueError("a host needs a sender and recipients")
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("a user and a password_file go together")
+        return self
+
+
 class ReleaseSettings(_Section):
     """Whom to trust for one release, and which commit is pinned. Paths start at the file's folder."""
 
@@ -174,6 +229,8 @@ class Settings(BaseSettings):
     evaluation: EvaluationSettings = EvaluationSettings()
     policy: PolicySettings = PolicySettings()
     attest: AttestSettings = AttestSettings()
+    site: SiteSettings = SiteSettings()
+    mail: MailSettings = MailSettings()
     releases: dict[str, ReleaseSettings] = Field(default_factory=dict)
     """By repository."""
 

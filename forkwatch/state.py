@@ -68,6 +68,11 @@ class StateDir:
         """The published site."""
         return self.root / "site"
 
+    @property
+    def digests(self) -> Path:
+        """Digests as files, one set a week."""
+        return self.root / "digests"
+
     def create(self) -> None:
         """Make the folder, readable by its owner alone: it will hold raw answers."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -20,6 +20,9 @@ BREAKS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 """Upper bounds of heatmap classes h0…h8 (relative delta norm); h9 is everything above. Fixed and logarithmic,
 so that two forks can be compared by eye."""
 
+MOST_COLUMNS = 48
+"""Columns of a heatmap; a deeper model has several layers in one, of which the largest change is shown."""
+
 CELL = 16
 LABEL = 148
 TOP = 4
@@ -74,6 +77,14 @@ class Curve:
     last: int
     most: int
 
+    @property
+    def growth(self) -> str:
+        """Last against first, in words; empty where that says nothing."""
+        if self.first <= 0 or self.last == self.first:
+            return ""
+        ratio = self.last / self.first
+        return f"{significant(ratio)} times the first count" if ratio >= 2 else f"{ratio - 1:+.0%}"
+
 
 def curve(samples: Sequence[MetricPoint]) -> Curve | None:
     """Lay out the downloads; None where there are fewer than two points."""
@@ -119,6 +130,8 @@ class Heatmap:
     modules: tuple[Tick, ...]
     layers: tuple[Tick, ...]
     summary: str
+    pooled: int
+    """Layers in one column."""
 
 
 def shade(value: float | None) -> str:
@@ -134,42 +147,43 @@ def legend() -> tuple[tuple[str, str], ...]:
 
 def heatmap(view: HeatmapView) -> Heatmap:
     """Lay out a heatmap."""
+    pool = -(-len(view.layers) // MOST_COLUMNS)
+    starts = range(0, len(view.layers), max(1, pool))
     cells = tuple(
-        Cell(
-            LABEL + column * CELL,
-            TOP + row * CELL,
-            shade(view.values[column][row]),
-            _cell_title(layer, module, view.values[column][row]),
-        )
+        _cell(view, start, pool, row, module, LABEL + column * CELL)
         for row, module in enumerate(view.modules)
-        for column, layer in enumerate(view.layers)
+        for column, start in enumerate(starts)
     )
     bottom = TOP + len(view.modules) * CELL
-    step = max(1, -(-len(view.layers) // 16))
+    step = max(1, -(-len(starts) // 16))
     return Heatmap(
-        width=LABEL + len(view.layers) * CELL + 8,
+        width=LABEL + len(starts) * CELL + 8,
         height=bottom + 20,
         cells=cells,
         modules=tuple(
             Tick(LABEL - 8, TOP + row * CELL + 12, module) for row, module in enumerate(view.modules)
         ),
         layers=tuple(
-            Tick(LABEL + column * CELL + CELL // 2, bottom + 15, str(view.layers[column]))
-            for column in range(0, len(view.layers), step)
+            Tick(LABEL + column * CELL + CELL // 2, bottom + 15, str(view.layers[starts[column]]))
+            for column in range(0, len(starts), step)
         ),
         summary=_in_words(view),
+        pooled=pool,
     )
 
 
-def _cell_title(layer: int, module: str, value: float | None) -> str:
-    said = (
-        "no such tensor, or not compared"
-        if value is None
-        else "unchanged"
-        if value == 0
-        else significant(value)
-    )
-    return f"layer {layer}, {module}: {said}"
+def _cell(view: HeatmapView, start: int, pool: int, row: int, module: str, x: int) -> Cell:
+    known = [value for layer in view.values[start : start + pool] if (value := layer[row]) is not None]
+    value = max(known, default=None)
+    layers = view.layers[start : start + pool]
+    place = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}–{layers[-1]}"
+    return Cell(x, TOP + row * CELL, shade(value), f"{place}, {module}: {_said(value)}")
+
+
+def _said(value: float | None) -> str:
+    if value is None:
+        return "no such tensor, or not compared"
+    return "unchanged" if value == 0 else significant(value)
 
 
 def _in_words(view: HeatmapView) -> str:

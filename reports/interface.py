@@ -178,17 +178,6 @@ class DisputeView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MethodDoc:
-    """One page of the methodology."""
-
-    name: str
-    """Of the file, without `.md`."""
-    title: str
-    markdown: str
-    """Content of docs/methodology/<name>.md, ours."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplacedFork:
     """A repository that is gone and whose name another one has by now. Its verdict is not the other one's."""
 
@@ -252,8 +241,6 @@ class SiteView:
     contact: str | None = None
     """Where to dispute a result: an https URL, a mail address or a sentence, as the publisher set it."""
     keys: tuple[OperatorKey, ...] = ()
-    methods: tuple[MethodDoc, ...] = ()
-    """In reading order; the first one is the overview with the limits."""
     base_url: str | None = None
     """The https address under which the site is published; the digest e-mail links only when it is known."""
 

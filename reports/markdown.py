@@ -1,7 +1,7 @@
-"""Our own finding pages, from Markdown to HTML.
+"""Our own pages of findings and methodology, from Markdown to HTML.
 
 The text is ours, yet nothing in it becomes active: raw HTML is shown as text, images are dropped, and a link
-survives only when it leads to another finding's page or to an https address.
+survives only when it leads to another such page or to an https address.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
-_DOC_LINK = re.compile(r"(?:\./)?([a-z0-9-]+)\.md(?:#.*)?")
+_DOC_LINK = re.compile(r"(?:\./|\.\./|methodology/)?([a-z0-9-]+)\.md(?:#.*)?")
 
 
 def to_html(text: str, known: Collection[str], page: Callable[[str], str]) -> Markup:
@@ -21,8 +21,8 @@ def to_html(text: str, known: Collection[str], page: Callable[[str], str]) -> Ma
 
     Args:
         text: CommonMark with tables.
-        known: Finding ids that have a page.
-        page: Link to the page of such an id.
+        known: Names, without `.md`, that have a page.
+        page: Link to the page of such a name.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     tokens = _without_title(parser.parse(text))

@@ -12,8 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports import charts, numbers, words
+from reports.matrix import fall_legend
 from reports.scan import ParentView, RateView, UnmeasuredView
-from reports.text import clean, is_https_url, is_mail_address, is_repo_id
+from reports.text import clean, is_commit_id, is_https_url, is_mail_address, is_repo_id
 
 
 @cache
@@ -49,6 +50,7 @@ def environment() -> Environment:
     env.tests |= {
         "measured": _is_measured,
         "unmeasured": _is_unmeasured,
+        "commit_id": is_commit_id,
         "repo_id": is_repo_id,
         "https_url": is_https_url,
         "mail_address": is_mail_address,
@@ -57,6 +59,7 @@ def environment() -> Environment:
         "CERTAINTIES": words.CERTAINTIES,
         "CHANNELS": words.CHANNELS,
         "DECISIONS": words.DECISIONS,
+        "DISPUTES": words.DISPUTES,
         "EVENTS": words.EVENTS,
         "EDITS": words.EDITS,
         "LINEAGE": words.LINEAGE,
@@ -65,6 +68,7 @@ def environment() -> Environment:
         "SIGNATURES": words.SIGNATURES,
         "VERDICTS": words.VERDICTS,
         "heat_legend": charts.legend(),
+        "fall_legend": fall_legend(),
     }
     return env
 

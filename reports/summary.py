@@ -231,13 +231,16 @@ def weeks(release: ReleaseView) -> tuple[Week, ...]:
 
 def week_changes(release: ReleaseView, week: str) -> tuple[Net, ...]:
     """Net changes within an ISO week, by name; a verdict that came back to what it was is no change."""
+    return net_changes([change for change in release.changes if week_of(change.at) == week])
+
+
+def net_changes(changes: Iterable[VerdictChange]) -> tuple[Net, ...]:
+    """What changes amount to, by name; a verdict that came back to what it was is no change."""
     per_repo: dict[str, list[VerdictChange]] = {}
-    for change in sorted(release.changes, key=lambda change: moment(change.at)):
-        if week_of(change.at) == week:
-            per_repo.setdefault(change.repo, []).append(change)
+    for change in sorted(changes, key=lambda change: moment(change.at)):
+        per_repo.setdefault(change.repo, []).append(change)
     net = [
-        Net(repo, changes[0].before, changes[-1].after, changes[-1].at)
-        for repo, changes in sorted(per_repo.items())
+        Net(repo, found[0].before, found[-1].after, found[-1].at) for repo, found in sorted(per_repo.items())
     ]
     return tuple(change for change in net if change.before != change.after)
 

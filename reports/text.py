@@ -15,6 +15,7 @@ _CSI = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")
 """Terminal colours and cursor movement; what other escapes carry stays visible, without the escape itself."""
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _REPO_ID = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}", re.ASCII)
+_COMMIT_ID = re.compile(r"[0-9a-f]{40,64}", re.ASCII)
 _HTTPS_URL = re.compile(r"https://[A-Za-z0-9.-]{1,200}(?::\d{1,5})?(?:/[A-Za-z0-9._~/-]{0,200})?", re.ASCII)
 _MAIL_ADDRESS = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+", re.ASCII)
 _PLAIN_SEGMENT = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,94}[a-z0-9_-])?", re.ASCII)
@@ -51,6 +52,11 @@ def is_repo_id(text: str) -> bool:
     """Whether `text` is `namespace/name` in the characters the Hub allows; safe in a link or a shell."""
     namespace, _, name = text.partition("/")
     return _REPO_ID.fullmatch(text) is not None and not {namespace, name} & {".", ".."}
+
+
+def is_commit_id(text: str) -> bool:
+    """Whether `text` is a commit hash, so that it is safe in a shell."""
+    return _COMMIT_ID.fullmatch(text) is not None
 
 
 def is_https_url(text: str) -> bool:

@@ -183,6 +183,15 @@ DECISIONS: dict[str, str] = {
     "none-needed": "no decision needed",
 }
 
+DISPUTES: dict[str, str] = {
+    "open": "open: it is being looked at",
+    "upheld": "decided: the verdict stands",
+    "corrected": "decided: a corrected verdict replaces it",
+    "withdrawn": "decided: the verdict was taken back",
+    "dropped": "dropped by whoever opened it",
+}
+"""Where a dispute about a verdict stands."""
+
 CHANNELS: dict[str, str] = {
     "declared": "declares the release as its base",
     "tag": "carries a tag of models without refusals",

@@ -16,6 +16,7 @@ from forkwatch.cli import (
     crawl,
     demo,
     diff,
+    digest,
     dispute,
     doctor,
     effort,
@@ -64,6 +65,7 @@ app.add_typer(judge.app, name="judge")
 app.add_typer(suite.app, name="suite")
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
+app.command("digest")(digest.digest)
 app.add_typer(dispute.app, name="dispute")
 app.command("status")(status.status)
 app.command("demo")(demo.demo)

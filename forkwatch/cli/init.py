@@ -50,6 +50,23 @@ fail_on = "high"               # info, low, medium, high or critical: what makes
 
 [attest]
 # private_key = "operator.key"  # signs published verdicts; default: the key that `forkwatch attest key` made
+
+[site]
+# base_url = "https://example.org/forkwatch/"    # where the site is published; mails and feeds link to it
+# contact = "forks@example.org"                  # where results are disputed
+
+[mail]                         # the weekly digest: `forkwatch digest --send`
+# host = "smtp.example.org"
+# port = 587                   # default: 587 with starttls, 465 with ssl
+security = "starttls"          # or ssl; a server that does not offer it gets nothing
+# ca_file = "keys/mail-root.pem"                 # of a private root; default: what the system trusts
+# user = "forkwatch"
+# password_file = "keys/mail-password"           # readable by its owner alone
+# sender = "forkwatch@example.org"
+# recipients = ["governance@example.org"]
+timeout_seconds = 30
+attempts = 4
+
 # Whom to trust for a release: one section each, then `forkwatch release add ORG/NAME`. A later change here is
 # adopted by `forkwatch release add ORG/NAME --replace` only. Any one of the signers suffices. Paths start at
 # the folder of this file.

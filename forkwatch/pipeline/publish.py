@@ -92,6 +92,8 @@ def site_view(context: Context, key: SigningKey | None = None) -> SiteView:
         releases=releases,
         findings=findings,
         keys=operator_keys(context.state, key),
+        contact=context.settings.site.contact,
+        base_url=context.settings.site.base_url,
     )
 
 

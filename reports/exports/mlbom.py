@@ -97,7 +97,7 @@ def _card(scan: ScanDocument) -> dict[str, object]:
             },
         }
         if each.slice:
-            metric["slice"] = each.slice
+            metric["slice"] = clean(each.slice, 200)
         metrics.append(metric)
     word = VERDICTS[scan.verdict.label]
     concern = {"name": word.title, "mitigationStrategy": word.meaning}

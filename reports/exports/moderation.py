@@ -110,5 +110,5 @@ def _measured(scan: ScanDocument) -> Iterator[str]:
 
 def _number(number: NumberView, form: str) -> str:
     if isinstance(number, RateView):
-        return f"{point(number, form)} ({spread(number, form)})"
+        return f"{point(number, form)} ({spread(number, form)})".replace("<", "\\<")
     return f"not measured: {escaped(number.unmeasured)}"

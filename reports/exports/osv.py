@@ -58,7 +58,7 @@ def osv(fork: Fork) -> dict[str, object]:
         "database_specific": {
             "verdict": row.verdict.label,
             "certainty": row.verdict.certainty,
-            "release": release_key(fork.release.view),
+            "release": clean(release_key(fork.release.view), 300),
             "repo": repo,
             "commit": clean(row.commit, 64),
             "lineage": row.lineage.status,
