@@ -14,6 +14,7 @@ import forkwatch
 from forkwatch.cli import (
     attest,
     crawl,
+    daemon,
     demo,
     diff,
     digest,
@@ -25,6 +26,7 @@ from forkwatch.cli import (
     init,
     judge,
     lineage,
+    queue,
     release,
     release_sign,
     report,
@@ -36,6 +38,7 @@ from forkwatch.cli import (
     tree,
     verify,
     version,
+    worker,
 )
 
 app = typer.Typer(
@@ -64,6 +67,10 @@ app.add_typer(attest.app, name="attest")
 app.add_typer(judge.app, name="judge")
 app.add_typer(suite.app, name="suite")
 app.command("run")(run.run)
+app.command("daemon")(daemon.daemon)
+app.command("worker")(worker.worker)
+app.command("health")(daemon.health)
+app.add_typer(queue.app, name="queue")
 app.add_typer(report.app, name="report")
 app.command("digest")(digest.digest)
 app.add_typer(dispute.app, name="dispute")

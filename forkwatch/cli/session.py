@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from crawler.client import HubClient
+from forkwatch.alerts import rules
 from forkwatch.cli.output import progress
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Context
@@ -68,9 +69,15 @@ def session(settings: Settings | None = None, state: StateDir | None = None) -> 
             retries=settings.hub.retries,
         )
         stack.callback(hub.close)
-        store = Store(open_engine(f"sqlite:///{state.database}"), utc_now)
+        store = Store(open_engine(database_url(settings, state)), utc_now, rules(settings.alerts))
         stack.callback(store.close)
         yield Context(hub, store, state, settings, utc_now, talk)
+
+
+def database_url(settings: Settings, state: StateDir) -> str:
+    """Where the database is. It may hold a password: never shown."""
+    url = settings.database.url
+    return f"sqlite:///{state.database}" if url is None else url.get_secret_value()
 
 
 def _endpoint(settings: Settings, state: StateDir, stack: ExitStack) -> tuple[str, str | None]:

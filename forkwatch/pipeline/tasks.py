@@ -17,7 +17,9 @@ from functools import partial
 
 from crawler.interface import Channel, RepoNotFoundError, parse_repo_id
 from evals.interface import EvaluationFailedError
+from forkwatch.errors import ForkwatchError, NothingToExamineError
 from forkwatch.jobs.interface import Job, NewJob, Role
+from forkwatch.jobs.worker import Hopeless
 from forkwatch.pipeline.context import Context, StageDeferredError
 from forkwatch.pipeline.crawl import crawl
 from forkwatch.pipeline.funnel import methods
@@ -26,6 +28,7 @@ from forkwatch.pipeline.publish import publish
 from forkwatch.pipeline.run import PER_REPO_ERRORS, require_rows, scan
 from forkwatch.pipeline.upstream import watch
 from forkwatch.store.models import Release
+from forkwatch.store.schedules import Schedules
 from forkwatch.store.values import Known
 
 FORWARD_PASSES = frozenset({"evaluate", "direction"})
@@ -33,6 +36,11 @@ FORWARD_PASSES = frozenset({"evaluate", "direction"})
 PUBLISH_EVERY = timedelta(minutes=10)
 """Verdicts that come close together are published together."""
 _SUSPICIOUS = frozenset({Channel.TAG, Channel.NAME})
+
+
+class SendingError(ForkwatchError):
+    """A digest did not reach everybody."""
+
 
 Task = Callable[[Context, Job], Sequence[NewJob]]
 
@@ -53,6 +61,7 @@ def crawl_release(context: Context, job: Job) -> tuple[NewJob, ...]:
     except RepoNotFoundError:  # the release is gone; its forks are what matters then
         candidates = context.store.candidates(row.id or 0)
     now = context.now()
+    Schedules(context.store.engine, context.now).succeeded("crawl")
     return tuple(scan_job(context, row, known, now) for known in candidates if known.gone_at is None)
 
 
@@ -121,11 +130,38 @@ def publish_job(now: datetime) -> NewJob:
 
 def publish_site(context: Context, _job: Job) -> tuple[NewJob, ...]:
     """Build the site from what is stored; without a verdict there is nothing to build."""
-    publish(context)
+    try:
+        publish(context)
+    except NothingToExamineError as error:
+        raise Hopeless(str(error)) from error
+    Schedules(context.store.engine, context.now).succeeded("publish")
     return ()
 
 
-TASKS: Mapping[str, Task] = {"crawl": crawl_release, "scan": scan_fork, "publish": publish_site}
+def write_digest(context: Context, job: Job) -> tuple[NewJob, ...]:
+    """The digest of one week, as files, and to those of [mail] who have not got it.
+
+    Raises:
+        SendingError: a recipient could not be reached; the job is tried again, and nobody gets it twice.
+    """
+    from forkwatch.pipeline.mailing import digest_of, send
+    from reports.mail import write_digest as write
+
+    digest = digest_of(context, str(job.payload["week"]))
+    write(digest, context.state.digests)
+    deliveries = send(context, digest) if context.settings.mail.host is not None else ()
+    if failed := [delivery for delivery in deliveries if delivery.state == "failed"]:
+        raise SendingError(f"{failed[0].recipient}: {failed[0].note}")
+    Schedules(context.store.engine, context.now).succeeded("digest")
+    return ()
+
+
+TASKS: Mapping[str, Task] = {
+    "crawl": crawl_release,
+    "scan": scan_fork,
+    "publish": publish_site,
+    "digest": write_digest,
+}
 
 
 def handlers(context: Context) -> dict[str, Callable[[Job], Sequence[NewJob]]]:

@@ -63,5 +63,6 @@ class ScheduleRow(SQLModel, table=True):
     __tablename__: ClassVar[str] = "schedule"
 
     task: str = Field(primary_key=True)
+    first_asked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     asked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     succeeded_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

@@ -38,11 +38,16 @@ class Schedules:
         """When it last succeeded; None: never."""
         return self._last(task, _T.c.succeeded_at)
 
+    def first_asked(self, task: str) -> datetime | None:
+        """When it was asked for the first time; None: never."""
+        return self._last(task, _T.c.first_asked_at)
+
     def _note(self, task: str, column: str) -> None:
+        now = self._now()
         with self._engine.begin() as connection:
             insert: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-            values = {column: self._now()}
-            put = insert(_T).values(task=task, **values)
+            values = {column: now}
+            put = insert(_T).values(task=task, first_asked_at=now, **values)
             connection.execute(put.on_conflict_do_update(index_elements=["task"], set_=values))
 
     def _last(self, task: str, column: Any) -> datetime | None:

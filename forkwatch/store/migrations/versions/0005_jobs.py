@@ -54,6 +54,7 @@ def upgrade() -> None:
     op.create_table(
         "schedule",
         sa.Column("task", sa.String(), nullable=False),
+        sa.Column("first_asked_at", _AWARE, nullable=True),
         sa.Column("asked_at", _AWARE, nullable=True),
         sa.Column("succeeded_at", _AWARE, nullable=True),
         sa.PrimaryKeyConstraint("task", name=op.f("pk_schedule")),
