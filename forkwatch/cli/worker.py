@@ -37,6 +37,7 @@ def worker(
 
     from forkwatch import logs
     from forkwatch.cli.session import isolating_settings, session
+    from forkwatch.daemon.talk import LogTalk
     from forkwatch.jobs.worker import Watch, Worker, WorkerOptions
     from forkwatch.pipeline.tasks import handlers
     from forkwatch.store.jobs import JobQueue
@@ -46,7 +47,7 @@ def worker(
     roles = tuple(role or Role)
     settings = isolating_settings(required=require_isolation, evaluates=Role.EVAL in roles)
     options = settings.daemon
-    with session(settings) as context:
+    with session(settings, talk=LogTalk()) as context:
         plan = WorkerOptions(
             roles=roles,
             owner=f"{platform.node()}:{os.getpid()}",
