@@ -203,6 +203,10 @@ class DaemonSettings(_Section):
     """Address of /healthz, /readyz and /metrics."""
     port: int = Field(default=9464, ge=0, le=65535)
     """0: any free one."""
+    ray_address: str | None = None
+    """Of a Ray cluster that the workers run on (extra `ray`; needs [database] url); None: on this machine."""
+    ray_gpus_each: float = Field(default=1.0, ge=0)
+    """Of an evaluator on Ray; 0.5: two share one."""
     stalled_after_hours: float = Field(default=24.0, gt=0)
     """A crawl that has not succeeded for so long is an alert, and the daemon is not ready."""
 

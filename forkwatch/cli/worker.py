@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import threading
 import time
@@ -14,7 +13,7 @@ import typer
 
 from forkwatch.cli.handled import handled
 from forkwatch.cli.options import RequireIsolationOption
-from forkwatch.jobs.interface import Job, JobState, Role
+from forkwatch.jobs.interface import Role
 
 
 @handled
@@ -33,51 +32,24 @@ def worker(
 
     SIGTERM lets the present job finish, for as long as [daemon] grace_seconds says, then gives it back.
     """
-    import structlog
-
     from forkwatch import logs
-    from forkwatch.cli.session import isolating_settings, session
-    from forkwatch.daemon.talk import LogTalk
-    from forkwatch.jobs.worker import Watch, Worker, WorkerOptions
-    from forkwatch.pipeline.tasks import handlers
-    from forkwatch.store.jobs import JobQueue
+    from forkwatch.cli.session import isolating_settings
+    from forkwatch.daemon.work import Shift, work
 
     logs.configure()
-    log = structlog.get_logger("forkwatch.worker")
     roles = tuple(role or Role)
     settings = isolating_settings(required=require_isolation, evaluates=Role.EVAL in roles)
-    options = settings.daemon
-    with session(settings, talk=LogTalk()) as context:
-        plan = WorkerOptions(
-            roles=roles,
-            owner=f"{platform.node()}:{os.getpid()}",
-            timeouts={each: getattr(options, f"{each}_timeout_seconds") for each in Role},
-            grace_seconds=options.grace_seconds,
-            drain=drain,
-            max_jobs=max_jobs or options.jobs_per_process,
-        )
-        queue = JobQueue(context.store.engine, context.now)
-        working = Worker(queue, handlers(context), plan, Watch(queue, plan), _teller(log))
-        signal.signal(signal.SIGTERM, lambda *_: working.stop())
+
+    def started(stop: Callable[[], None]) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: stop())
         if parent is not None:
             _end_with(parent)
-        log.info("working", roles=[each.value for each in roles])
-        log.info("ended", jobs=working.run())
 
-
-def _teller(log: object) -> Callable[[Job, JobState | None, float], None]:
-    def told(job: Job, state: JobState | None, seconds: float) -> None:
-        log.info(  # type: ignore[attr-defined]  # structlog's loggers have no common type
-            "job",
-            job=job.id,
-            kind=job.kind,
-            repo=job.payload.get("repo") or job.payload.get("release"),
-            state="lease lost" if state is None else state.value,
-            attempt=job.attempts,
-            seconds=round(seconds, 3),
-        )
-
-    return told
+    work(
+        settings,
+        Shift(roles=roles, max_jobs=max_jobs or settings.daemon.jobs_per_process, drain=drain),
+        started,
+    )
 
 
 def _end_with(parent: int) -> None:

@@ -13,28 +13,9 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from forkwatch.jobs.interface import Role
+from forkwatch.daemon.interface import FIRST_PAUSE, LONGEST_PAUSE, YOUNG, Slot
 
 _log = structlog.get_logger("forkwatch.daemon")
-
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before a worker that died is started again; doubled each time that it dies young."""
-_YOUNG = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One worker that should run."""
-
-    role: Role
-    number: int
-    gpu: int | None = None
-    """The only GPU that it sees; None: all."""
-
-    @property
-    def name(self) -> str:
-        """For logs."""
-        return f"{self.role}-{self.number}"
 
 
 @dataclass(slots=True)
@@ -47,16 +28,21 @@ class _Running:
 
 
 @dataclass(slots=True)
-class Pool:
-    """Keeps one process in each slot."""
+class Processes:
+    """Keeps one process of this machine in each slot."""
 
     command: Sequence[str]
     """Of a worker, before `--role`."""
-    slots: Sequence[Slot]
+    wanted: Sequence[Slot]
     _running: list[_Running] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._running = [_Running(slot) for slot in self.slots]
+        self._running = [_Running(slot) for slot in self.wanted]
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The workers that should run."""
+        return tuple(self.wanted)
 
     def tend(self) -> None:
         """Start what is not running; called about once a second."""
@@ -67,7 +53,7 @@ class Pool:
                 if status == 0:  # it has done its number of jobs
                     each.pause, each.again_at = FIRST_PAUSE, now
                     continue
-                young = now - each.began < _YOUNG
+                young = now - each.began < YOUNG
                 each.pause = min(each.pause * 2, LONGEST_PAUSE) if young else FIRST_PAUSE
                 each.again_at = now + each.pause
                 _log.warning("worker died", worker=each.slot.name, status=status, again_in=each.pause)

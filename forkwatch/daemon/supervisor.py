@@ -8,10 +8,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -19,7 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from forkwatch.alerts import Teller, deliver
 from forkwatch.daemon import schedule, systemd
 from forkwatch.daemon.health import Health, serve
-from forkwatch.daemon.processes import Pool, Slot, worker_command
+from forkwatch.daemon.interface import Slot, Workers
+from forkwatch.daemon.processes import Processes, worker_command
 from forkwatch.jobs.interface import Role
 from forkwatch.settings import Settings
 from forkwatch.state import StateDir
@@ -71,7 +70,7 @@ class Daemon:
         queue, outbox = self._queue(), Outbox(self.store.engine, lambda: self.store.now)
         schedules = Schedules(self.store.engine, lambda: self.store.now)
         asker = schedule.Asker(queue, schedules, self._releases, lambda: self.store.now)
-        pool = Pool(worker_command(), slots(self.settings, self.gpus))
+        pool = self._workers()
         health = Health(
             queue, outbox, schedules, lambda: self.store.now, options.stalled_after_hours, pool.alive
         )
@@ -86,7 +85,7 @@ class Daemon:
             systemd.notify("STOPPING=1" if self.signals.stop.is_set() else "RELOADING=1")
             pool.stop(options.grace_seconds)
 
-    def _watch(self, pool: Pool, queue: JobQueue, outbox: Outbox, health: Health) -> None:
+    def _watch(self, pool: Workers, queue: JobQueue, outbox: Outbox, health: Health) -> None:
         beat, kept = systemd.watchdog_seconds(), 0.0
         while not self.signals.stop.is_set() and not self.signals.reload.is_set():
             pool.tend()
@@ -110,6 +109,19 @@ class Daemon:
             taken, left = deliver(outbox, Teller(self.settings))
             if taken or left:
                 _log.info("alerts", sent=taken, failed=left)
+
+    def _workers(self) -> Workers:
+        options = self.settings.daemon
+        if options.ray_address is None:
+            return Processes(worker_command(), slots(self.settings, self.gpus))
+        from forkwatch.daemon.on_ray import RayWorkers, connect
+
+        return RayWorkers(
+            connect(options.ray_address),
+            slots(self.settings, 0),
+            options.jobs_per_process,
+            gpus_each=0.0 if self.settings.evaluation.device == "cpu" else options.ray_gpus_each,
+        )
 
     def _queue(self) -> JobQueue:
         return JobQueue(self.store.engine, lambda: self.store.now)
@@ -145,11 +157,3 @@ def slots(settings: Settings, gpus: int) -> tuple[Slot, ...]:
         for role, count in wanted
         for number in range(count)
     )
-
-
-def grace_of(settings: Settings) -> timedelta:
-    """What a job gets to finish."""
-    return timedelta(seconds=settings.daemon.grace_seconds)
-
-
-Open = Callable[[], tuple[Settings, Store]]

@@ -156,6 +156,9 @@ class Worker:
             then = handler(job)
             self.watch.over()
             return JobState.DONE if self.queue.finish(job, then) else None
+        except KeyboardInterrupt:
+            self.queue.give_back(job)
+            raise
         except Hopeless as error:
             return self.queue.fail(job, str(error), final=True)
         except Exception as error:  # noqa: BLE001 - whatever a fork makes our code do, the queue goes on
