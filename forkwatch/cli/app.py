@@ -13,8 +13,10 @@ import typer
 import forkwatch
 from forkwatch.cli import (
     attest,
+    config,
     crawl,
     daemon,
+    db,
     demo,
     diff,
     digest,
@@ -71,6 +73,8 @@ app.command("daemon")(daemon.daemon)
 app.command("worker")(worker.worker)
 app.command("health")(daemon.health)
 app.add_typer(queue.app, name="queue")
+app.add_typer(db.app, name="db")
+app.add_typer(config.app, name="config")
 app.add_typer(report.app, name="report")
 app.command("digest")(digest.digest)
 app.add_typer(dispute.app, name="dispute")

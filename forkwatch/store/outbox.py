@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, or_, select, update
+from sqlalchemy import Connection, Engine, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from forkwatch.jobs.interface import MAX_ERROR, backoff
@@ -78,6 +78,12 @@ class Outbox:
         """How many have not been sent."""
         with self._engine.connect() as connection:
             return len(connection.execute(select(_T.c.id).where(_T.c.sent_at.is_(None))).all())
+
+    def purge(self, before: datetime) -> int:
+        """Forget messages that were sent before a time."""
+        old = delete(_T).where(_T.c.sent_at < before)
+        with self._engine.begin() as connection:
+            return connection.execute(old).rowcount
 
     def sent(self, message: Message) -> None:
         """Somebody took it."""
