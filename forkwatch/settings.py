@@ -402,6 +402,19 @@ def _refuse_unknown_sections(file: Path | None) -> None:
 
 
 def hub_token() -> SecretStr | None:
-    """The read token, from HF_TOKEN only: a token from a forgotten login must not be sent by a crawler."""
+    """The read token: HF_TOKEN, else the first line of the file that HF_TOKEN_FILE names.
+
+    Never from a login: a forgotten token must not be sent by a crawler.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
     token = os.environ.get("HF_TOKEN", "").strip()
+    if not token and (file := os.environ.get("HF_TOKEN_FILE", "")):
+        try:
+            token = Path(file).read_text(encoding="utf-8").partition("\n")[0].strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"HF_TOKEN_FILE names {file}, which cannot be read", tip="Check the path and its owner."
+            ) from error
     return SecretStr(token) if token else None
