@@ -13,6 +13,7 @@ from typing import Any
 from forkwatch.errors import ForkwatchError
 from forkwatch.settings import AlertSettings, Settings, settings_folder
 from forkwatch.store.outbox import Message, Outbox, Rules
+from forkwatch.store.upstream import UpstreamEvent
 from forkwatch.text import plain
 from reports.scan import ScanDocument, VerdictLabel
 
@@ -44,7 +45,8 @@ def verdict_message(document: ScanDocument, before: VerdictLabel | None, downloa
     """What happened to one fork, in a few plain values."""
     return Message(
         kind="verdict",
-        key=f"verdict:{document.release}:{document.repo}@{document.commit}:{document.verdict.label}",
+        key=f"verdict:{document.release}:{document.repo}@{document.commit}:{before}>{document.verdict.label}"
+        f":{document.scanned_at}",
         payload={
             "schema": SCHEMA,
             "kind": "verdict",
@@ -56,6 +58,25 @@ def verdict_message(document: ScanDocument, before: VerdictLabel | None, downloa
             "summary": plain(document.verdict.summary, 600),
             "downloads_30d": downloads,
             "at": document.scanned_at,
+        },
+    )
+
+
+def upstream_message(release: str, event: UpstreamEvent) -> Message:
+    """A guarded release is no longer on the Hub as it was pinned, and somebody has to decide."""
+    change = event.change
+    return Message(
+        kind="upstream",
+        key=f"upstream:{release}:{change.kind}:{change.before}:{change.after}:{event.at.isoformat()}",
+        payload={
+            "schema": SCHEMA,
+            "kind": "upstream",
+            "release": release,
+            "change": change.kind.value,
+            "before": plain(change.before, 200),
+            "after": plain(change.after, 200),
+            "summary": plain(change.note, 400),
+            "at": event.at.isoformat(),
         },
     )
 

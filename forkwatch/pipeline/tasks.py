@@ -17,6 +17,7 @@ from functools import partial
 
 from crawler.interface import Channel, RepoNotFoundError, parse_repo_id
 from evals.interface import EvaluationFailedError
+from forkwatch.alerts import upstream_message
 from forkwatch.errors import ForkwatchError, NothingToExamineError
 from forkwatch.jobs.interface import Job, NewJob, Role
 from forkwatch.jobs.worker import Hopeless
@@ -28,6 +29,7 @@ from forkwatch.pipeline.publish import publish
 from forkwatch.pipeline.run import PER_REPO_ERRORS, require_rows, scan
 from forkwatch.pipeline.upstream import watch
 from forkwatch.store.models import Release
+from forkwatch.store.outbox import Outbox
 from forkwatch.store.schedules import Schedules
 from forkwatch.store.values import Known
 
@@ -53,7 +55,11 @@ def crawl_release(context: Context, job: Job) -> tuple[NewJob, ...]:
         NothingToExamineError: the Hub showed nothing at all.
     """
     row = find_release(context, str(job.payload["release"]))
-    watch(context, row)
+    seen = watch(context, row)
+    alerts = context.settings.alerts
+    if alerts.wanted and alerts.upstream:  # put again at every look until it is decided: the key tells
+        outbox = Outbox(context.store.engine, context.now)
+        outbox.put([upstream_message(row.repo, event) for event in seen.open])
     try:
         done = crawl(context, row.id or 0, parse_repo_id(row.repo))
         require_rows(done)
