@@ -3,7 +3,8 @@
 #
 #   docker build --target cpu --build-arg TORCH_INDEX=<PyTorch's CPU wheel index> -t forkwatch:cpu .
 #   docker build --target gpu -t forkwatch:gpu .
-#   docker run --rm --init --read-only --tmpfs /tmp -v forkwatch:/var/lib/forkwatch forkwatch:cpu scan org/name
+#   docker run --rm --init --read-only --tmpfs /tmp -v forkwatch:/var/lib/forkwatch forkwatch:cpu
+#   docker run --rm --init --read-only --tmpfs /tmp --no-healthcheck -v forkwatch:/var/lib/forkwatch forkwatch:cpu scan org/name
 #
 # Without TORCH_INDEX the cpu image works too, but carries the CUDA libraries of the default torch wheel.
 ARG PYTHON_IMAGE=python:3.12-slim
@@ -43,10 +44,10 @@ WORKDIR /var/lib/forkwatch
 VOLUME /var/lib/forkwatch
 USER 10001:10001
 STOPSIGNAL SIGTERM
-# `doctor` imports torch to name the device, which takes seconds on a cold disk.
-HEALTHCHECK --interval=5m --timeout=60s --start-period=60s --retries=3 CMD ["forkwatch", "doctor"]
+# Of the daemon; another command is healthy as long as it runs, so say --no-healthcheck with it.
+HEALTHCHECK --interval=1m --timeout=20s --start-period=2m --retries=3 CMD ["forkwatch", "health"]
 ENTRYPOINT ["forkwatch"]
-CMD ["--help"]
+CMD ["daemon"]
 
 # The slim image lacks the two variables by which the container toolkit decides to mount the driver.
 FROM cpu AS gpu

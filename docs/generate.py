@@ -24,7 +24,9 @@ COMMANDS = (
     "probe", "score",
     "suite import", "suite show", "classifier train", "classifier card", "classify", "lineage",
     "index add", "index list", "index remove", "attest key", "attest sign", "attest verify",
-    "run", "report build", "report serve", "digest",
+    "run", "daemon", "worker", "health", "queue ls", "queue retry", "queue purge",
+    "db upgrade", "db backup", "db prune", "config show", "config check", "config schema",
+    "report build", "report serve", "digest",
     "dispute open", "dispute resolve", "dispute withdraw", "dispute list",
     "status", "demo", "doctor", "version",
 )  # fmt: skip

@@ -180,6 +180,81 @@ class MailSettings(_Section):
         return self
 
 
+class DatabaseSettings(_Section):
+    """Where the database is."""
+
+    url: SecretStr | None = None
+    """`postgresql+psycopg://user:password@host/name` for several boxes; None: a file in the state folder."""
+
+
+class DaemonSettings(_Section):
+    """How `forkwatch daemon` works."""
+
+    crawl_workers: int = Field(default=1, ge=0)
+    read_workers: int = Field(default=1, ge=0)
+    eval_workers: int = Field(default=1, ge=0)
+    """One for each GPU; 0 where other boxes evaluate."""
+    publish_workers: int = Field(default=1, ge=0)
+    crawl_every_minutes: float = Field(default=60.0, gt=0)
+    digest: bool = True
+    """Write the weekly digest on Mondays, and send it where [mail] says to whom."""
+    purge_after_days: float = Field(default=90.0, gt=0)
+    """Finished jobs are forgotten then; what they found stays."""
+    crawl_timeout_seconds: float = Field(default=4 * 3600.0, gt=0)
+    read_timeout_seconds: float = Field(default=4 * 3600.0, gt=0)
+    eval_timeout_seconds: float = Field(default=4 * 3600.0, gt=0)
+    publish_timeout_seconds: float = Field(default=3600.0, gt=0)
+    grace_seconds: float = Field(default=60.0, ge=0)
+    """What a job gets to finish when the daemon is told to stop."""
+    jobs_per_process: int = Field(default=200, ge=1)
+    """A worker process is replaced after so many."""
+    listen: str = "127.0.0.1"
+    """Address of /healthz, /readyz and /metrics."""
+    port: int = Field(default=9464, ge=0, le=65535)
+    """0: any free one."""
+    ray_address: str | None = None
+    """Of a Ray cluster that the workers run on (extra `ray`; needs [database] url); None: on this machine."""
+    ray_gpus_each: float = Field(default=1.0, ge=0)
+    """Of an evaluator on Ray; 0.5: two share one."""
+    stalled_after_hours: float = Field(default=24.0, gt=0)
+    """A crawl that has not succeeded for so long is an alert, and the daemon is not ready."""
+
+
+AlertName = Literal["safety-removed", "safety-degraded", "misrepresented", "unsafe-files", "verdict-changed"]
+
+
+class AlertSettings(_Section):
+    """Who is told at once, and of what. At least once each, by a key that tells a copy from news."""
+
+    on: tuple[AlertName, ...] = ("safety-removed", "misrepresented", "unsafe-files")
+    """Verdicts that are news; `verdict-changed`: every change of one."""
+    min_downloads: int = Field(default=0, ge=0)
+    """Of the last 30 days; forks with fewer are no news."""
+    upstream: bool = True
+    """A guarded release changed upstream: its signature, its owner, its files."""
+    stalled: bool = True
+    webhook: str | None = None
+    """Gets a POST of JSON with an Idempotency-Key."""
+    webhook_token_file: Path | None = None
+    """Sent as a bearer token; readable by its owner alone."""
+    command: tuple[str, ...] = ()
+    """Started with the JSON on its standard input."""
+    mail: bool = False
+    """To the recipients of [mail]."""
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not is_https_url(value) and not value.startswith("http://127.0.0.1"):
+            raise ValueError("it is no plain https address")
+        return value
+
+    @property
+    def wanted(self) -> bool:
+        """Somebody is to be told."""
+        return self.webhook is not None or bool(self.command) or self.mail
+
+
 class ReleaseSettings(_Section):
     """Whom to trust for one release, and which commit is pinned. Paths start at the file's folder."""
 
@@ -239,6 +314,9 @@ class Settings(BaseSettings):
     outputs: OutputsSettings = OutputsSettings()
     policy: PolicySettings = PolicySettings()
     attest: AttestSettings = AttestSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    daemon: DaemonSettings = DaemonSettings()
+    alerts: AlertSettings = AlertSettings()
     site: SiteSettings = SiteSettings()
     mail: MailSettings = MailSettings()
     releases: dict[str, ReleaseSettings] = Field(default_factory=dict)
@@ -349,6 +427,19 @@ def publish_token() -> SecretStr:
 
 
 def hub_token() -> SecretStr | None:
-    """The read token, from HF_TOKEN only: a token from a forgotten login must not be sent by a crawler."""
+    """The read token: HF_TOKEN, else the first line of the file that HF_TOKEN_FILE names.
+
+    Never from a login: a forgotten token must not be sent by a crawler.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
     token = os.environ.get("HF_TOKEN", "").strip()
+    if not token and (file := os.environ.get("HF_TOKEN_FILE", "")):
+        try:
+            token = Path(file).read_text(encoding="utf-8").partition("\n")[0].strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"HF_TOKEN_FILE names {file}, which cannot be read", tip="Check the path and its owner."
+            ) from error
     return SecretStr(token) if token else None

@@ -61,7 +61,7 @@ def test_targets(target: str) -> None:
     """Both targets end as an unprivileged user, stop on SIGTERM, and check themselves."""
     assert last(target, "USER") == "10001:10001"
     assert last(target, "STOPSIGNAL") == "SIGTERM"
-    assert last(target, "HEALTHCHECK").endswith('CMD ["forkwatch", "doctor"]')
+    assert last(target, "HEALTHCHECK").endswith('CMD ["forkwatch", "health"]')
     assert last(target, "ENTRYPOINT") == '["forkwatch"]'
 
 

@@ -15,7 +15,10 @@ from forkwatch.cli import (
     attest,
     classify,
     classifier,
+    config,
     crawl,
+    daemon,
+    db,
     demo,
     diff,
     digest,
@@ -28,6 +31,7 @@ from forkwatch.cli import (
     judge,
     lineage,
     probe,
+    queue,
     release,
     release_sign,
     report,
@@ -40,6 +44,7 @@ from forkwatch.cli import (
     tree,
     verify,
     version,
+    worker,
 )
 
 app = typer.Typer(
@@ -72,6 +77,12 @@ app.add_typer(judge.app, name="judge")
 app.add_typer(suite.app, name="suite")
 app.add_typer(classifier.app, name="classifier")
 app.command("run")(run.run)
+app.command("daemon")(daemon.daemon)
+app.command("worker")(worker.worker)
+app.command("health")(daemon.health)
+app.add_typer(queue.app, name="queue")
+app.add_typer(db.app, name="db")
+app.add_typer(config.app, name="config")
 app.add_typer(report.app, name="report")
 app.command("digest")(digest.digest)
 app.add_typer(dispute.app, name="dispute")

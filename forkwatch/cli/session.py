@@ -7,9 +7,10 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from crawler.client import HubClient
+from forkwatch.alerts import rules
 from forkwatch.cli.output import progress
 from forkwatch.errors import SettingsError
-from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.context import Context, Talk
 from forkwatch.settings import DEMO_ENDPOINT, Settings, gib, hub_token, load_settings
 from forkwatch.state import StateDir, find_state_dir
 from forkwatch.store.engine import open_engine
@@ -44,8 +45,10 @@ def isolating_settings(*, required: bool, evaluates: bool = True) -> Settings:
 
 
 @contextmanager
-def session(settings: Settings | None = None, state: StateDir | None = None) -> Iterator[Context]:
-    """Everything a command needs, for the length of the command."""
+def session(
+    settings: Settings | None = None, state: StateDir | None = None, talk: Talk | None = None
+) -> Iterator[Context]:
+    """Everything a command needs, for the length of the command; `talk` None: progress on stderr."""
     settings = settings or load_settings()
     state = state or find_state_dir()
     try:
@@ -55,7 +58,7 @@ def session(settings: Settings | None = None, state: StateDir | None = None) -> 
             f"cannot write to {state.root}: {error.strerror}", tip="Set FORKWATCH_STATE_DIR."
         ) from error
     with ExitStack() as stack:
-        talk = stack.enter_context(progress())
+        talk = talk or stack.enter_context(progress())
         endpoint, token = _endpoint(settings, state, stack)
         hub = HubClient(
             endpoint=endpoint,
@@ -68,9 +71,15 @@ def session(settings: Settings | None = None, state: StateDir | None = None) -> 
             retries=settings.hub.retries,
         )
         stack.callback(hub.close)
-        store = Store(open_engine(f"sqlite:///{state.database}"), utc_now)
+        store = Store(open_engine(database_url(settings, state)), utc_now, rules(settings.alerts))
         stack.callback(store.close)
         yield Context(hub, store, state, settings, utc_now, talk)
+
+
+def database_url(settings: Settings, state: StateDir) -> str:
+    """Where the database is. It may hold a password: never shown."""
+    url = settings.database.url
+    return f"sqlite:///{state.database}" if url is None else url.get_secret_value()
 
 
 def _endpoint(settings: Settings, state: StateDir, stack: ExitStack) -> tuple[str, str | None]:

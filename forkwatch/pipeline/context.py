@@ -13,6 +13,10 @@ from forkwatch.state import StateDir
 from forkwatch.store.store import Store
 
 
+class StageDeferredError(Exception):
+    """A stage that this process leaves to another has no stored result yet."""
+
+
 class Talk(Protocol):
     """Told what is going on; the null implementation is `Silent`."""
 
@@ -52,3 +56,5 @@ class Context:
     settings: Settings
     now: Callable[[], datetime]
     talk: Talk
+    deferred: frozenset[str] = frozenset()
+    """Stages that this process leaves to another: `StageDeferredError` where one has no stored result."""

@@ -39,6 +39,7 @@ from forkwatch.pipeline.originals import Original, release_snapshot
 from forkwatch.pipeline.texts import Texts, compare_texts
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Facts, NotReached, Unreadable, WeightFacts
+from forkwatch.settings import Settings
 
 VERSION = "3"
 """Of the stages below; raised when a stage would give another result for the same input."""
@@ -292,6 +293,14 @@ def _why_not_evaluated(weights: WeightFacts, depth: Depth) -> str:
     if depth < Depth.EVAL:
         return "the scan was limited to the weights"
     return ""
+
+
+def methods(settings: Settings) -> str:
+    """What a verdict depends on beside bytes and release: versions of stages, what is asked, policy."""
+    versions = (VERSION, FILES_VERSION, SKETCH_VERSION, EVAL_VERSION, shared.VERSION)
+    options = settings.evaluation
+    asked = (options.tier, options.max_new_tokens, options.samples, options.seed, settings.hub.xet)
+    return f"{'.'.join(versions)}:{asked}:{settings.policy.model_dump_json()}"
 
 
 def eval_version(context: Context, original: Original) -> str:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.context import Context, StageDeferredError
 from forkwatch.store.values import Spent, StageKey
 
 T = TypeVar("T")
@@ -32,6 +32,9 @@ class Ledger:
 
         `version` names the stage's version and the parameters that change its result; `kind` reads
         the result back from the store.
+
+        Raises:
+            StageDeferredError: there is none, and this process leaves the stage to another.
         """
         key = StageKey(self._snapshot_id, self._root_digest, stage, version)
         stored = self._context.store.result(key, kind)
@@ -39,6 +42,8 @@ class Ledger:
             self.reused.append(stage)
             self._saw(stored[1])
             return stored[0]
+        if stage in self._context.deferred:
+            raise StageDeferredError(stage)
         self._context.talk.stage(self._repo, stage)
         began, before = time.monotonic(), self._context.hub.cost
         value = compute()

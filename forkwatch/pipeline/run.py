@@ -40,7 +40,7 @@ from reports.scan import ScanDocument
 
 T = TypeVar("T")
 
-_REPO_ERRORS = (
+PER_REPO_ERRORS = (
     RepoNotFoundError,
     AccessDeniedError,
     CorruptDownloadError,
@@ -265,7 +265,7 @@ def _attempt(
             context.talk.note(f"{known.repo}: gone")
             return None
         _gap(context, original, known, error, tally)
-    except _REPO_ERRORS as error:
+    except PER_REPO_ERRORS as error:
         _gap(context, original, known, error, tally)
     return None
 

@@ -25,6 +25,7 @@ from forkwatch.store.models import (
     SnapshotRow,
     VerdictRow,
 )
+from forkwatch.store.outbox import Rules, no_rules, put_messages
 from forkwatch.store.repos import Repos, chunks, insert_into
 from forkwatch.store.values import (
     SNAPSHOT,
@@ -50,13 +51,19 @@ _DOCUMENT = TypeAdapter(ScanDocument)
 class Store:
     """The database, behind the few operations the pipeline needs."""
 
-    def __init__(self, engine: Engine, now: Callable[[], datetime]) -> None:
+    def __init__(self, engine: Engine, now: Callable[[], datetime], rules: Rules = no_rules) -> None:
         self._engine = engine
         self._now = now
+        self._rules = rules
 
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
+
+    @property
+    def engine(self) -> Engine:
+        """The connections, for the queue and the outbox of the same database."""
+        return self._engine
 
     @property
     def now(self) -> datetime:
@@ -274,6 +281,8 @@ class Store:
                     created_at=self._now(),
                 )
             )
+            before = None if last is None else _DOCUMENT.validate_python(last.document).verdict.label
+            put_messages(session.connection(), self._rules(document, before), self._now())
             session.commit()
             return True
 

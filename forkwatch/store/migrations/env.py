@@ -3,7 +3,7 @@
 from alembic import context
 from sqlmodel import SQLModel
 
-from forkwatch.store import models  # noqa: F401 - registers the tables
+from forkwatch.store import job_rows, models  # noqa: F401 - register the tables
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -1,0 +1,63 @@
+"""`forkwatch worker`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from forkwatch.cli.handled import handled
+from forkwatch.cli.options import RequireIsolationOption
+from forkwatch.jobs.interface import Role
+
+
+@handled
+def worker(
+    role: Annotated[
+        list[Role] | None, typer.Option("--role", help="What to do (default: everything). Repeatable.")
+    ] = None,
+    drain: Annotated[bool, typer.Option("--drain", help="End when there is nothing to do.")] = False,
+    max_jobs: Annotated[
+        int | None, typer.Option("--max-jobs", min=1, help="End after so many (default: by the settings).")
+    ] = None,
+    parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
+    require_isolation: RequireIsolationOption = False,
+) -> None:
+    """Do jobs from the database, here or on another box of the same PostgreSQL.
+
+    SIGTERM lets the present job finish, for as long as [daemon] grace_seconds says, then gives it back.
+    """
+    from forkwatch import logs
+    from forkwatch.cli.session import isolating_settings
+    from forkwatch.daemon.work import Shift, work
+
+    logs.configure()
+    roles = tuple(role or Role)
+    settings = isolating_settings(required=require_isolation, evaluates=Role.EVAL in roles)
+
+    def started(stop: Callable[[], None]) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: stop())
+        if parent is not None:
+            _end_with(parent)
+
+    work(
+        settings,
+        Shift(roles=roles, max_jobs=max_jobs or settings.daemon.jobs_per_process, drain=drain),
+        started,
+    )
+
+
+def _end_with(parent: int) -> None:
+    """A worker must not outlive its daemon: another one would start workers of its own."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(0)
+
+    threading.Thread(target=look, name="parent", daemon=True).start()

@@ -1,0 +1,134 @@
+"""Workers as tasks on a Ray cluster (extra `ray`): placed by GPU, started again where a node is left.
+
+Ray holds nothing that matters. A task runs the same loop as `forkwatch worker` and talks to the database
+itself, so every node needs these settings, PostgreSQL within reach, and a state folder of its own. A node
+that dies takes leases with it; they run out, and the jobs are done elsewhere.
+
+Ray runs any code that reaches its ports: tokens are on (not encryption), its dashboard and its usage
+statistics are off. All of that must be set before `ray` is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from forkwatch.daemon.interface import FIRST_PAUSE, LONGEST_PAUSE, YOUNG, Slot
+from forkwatch.errors import SettingsError
+from forkwatch.jobs.interface import Role
+
+_log = structlog.get_logger("forkwatch.daemon")
+
+
+def connect(address: str) -> Any:
+    """The `ray` module, connected to a running cluster.
+
+    Raises:
+        SettingsError: Ray is not installed, or no cluster answers there.
+    """
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise SettingsError("Ray is not installed", tip="pip install 'forkwatch[ray]'") from error
+    try:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise SettingsError(
+            f"no Ray cluster answers at {address}: {error}", tip="See docs/operations.md."
+        ) from error
+    return ray
+
+
+def run_role(role: str, max_jobs: int) -> int:
+    """What a task does on its node: a worker of one role, with that node's settings."""
+    from forkwatch import logs
+    from forkwatch.daemon.work import Shift, work
+    from forkwatch.settings import load_settings
+
+    logs.configure()
+    return work(load_settings(), Shift(roles=(Role(role),), max_jobs=max_jobs), lambda _: None)
+
+
+@dataclass(slots=True)
+class _Task:
+    slot: Slot
+    ref: Any = None
+    began: float = 0.0
+    pause: float = FIRST_PAUSE
+    again_at: float = 0.0
+
+
+@dataclass(slots=True)
+class RayWorkers:
+    """Keeps a task for each slot on the cluster."""
+
+    ray: Any
+    wanted: Sequence[Slot]
+    max_jobs: int
+    gpus_each: float = 0.0
+    """GPUs that an evaluator takes; Ray sets CUDA_VISIBLE_DEVICES."""
+    run: Callable[[str, int], int] = run_role
+    _tasks: list[_Task] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._tasks = [_Task(slot) for slot in self.wanted]
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The workers that should run."""
+        return tuple(self.wanted)
+
+    def tend(self) -> None:
+        """Submit what is not running. Ray retries nothing: that is the queue's business."""
+        now = time.monotonic()
+        for task in self._tasks:
+            if task.ref is not None and self._is_over(task.ref):
+                young = now - task.began < YOUNG
+                task.pause = min(task.pause * 2, LONGEST_PAUSE) if self._died(task) and young else FIRST_PAUSE
+                task.ref, task.again_at = None, now + task.pause
+            if task.ref is None and now >= task.again_at:
+                task.ref, task.began = self._submit(task.slot), now
+
+    def stop(self, grace: float) -> None:
+        """Interrupt all: a worker that is interrupted gives its job back."""
+        refs = [task.ref for task in self._tasks if task.ref is not None]
+        for ref in refs:
+            self.ray.cancel(ref, force=False)
+        if refs:
+            self.ray.wait(refs, num_returns=len(refs), timeout=grace + 5.0)
+        self.kill()
+
+    def kill(self) -> None:
+        """End all at once."""
+        for task in self._tasks:
+            if task.ref is not None:
+                self.ray.cancel(task.ref, force=True)
+            task.ref = None
+
+    def alive(self) -> Mapping[str, bool]:
+        """By the name of the slot; a task that waits for a node counts."""
+        return {task.slot.name: task.ref is not None and not self._is_over(task.ref) for task in self._tasks}
+
+    def _submit(self, slot: Slot) -> Any:
+        gpus = self.gpus_each if slot.role is Role.EVAL else 0.0
+        task = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(self.run)
+        return task.remote(slot.role.value, self.max_jobs)
+
+    def _is_over(self, ref: Any) -> bool:
+        return bool(self.ray.wait([ref], timeout=0)[0])
+
+    def _died(self, task: _Task) -> bool:
+        try:
+            self.ray.get(task.ref)
+        except Exception as error:  # noqa: BLE001 - whatever ended it, another is started
+            _log.warning("worker died", worker=task.slot.name, error=str(error)[:300])
+            return True
+        return False

@@ -1,0 +1,67 @@
+"""A worker with everything it needs, wherever it runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from forkwatch.jobs.interface import Job, JobState, Role
+from forkwatch.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shift:
+    """What one worker process does before it ends."""
+
+    roles: tuple[Role, ...]
+    max_jobs: int
+    drain: bool = False
+
+
+def work(settings: Settings, shift: Shift, started: Callable[[Callable[[], None]], None]) -> int:
+    """Do jobs until told to stop; how many.
+
+    Args:
+        settings: As the daemon's.
+        shift: What to do.
+        started: Called once with what stops the worker after its present job.
+    """
+    from forkwatch.cli.session import session
+    from forkwatch.daemon.talk import LogTalk
+    from forkwatch.jobs.worker import Watch, Worker, WorkerOptions
+    from forkwatch.pipeline.tasks import handlers
+    from forkwatch.store.jobs import JobQueue
+
+    options, log = settings.daemon, structlog.get_logger("forkwatch.worker")
+    with session(settings, talk=LogTalk()) as context:
+        plan = WorkerOptions(
+            roles=shift.roles,
+            owner=f"{platform.node()}:{os.getpid()}",
+            timeouts={each: getattr(options, f"{each}_timeout_seconds") for each in Role},
+            grace_seconds=options.grace_seconds,
+            drain=shift.drain,
+            max_jobs=shift.max_jobs,
+        )
+        queue = JobQueue(context.store.engine, context.now)
+        worker = Worker(queue, handlers(context), plan, Watch(queue, plan), _tell)
+        started(worker.stop)
+        log.info("working", roles=[each.value for each in shift.roles])
+        done = worker.run()
+    log.info("ended", jobs=done)
+    return done
+
+
+def _tell(job: Job, state: JobState | None, seconds: float) -> None:
+    structlog.get_logger("forkwatch.worker").info(
+        "job",
+        job=job.id,
+        kind=job.kind,
+        repo=job.payload.get("repo") or job.payload.get("release"),
+        state="lease lost" if state is None else state.value,
+        attempt=job.attempts,
+        seconds=round(seconds, 3),
+    )

@@ -1,0 +1,1 @@
+"""Work that outlives the process which asked for it. Read `interface` first."""

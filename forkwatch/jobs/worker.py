@@ -1,0 +1,167 @@
+"""A worker: claims jobs, does them one after the other, and dies rather than hang.
+
+A thread says every quarter of a lease that the worker lives. It ends the process when the lease is lost, or
+when a job has run longer than it may: an evaluation that hangs in a driver cannot be stopped otherwise, and
+whoever started the worker starts another.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import DBAPIError
+
+from forkwatch.jobs.interface import LEASE, Job, JobState, NewJob, Role
+from forkwatch.store.jobs import JobQueue
+
+Handler = Callable[[Job], Sequence[NewJob]]
+"""Does a job; what is to be done next. What it raises is the job's failure."""
+
+IDLE_SECONDS = 2.0
+"""Between two looks at an empty queue."""
+EXIT_HUNG = 70
+"""Exit status of a worker that ended itself in the middle of a job."""
+
+
+class Hopeless(Exception):  # noqa: N818 - a verdict on the job, not a fault of ours
+    """The job cannot succeed, however often it is tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """How a worker works."""
+
+    roles: tuple[Role, ...]
+    owner: str
+    """For people: host, process."""
+    timeouts: Mapping[Role, float]
+    """Seconds that a job of a role may take."""
+    grace_seconds: float = 60.0
+    """How long a job may go on after the worker was told to stop."""
+    drain: bool = False
+    """End when there is nothing to do."""
+    max_jobs: int | None = None
+    """End after so many: a process that has read hostile files for weeks is best replaced."""
+
+
+class Watch(threading.Thread):
+    """Keeps the lease of the present job, and ends the process where nothing else can."""
+
+    def __init__(
+        self, queue: JobQueue, options: WorkerOptions, end: Callable[[int], None] = os._exit
+    ) -> None:
+        super().__init__(name="lease", daemon=True)
+        self._queue = queue
+        self._options = options
+        self._end = end
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+        self._began = 0.0
+        self._stop_at: float | None = None
+        self._extended = 0.0
+
+    def begin(self, job: Job) -> None:
+        """A job begins."""
+        with self._lock:
+            self._job, self._began, self._extended = job, time.monotonic(), time.monotonic()
+
+    def over(self) -> None:
+        """It is over."""
+        with self._lock:
+            self._job = None
+
+    def stop_soon(self) -> None:
+        """The worker was told to stop: the present job has `grace_seconds` left."""
+        self._stop_at = time.monotonic() + self._options.grace_seconds
+
+    def run(self) -> None:
+        """Look twice a second; say that we live every quarter of a lease."""
+        while True:
+            time.sleep(0.5)
+            with self._lock:
+                self._look(time.monotonic())
+
+    def _look(self, now: float) -> None:
+        job = self._job
+        if job is None:
+            return
+        if self._stop_at is not None and now > self._stop_at:
+            with suppress(DBAPIError):
+                self._queue.give_back(job)
+            self._end(EXIT_HUNG)
+        if now - self._began > self._options.timeouts[job.role]:
+            with suppress(DBAPIError):
+                self._queue.fail(job, f"took longer than {self._options.timeouts[job.role]:.0f} s")
+            self._end(EXIT_HUNG)
+        if now - self._extended > LEASE.total_seconds() / 4:
+            self._extended = now
+            with suppress(DBAPIError):  # a database that is away for a moment: the lease lasts longer
+                if not self._queue.extend(job):
+                    self._end(EXIT_HUNG)
+
+
+@dataclass(slots=True)
+class Worker:
+    """The loop."""
+
+    queue: JobQueue
+    handlers: Mapping[str, Handler]
+    options: WorkerOptions
+    watch: Watch
+    told: Callable[[Job, JobState | None, float], None] = lambda *_: None
+    """Told of each job that ended: its new state (None: the lease was lost), and seconds."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def stop(self) -> None:
+        """End after the present job."""
+        self.stopping.set()
+        self.watch.stop_soon()
+
+    def run(self) -> int:
+        """Work until told to stop; how many jobs were done or failed."""
+        self.watch.start()
+        count = 0
+        while not self.stopping.is_set() and count != self.options.max_jobs:
+            job = self._next()
+            if job is None:
+                if self.options.drain:
+                    break
+                self.stopping.wait(IDLE_SECONDS)
+                continue
+            began = time.monotonic()
+            state = self._do(job)
+            self.told(job, state, time.monotonic() - began)
+            count += 1
+        return count
+
+    def _next(self) -> Job | None:
+        try:
+            return self.queue.claim(self.options.roles, self.options.owner)
+        except DBAPIError:
+            if self.options.drain:
+                raise
+            return None  # the database is away: look again in a moment
+
+    def _do(self, job: Job) -> JobState | None:
+        self.watch.begin(job)
+        try:
+            handler = self.handlers.get(job.kind)
+            if handler is None:
+                return self.queue.fail(job, f"this version knows no job {job.kind!r}", final=True)
+            then = handler(job)
+            self.watch.over()
+            return JobState.DONE if self.queue.finish(job, then) else None
+        except KeyboardInterrupt:
+            self.queue.give_back(job)
+            raise
+        except Hopeless as error:
+            return self.queue.fail(job, str(error), final=True)
+        except Exception as error:  # noqa: BLE001 - whatever a fork makes our code do, the queue goes on
+            return self.queue.fail(job, f"{type(error).__name__}: {error}")
+        finally:
+            self.watch.over()

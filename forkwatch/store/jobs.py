@@ -1,0 +1,244 @@
+"""The job queue on SQLite and PostgreSQL, by the same statements.
+
+PostgreSQL skips rows that another claim has locked (`FOR UPDATE SKIP LOCKED`). SQLite has one writer at a
+time, and a claim takes the write lock before it looks (`BEGIN IMMEDIATE`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, case, delete, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from forkwatch.jobs.interface import LEASE, MAX_ERROR, Depth, Job, JobState, NewJob, Role, backoff
+from forkwatch.store.engine import writing
+from forkwatch.store.job_rows import JobRow
+from forkwatch.text import plain
+
+_T = JobRow.__table__  # type: ignore[attr-defined]  # SQLModel does not say that a table has one
+_CHUNK = 500
+
+
+class JobQueue:
+    """Jobs in the database of a store."""
+
+    def __init__(self, engine: Engine, now: Callable[[], datetime]) -> None:
+        self._engine = writing(engine)
+        self._now = now
+
+    # --- asking ---
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> int:
+        """Ask for jobs; how many are new. One that waits gets the higher priority of the two."""
+        with self._engine.begin() as connection:
+            return put_jobs(connection, jobs, self._now())
+
+    # --- doing ---
+
+    def claim(self, roles: Sequence[Role], owner: str, lease: timedelta = LEASE) -> Job | None:
+        """The best job of these roles that may run now, leased; None: there is none."""
+        with self._engine.begin() as connection:
+            return self._claim(connection, roles, owner, lease)
+
+    def extend(self, job: Job, lease: timedelta = LEASE) -> bool:
+        """The worker lives. False: the lease is lost, and so is the right to say anything about the job."""
+        with self._engine.begin() as connection:
+            held = update(_T).where(*_held(job)).values(leased_until=self._now() + lease)
+            return connection.execute(held).rowcount == 1
+
+    def finish(self, job: Job, then: Sequence[NewJob] = ()) -> bool:
+        """Done, and what is next, in one transaction. False: the lease was lost, and nothing is kept."""
+        now = self._now()
+        with self._engine.begin() as connection:
+            done = update(_T).where(*_held(job))
+            done = done.values(
+                state=JobState.DONE.value, lease="", leased_until=None, finished_at=now, error=""
+            )
+            if connection.execute(done).rowcount != 1:
+                return False
+            put_jobs(connection, then, now)
+            return True
+
+    def fail(self, job: Job, error: str, *, final: bool = False) -> JobState | None:
+        """It failed: wait and try again, or set it aside after the last attempt (or now, `final`).
+
+        None: the lease was lost, nothing is kept.
+        """
+        now = self._now()
+        last = final or job.attempts >= job.max_attempts
+        state = JobState.QUARANTINED if last else JobState.QUEUED
+        values = {
+            "state": state.value,
+            "lease": "",
+            "leased_until": None,
+            "error": plain(error, MAX_ERROR),
+            "finished_at": now if last else None,
+            "not_before": None if last else now + backoff(job.attempts),
+        }
+        with self._engine.begin() as connection:
+            kept = connection.execute(update(_T).where(*_held(job)).values(values)).rowcount == 1
+        return state if kept else None
+
+    def give_back(self, job: Job) -> bool:
+        """Unfinished, and not its fault: the worker is told to stop. The attempt does not count."""
+        values = {
+            "state": JobState.QUEUED.value,
+            "lease": "",
+            "leased_until": None,
+            "attempts": job.attempts - 1,
+        }
+        with self._engine.begin() as connection:
+            return connection.execute(update(_T).where(*_held(job)).values(values)).rowcount == 1
+
+    def reap(self) -> int:
+        """Take back jobs whose worker has died: queued again, or set aside after the last attempt."""
+        now = self._now()
+        spent = _T.c.attempts >= _T.c.max_attempts
+        lost = (
+            update(_T)
+            .where(_T.c.state == JobState.RUNNING.value, _T.c.leased_until < now)
+            .values(
+                state=case((spent, JobState.QUARANTINED.value), else_=JobState.QUEUED.value),
+                finished_at=case((spent, now), else_=None),
+                lease="",
+                leased_until=None,
+                error="the worker died or was killed",
+            )
+        )
+        with self._engine.begin() as connection:
+            return connection.execute(lost).rowcount
+
+    # --- looking ---
+
+    def jobs(self, *, state: JobState | None = None, limit: int = 100) -> tuple[Job, ...]:
+        """Jobs in the order in which they would be claimed."""
+        query = select(_T).order_by(_T.c.priority, _T.c.id).limit(limit)
+        if state is not None:
+            query = query.where(_T.c.state == state.value)
+        with self._engine.connect() as connection:
+            return tuple(map(_job, connection.execute(query)))
+
+    def depths(self) -> tuple[Depth, ...]:
+        """Counts by role and state."""
+        query = (
+            select(_T.c.role, _T.c.state, func.count(), func.min(_T.c.created_at))
+            .group_by(_T.c.role, _T.c.state)
+            .order_by(_T.c.role, _T.c.state)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return tuple(Depth(Role(role), JobState(state), count, oldest) for role, state, count, oldest in rows)
+
+    def retry(self, ids: Sequence[int]) -> int:
+        """Give jobs that were set aside another full set of attempts."""
+        again = (
+            update(_T)
+            .where(_T.c.id.in_(ids), _T.c.state == JobState.QUARANTINED.value)
+            .values(state=JobState.QUEUED.value, attempts=0, not_before=None, finished_at=None)
+        )
+        with self._engine.begin() as connection:
+            return connection.execute(again).rowcount
+
+    def purge(self, before: datetime) -> int:
+        """Forget jobs that were done before a time; what they found stays. Those set aside stay too."""
+        old = delete(_T).where(_T.c.state == JobState.DONE.value, _T.c.finished_at < before)
+        with self._engine.begin() as connection:
+            return connection.execute(old).rowcount
+
+    def _claim(
+        self, connection: Connection, roles: Sequence[Role], owner: str, lease: timedelta
+    ) -> Job | None:
+        now = self._now()
+        best = (
+            select(_T.c.id)
+            .where(
+                _T.c.state == JobState.QUEUED.value,
+                _T.c.role.in_([role.value for role in roles]),
+                or_(_T.c.not_before.is_(None), _T.c.not_before <= now),
+            )
+            .order_by(_T.c.priority, _T.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        claimed = (
+            update(_T)
+            .where(_T.c.id == best.scalar_subquery())
+            .values(
+                state=JobState.RUNNING.value,
+                attempts=_T.c.attempts + 1,
+                lease=secrets.token_hex(16),
+                owner=owner,
+                leased_until=now + lease,
+            )
+            .returning(_T)
+        )
+        row = connection.execute(claimed).first()
+        return None if row is None else _job(row)
+
+
+def put_jobs(connection: Connection, jobs: Sequence[NewJob], now: datetime) -> int:
+    """Ask for jobs within somebody's transaction; how many are new."""
+    new = 0
+    for start in range(0, len(jobs), _CHUNK):
+        rows = [_row(job, now) for job in jobs[start : start + _CHUNK]]
+        insert: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+        added = insert(_T).on_conflict_do_nothing(index_elements=["key"]).returning(_T.c.key)
+        fresh = {key for (key,) in connection.execute(added, rows)}
+        new += len(fresh)
+        for row in rows:
+            if row["key"] not in fresh:
+                raised = update(_T).where(
+                    _T.c.key == row["key"],
+                    _T.c.state == JobState.QUEUED.value,
+                    _T.c.priority > row["priority"],
+                )
+                connection.execute(raised.values(priority=row["priority"]))
+    return new
+
+
+def _row(job: NewJob, now: datetime) -> dict[str, Any]:
+    return {
+        "kind": job.kind,
+        "key": job.key,
+        "role": job.role.value,
+        "payload": dict(job.payload),
+        "priority": -job.priority,
+        "state": JobState.QUEUED.value,
+        "attempts": 0,
+        "max_attempts": job.max_attempts,
+        "lease": "",
+        "owner": "",
+        "not_before": job.not_before,
+        "created_at": now,
+        "error": "",
+    }
+
+
+def _held(job: Job) -> tuple[Any, ...]:
+    """The worker still holds the job: nobody else has claimed it since."""
+    return _T.c.id == job.id, _T.c.state == JobState.RUNNING.value, _T.c.lease == job.lease
+
+
+def _job(row: Row[Any]) -> Job:
+    return Job(
+        id=row.id,
+        kind=row.kind,
+        key=row.key,
+        role=Role(row.role),
+        payload=row.payload,
+        priority=-row.priority,
+        state=JobState(row.state),
+        attempts=row.attempts,
+        max_attempts=row.max_attempts,
+        lease=row.lease,
+        owner=row.owner,
+        leased_until=row.leased_until,
+        not_before=row.not_before,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        error=row.error,
+    )

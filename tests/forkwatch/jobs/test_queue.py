@@ -1,0 +1,137 @@
+"""Jobs are claimed once, retried, set aside in sight, and never lost; on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from sqlalchemy import Engine
+
+from forkwatch.jobs.interface import LEASE, Job, JobState, NewJob, Role
+from forkwatch.store.jobs import JobQueue
+from tests.forkwatch.past import Clock
+
+
+def read(name: str, **options: object) -> NewJob:
+    return NewJob(kind="read", key=f"read:{name}", role=Role.READ, payload={"repo": name}, **options)  # type: ignore[arg-type]
+
+
+def claimed(queue: JobQueue, *roles: Role) -> Job:
+    job = queue.claim(roles or (Role.READ,), "me")
+    assert job is not None
+    return job
+
+
+def test_a_job_asked_for_twice_is_one(queue: JobQueue) -> None:
+    assert queue.enqueue([read("a"), read("b")]) == 2
+    assert queue.enqueue([read("b"), read("c")]) == 1
+    assert [job.key for job in queue.jobs()] == ["read:a", "read:b", "read:c"]
+
+
+def test_a_done_job_is_not_done_again(queue: JobQueue) -> None:
+    queue.enqueue([read("a")])
+    assert queue.finish(claimed(queue))
+    assert queue.enqueue([read("a")]) == 0
+    assert queue.claim((Role.READ,), "me") is None
+
+
+def test_the_best_comes_first_and_asking_again_can_raise_it(queue: JobQueue) -> None:
+    queue.enqueue([read("low"), read("high", priority=5), read("late", priority=1)])
+    queue.enqueue([read("low", priority=9), read("high", priority=0)])
+    assert [claimed(queue).payload["repo"] for _ in range(3)] == ["low", "high", "late"]
+
+
+def test_only_those_of_the_role(queue: JobQueue) -> None:
+    queue.enqueue([read("a"), NewJob(kind="eval", key="eval:a", role=Role.EVAL)])
+    assert claimed(queue, Role.EVAL).kind == "eval"
+    assert queue.claim((Role.EVAL, Role.CRAWL), "me") is None
+
+
+def test_what_is_next_is_asked_for_with_the_finish_or_not_at_all(queue: JobQueue, clock: Clock) -> None:
+    queue.enqueue([read("a")])
+    lost = claimed(queue)
+    clock.now += LEASE + timedelta(seconds=1)
+    assert queue.reap() == 1
+    again = claimed(queue)
+    assert again.id == lost.id
+    assert again.attempts == 2
+    assert not queue.finish(lost, [read("b")]), "its lease is another's by now"
+    assert queue.fail(lost, "late") is None
+    assert not queue.extend(lost)
+    assert not queue.give_back(lost)
+    assert [job.key for job in queue.jobs(state=JobState.QUEUED)] == []
+    assert queue.finish(again, [read("b")])
+    assert [job.key for job in queue.jobs(state=JobState.QUEUED)] == ["read:b"]
+
+
+def test_a_worker_that_says_it_lives_keeps_its_job(queue: JobQueue, clock: Clock) -> None:
+    queue.enqueue([read("a")])
+    job = claimed(queue)
+    for _ in range(3):
+        clock.now += LEASE * 0.9
+        assert queue.extend(job)
+        assert queue.reap() == 0
+    assert queue.finish(job)
+
+
+def test_failures_wait_longer_each_time_and_then_are_set_aside(queue: JobQueue, clock: Clock) -> None:
+    queue.enqueue([read("a")])
+    for minutes in (1, 4):
+        assert queue.fail(claimed(queue), "broken\x1b[31m pipe") is JobState.QUEUED
+        assert queue.claim((Role.READ,), "me") is None
+        clock.now += timedelta(minutes=minutes)
+    assert queue.fail(claimed(queue), "broken\x1b[31m pipe") is JobState.QUARANTINED
+    (job,) = queue.jobs(state=JobState.QUARANTINED)
+    assert (job.attempts, "\x1b" in job.error, job.finished_at) == (3, False, clock())
+    assert queue.retry([job.id]) == 1
+    assert claimed(queue).attempts == 1
+
+
+def test_a_job_that_kills_its_worker_each_time_is_set_aside(queue: JobQueue, clock: Clock) -> None:
+    queue.enqueue([read("poison"), read("fine")])
+    for _ in range(3):
+        assert claimed(queue).payload["repo"] == "poison"
+        clock.now += LEASE * 2
+        assert queue.reap() == 1
+    assert [job.payload["repo"] for job in queue.jobs(state=JobState.QUARANTINED)] == ["poison"]
+    assert claimed(queue).payload["repo"] == "fine"
+
+
+def test_work_given_back_costs_no_attempt(queue: JobQueue) -> None:
+    queue.enqueue([read("a", max_attempts=1)])
+    assert queue.give_back(claimed(queue))
+    job = claimed(queue)
+    assert job.attempts == 1
+    assert queue.fail(job, "no use to retry", final=True) is JobState.QUARANTINED
+
+
+def test_old_work_is_forgotten_and_what_was_set_aside_is_not(queue: JobQueue, clock: Clock) -> None:
+    queue.enqueue([read("done"), read("poison")])
+    queue.finish(claimed(queue))
+    queue.fail(claimed(queue), "no", final=True)
+    clock.now += timedelta(days=40)
+    assert queue.purge(clock() - timedelta(days=30)) == 1
+    assert [job.key for job in queue.jobs()] == ["read:poison"]
+    assert {(depth.state, depth.count) for depth in queue.depths()} == {(JobState.QUARANTINED, 1)}
+
+
+def test_workers_at_once_do_each_job_once(queue: JobQueue, engine: Engine) -> None:
+    """Eight claim and finish at the same time; each job is finished by one, and follow-ups are asked once."""
+    queue.enqueue([read(str(number), priority=number % 7) for number in range(120)])
+
+    def work(_: int) -> list[int]:
+        done = []
+        while (job := queue.claim((Role.READ,), "w")) is not None:
+            if queue.finish(job, [NewJob(kind="eval", key=f"eval:{job.id}", role=Role.EVAL)]):
+                done.append(job.id)
+        return done
+
+    with ThreadPoolExecutor(8) as pool:
+        counted = Counter(number for done in pool.map(work, range(8)) for number in done)
+    assert len(counted) == 120
+    assert set(counted.values()) == {1}
+    assert {(depth.role, depth.state): depth.count for depth in queue.depths()} == {
+        (Role.READ, JobState.DONE): 120,
+        (Role.EVAL, JobState.QUEUED): 120,
+    }

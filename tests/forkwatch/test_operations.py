@@ -1,0 +1,119 @@
+"""What an operator asks: settings, database, queue, logs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from forkwatch import logs
+from forkwatch.cli.app import app
+from forkwatch.settings import Settings, hub_token
+from forkwatch.store.engine import open_engine
+from forkwatch.store.jobs import JobQueue
+from tests.forkwatch.jobs.test_queue import read
+from tests.forkwatch.past import Clock
+
+RUN = CliRunner()
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder with a settings file."""
+    monkeypatch.setenv("FORKWATCH_STATE_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "forkwatch.toml").write_text("[daemon]\nport = 1234\n")
+    return tmp_path
+
+
+def test_settings_are_shown_with_their_origin_and_without_passwords(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORKWATCH_DATABASE__URL", "postgresql+psycopg://u:hunter2@db/forkwatch")
+    shown = RUN.invoke(app, ["config", "show", "--json"])
+    assert shown.exit_code == 0
+    assert "hunter2" not in shown.output
+    settings = json.loads(shown.stdout)["settings"]
+    assert settings["daemon.port"]["value"] == 1234
+    assert settings["daemon.port"]["from"].endswith("forkwatch.toml")
+    assert settings["database.url"]["from"] == "FORKWATCH_DATABASE__URL"
+    assert settings["daemon.grace_seconds"]["from"] == "default"
+
+
+def test_a_wrong_setting_is_one_line(state: Path) -> None:
+    (state / "forkwatch.toml").write_text("[daemon]\nport = 'http'\n")
+    checked = RUN.invoke(app, ["config", "check"])
+    assert checked.exit_code == 2
+    assert "daemon.port" in checked.output
+
+
+def test_the_schema_is_of_the_settings(state: Path) -> None:
+    schema = json.loads(RUN.invoke(app, ["config", "schema"]).stdout)
+    assert set(schema["properties"]) == set(Settings.model_fields)
+
+
+def test_a_backup_is_whole_private_and_replaces_nothing(state: Path) -> None:
+    assert RUN.invoke(app, ["db", "upgrade"]).exit_code == 0
+    out = state / "copy.db"
+    assert RUN.invoke(app, ["db", "backup", str(out)]).exit_code == 0
+    assert out.stat().st_mode & 0o777 == 0o600
+    with sqlite3.connect(out) as copy:
+        assert copy.execute("SELECT count(*) FROM job").fetchone() == (0,)
+    before = out.read_bytes()
+    assert RUN.invoke(app, ["db", "backup", str(out)]).exit_code == 2
+    assert out.read_bytes() == before
+
+
+def test_jobs_are_listed_and_tried_again(state: Path, clock: Clock) -> None:
+    queue = JobQueue(open_engine(f"sqlite:///{state / 'forkwatch.db'}"), clock)
+    queue.enqueue([read("org/poison")])
+    job = queue.claim((read("x").role,), "me")
+    assert job is not None
+    queue.fail(job, "broken", final=True)
+    (row,) = json.loads(RUN.invoke(app, ["queue", "ls", "--state", "quarantined", "--json"]).stdout)["jobs"]
+    assert (row["payload"]["repo"], row["error"]) == ("org/poison", "broken")
+    assert RUN.invoke(app, ["queue", "retry"]).exit_code == 0
+    assert [each.state for each in queue.jobs()] == ["queued"]
+
+
+def test_health_without_a_daemon_says_so(state: Path) -> None:
+    answer = RUN.invoke(app, ["health"])
+    assert answer.exit_code == 5
+    assert "no daemon answers on 127.0.0.1:1234" in answer.output
+
+
+def test_the_token_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    (tmp_path / "token").write_text("hf_abcdefgh\n")
+    monkeypatch.setenv("HF_TOKEN_FILE", str(tmp_path / "token"))
+    token = hub_token()
+    assert token is not None
+    assert token.get_secret_value() == "hf_abcdefgh"
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_logs_are_json_without_tokens_and_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    import structlog
+
+    logs.configure(json=True)
+    structlog.get_logger("t").info("crawl", repo="a/\x1b[31mb\n{}", url="postgresql://u:pw@host/x")
+    logging.getLogger("lib").warning("sent hf_%s to Bearer abc123", "q" * 20)
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert "\x1b" not in first["repo"]
+    assert "\n" not in first["repo"]
+    assert first["url"] == "postgresql://[redacted]@host/x"
+    assert second["event"] == "sent [redacted] to [redacted]"
+    structlog.reset_defaults()
