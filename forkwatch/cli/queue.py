@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,9 @@ from forkwatch.cli.handled import handled
 from forkwatch.cli.options import JsonOption
 from forkwatch.cli.output import data_json, say, table
 from forkwatch.jobs.interface import Job, JobState
-from forkwatch.store.jobs import JobQueue
+
+if TYPE_CHECKING:
+    from forkwatch.store.jobs import JobQueue
 
 app = typer.Typer(help="The daemon's jobs.", no_args_is_help=True)
 
@@ -25,6 +27,7 @@ def _queue() -> Iterator[tuple[JobQueue, datetime]]:
     from forkwatch.settings import load_settings
     from forkwatch.state import find_state_dir
     from forkwatch.store.engine import open_engine
+    from forkwatch.store.jobs import JobQueue
 
     state = find_state_dir()
     state.create()
