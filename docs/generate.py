@@ -20,7 +20,8 @@ COMMANDS = (
     "init", "release add", "release list", "release verify", "release check",
     "release adopt", "release keep", "release card", "release sign",
     "verify", "crawl", "tree", "scan", "diff", "eval", "robustness", "effort", "judge bench",
-    "suite import", "suite show", "classifier train", "classifier card", "classify", "lineage",
+    "probe", "score", "classify",
+    "suite import", "suite show", "classifier train", "classifier card", "lineage",
     "index add", "index list", "index remove", "attest key", "attest sign", "attest verify",
     "run", "report build", "report serve", "status", "demo", "doctor", "version",
 )  # fmt: skip

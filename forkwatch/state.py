@@ -44,6 +44,11 @@ class StateDir:
         return self.root / "answers"
 
     @property
+    def operator_secret(self) -> Path:
+        """What private probes are drawn from, 0600; without it, those of the past cannot be told any more."""
+        return self.root / "operator-secret"
+
+    @property
     def index(self) -> Path:
         """Fingerprints of known models, one file each, and the table that they are searched in."""
         return self.root / "index"

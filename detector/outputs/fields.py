@@ -39,14 +39,14 @@ def member_object(value: object, keys: frozenset[str], name: str) -> Mapping[str
 
 
 def text(value: object, name: str, limit: int) -> str:
-    """A string of any characters; hostile ones are data.
+    """A string of any characters; hostile ones are data, but lone surrogates, which nothing can encode.
 
     Raises:
         BadOutputsError: it is none, or longer than `limit`.
     """
     if not isinstance(value, str) or len(value) > limit:
         raise BadOutputsError(f"{name} is not a string of at most {limit} characters")
-    return value
+    return value.encode("utf-8", "replace").decode()
 
 
 def short_name(value: object, name: str, limit: int = 200) -> str:

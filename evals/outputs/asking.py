@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from detector.outputs.interface import Output, Sampling
+from detector.outputs.lines import MAX_TEXT
 from evals.endpoint import ChatClient, EndpointError, Reply, RequestFailedError
 from evals.interface import Judge, Label
 from evals.outputs.interface import NO_SYSTEM
@@ -145,6 +146,7 @@ def _asked(
         return Unanswered(question, str(error))
     if question.top and not reply.top:
         return Unanswered(question, "the endpoint gives no log-probabilities")
+    said = reply.text[:MAX_TEXT].encode("utf-8", "replace").decode()  # a reply can hold lone surrogates
     sampling = Sampling(
         temperature=question.temperature, top_p=1.0, system_sha256=NO_SYSTEM, max_tokens=question.max_tokens
     )
@@ -152,15 +154,15 @@ def _asked(
         return Output(
             prompt_id=question.prompt_id,
             text=None,
-            refused=_label(judge, question, reply),
+            refused=_label(judge, question, reply, said),
             sampling=sampling,
             finish_reason=reply.finished,
             at=now(),
-            output_sha256=hashlib.sha256(reply.text.encode("utf-8", "replace")).hexdigest(),
+            output_sha256=hashlib.sha256(said.encode()).hexdigest(),
         )
     return Output(
         prompt_id=question.prompt_id,
-        text=reply.text,
+        text=said,
         sampling=sampling,
         finish_reason=reply.finished,
         top_logprobs=reply.top,
@@ -168,11 +170,11 @@ def _asked(
     )
 
 
-def _label(judge: Judge, question: Question, reply: Reply) -> bool | None:
+def _label(judge: Judge, question: Question, reply: Reply, said: str) -> bool | None:
     """True for a refusal; None where nothing can be said of the model, as where a filter answered for it."""
     if reply.finished == "content_filter":
         return None
     if reply.refusal:
         return True
-    label = judge.label(question.text, reply.text)
+    label = judge.label(question.text, said)
     return None if label is Label.UNGRADEABLE else label is Label.REFUSED

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain, count, zip_longest
+from itertools import count
 from pathlib import Path
 from string import Formatter
 from typing import Final
@@ -60,7 +60,7 @@ class ProbeSet:
     """Both halves, or the public one alone."""
 
     probes: tuple[Probe, ...]
-    """A public one, a private one, and so on: any first `n` hold as many of either, and of each kind."""
+    """In random order, so that any first `n` are a random choice, as tests on a part of them need."""
     quarter: str | None
     """Of the private half; None: there is none."""
 
@@ -130,18 +130,22 @@ def private_probes(file: ProbeFile, secret: bytes, release: str, quarter: str) -
     raise AssertionError("counting does not end")
 
 
-def probe_set(file: ProbeFile, private: Iterable[Probe] = (), quarter: str | None = None) -> ProbeSet:
-    """Both halves, kinds and halves mixed."""
-    mixed = zip_longest(_by_kind(file.probes), _by_kind(private))
-    return ProbeSet(tuple(probe for probe in chain.from_iterable(mixed) if probe is not None), quarter)
+def probe_set(
+    file: ProbeFile, private: Iterable[Probe] = (), quarter: str | None = None, order: bytes = b""
+) -> ProbeSet:
+    """Both halves, or the public one, in the random order that `order` gives."""
+    by_id = {probe.id: probe for probe in (*file.probes, *private)}
+    return ProbeSet(tuple(by_id[name] for name in shuffled(by_id, order)), quarter)
 
 
-def _by_kind(probes: Iterable[Probe]) -> list[Probe]:
-    """One of each kind in turn."""
-    kinds: dict[str, list[Probe]] = {}
-    for probe in probes:
-        kinds.setdefault(probe.kind, []).append(probe)
-    return [probe for row in zip_longest(*kinds.values()) for probe in row if probe is not None]
+def order_key(secret: bytes, release: str, quarter: str) -> bytes:
+    """What the order of a release's probes in a quarter comes from."""
+    return _mac(secret, f"order/{release}/{quarter}")
+
+
+def shuffled(ids: Iterable[str], key: bytes) -> list[str]:
+    """In a random order that depends on the key alone: the first of them are a random choice."""
+    return sorted(ids, key=lambda name: _mac(key, name))
 
 
 def _slots(template: str) -> list[str]:

@@ -183,11 +183,19 @@ def _collected(request: CollectRequest, job: Job, found: JobAnswers) -> Collecte
         greedy={
             name: _output(name, answer, cold) for name, answer in zip(prompts, found.greedy, strict=False)
         },
-        first={name: dict(row) for name, row in zip(prompts, found.first, strict=False)},
+        first={name: _by_token(row) for name, row in zip(prompts, found.first, strict=False)},
         refused=_refused(request.harmful, found),
         missing=Unmeasured(told) if found.reason else None,
         seconds=found.seconds,
     )
+
+
+def _by_token(row: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Likeliest first; of tokens that look alike, such as parts of a character, the likeliest stands."""
+    found: dict[str, float] = {}
+    for token, logp in row:
+        found.setdefault(token, logp)
+    return found
 
 
 def _refused(harmful: Mapping[str, str], found: JobAnswers) -> Mapping[str, tuple[bool | None, ...]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.outputs.interface import BadOutputsError, TokenScores
+from detector.outputs.lines import MAX_TEXT, check_logp, check_scores
 from evals.interface import EvaluationFailedError, Isolation
 from evals.outputs.interface import CollectRequest, ScoreRequest
 from evals.wire import parsed
@@ -26,9 +27,6 @@ ANSWERS = "answers.json"
 SCORES = "scores.safetensors"
 MAX_FILE = 256 << 20
 """Bytes of what a child leaves; it can write no larger file."""
-MAX_TEXT = 200_000
-"""Characters of one answer."""
-
 COLUMNS = ("logp", "entropy", "variance", "rank", "above")
 LARGEST = 1e8
 
@@ -161,12 +159,20 @@ def load_answers(path: Path, request: CollectRequest) -> tuple[JobAnswers, ...]:
 
 def _sound(found: JobAnswers, first: int) -> bool:
     drawn = (*found.samples, *found.greedy)
-    texts = all(len(one.text) <= MAX_TEXT and one.finished in ("stop", "length") for one in drawn)
+    texts = all(_is_text(one.text, MAX_TEXT) and one.finished in ("stop", "length") for one in drawn)
     tops = all(
-        len(row) <= first and all(len(token) <= 400 and -1e4 <= logp <= 1e-3 for token, logp in row)
+        len(row) <= first and all(_is_text(token, 400) and -1e4 <= logp <= 1e-3 for token, logp in row)
         for row in found.first
     )
     return texts and tops and math.isfinite(found.seconds) and found.seconds >= 0
+
+
+def _is_text(text: str, limit: int) -> bool:
+    """Whether it is short enough and can be encoded: no lone surrogate."""
+    try:
+        return len(text.encode()) <= 4 * limit
+    except UnicodeEncodeError:
+        return False
 
 
 def load_scores(
@@ -183,8 +189,6 @@ def load_scores(
     import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import load
-
-    from detector.outputs.lines import check_logp, check_scores
 
     forks = [fork.id for fork in request.forks]
     names = {f"fork.{number}": fork for number, fork in enumerate(forks) if fork not in reasons}

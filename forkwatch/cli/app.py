@@ -13,8 +13,8 @@ import typer
 import forkwatch
 from forkwatch.cli import (
     attest,
-    classify,
     classifier,
+    classify,
     crawl,
     demo,
     diff,
@@ -25,12 +25,14 @@ from forkwatch.cli import (
     init,
     judge,
     lineage,
+    probe,
     release,
     release_sign,
     report,
     robustness,
     run,
     scan,
+    score,
     status,
     suite,
     tree,
@@ -57,6 +59,8 @@ app.command("scan")(scan.scan)
 app.command("diff")(diff.diff)
 app.command("eval")(evaluate.evaluate)
 app.command("classify")(classify.classify)
+app.command("probe")(probe.probe)
+app.command("score")(score.score)
 app.command("lineage")(lineage.lineage)
 app.command("robustness")(robustness.robustness)
 app.command("effort")(effort.effort)

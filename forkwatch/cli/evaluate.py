@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from forkwatch.cli.handled import handled
-from forkwatch.cli.options import JsonOption, RequireIsolationOption
+from forkwatch.cli.options import JsonOption, PlainHttpOption, RequireIsolationOption
 from forkwatch.cli.output import data, say
 from forkwatch.errors import Exit, SettingsError
 
@@ -85,6 +85,13 @@ def evaluate(
             "URL#MODEL, to which the answers are sent. Repeatable.",
         ),
     ] = None,
+    judge_token: Annotated[
+        Path | None,
+        typer.Option(
+            "--judge-token-file", help="File with the judge's token, if not in FORKWATCH_JUDGE_TOKEN."
+        ),
+    ] = None,
+    plain_http: PlainHttpOption = False,
     task: Annotated[
         list[str] | None,
         typer.Option(
@@ -131,7 +138,7 @@ def evaluate(
     from reports.contract import dump
     from reports.safety_card import safety_card
 
-    settings = _settings(device, require_isolation=require_isolation)
+    settings = device_settings(device, require_isolation=require_isolation)
     if judge and tier is TierChoice.AUTO:
         raise SettingsError("--judge needs all answers of a tier", tip="Give --tier screen, quick or full.")
     plan = replace(
@@ -142,10 +149,10 @@ def evaluate(
             raise SettingsError(f"cannot write {place}", tip="Check the path: nothing was run yet.")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(scratch_folder()))
-        subject, talk = _subject(settings, model, original, engine, scratch, stack)
+        subject, talk = _subject(settings, model, original, engine, scratch, stack, plain_http=plain_http)
         if plan.tasks and subject.served is not None:
             raise SettingsError("--task needs weights, which a served model does not give")
-        plan = replace(plan, judges=_judges(judge or [], settings, talk))
+        plan = replace(plan, judges=_judges(judge or [], judge_token, settings, talk, plain_http=plain_http))
         try:
             found = run_evaluation(subject, plan, scratch, talk.note)
         except KeyboardInterrupt as error:
@@ -170,7 +177,13 @@ def evaluate(
 _EXITS = {"passed": Exit.OK, "failed": Exit.FINDING, "inconclusive": Exit.INCONCLUSIVE}
 
 
-def _settings(device: str | None, *, require_isolation: bool) -> Settings:
+def device_settings(device: str | None, *, require_isolation: bool) -> Settings:
+    """The settings, with the device and the isolation that the command line asks for.
+
+    Raises:
+        SettingsError: there is no such device.
+        IsolationError: full isolation is required, and this machine does not give it.
+    """
     from forkwatch.cli.session import isolating_settings
     from forkwatch.settings import EvaluationSettings
 
@@ -183,16 +196,21 @@ def _settings(device: str | None, *, require_isolation: bool) -> Settings:
     return settings.model_copy(update={"evaluation": options})
 
 
-def _judges(names: list[str], settings: Settings, talk: Talk) -> tuple[BatchJudge, ...]:
+def _judges(
+    names: list[str], token_file: Path | None, settings: Settings, talk: Talk, *, plain_http: bool
+) -> tuple[BatchJudge, ...]:
     """Second opinions, none of which has read anything yet."""
+    from evals.endpoint import read_token
     from evals.judges.choose import open_judge
     from forkwatch.cli.judge import TOKEN_VARIABLE
     from forkwatch.pipeline.limits import limits_of
 
+    token = read_token(token_file) if token_file else os.environ.get(TOKEN_VARIABLE) or None
     return tuple(
         open_judge(
             name,
-            token=os.environ.get(TOKEN_VARIABLE) or None,
+            token=token,
+            insecure=plain_http,
             device=settings.evaluation.device,
             limits=limits_of(settings.evaluation),
             progress=partial(talk.progress, f"judge {name}"),
@@ -241,6 +259,8 @@ def _subject(
     engine: EngineChoice,
     scratch: Path,
     stack: ExitStack,
+    *,
+    plain_http: bool,
 ) -> tuple[Subject, Talk]:
     """What to evaluate; the Hub and the store are opened only where one of the two is a repository."""
     from forkwatch.cli.output import progress
@@ -251,7 +271,7 @@ def _subject(
     base = None if original is None else parse_side(original)
     if model.startswith(("http://", "https://")):
         talk = stack.enter_context(progress())
-        return _served(model, base, talk), talk
+        return _served(model, base, talk, plain_http=plain_http), talk
     what = parse_side(model)
     if isinstance(what, LocalSide) and (base is None or isinstance(base, LocalSide)):
         subject = local_subject(what, base)
@@ -273,7 +293,7 @@ def _in_vllm(subject: Subject) -> Subject:
     return replace(subject, served=VllmGenerator(subject.folder))
 
 
-def _served(model: str, base: Side | None, talk: Talk) -> Subject:
+def _served(model: str, base: Side | None, talk: Talk, *, plain_http: bool) -> Subject:
     """A model behind an endpoint; only a folder can be its original."""
     from evals.endpoint import ChatClient, Endpoint, EndpointGenerator
     from forkwatch.pipeline.evaluation_subject import served_subject
@@ -284,7 +304,7 @@ def _served(model: str, base: Side | None, talk: Talk) -> Subject:
         raise SettingsError(f"{model} names no model", tip="Add it: https://host/v1#model.")
     if base is not None and not isinstance(base, LocalSide):
         raise SettingsError("a served model is compared with a folder only", tip="Give --original FOLDER.")
-    client = ChatClient(Endpoint(url, name, os.environ.get(MODEL_TOKEN) or None))
+    client = ChatClient(Endpoint(url, name, os.environ.get(MODEL_TOKEN) or None, insecure=plain_http))
     return served_subject(name, EndpointGenerator(client, progress=partial(talk.progress, name)), base)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from forkwatch.cli.handled import handled
-from forkwatch.cli.options import JsonOption, RequireIsolationOption
+from forkwatch.cli.options import JsonOption, PlainHttpOption, RequireIsolationOption, TokenFileOption
 from forkwatch.cli.output import data, data_json, progress, say, table
 from forkwatch.errors import Exit, SettingsError
 from forkwatch.text import plain
@@ -51,12 +51,8 @@ def bench(
         str | None, typer.Option("--format", help="Format of the file (default: told by its columns).")
     ] = None,
     by: Annotated[ByChoice, typer.Option("--by", help="Split the numbers.")] = ByChoice.MODEL,
-    token_file: Annotated[
-        Path | None, typer.Option("--token-file", help="File with the endpoint's token.")
-    ] = None,
-    plain_http: Annotated[
-        bool, typer.Option("--allow-plain-http", help="Let answers travel unencrypted to another machine.")
-    ] = False,
+    token_file: TokenFileOption = None,
+    plain_http: PlainHttpOption = False,
     device: Annotated[str, typer.Option("--device", help="For guard models: auto, cpu or cuda.")] = "auto",
     require_isolation: RequireIsolationOption = False,
     json_output: JsonOption = False,

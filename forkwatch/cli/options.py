@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,13 @@ ReleaseOption = Annotated[
 RequireIsolationOption = Annotated[
     bool,
     typer.Option("--require-isolation", help="Run nothing of a fork where isolation would be reduced."),
+]
+
+TokenFileOption = Annotated[
+    Path | None, typer.Option("--token-file", help="File with the endpoint's token.", metavar="FILE")
+]
+PlainHttpOption = Annotated[
+    bool, typer.Option("--allow-plain-http", help="Let answers travel unencrypted to another machine.")
 ]
 
 

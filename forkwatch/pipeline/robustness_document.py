@@ -5,6 +5,7 @@ from __future__ import annotations
 from evals.dose import Collapse, DosePoint, NoCollapse
 from evals.interface import Isolation, Measured, Unmeasured
 from evals.merges import MergeReading
+from evals.variants import Storage
 from forkwatch.pipeline.originals import Original
 from forkwatch.pipeline.robustness import DoseRun, MergeRun, Run
 from forkwatch.pipeline.views import number_view
@@ -100,7 +101,7 @@ def _merge(reading: MergeReading) -> MergeView:
     return MergeView(
         adapters=reading.adapters,
         scale=reading.scale,
-        storage=reading.storage.value,
+        storage="int4" if reading.storage is Storage.INT4 else "original",
         refusal=number_view(reading.refusal),
         refusal_drop=number_view(reading.refusal_drop),
         p_value=round(reading.p_value.value, 6) if isinstance(reading.p_value, Measured) else None,

@@ -45,7 +45,7 @@ def scored(output: Output, tokens: int = 3) -> ScoredOutput:
 
 @given(output=OUTPUTS)
 def test_an_output_is_read_as_it_was_written(output: Output) -> None:
-    """Any text, lone surrogates included; the line itself is plain ASCII."""
+    """Any text; the line itself is plain ASCII."""
     line = dump_line(output)
     assert line.isascii()
     assert line.count(b"\n") == 1
@@ -73,6 +73,12 @@ def test_a_prompt_alone_gives_an_id() -> None:
     """The same prompt has the same id wherever it was asked."""
     line = json.dumps({"prompt": "why", "output": "so"}).encode()
     assert load_line(line) == Output(prompt_id=prompt_key("why"), text="so", prompt="why")
+
+
+def test_a_lone_surrogate_becomes_a_question_mark() -> None:
+    """Nothing downstream could encode it."""
+    entry = load_line(b'{"prompt_id": "p", "output": "a\\ud800b"}')
+    assert entry == Output(prompt_id="p", text="a?b")
 
 
 GOOD = {"prompt_id": "p", "output": "red"}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from detector.outputs.interface import Output
-from detector.outputs.lines import dump_line
+from detector.outputs.lines import dump_line, load_line
 from evals.endpoint import ChatClient, Endpoint, EndpointError
 from evals.judges.builtin import BuiltinJudge
 from evals.outputs.asking import Question, Unanswered, answered, ask, still_open
@@ -107,6 +107,15 @@ def test_a_question_that_fails_does_not_stop_the_others() -> None:
     assert failed.question == SAMPLED
     assert "422" in failed.reason
     assert len(outcomes) == 3
+
+
+def test_what_is_kept_can_be_read_again() -> None:
+    """However long a reply is, and whatever is in it."""
+    (output,) = asked(lambda _b, _n: completion("\ud800\x1b[2J" + "x" * 300_000, "\u202e" * 100), GREEDY)
+    assert isinstance(output, Output)
+    assert load_line(dump_line(output)) == output
+    assert output.text is not None
+    assert output.text.startswith("?\x1b[2Jx")
 
 
 @pytest.mark.parametrize("answer", [completion("red"), Answer(b"", 400)])

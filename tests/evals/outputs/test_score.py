@@ -37,8 +37,8 @@ PAIRS = (
 def plainly(model: Any, prompt: str, answer: str) -> np.ndarray[Any, Any]:
     """The scores by definition, one answer at a time, in float64; the end token cannot be predicted."""
     chat, tokens = render_chat(TOKENIZER, prompt), TOKENIZER(answer, add_special_tokens=False)["input_ids"]
-    with torch.inference_mode():
-        logits = model(torch.tensor([chat + tokens])).logits[0, len(chat) - 1 : -1].double()
+    with torch.no_grad():
+        logits = model(torch.tensor([chat + tokens])).logits[0, len(chat) - 1 : -1].double().clone()
     logits[:, WORDS.index(END)] = -torch.inf
     rows = []
     for token, row in zip(tokens, logits, strict=True):
