@@ -116,7 +116,7 @@ def _release(request: Request, state: StateDir) -> tuple[_Subject, ReferencePack
 
 
 def _classifier(state: StateDir, subject: _Subject, *, scored: bool) -> Classifier | None:
-    """The release's own, if one was trained; the one by texts alone where the other needs what is not there."""
+    """The one that was trained of the release; the one by texts alone where the other lacks scores."""
     if not subject.root_digest:
         return None
     folders = [
