@@ -49,10 +49,10 @@ _FAR = -24.0
 """Log-probability, nats. Half a million tokens below it have 2e-5 of the mass, and 4e-4 of the variance."""
 _VARIANCE_BELOW = 1e-3
 """Taken off the variance for what lies below `_FAR`."""
-_EDGE = 0.05
-"""Of the nucleus: rounding, and the end token, which scores leave out, may move it so far."""
-_OUTSIDE = 5.0
-"""Nats taken off a token that is outside of the nucleus; all of them could be, but for a slip of numbers."""
+_EDGE = 0.01
+"""Of the nucleus: rounding may move it so far."""
+_OUTSIDE = 2.0
+"""Nats taken off a token that is outside of the nucleus; another engine may round otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +203,11 @@ def upper_logp(scores: TokenScores, setting: Setting) -> Doubles:
     if setting.top_p < 1:
         kept = np.full_like(logp, setting.top_p)
         if power == 0:
-            above = scores.above.astype(np.float64)
-            kept = np.maximum(kept, np.minimum(above + np.exp(logp), 1.0))
-            bound = bound - np.where(above > setting.top_p + _EDGE, _OUTSIDE, 0.0)
+            above, p = scores.above.astype(np.float64), np.exp(logp)
+            kept = np.maximum(kept, np.minimum(above + p, 1.0))
+            # Scores leave the end token out. If it is likelier than this one, more is above; if not, it has
+            # at most p, and takes that share off what is above.
+            bound = bound - np.where(above * (1 - p) > setting.top_p + _EDGE, _OUTSIDE, 0.0)
         bound = bound - np.log(kept)
     found: Doubles = np.minimum(bound, 0.0)
     return found
