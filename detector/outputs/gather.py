@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from detector.outputs import attribution, caveats, label, stream
+from detector.outputs import attribution, caveats, label, scores, stream, two_sample
+from detector.outputs.classifier import Assessment, Classifier, assess
 from detector.outputs.equality import equality, everywhere, is_release, numeric_cells, own_transcripts
 from detector.outputs.evalues import bar, needed
 from detector.outputs.interface import (
@@ -25,6 +26,7 @@ from detector.outputs.interface import (
 )
 from detector.outputs.label import PLAIN_CELL, Equality, Evidence, Named
 from detector.outputs.likelihood import is_drawn, likelihoods, settings_for
+from detector.outputs.pack import NOT_SCORED
 from detector.outputs.refusals import (
     Probed,
     Wealth,
@@ -36,6 +38,9 @@ from detector.outputs.refusals import (
 )
 from detector.outputs.temperature import estimate_temperature, temperature_anchors
 from detector.outputs.transcripts import greedy_answers, nearest_transcript
+
+SAMPLED = (scores.TEST, two_sample.TEST)
+"""Tests of equality against samples of the pack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +74,17 @@ class Outputs:
         return tuple(sorted(next(iter(known), frozenset())))
 
 
-def gather(outputs: Outputs, pack: ReferencePack | None, *, alpha: float) -> Evidence:
+def gather(
+    outputs: Outputs,
+    pack: ReferencePack | None,
+    *,
+    alpha: float,
+    classifier: Classifier | None = None,
+) -> Evidence:
     """Everything that outputs say that are looked at once.
+
+    The classifier answers where nothing better is at hand: equality of drawn answers without samples of the
+    pack, attribution without scores under forks.
 
     Raises:
         BadOutputsError: outputs are scored under different forks.
@@ -79,31 +93,36 @@ def gather(outputs: Outputs, pack: ReferencePack | None, *, alpha: float) -> Evi
     equal = [] if pack is None else equality(outputs.scored, outputs.all, pack, alpha=alpha)
     greedy, own = greedy_answers(outputs.all), own_transcripts(pack)
     theirs = [] if pack is None else [one for one in pack.transcripts if not is_release(one.model, pack)]
-    routes = bool(drawn and forks) + bool(greedy and own and theirs)
-    level = label.share(alpha, attributions=routes, equality=bool(equal))
-    named: list[Named] = []
-    candidates: list[Attributed] = []
-    if drawn and forks:
-        found = attribution.attribute(likelihoods(drawn, settings_for(drawn), forks), alpha=level)
-        named.append(_named(found))
-        candidates += found.candidates
-    if greedy and own and theirs:
-        result, nearest = nearest_transcript(greedy, own, theirs, alpha=level)
+    ratios, nearest = bool(drawn and forks), bool(greedy and own and theirs)
+    routes = (ratios or classifier is not None) + nearest
+    lacks_samples = classifier is not None and not any(one.result.test in SAMPLED for one in equal)
+    level = label.share(alpha, attributions=routes, equality=bool(equal) or lacks_samples)
+    found: list[tuple[Named, Sequence[Attributed]]] = []
+    if classifier is not None:
+        assessed = assess(classifier, _with_scores(outputs), alpha=level)
+        equal += _assessed(assessed) if lacks_samples else []
+        if not ratios:
+            found.append((Named(assessed.attribution, assessed.named), assessed.candidates))
+    if ratios:
+        ruled = attribution.attribute(likelihoods(drawn, settings_for(drawn), forks), alpha=level)
+        found.append((_named(ruled), ruled.candidates))
+    if nearest:
+        result, near = nearest_transcript(greedy, own, theirs, alpha=level)
         different = result.decision is Decision.DIFFERENT
-        named.append(Named(result, nearest[0].fork if different else None))
-        known = {one.fork for one in candidates}
-        candidates += [one for one in nearest if one.fork not in known]
+        found.append((Named(result, near[0].fork if different else None), near))
+    by_fork = {one.fork: one for _, some in reversed(found) for one in reversed(some)}
+    candidates = [by_fork[fork] for fork in dict.fromkeys(one.fork for _, some in found for one in some)]
     graded = probed(outputs.all, () if pack is None else pack.refusals)
     safety = _safety(wealth(graded), alpha)
     evidence = Evidence(
         equality=equal,
-        attribution=named,
+        attribution=[one for one, _ in found],
         candidates=candidates,
         safety=(*safety, *_exact(graded, alpha)),
         safety_removed=bool(safety) and is_removed(wealth(graded), safety[0]),
-        cells=cells_of(pack),
-        conversions=conversions_of(pack),
-        n_used=_used(outputs, pack),
+        cells=cells_of(pack) or frozenset(cell for one in equal for cell in one.cells),
+        conversions=conversions_of(pack) | _converted(classifier),
+        n_used=_used(outputs, pack, classifier),
         temperature=_temperature(outputs, pack),
     )
     return replace(evidence, caveats=caveats.of(evidence, outputs.all, alpha=alpha))
@@ -153,6 +172,25 @@ def conversions_of(pack: ReferencePack | None) -> frozenset[str]:
     return frozenset(one.model for one in pack.samples if one.family in label.CONVERSIONS)
 
 
+def _converted(classifier: Classifier | None) -> frozenset[str]:
+    known = () if classifier is None else classifier.known
+    return frozenset(one.model for one in known if one.family in label.CONVERSIONS)
+
+
+def _with_scores(outputs: Outputs) -> tuple[ScoredOutput, ...]:
+    return (
+        *outputs.scored,
+        *(ScoredOutput(output=one, authentic=NOT_SCORED, forks={}) for one in outputs.others),
+    )
+
+
+def _assessed(found: Assessment) -> list[Equality]:
+    """The classifier's first test, by scores where there are some; its plain p-value is that of one cell."""
+    result, cells = found.equality[0], found.by_cell[0]
+    plain = cells.get(PLAIN_CELL)
+    return [Equality(result if plain is None else replace(result, p_value=plain), cells)]
+
+
 def _named(found: attribution.Attribution) -> Named:
     return Named(found.result, found.named, exhausted=not found.left, relative=found.relative)
 
@@ -198,9 +236,9 @@ def _greedy_stream(counted: stream.Stream, alpha: float) -> TestResult | None:
     )
 
 
-def _used(outputs: Outputs, pack: ReferencePack | None) -> int:
+def _used(outputs: Outputs, pack: ReferencePack | None, classifier: Classifier | None) -> int:
     """Outputs that some test could take."""
-    prompts: set[str] = set()
+    prompts: set[str] = set() if classifier is None else set(classifier.prompts)
     if pack is not None:
         prompts |= {one.prompt_id for one in pack.refusals}
         prompts |= {prompt for one in pack.transcripts for prompt in one.answers}

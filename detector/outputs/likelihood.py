@@ -11,11 +11,13 @@ over the whole vocabulary, under the system prompt that was scored. For another 
 model gives a token p^(1/τ)/Z, and for nucleus sampling p/S; scores do not hold Z or S, but bound them from
 below, and dividing by too much keeps an e-value one:
 
-- τ < 1: Z = E[exp(sX)] with X the log-probability of a token drawn at temperature 1 and s = 1/τ − 1, by
-  Jensen's inequality on all tokens but the one that was drawn;
-- τ > 1: of all X ≤ 0 with this mean (−entropy) and variance, the two-point one on 0 has the least E[exp(sX)]
-  (Chebyshev-Markov: the cubic term of the interpolation has one sign);
-- nucleus: S ≥ top_p, and S ≥ the probability of the token and of those above it.
+- Z = E[exp(sX)] with X the log-probability of a token drawn at temperature 1 and s = 1/τ − 1. Of all laws
+  on an interval with this mean (−entropy) and variance, the one on two points, one of them an end of it, has
+  the least (Chebyshev-Markov: the remainder of a quadratic that touches exp there has one sign). For τ > 1
+  the end is 0. For τ < 1 it is `_FAR`, below which no vocabulary has mass to speak of; where Jensen's
+  inequality on all tokens but the drawn one gives more, that is taken;
+- nucleus: S ≥ top_p, and S ≥ the probability of the token and of those above it; a token that is surely
+  outside of the nucleus has probability 0.
 
 Where the setting is not declared, the null hypothesis is composite: the e-value is the least over a grid of
 settings. Greedy outputs are not drawn at all, and count for nothing here (`transcripts` is for them).
@@ -41,6 +43,16 @@ if TYPE_CHECKING:
 
 EPSILONS = (0.05, 0.2, 0.5, 1.0)
 """Share of the fork in a token-wise mixture; the last is the fork itself."""
+
+
+_FAR = -24.0
+"""Log-probability, nats. Half a million tokens below it have 2e-5 of the mass, and 4e-4 of the variance."""
+_VARIANCE_BELOW = 1e-3
+"""Taken off the variance for what lies below `_FAR`."""
+_EDGE = 0.01
+"""Of the nucleus: rounding may move it so far."""
+_OUTSIDE = 2.0
+"""Nats taken off a token that is outside of the nucleus; another engine may round otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +203,11 @@ def upper_logp(scores: TokenScores, setting: Setting) -> Doubles:
     if setting.top_p < 1:
         kept = np.full_like(logp, setting.top_p)
         if power == 0:
-            kept = np.maximum(kept, np.minimum(scores.above.astype(np.float64) + np.exp(logp), 1.0))
+            above, p = scores.above.astype(np.float64), np.exp(logp)
+            kept = np.maximum(kept, np.minimum(above + p, 1.0))
+            # Scores leave the end token out. If it is likelier than this one, more is above; if not, it has
+            # at most p, and takes that share off what is above.
+            bound = bound - np.where(above * (1 - p) > setting.top_p + _EDGE, _OUTSIDE, 0.0)
         bound = bound - np.log(kept)
     found: Doubles = np.minimum(bound, 0.0)
     return found
@@ -204,7 +220,15 @@ def _least_log_z_cold(scores: TokenScores, logp: Doubles, power: float) -> Doubl
         mean = (-scores.entropy.astype(np.float64) - p * logp) / rest
         other = np.log(rest) + power * np.minimum(mean, 0.0)
     other = np.where(rest > 1e-6, other, -np.inf)  # below: float32 cannot say what the rest is like
-    found: Doubles = np.logaddexp((1 + power) * logp, other)
+    by_jensen = np.logaddexp((1 + power) * logp, other)
+    centre = -scores.entropy.astype(np.float64) - _FAR
+    variance = np.maximum(scores.variance.astype(np.float64) - _VARIANCE_BELOW, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        at_far = variance / (variance + centre**2)
+        near = _FAR + centre + variance / centre
+        by_points = np.log1p(-at_far) + power * near
+    usable = (centre > 1) & (near <= 0)
+    found: Doubles = np.where(usable, np.maximum(by_jensen, by_points), by_jensen)
     return found
 
 

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from detector.outputs.classifier import Classifier
+from detector.outputs.classifier_files import CONFIG, read_classifier
 from detector.outputs.files import read_scored
 from detector.outputs.gather import Outputs, gather, gather_stream
 from detector.outputs.interface import ALPHA, BadOutputsError, BadPackError, Classification, ReferencePack
 from detector.outputs.label import Evidence, classify, explanations
-from detector.outputs.pack import read_pack
+from detector.outputs.pack import INDEX, read_pack
 from detector.outputs.sequential import read_state, write_state
 from detector.outputs.stream import Reference, Stream, begin, count, require_same
 from forkwatch.errors import UnknownReleaseError
+from forkwatch.pipeline.classifier import classifier_folder
+from forkwatch.pipeline.classifier_training import pack_folder
 from forkwatch.pipeline.references import stored_releases
 from forkwatch.state import StateDir
 
@@ -26,7 +30,7 @@ class Request:
     release: str
     """`org/name`, or `org/name@commit`."""
     pack: Path | None = None
-    """Folder of a reference pack."""
+    """Folder of a reference pack; None: the one that is kept of a guarded release, if there is one."""
     state: Path | None = None
     """File of a stream, made if it is not there; None: the outputs are looked at once."""
     alpha: float = ALPHA
@@ -67,7 +71,8 @@ def run_classify(request: Request, state: StateDir) -> Classified:
     outputs = Outputs(scored=scored, others=others)
     said = _scorer(outputs, subject.release)
     if request.state is None:
-        found, calibration = gather(outputs, pack, alpha=request.alpha), None
+        classifier = _classifier(state, subject, scored=bool(scored))
+        found, calibration = gather(outputs, pack, alpha=request.alpha, classifier=classifier), None
     else:
         stream = _count(request.state, outputs, pack, subject)
         found, calibration = gather_stream(stream, outputs, pack, alpha=request.alpha), stream.calibration_id
@@ -93,7 +98,9 @@ def _release(request: Request, state: StateDir) -> tuple[_Subject, ReferencePack
     ]
     if guarded:
         row = guarded[0]
-        pack = None if request.pack is None else read_pack(request.pack, root_digest=row.root_digest)
+        folder = request.pack or pack_folder(state, row.root_digest)
+        kept = request.pack is not None or (folder / INDEX).is_file()
+        pack = read_pack(folder, root_digest=row.root_digest) if kept else None
         return _Subject(f"{row.repo}@{row.commit}", row.root_digest), pack
     if request.pack is None:
         raise UnknownReleaseError(
@@ -106,6 +113,19 @@ def _release(request: Request, state: StateDir) -> tuple[_Subject, ReferencePack
             f"{request.pack}: the reference pack is of {pack.release}, not of {request.release}"
         )
     return _Subject(pack.release, pack.root_digest), pack
+
+
+def _classifier(state: StateDir, subject: _Subject, *, scored: bool) -> Classifier | None:
+    """The one that was trained of the release; the one by texts alone where the other lacks scores."""
+    if not subject.root_digest:
+        return None
+    folders = [
+        classifier_folder(state, subject.root_digest, scored=with_scores) for with_scores in (True, False)
+    ]
+    there = [folder for folder in folders if (folder / CONFIG).is_file()]
+    if not there:
+        return None
+    return read_classifier(there[0] if scored else there[-1], root_digest=subject.root_digest)
 
 
 def _scorer(outputs: Outputs, release: str) -> Sequence[str]:

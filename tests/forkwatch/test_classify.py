@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,9 +24,14 @@ from detector.outputs.interface import (
     Transcript,
 )
 from detector.outputs.pack import write_pack
+from forkwatch.state import StateDir
+from forkwatch.store.engine import open_engine
+from forkwatch.store.models import Release
+from forkwatch.store.store import Store
 from reports.attribution import from_json
 from tests.detector.outputs.chains import Logits, chain, drawn, fork_of, probabilities, scored
 from tests.forkwatch.conftest import invoke
+from tests.forkwatch.past import CREATED, Clock
 
 RELEASE = f"lab/model@{'a' * 40}"
 FORK = f"other/fork@{'b' * 40}"
@@ -244,3 +250,35 @@ def test_hostile_names_do_not_reach_the_terminal(pack: Path, tmp_path: Path) -> 
     entries = [replace(one, forks={name: one.forks[FORK]}) for one in rows(FORKS[FORK], 30, 8)]
     done = run(tmp_path, entries, "--pack", str(pack))
     assert "\x1b" not in done.stdout
+
+
+def test_what_is_kept_of_a_guarded_release_is_used(pack: Path, tmp_path: Path) -> None:
+    """Its reference pack needs no --pack; one of another version of it is refused."""
+    state = StateDir(tmp_path / "state")
+    state.create()
+    engine = open_engine(f"sqlite:///{state.database}")
+    row = Release(
+        repo="lab/model",
+        commit="a" * 40,
+        root_digest="sha256:" + "0" * 64,
+        signer="",
+        trust={"signers": [], "legacy": False, "unsigned": True},
+        status="unsigned",
+        signature="model.sig",
+        suite="3" * 64,
+        manifest={},
+        added_at=CREATED,
+        verified_at=CREATED,
+    )
+    Store(engine, Clock()).add_release(row)
+    engine.dispose()
+    without = run(tmp_path, refusals(1))
+    assert (without.exit_code, "safety       not tested" in without.stdout) == (3, True)
+    kept = shutil.copytree(pack, state.packs / ("0" * 64))
+    done = run(tmp_path, refusals(1), "--json")
+    assert (document(done)["safety_removed"], done.exit_code) == (True, 1)
+    index = kept / "pack.json"
+    index.write_text(index.read_text().replace("sha256:" + "0" * 64, "sha256:" + "9" * 64))
+    foreign = run(tmp_path, refusals(1))
+    assert (foreign.exit_code, foreign.stdout) == (2, "")
+    assert "not of sha256:000" in foreign.stderr
