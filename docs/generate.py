@@ -21,7 +21,7 @@ COMMANDS = (
     "release adopt", "release keep", "release card", "release sign",
     "verify", "crawl", "tree", "scan", "diff", "eval", "robustness", "effort", "judge bench",
     "probe", "score",
-    "suite import", "suite show", "lineage",
+    "suite import", "suite show", "classifier train", "classifier card", "classify", "lineage",
     "index add", "index list", "index remove", "attest key", "attest sign", "attest verify",
     "run", "report build", "report serve", "status", "demo", "doctor", "version",
 )  # fmt: skip
@@ -29,10 +29,11 @@ EXIT_MEANINGS = {
     Exit.OK: "Nothing at or above `--fail-on`.",
     Exit.FINDING: "A finding at or above `--fail-on`; in `verify`, an altered copy; in `attest verify`, "
     "files or a document that are not the attested ones; in `release check`, something to decide; in `eval`, "
-    "a limit that is missed; in `demo`, a fork that was not recognised as built.",
+    "a limit that is missed; in `demo`, a fork that was not recognised as built; in `classify`, a modified "
+    "model or removed refusals.",
     Exit.USAGE: "Wrong arguments or settings.",
     Exit.INCONCLUSIVE: "Inconclusive, or nothing to examine: no release, candidate, signature or readable "
-    "weights; in `eval`, a limit on something that was not measured.",
+    "weights; in `eval`, a limit on something that was not measured; in `classify`, too few outputs.",
     Exit.HUB: "The Hub or the network: unknown repository, wrong token, unreachable, damaged download.",
     Exit.INTERNAL: "An internal error, or a machine that cannot do the work (no disk space, "
     "or reduced isolation where full isolation is required).",

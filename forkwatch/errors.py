@@ -25,7 +25,7 @@ from detector.errors import (
     SigningServiceError,
     TrustError,
 )
-from detector.outputs.interface import OutputsError
+from detector.outputs.interface import NothingToLearnError, OutputsError
 from evals.endpoint import EndpointError, EndpointOptionsError
 from evals.harness import TaskError
 from evals.interface import EngineMissingError, EvalsError, SuiteError
@@ -123,6 +123,7 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (SigningServiceError, Exit.HUB),
     (TrustError, Exit.USAGE),
     (DetectorError, Exit.INCONCLUSIVE),
+    (NothingToLearnError, Exit.INCONCLUSIVE),
     (OutputsError, Exit.USAGE),
     (SuiteError, Exit.USAGE),
     (ThresholdsError, Exit.USAGE),

@@ -100,6 +100,13 @@ class EvaluationSettings(_Section):
     """Evaluate nothing where the child process would run with reduced isolation."""
 
 
+class OutputsSettings(_Section):
+    """How a release's classifier of outputs is made."""
+
+    classifier: bool = True
+    """Train it after a run that measured other forks than the last one, on the answers that are there."""
+
+
 class PolicySettings(_Section):
     """Where the lines are. Policy, not science: docs/methodology.md argues the defaults."""
 
@@ -172,6 +179,7 @@ class Settings(BaseSettings):
     hub: HubSettings = HubSettings()
     crawl: CrawlSettings = CrawlSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    outputs: OutputsSettings = OutputsSettings()
     policy: PolicySettings = PolicySettings()
     attest: AttestSettings = AttestSettings()
     releases: dict[str, ReleaseSettings] = Field(default_factory=dict)

@@ -54,6 +54,16 @@ class StateDir:
         return self.root / "index"
 
     @property
+    def classifiers(self) -> Path:
+        """Classifiers of outputs, one folder each, named by the digest of its configuration."""
+        return self.root / "classifiers"
+
+    @property
+    def packs(self) -> Path:
+        """Reference packs, one folder a release, 0700: they hold sampled answers."""
+        return self.root / "packs"
+
+    @property
     def scratch(self) -> Path:
         """Working folders of child processes; emptied after each."""
         return self.root / "scratch"

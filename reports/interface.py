@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reports.card import ReleaseCardDocument
+from reports.classifier import ClassifierDocument
 from reports.effort import EffortDocument
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
 from reports.tree import TreeDocument
@@ -184,6 +185,7 @@ class ReleaseView:
     events: tuple[ReleaseEvent, ...] = ()
     """Oldest first."""
     effort: EffortDocument | None = None
+    classifier: ClassifierDocument | None = None
     """What its observed forks took. Pages show it without names; it is not published as JSON."""
 
     @property

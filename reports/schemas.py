@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reports import (
     attestation,
+    attribution,
     card_json,
     diff,
     document,
@@ -27,6 +28,7 @@ def schema_files() -> Mapping[str, str]:
     schemas = {
         "forkwatch.release-card-1.json": card_json.json_schema(),
         "forkwatch.verdict-1.json": attestation.json_schema(),
+        "forkwatch.classify-1.json": attribution.json_schema(),
         "forkwatch.eval-1.json": evaluation_json.json_schema(),
         "forkwatch.diff-1.json": diff.json_schema(),
         "forkwatch.effort-1.json": effort_json.json_schema(),

@@ -243,3 +243,9 @@ class BadPackError(OutputsError):
     """A reference pack or a stored classifier is not valid, or belongs to another release."""
 
     tip = "Build it again with `forkwatch classifier train`."
+
+
+class NothingToLearnError(OutputsError):
+    """A pack has no outputs of the release, or none of a modified fork."""
+
+    tip = "A classifier needs sampled outputs of the release and of one modified fork at least."

@@ -15,26 +15,36 @@ Measured level and power: docs/methodology/outputs.md.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from detector.interface import OutputStatus, OutputTest
+from detector.outputs.interface import ALPHA, TestResult
+from detector.outputs.permutation import (
+    PERMUTATIONS,
+    Sizes,
+    blocks,
+    from_p,
+    insufficient,
+    labelings,
+    mean_difference_weights,
+    permutation_p,
+    smallest_p,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 
+TEST = "text-two-sample"
 MAX_ANSWERS = 4000
 """Of both models together; the kernel matrix is quadratic in it (128 MB)."""
 MAX_CHARACTERS = 4000
 """Of one answer; the rest is not looked at."""
 _FEATURES = 1 << 15
-_DECIMALS = 9
-"""Statistics that agree so far are ties: they differ by the order of a sum only."""
 
 
 def compare_outputs(
@@ -63,19 +73,34 @@ def compare_outputs(
     n = sum(len(theirs) for _, theirs in pairs)
     if not pairs:
         return OutputTest(OutputStatus.NOT_MEASURED, None, 0, "no prompt was answered by both models")
-    sizes = [(len(ours), len(theirs)) for ours, theirs in pairs]
-    floor = max(_smallest_p(sizes), 1 / (permutations + 1))
+    sizes = tuple((len(ours), len(theirs)) for ours, theirs in pairs)
+    floor = max(smallest_p(sizes), 1 / (permutations + 1))
     if floor > alpha:
         reason = (
             f"{len(pairs)} prompts with {n} answers cannot give p below {floor:.3g}, and alpha is {alpha:g}"
         )
         return OutputTest(OutputStatus.NOT_MEASURED, None, n, reason)
     kernel = _kernel([answer[:MAX_CHARACTERS] for ours, theirs in pairs for answer in (*ours, *theirs)])
-    p = _permutation_p(kernel, sizes, permutations, np.random.default_rng(seed))
+    p = _permutation_p(kernel, sizes, permutations, seed)
     differ = p <= alpha
     finding = "the answers differ" if differ else "no difference found"
     reason = f"{finding} on {len(pairs)} prompts with {n} answers (p = {p:.3g}, alpha {alpha:g})"
     return OutputTest(OutputStatus.MODIFIED if differ else OutputStatus.AUTHENTIC, p, n, reason)
+
+
+def text_test(
+    reference: Mapping[str, tuple[str, ...]],
+    served: Mapping[str, tuple[str, ...]],
+    *,
+    alpha: float = ALPHA,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> TestResult:
+    """`compare_outputs` as a test of the equality question."""
+    found = compare_outputs(reference, served, alpha=alpha, permutations=permutations, seed=seed)
+    if found.p_value is None:
+        return insufficient(TEST, found.n, found.reason)
+    return from_p(TEST, found.p_value, found.n, alpha, f"{found.n} answers")
 
 
 def _bounded(
@@ -85,14 +110,6 @@ def _bounded(
     pairs = pairs[: MAX_ANSWERS // 2]
     each = MAX_ANSWERS // (2 * max(1, len(pairs)))
     return [(ours[:each], theirs[:each]) for ours, theirs in pairs]
-
-
-def _smallest_p(sizes: Sequence[tuple[int, int]]) -> float:
-    """The smallest p-value that exact enumeration of all labelings could give."""
-    log_labelings = sum(math.log(math.comb(a + b, a)) for a, b in sizes)
-    # With equal sizes everywhere, exchanging the two models as a whole gives the same statistic again.
-    ties = 2 if all(a == b for a, b in sizes) else 1
-    return min(1.0, ties * math.exp(-log_labelings))
 
 
 def _kernel(texts: list[str]) -> Floats:
@@ -115,39 +132,16 @@ def _kernel(texts: list[str]) -> Floats:
     return kernel
 
 
-def _permutation_p(
-    kernel: Floats, sizes: Sequence[tuple[int, int]], permutations: int, rng: np.random.Generator
-) -> float:
-    weights = _relabelings(sizes, permutations, rng)
+def _permutation_p(kernel: Floats, sizes: Sizes, permutations: int, seed: int) -> float:
+    weights = mean_difference_weights(labelings(sizes, permutations, seed), sizes)
     together = _squares(weights, kernel)
     within = np.zeros(len(weights))
-    start = 0
-    for a, b in sizes:
-        block = slice(start, start + a + b)
+    for block in blocks(sizes):
         within += _squares(weights[:, block], kernel[block, block])
-        start += a + b
-    smaller = np.minimum(_upper_ranks(together), _upper_ranks(within))
-    return float(np.mean(smaller <= smaller[0]))
-
-
-def _relabelings(sizes: Sequence[tuple[int, int]], permutations: int, rng: np.random.Generator) -> Floats:
-    """(permutations + 1, n) weights of a difference of means; row 0 is the observed labelling."""
-    blocks = []
-    for a, b in sizes:
-        observed = np.concatenate([np.full(a, 1 / a), np.full(b, -1 / b)])
-        order = rng.random((permutations, a + b)).argsort(axis=1)
-        blocks.append(np.vstack([observed, observed[order]]))
-    return np.hstack(blocks)
+    return permutation_p(together, within)
 
 
 def _squares(weights: Floats, kernel: Floats) -> Floats:
     """Value of w K w for every row w: the squared distance of two mean embeddings."""
     squares: Floats = np.einsum("bi,bi->b", weights @ kernel, weights)
-    return np.round(squares, _DECIMALS)
-
-
-def _upper_ranks(statistics: Floats) -> Floats:
-    """For each value, how many are at least as large, itself included."""
-    ordered = np.sort(statistics)
-    ranks: Floats = (len(ordered) - np.searchsorted(ordered, statistics, side="left")).astype(np.float64)
-    return ranks
+    return squares

@@ -13,6 +13,8 @@ import typer
 import forkwatch
 from forkwatch.cli import (
     attest,
+    classify,
+    classifier,
     crawl,
     demo,
     diff,
@@ -58,6 +60,7 @@ app.command("diff")(diff.diff)
 app.command("eval")(evaluate.evaluate)
 app.command("probe")(probe.probe)
 app.command("score")(score.score)
+app.command("classify")(classify.classify)
 app.command("lineage")(lineage.lineage)
 app.command("robustness")(robustness.robustness)
 app.command("effort")(effort.effort)
@@ -65,6 +68,7 @@ app.add_typer(index.app, name="index")
 app.add_typer(attest.app, name="attest")
 app.add_typer(judge.app, name="judge")
 app.add_typer(suite.app, name="suite")
+app.add_typer(classifier.app, name="classifier")
 app.command("run")(run.run)
 app.add_typer(report.app, name="report")
 app.command("status")(status.status)

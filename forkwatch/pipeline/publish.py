@@ -14,6 +14,7 @@ from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.attest import sign_verdict
 from forkwatch.pipeline.cards import published_card
+from forkwatch.pipeline.classifier import stored_classifier
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.document import original_view
 from forkwatch.pipeline.effort import observed
@@ -146,6 +147,7 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
         pinned_at=_time(row.verified_at),
         events=tuple(_upstream(event) for event in upstream_events(context.store, row.id)),
         effort=published_effort(f"{row.repo}@{row.commit}", observed(context, row)),
+        classifier=stored_classifier(context, row),
     )
 
 

@@ -26,6 +26,7 @@ from crawler.interface import (
 from detector.errors import DetectorError
 from evals.interface import EvaluationFailedError
 from forkwatch.errors import NothingToExamineError
+from forkwatch.pipeline.classifier import update_classifier
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.crawl import Crawl, crawl
 from forkwatch.pipeline.document import build_document
@@ -166,6 +167,7 @@ def run_once(context: Context) -> Tally:
             context.talk.note(tally.left_out[-1])
             candidates = context.store.candidates(original.release_id)
         _scan_candidates(context, original, candidates, tally)
+        update_classifier(context, original)
     if len(lost) == len(originals):
         raise lost[0]
     cost = context.hub.cost - before

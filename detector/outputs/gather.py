@@ -1,0 +1,216 @@
+"""Every test that the outputs allow, and what they find together.
+
+What can be tested follows from what is at hand: answers at temperature 0 and the release's transcripts; drawn
+answers to the pack's prompts, with scores under the authentic model or without; scores under forks; the first
+token's log-probabilities; graded answers to refusal probes. What answers say decides over no test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from detector.outputs import attribution, caveats, label, stream
+from detector.outputs.equality import equality, everywhere, is_release, numeric_cells, own_transcripts
+from detector.outputs.evalues import bar, needed
+from detector.outputs.interface import (
+    Attributed,
+    BadOutputsError,
+    Decision,
+    Output,
+    Question,
+    ReferencePack,
+    ScoredOutput,
+    TestResult,
+)
+from detector.outputs.label import PLAIN_CELL, Equality, Evidence, Named
+from detector.outputs.likelihood import is_drawn, likelihoods, settings_for
+from detector.outputs.refusals import (
+    Probed,
+    Wealth,
+    exact_p,
+    is_removed,
+    probed,
+    refusal_test,
+    wealth,
+)
+from detector.outputs.temperature import estimate_temperature, temperature_anchors
+from detector.outputs.transcripts import greedy_answers, nearest_transcript
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """What is to be classified."""
+
+    scored: tuple[ScoredOutput, ...] = ()
+    others: tuple[Output, ...] = ()
+    """Without scores."""
+
+    @property
+    def all(self) -> tuple[Output, ...]:
+        """Every output, scored or not."""
+        return (*(one.output for one in self.scored), *self.others)
+
+    @property
+    def drawn(self) -> tuple[ScoredOutput, ...]:
+        """Scored outputs that were not greedy."""
+        return tuple(one for one in self.scored if is_drawn(one.output.sampling))
+
+    @property
+    def forks(self) -> tuple[str, ...]:
+        """Forks that the drawn outputs are scored under, by id.
+
+        Raises:
+            BadOutputsError: not all of them are scored under the same.
+        """
+        known = {frozenset(one.forks) for one in self.drawn}
+        if len(known) > 1:
+            raise BadOutputsError("not all outputs are scored under the same forks")
+        return tuple(sorted(next(iter(known), frozenset())))
+
+
+def gather(outputs: Outputs, pack: ReferencePack | None, *, alpha: float) -> Evidence:
+    """Everything that outputs say that are looked at once.
+
+    Raises:
+        BadOutputsError: outputs are scored under different forks.
+    """
+    drawn, forks = outputs.drawn, outputs.forks
+    equal = [] if pack is None else equality(outputs.scored, outputs.all, pack, alpha=alpha)
+    greedy, own = greedy_answers(outputs.all), own_transcripts(pack)
+    theirs = [] if pack is None else [one for one in pack.transcripts if not is_release(one.model, pack)]
+    routes = bool(drawn and forks) + bool(greedy and own and theirs)
+    level = label.share(alpha, attributions=routes, equality=bool(equal))
+    named: list[Named] = []
+    candidates: list[Attributed] = []
+    if drawn and forks:
+        found = attribution.attribute(likelihoods(drawn, settings_for(drawn), forks), alpha=level)
+        named.append(_named(found))
+        candidates += found.candidates
+    if greedy and own and theirs:
+        result, nearest = nearest_transcript(greedy, own, theirs, alpha=level)
+        different = result.decision is Decision.DIFFERENT
+        named.append(Named(result, nearest[0].fork if different else None))
+        known = {one.fork for one in candidates}
+        candidates += [one for one in nearest if one.fork not in known]
+    graded = probed(outputs.all, () if pack is None else pack.refusals)
+    safety = _safety(wealth(graded), alpha)
+    evidence = Evidence(
+        equality=equal,
+        attribution=named,
+        candidates=candidates,
+        safety=(*safety, *_exact(graded, alpha)),
+        safety_removed=bool(safety) and is_removed(wealth(graded), safety[0]),
+        cells=cells_of(pack),
+        conversions=conversions_of(pack),
+        n_used=_used(outputs, pack),
+        temperature=_temperature(outputs, pack),
+    )
+    return replace(evidence, caveats=caveats.of(evidence, outputs.all, alpha=alpha))
+
+
+def gather_stream(
+    counted: stream.Stream, outputs: Outputs, pack: ReferencePack | None, *, alpha: float
+) -> Evidence:
+    """Everything that a stream says, by the tests that hold at any number of outputs."""
+    greedy = _greedy_stream(counted, alpha)
+    lr = bool(counted.seen.outputs)
+    level = label.share(alpha, attributions=lr, equality=greedy is not None)
+    named: list[Named] = []
+    candidates: list[Attributed] = []
+    if lr:
+        passed = counted.peaks(attribution.TEST)
+        found = attribution.attribute(counted.seen, alpha=level, passed=passed)
+        named.append(_named(found))
+        candidates += found.candidates
+    safety = _safety(counted.wealth, alpha, counted.peaks(stream.REFUSALS))
+    numeric = numeric_cells(pack)
+    evidence = Evidence(
+        equality=[Equality(greedy, everywhere(greedy, numeric))] if greedy is not None else [],
+        attribution=named,
+        candidates=candidates,
+        safety=safety,
+        safety_removed=bool(safety) and is_removed(counted.wealth, safety[0]),
+        cells=cells_of(pack),
+        conversions=conversions_of(pack),
+        n_used=counted.n,
+        temperature=_temperature(outputs, pack),
+    )
+    return replace(evidence, caveats=caveats.of(evidence, outputs.all, alpha=alpha))
+
+
+def cells_of(pack: ReferencePack | None) -> frozenset[str]:
+    """Nuisance cells in which the pack has answers of the release; the plain one is always among them."""
+    if pack is None:
+        return frozenset()
+    return frozenset({PLAIN_CELL, *(one.cell for one in pack.samples if is_release(one.model, pack))})
+
+
+def conversions_of(pack: ReferencePack | None) -> frozenset[str]:
+    """Known forks that are the release in another format."""
+    if pack is None:
+        return frozenset()
+    return frozenset(one.model for one in pack.samples if one.family in label.CONVERSIONS)
+
+
+def _named(found: attribution.Attribution) -> Named:
+    return Named(found.result, found.named, exhausted=not found.left, relative=found.relative)
+
+
+def _safety(found: Wealth, alpha: float, passed: Mapping[str, float] | None = None) -> tuple[TestResult, ...]:
+    return (refusal_test(found, alpha=alpha, passed=passed),) if found.n else ()
+
+
+def _exact(graded: Sequence[Probed], alpha: float) -> tuple[TestResult, ...]:
+    """Beside the bets, which decide: the tail probability, for who fixed the number of probes beforehand."""
+    if not graded:
+        return ()
+    p = exact_p(graded, alpha=alpha)
+    return (
+        TestResult(
+            question=Question.SAFETY,
+            test="refusal-tail",
+            decision=Decision.DIFFERENT if p <= alpha else Decision.INSUFFICIENT,
+            n=len(graded),
+            p_value=p,
+            reason="valid if the number of probes was fixed beforehand; the bets decide",
+        ),
+    )
+
+
+def _greedy_stream(counted: stream.Stream, alpha: float) -> TestResult | None:
+    now = counted.greedy_log_e
+    if now is None:
+        return None
+    log_e = counted.peaks(stream.GREEDY).get("authentic", now)
+    different = log_e >= bar(alpha)
+    most = stream.most_greedy(counted.greedy_n) >= bar(alpha)
+    none = Decision.NO_DIFFERENCE if most else Decision.INSUFFICIENT
+    return TestResult(
+        question=Question.EQUALITY,
+        test=stream.GREEDY,
+        decision=Decision.DIFFERENT if different else none,
+        n=counted.greedy_n,
+        log_e=log_e,
+        needed=needed(log_e, counted.greedy_n, alpha),
+        reason=f"{'the answers differ' if different else 'no difference found'} on "
+        f"{counted.greedy_n} prompts asked at temperature 0",
+    )
+
+
+def _used(outputs: Outputs, pack: ReferencePack | None) -> int:
+    """Outputs that some test could take."""
+    prompts: set[str] = set()
+    if pack is not None:
+        prompts |= {one.prompt_id for one in pack.refusals}
+        prompts |= {prompt for one in pack.transcripts for prompt in one.answers}
+        prompts |= {each.output.prompt_id for one in pack.samples for each in one.scored}
+        prompts |= {prompt for cell in pack.first_logprobs.values() for prompt in cell}
+    scored = {id(one.output) for one in outputs.drawn if one.forks}
+    return sum(one.prompt_id in prompts or id(one) in scored for one in outputs.all)
+
+
+def _temperature(outputs: Outputs, pack: ReferencePack | None) -> float | None:
+    anchors = None if pack is None else temperature_anchors(pack.samples)
+    found = estimate_temperature([one.authentic for one in outputs.drawn], anchors)
+    return None if found is None else found.estimate
