@@ -13,8 +13,8 @@ import typer
 import forkwatch
 from forkwatch.cli import (
     attest,
-    classify,
     classifier,
+    classify,
     crawl,
     demo,
     diff,

@@ -81,15 +81,10 @@ def card(release: ReleaseOption = None, json_output: JsonOption = False) -> None
 
 def _show(document: ClassifierDocument) -> None:
     for mode in document.modes:
+        sizes = tuple(f"n = {one.n}" for one in mode.cells[0].powers)
         table(
             f"With {mode.needs}",
-            (
-                "held out",
-                "family",
-                "forks",
-                "AUROC of one",
-                *(f"n = {one.n}" for one in mode.cells[0].powers),
-            ),
+            ("held out", "family", "forks", "AUROC of one", *sizes),
             [
                 (row.split, row.family, str(row.forks), f"{row.auroc:.2f}", *map(_power, row.powers))
                 for row in mode.families

@@ -42,6 +42,9 @@ timeout_seconds = 1800         # wall clock of one model's evaluation
 # memory_gib = 16              # memory of one evaluation; default: three quarters of this machine's
 require_isolation = false      # evaluate nothing with reduced isolation; `forkwatch doctor` tells
 
+[outputs]
+classifier = true              # after a run with new forks, train the release's classifier of outputs
+
 [policy]
 alpha = 0.01                   # level of the McNemar and of the output test
 removed_below = 0.5            # safety-removed: the fork refuses less than this share of the original's rate

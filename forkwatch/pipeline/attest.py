@@ -43,8 +43,8 @@ class Checked:
     """One sentence each; hostile text."""
 
 
-NO_VERDICT_FROM = frozenset({"statements", "effort", "dose", "merges"})
-"""Stages for the reader, worked out when somebody asks: no verdict rests on them, and asking changes none."""
+NO_VERDICT_FROM = frozenset({"statements", "effort", "dose", "merges", "classifier", "attribution"})
+"""Stages for the reader, worked out beside the funnel: no verdict rests on them, and none changes by them."""
 
 
 def attest(document: ScanDocument, row: Release | None, examined: Examined | None, key: SigningKey) -> str:

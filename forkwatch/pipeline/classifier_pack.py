@@ -33,6 +33,7 @@ from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.funnel import eval_version, release_ledger
 from forkwatch.pipeline.limits import limits_of
 from forkwatch.pipeline.originals import Original
+from forkwatch.pipeline.probing import release_probes
 from forkwatch.pipeline.stages import materialise
 from forkwatch.store.values import Examined, StageKey
 from reports.scan import ScanDocument
@@ -146,7 +147,7 @@ def _sample(context: Context, fork: ObservedFork | None, result: EvalResult, har
 def drawn_pack(
     context: Context, original: Original, forks: Sequence[ObservedFork], samples: int
 ) -> ReferencePack:
-    """Draw answers to the public probes in confined children: the release in every cell, forks plainly.
+    """Draw answers to this quarter's probes in confined children: the release in every cell, forks plainly.
 
     All are scored by the release. Answers to harmful prompts are judged in the child; only counts come back.
 
@@ -160,10 +161,9 @@ def drawn_pack(
         CrawlerError: a fork's weights cannot be had.
         EvalsError: a child failed, or isolation is required and not to be had.
     """
-    from evals.outputs.probes import load_probes, probe_set
     from evals.outputs.run import collect, score, with_scores
 
-    probes = probe_set(load_probes())
+    probes = release_probes(context, original.root_digest)
     with scratch_folder(context) as folder:
         weights = [
             Model(fork.name, materialise(context, fork.examined.snapshot, folder / f"fork-{number}"))

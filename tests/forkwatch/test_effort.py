@@ -214,7 +214,9 @@ def test_asking_for_effort_changes_no_signed_verdict() -> None:
     """What was worked out for the reader is not attested: only stages that a verdict rests on are."""
     kept = (("diff", "3"), ("evaluate", "3"))
     examined = Examined(
-        SNAPSHOT, (*kept, ("dose", "1"), ("effort", "1"), ("merges", "1"), ("statements", "1")), 1
+        SNAPSHOT,
+        (*kept, ("attribution", "1"), ("dose", "1"), ("effort", "1"), ("merges", "1"), ("statements", "1")),
+        1,
     )
 
     assert tuple((row.stage, row.version) for row in _stages(examined)) == kept
