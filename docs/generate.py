@@ -21,11 +21,7 @@ COMMANDS = (
     "release adopt", "release keep", "release card", "release sign",
     "verify", "crawl", "tree", "scan", "diff", "eval", "robustness", "effort", "judge bench",
     "probe", "score",
-<<<<<<< HEAD
     "suite import", "suite show", "classifier train", "classifier card", "classify", "lineage",
-=======
-    "suite import", "suite show", "classifier train", "classifier card", "lineage",
->>>>>>> d7-classifier
     "index add", "index list", "index remove", "attest key", "attest sign", "attest verify",
     "run", "report build", "report serve", "status", "demo", "doctor", "version",
 )  # fmt: skip
