@@ -9,6 +9,7 @@ from pathlib import Path
 from reports import (
     attestation,
     card_json,
+    classifier_json,
     diff,
     document,
     effort_json,
@@ -25,6 +26,7 @@ FOLDER = Path(__file__).parent / "schema"
 def schema_files() -> Mapping[str, str]:
     """File name to content, for every document type we publish."""
     schemas = {
+        "forkwatch.output-classifier-1.json": classifier_json.json_schema(),
         "forkwatch.release-card-1.json": card_json.json_schema(),
         "forkwatch.verdict-1.json": attestation.json_schema(),
         "forkwatch.eval-1.json": evaluation_json.json_schema(),
