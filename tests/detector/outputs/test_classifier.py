@@ -14,7 +14,15 @@ from detector.outputs.classifier_card import CardFacts, write_card
 from detector.outputs.classifier_files import CONFIG, MODEL, read_classifier, skops_bytes, write_classifier
 from detector.outputs.conformal import Calibration, spread, sums, units_needed
 from detector.outputs.evaluation import Evaluation, Split, clopper_pearson, evaluate
-from detector.outputs.interface import BadPackError, Decision, NothingToLearnError, Output, ReferencePack, Sample, ScoredOutput
+from detector.outputs.interface import (
+    BadPackError,
+    Decision,
+    NothingToLearnError,
+    Output,
+    ReferencePack,
+    Sample,
+    ScoredOutput,
+)
 from detector.outputs.pack import NOT_SCORED
 from detector.outputs.table import Parts, class_weights, split
 from detector.outputs.training import train, train_parts
