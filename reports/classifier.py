@@ -5,8 +5,8 @@ The types below *are* the JSON contract: fields are added, never renamed. Plain 
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Literal
 
 from reports.scan import NumberView
 
@@ -86,11 +86,4 @@ class ClassifierDocument:
     left_out: tuple[str, ...]
     markdown: str
     """The same as a page, with what it is for and how it is fooled."""
-    schema: str = "forkwatch.output-classifier/1"
-
-
-def to_json(document: ClassifierDocument) -> str:
-    """Two-space JSON with a final newline; without the page, which is a file of its own."""
-    shown = {"schema": document.schema, **asdict(document)}
-    del shown["markdown"]
-    return json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    schema: Literal["forkwatch.output-classifier/1"] = "forkwatch.output-classifier/1"

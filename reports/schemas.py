@@ -10,6 +10,7 @@ from reports import (
     attestation,
     attribution,
     card_json,
+    classifier_json,
     diff,
     document,
     effort_json,
@@ -28,6 +29,7 @@ def schema_files() -> Mapping[str, str]:
     from reports.exports import api, rows  # they are planned together with these schemas
 
     schemas = {
+        "forkwatch.output-classifier-1.json": classifier_json.json_schema(),
         "forkwatch.release-card-1.json": card_json.json_schema(),
         "forkwatch.verdict-1.json": attestation.json_schema(),
         "forkwatch.classify-1.json": attribution.json_schema(),

@@ -47,7 +47,7 @@ def train(
     from forkwatch.cli.session import isolating_settings, session
     from forkwatch.pipeline.classifier_training import train_release
     from forkwatch.pipeline.originals import find_release, open_original
-    from reports.classifier import to_json
+    from reports.classifier_json import to_json
 
     with session(isolating_settings(required=require_isolation)) as context:
         original = open_original(context, find_release(context, release))
@@ -67,7 +67,7 @@ def card(release: ReleaseOption = None, json_output: JsonOption = False) -> None
     from forkwatch.errors import NothingToExamineError
     from forkwatch.pipeline.classifier import stored_classifier
     from forkwatch.pipeline.originals import find_release
-    from reports.classifier import to_json
+    from reports.classifier_json import to_json
 
     with session() as context:
         row = find_release(context, release)

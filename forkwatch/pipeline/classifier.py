@@ -35,6 +35,7 @@ from forkwatch.pipeline.originals import Original
 from forkwatch.state import StateDir
 from forkwatch.store.models import Release
 from reports.classifier import ClassifierDocument
+from reports.classifier_json import from_json, to_json
 
 STAGE, FORK_STAGE = "classifier", "attribution"
 VERSION = "1"
@@ -43,7 +44,6 @@ _LIBRARIES = ("numpy", "scikit-learn", "scipy")
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _TEMPLATE = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 CARD, DOCUMENT = "card.md", "document.json"
-_DOCUMENT = TypeAdapter(ClassifierDocument)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ def train_and_keep(
     digest = write_classifier(classifier, folder)
     document = classifier_document(classifier, evaluation, digest)
     write_private(folder / CARD, document.markdown.encode())
-    write_private(folder / DOCUMENT, _DOCUMENT.dump_json(document))
+    write_private(folder / DOCUMENT, to_json(document).encode())
     return digest, evaluation
 
 
@@ -196,7 +196,7 @@ def stored_classifier(context: Context, row: Release) -> ClassifierDocument | No
     for scored in (True, False):
         path = classifier_folder(context.state, row.root_digest, scored=scored) / DOCUMENT
         if path.is_file():
-            return _DOCUMENT.validate_json(path.read_bytes())
+            return from_json(path.read_text())
     return None
 
 

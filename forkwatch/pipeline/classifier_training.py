@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from detector.outputs.pack import read_pack, write_pack
 from detector.outputs.table import split
 from forkwatch.pipeline.classifier import DOCUMENT, classifier_folder, train_and_keep
@@ -14,6 +12,7 @@ from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.originals import Original
 from forkwatch.state import StateDir
 from reports.classifier import ClassifierDocument
+from reports.classifier_json import from_json
 
 
 def pack_folder(state: StateDir, root_digest: str) -> Path:
@@ -51,5 +50,5 @@ def train_release(
     train_and_keep(context, original, drawn, parts, out)
     scored = all(len(one.authentic.logp) for held in parts.calibration.values() for one in held)
     folder = out or classifier_folder(context.state, original.root_digest, scored=scored)
-    document = TypeAdapter(ClassifierDocument).validate_json((folder / DOCUMENT).read_bytes())
+    document = from_json((folder / DOCUMENT).read_text())
     return document, folder
