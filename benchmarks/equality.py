@@ -1,7 +1,7 @@
 """Level and power of the equality tests on made-up language whose probabilities are known exactly.
 
-Two Markov chains over 300 made-up words (`benchmarks.outputs`), 40 prompts, answers of 40 words. The authentic one
-scores every answer. Rows are served models: the authentic one, at other temperatures, and shifted ones.
+Two Markov chains over 300 made-up words (`benchmarks.outputs`), 40 prompts, answers of 40 words. The
+authentic one scores every answer. Rows are served models: it, at other temperatures, and shifted ones.
 Greedy answers of a chain are its likeliest words after a numeric format's noise on the logits.
 
     python -m benchmarks.equality [runs]

@@ -7,8 +7,10 @@ five.
 
 The paper compares one endpoint with its own past. Here the floor is how far the pack's cells, which are the
 authentic weights in other numerics, are from one another (`signflip`): the contrast per prompt is the
-relative one, because prompts differ in scale by orders of magnitude. Only numeric cells count: the values
-are those of temperature 1, and a system prompt changes them.
+relative one, because prompts differ in scale by orders of magnitude, and distances are to one cell at a
+time: rounding of an engine that the pack does not have is independent of every cell's, while two cells of
+one engine may share theirs. Only numeric cells count: the values are those of temperature 1, and a system
+prompt changes them.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def logprob_test(
         alpha: level, exact.
     """
     numeric = [cells[name] for name in NUMERIC_CELLS if name in cells]
-    found = floors(served, numeric, apart, relative=_TOLERANCE)
+    found = floors(served, numeric, apart, relative=_TOLERANCE, one_anchor=True)
     return floor_p(TEST, found, alpha, f"against {len(numeric)} numeric cells")
 
 

@@ -67,6 +67,7 @@ def floors(
     distance: Distance[Answer],
     *,
     relative: float | None = None,
+    one_anchor: bool = False,
 ) -> list[Floor]:
     """The floor with each configuration r as the peer; prompts that r or all others lack are left out.
 
@@ -76,27 +77,41 @@ def floors(
         distance: symmetric; in [0, 1] unless relative.
         relative: for distances whose scale differs by prompt: the excess is divided by the sum of both and
             this, and between prompts the logarithm of the distance plus this is compared.
+        one_anchor: measure distances to one other configuration at a time, each a hypothesis by itself,
+            instead of to the nearest of all. Weaker to assume, because near-duplicates in a pack then cannot
+            make the floor too low; less power where the nearest matters.
     """
-    found = []
+    found: list[Floor] = []
     for r, own in enumerate(configurations):
         others = [one for i, one in enumerate(configurations) if i != r]
-        excess, asked, unasked = [], [], []
-        for prompt in sorted(own):
-            rest = [one[prompt] for one in others if prompt in one]
-            if not rest:
-                continue
-            ours = min(distance(own[prompt], one) for one in rest)
-            if prompt not in served:
-                unasked.append(ours)
-                continue
-            theirs = min(distance(served[prompt], one) for one in rest)
-            excess.append((theirs - ours) / (1.0 if relative is None else theirs + ours + relative))
-            asked.append(theirs)
-        levels = [np.array(values, dtype=np.float64) for values in (asked, unasked)]
-        if relative is not None:
-            levels = [np.log(values + relative) for values in levels]
-        found.append(Floor(np.array(excess, dtype=np.float64), *levels))
+        groups = [[one] for one in others] if one_anchor else [others]
+        found.extend(_floor(served, own, anchors, distance, relative) for anchors in groups)
     return found
+
+
+def _floor(
+    served: Mapping[str, Answer],
+    own: Mapping[str, Answer],
+    anchors: Sequence[Mapping[str, Answer]],
+    distance: Distance[Answer],
+    relative: float | None,
+) -> Floor:
+    excess, asked, unasked = [], [], []
+    for prompt in sorted(own):
+        rest = [one[prompt] for one in anchors if prompt in one]
+        if not rest:
+            continue
+        ours = min(distance(own[prompt], one) for one in rest)
+        if prompt not in served:
+            unasked.append(ours)
+            continue
+        theirs = min(distance(served[prompt], one) for one in rest)
+        excess.append((theirs - ours) / (1.0 if relative is None else theirs + ours + relative))
+        asked.append(theirs)
+    levels = [np.array(values, dtype=np.float64) for values in (asked, unasked)]
+    if relative is not None:
+        levels = [np.log(values + relative) for values in levels]
+    return Floor(np.array(excess, dtype=np.float64), *levels)
 
 
 def excesses(
