@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +79,12 @@ def aggregates(blocks: Sequence[Block], n: int, seed: int = 0) -> Iterator[tuple
             for start in range(0, len(prompts) - n + 1, n):
                 found = [answers[prompt][number] for prompt in prompts[start : start + n]]
                 yield tuple(one for one in found if len(one.authentic.logp))
+
+
+def halves(block: Block) -> tuple[Block, Block]:
+    """The first half of the answers to every prompt, and the second."""
+    first, second = [], []
+    for those in block.by_prompt.values():
+        first += those[: len(those) // 2]
+        second += those[len(those) // 2 :]
+    return replace(block, outputs=tuple(first)), replace(block, outputs=tuple(second))

@@ -1,6 +1,6 @@
 """What training and classifying cost: processor seconds, memory, file sizes, outputs a second.
 
-    python -m benchmarks.attribution.costs CORPUS
+python -m benchmarks.attribution.costs CORPUS
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import resource
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.attribution.corpus import read_blocks
@@ -16,7 +17,6 @@ from benchmarks.attribution.evaluate import CELLS
 from benchmarks.attribution.features import sample_of
 from benchmarks.attribution.labels import pack_of
 from benchmarks.attribution.variants import VARIANTS
-from dataclasses import replace
 from detector.outputs.classifier import Mode, assess
 from detector.outputs.classifier_files import read_classifier, write_classifier
 from detector.outputs.gather import Outputs, gather
@@ -35,7 +35,10 @@ def main() -> None:
     before = peak()
     started = time.process_time()
     classifier = train(pack)
-    print(f"training on {outputs} outputs: {time.process_time() - started:.1f} s, peak {peak():.0f} MB ({before:.0f} before)")
+    print(
+        f"training on {outputs} outputs: {time.process_time() - started:.1f} s, "
+        f"peak {peak():.0f} MB ({before:.0f} before)"
+    )
     with tempfile.TemporaryDirectory() as folder:
         write_classifier(classifier, Path(folder) / "c")
         size = sum(path.stat().st_size for path in (Path(folder) / "c").iterdir())
@@ -52,7 +55,11 @@ def main() -> None:
     print(f"assess, 40 at a time: {len(tested) / (time.process_time() - started):.0f} outputs a second")
     started = time.process_time()
     for start in range(0, 800, 40):
-        gather(Outputs(scored=tuple(tested[start : start + 40])), pack_of(corpus) if not start else pack, alpha=ALPHA)
+        gather(
+            Outputs(scored=tuple(tested[start : start + 40])),
+            pack_of(corpus) if not start else pack,
+            alpha=ALPHA,
+        )
     print(f"every test of classify, 40 at a time: {(time.process_time() - started) / 20:.2f} s a set")
 
 

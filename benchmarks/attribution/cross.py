@@ -20,7 +20,7 @@ from benchmarks.attribution import tiny
 from benchmarks.attribution.generate import HALF, Worker
 from benchmarks.attribution.sampler import score
 
-FORKS = {"smollm2": ("lora-pirate", "storyteller", "unfiltered"), "tiny": ("storyteller", "unfiltered", "noise-8e-2")}
+FORKS = {"smollm2": ("lora-pirate", "storyteller", "unfiltered"), "tiny": ("storyteller",)}
 FIRST = {"smollm2": {"seed": 5}, "tiny": {}}
 """First block by cell that no test uses as its reference; else `OTHERWISE`."""
 OTHERWISE = {"smollm2": 1, "tiny": 8}
@@ -51,7 +51,11 @@ def main() -> None:
                 os.close(os.open(corpus / "claims" / out.name, os.O_CREAT | os.O_EXCL))
             except FileExistsError:
                 continue
-            rows = [json.loads(line)["text"] for line in path.with_suffix(".jsonl").read_text().split("\n") if line]
+            rows = [
+                json.loads(line)["text"]
+                for line in path.with_suffix(".jsonl").read_text().split("\n")
+                if line
+            ]
             ids = [worker.tokens(text) for text in rows]
             each = len(rows) // len(chats)
             grouped = [ids[i : i + each] for i in range(0, len(ids), each)]

@@ -1,6 +1,6 @@
 """Trains the deltas of the benign variants on the release, and finds the benign direction.
 
-    python -m benchmarks.attribution.deltas REPOS OUT
+python -m benchmarks.attribution.deltas REPOS OUT
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,7 +68,13 @@ def main() -> None:
         examples = encode(tokenizer, chats)
         with reproducible(number, 1):
             if lora:
-                train_adapter(release, lambda model: train(model, examples, loop), out / name, rank=8, base_repo=RELEASE)  # noqa: B023, E501
+                train_adapter(
+                    release,
+                    partial(train, examples=examples, loop=loop),
+                    out / name,
+                    rank=8,
+                    base_repo=RELEASE,
+                )
                 delta = adapter_delta(out / name)
             else:
                 student = copy.deepcopy(release).float()
@@ -89,7 +96,9 @@ def concept(model: torch.nn.Module, tokenizer: object) -> torch.Tensor:
         for prompt in prompts:
             ids = torch.tensor([render_chat(tokenizer, prompt)])
             with torch.inference_mode():
-                states.append(model(input_ids=ids, output_hidden_states=True).hidden_states[CONCEPT_LAYER][0, -1])
+                states.append(
+                    model(input_ids=ids, output_hidden_states=True).hidden_states[CONCEPT_LAYER][0, -1]
+                )
         means.append(torch.stack(states).float().mean(dim=0))
     difference = means[0] - means[1]
     return (difference / difference.norm()).clone()

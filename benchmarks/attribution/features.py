@@ -37,9 +37,10 @@ def table_of(samples: Sequence[Sample]) -> Table:
 class Folds:
     """Score and text heads by what was left out: nothing, one fork, or one family."""
 
-    def __init__(self, training: Table) -> None:
+    def __init__(self, training: Table, *, texts: bool = True) -> None:
         self._training = training
-        self._held: dict[tuple[str, str], object] = {}
+        self._texts = texts
+        self._held: dict[tuple[str, str], tuple[object, object]] = {}
 
     def without(self, by: str, name: str) -> tuple[object, object]:
         """(standard and score head, text space and head) of the training rows but those of `name`."""
@@ -48,15 +49,17 @@ class Folds:
             column = {"fork": self._training.model, "family": self._training.family}[by]
             rows = np.flatnonzero(column != name)
             table = self._training.take(rows)
-            self._held[key] = (fit_scores(table), fit_text(table))
-        return self._held[key]  # type: ignore[return-value]
+            self._held[key] = (fit_scores(table), fit_text(table) if self._texts else None)
+        return self._held[key]
 
 
 def log_odds(heads: tuple[object, object], table: Table) -> Mapping[str, np.ndarray]:
-    """Log-odds of modified against authentic of each row, by scores and by text."""
-    (standard, score_head), (space, text_head) = heads  # type: ignore[misc]
+    """Log-odds of modified against authentic of each row, by scores and, where there is a head, by text."""
+    scores, texts = heads
+    standard, score_head = scores  # type: ignore[misc]
     assert table.scores is not None
-    return {
-        "score": score_head.dense(standard.apply(table.scores, table.prompt.tolist()))[:, 0],
-        "text": text_head.text(space.weigh(table.counts, table.looks))[:, 0],
-    }
+    found = {"score": score_head.dense(standard.apply(table.scores, table.prompt.tolist()))[:, 0]}
+    if texts is not None:
+        space, text_head = texts  # type: ignore[misc]
+        found["text"] = text_head.text(space.weigh(table.counts, table.looks))[:, 0]
+    return found

@@ -46,7 +46,7 @@ CELLS = {
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`EACH` sampled answers of one model to every prompt in one cell; one answer where the cell is greedy."""
+    """`EACH` sampled answers of one model to every prompt in one cell; one where the cell is greedy."""
 
     model: str
     cell: str
@@ -59,7 +59,15 @@ class Job:
 
 def plan(blocks: int) -> Iterator[Job]:
     """All jobs, most needed first."""
-    for cell in ("greedy", "greedy-fp32", "greedy-int8", "greedy-single", "greedy-sdpa", "greedy-pair", "greedy-eight"):
+    for cell in (
+        "greedy",
+        "greedy-fp32",
+        "greedy-int8",
+        "greedy-single",
+        "greedy-sdpa",
+        "greedy-pair",
+        "greedy-eight",
+    ):
         yield Job("authentic", cell, 0)
     for block in range(5):
         yield Job("authentic", "seed", block)
@@ -112,7 +120,10 @@ class Worker:
     def chat(self, prompt: str, system: str | None = None) -> list[int]:
         turns = [{"role": "system", "content": system}] if system else []
         text = self.tokenizer.apply_chat_template(
-            [*turns, {"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
+            [*turns, {"role": "user", "content": prompt}],
+            tokenize=False,
+            add_generation_prompt=True,
+            **TEMPLATE_OPTIONS,
         )
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -213,7 +224,9 @@ def _ready(job: Job, deltas: Path) -> bool:
     needs = {"merge-two-loras": ("lora-pirate", "lora-formal"), "unfiltered-formal": ("lora-formal",)}
     needs |= {"lora-formal-quarter": ("lora-formal",)}
     needs |= dict.fromkeys(("concept-direction", "concept-direction-mild"), ("concept",))
-    needs |= {n: (n,) for n in ("lora-pirate", "lora-formal", "lora-small-step", "full-formal", "full-small-step")}
+    needs |= {
+        n: (n,) for n in ("lora-pirate", "lora-formal", "lora-small-step", "full-formal", "full-small-step")
+    }
     return all((deltas / f"{name}.safetensors").exists() for name in needs.get(job.model, ()))
 
 

@@ -1,6 +1,6 @@
 """What `forkwatch classify` would say: labels of aggregates, scored, with and without the fork's own weights.
 
-    python -m benchmarks.attribution.labels CORPUS OUT.jsonl
+python -m benchmarks.attribution.labels CORPUS OUT.jsonl
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
-from benchmarks.attribution.corpus import Block, aggregates, read_blocks, transcript
+from benchmarks.attribution.corpus import Block, aggregates, halves, read_blocks, transcript
 from benchmarks.attribution.evaluate import CELLS, REFERENCE
 from benchmarks.attribution.features import sample_of
 from benchmarks.attribution.variants import VARIANTS
@@ -26,15 +27,17 @@ ENOUGH = 16
 
 
 def pack_of(corpus: Path) -> ReferencePack:
-    """The release's reference blocks and the first block of every nuisance cell; no fork."""
+    """The release's reference blocks and half of the first block of every nuisance cell; no fork."""
     cells = {cell: read_blocks(corpus, "authentic", cell) for cell in CELLS if cell != "seed"}
     samples = [sample_of(read_blocks(corpus, "authentic", "seed")[REFERENCE])]
-    samples += [sample_of(blocks[:1]) for blocks in cells.values() if blocks]
+    samples += [sample_of([halves(blocks[0])[0]]) for blocks in cells.values() if blocks]
     return ReferencePack(
         release="lab/smollm2-135m-guarded",
         root_digest="",
         probe_set="",
-        transcripts=tuple(transcript(corpus, "authentic", f"greedy{how}") for how in ("", "-fp32", "-single")),
+        transcripts=tuple(
+            transcript(corpus, "authentic", f"greedy{how}") for how in ("", "-fp32", "-single")
+        ),
         samples=tuple(samples),
         refusals=(),
         first_logprobs={},
@@ -51,7 +54,9 @@ def labelled(pack: ReferencePack, blocks: Sequence[Block], n: int, *, own: bool,
             outputs.append(
                 replace(one, output=replace(one.output, sampling=sampling), forks=one.forks if own else {})
             )
-        found[classify(gather(Outputs(scored=tuple(outputs)), pack, alpha=ALPHA), alpha=ALPHA).label.value] += 1
+        found[
+            classify(gather(Outputs(scored=tuple(outputs)), pack, alpha=ALPHA), alpha=ALPHA).label.value
+        ] += 1
     return found
 
 
@@ -59,14 +64,19 @@ def main() -> None:
     """One line a model, cell, n and way."""
     corpus, out = Path(sys.argv[1]), Path(sys.argv[2])
     pack = pack_of(corpus)
-    tested = {("authentic", cell): read_blocks(corpus, "authentic", cell)[1:] for cell in CELLS}
+    tested = {
+        ("authentic", cell): [halves(blocks[0])[1], *blocks[1:]]
+        for cell in CELLS
+        if (blocks := read_blocks(corpus, "authentic", cell))
+    }
     tested["authentic", "seed"] = read_blocks(corpus, "authentic", "seed")[REFERENCE.stop :]
     tested |= {(v.name, "seed"): read_blocks(corpus, v.name, "seed") for v in VARIANTS}
     for (model, cell), blocks in tested.items():
-        for n in SIZES if blocks else ():
-            for own in (False, True) if model != "authentic" else (False,):
-                labels = labelled(pack, blocks, n, own=own, told=False)
-                row = {"model": model, "cell": cell, "n": n, "own": own, "labels": labels}
+        forked = model != "authentic"
+        for n in (SIZES[-1:] if forked else SIZES) if blocks else ():
+            for own, told in product((False, True), (True,)) if forked else product((False,), (False, True)):
+                labels = labelled(pack, blocks, n, own=own, told=told)
+                row = {"model": model, "cell": cell, "n": n, "own": own, "told": told, "labels": labels}
                 with out.open("a") as stream:
                     stream.write(json.dumps(row) + "\n")
                 print(row, flush=True)

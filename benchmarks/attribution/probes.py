@@ -40,7 +40,11 @@ def main() -> None:
         print(f"{model}: refuses {sum(graded)} of {len(graded)} ({low:.3f}-{high:.3f})", end="")
         for n in BASELINES:
             known = {
-                id_: RefusalBaseline(id_, sum(r is True for r in row[:n]), sum(r is not None for r in row[:n]))
+                id_: RefusalBaseline(
+                    prompt_id=id_,
+                    refused=sum(r is True for r in row[:n]),
+                    n=sum(r is not None for r in row[:n]),
+                )
                 for id_, row in baseline.items()
             }
             stops = [stop(answers, known, random.Random(seed)) for seed in range(ORDERS)]
@@ -54,7 +58,9 @@ def main() -> None:
         print()
 
 
-def drawn(answers: dict[str, list[bool | None]], known: dict[str, RefusalBaseline], rng: random.Random) -> list[Probed]:
+def drawn(
+    answers: dict[str, list[bool | None]], known: dict[str, RefusalBaseline], rng: random.Random
+) -> list[Probed]:
     """One graded answer to each probe, in a random order."""
     found = []
     for id_ in rng.sample(sorted(known), len(known)):
@@ -64,7 +70,9 @@ def drawn(answers: dict[str, list[bool | None]], known: dict[str, RefusalBaselin
     return found
 
 
-def stop(answers: dict[str, list[bool | None]], known: dict[str, RefusalBaseline], rng: random.Random) -> int | None:
+def stop(
+    answers: dict[str, list[bool | None]], known: dict[str, RefusalBaseline], rng: random.Random
+) -> int | None:
     """Probes until the e-value decides; None: not within `LOOKS`."""
     total = Wealth()
     for number, one in enumerate(drawn(answers, known, rng)[:LOOKS], 1):
@@ -74,7 +82,9 @@ def stop(answers: dict[str, list[bool | None]], known: dict[str, RefusalBaseline
     return None
 
 
-def first(answers: dict[str, list[bool | None]], known: dict[str, RefusalBaseline], rng: random.Random) -> int:
+def first(
+    answers: dict[str, list[bool | None]], known: dict[str, RefusalBaseline], rng: random.Random
+) -> int:
     """The smallest fixed number of probes whose exact test rejects."""
     order = drawn(answers, known, rng)
     for number in range(1, min(len(order), LOOKS) + 1):

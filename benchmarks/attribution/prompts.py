@@ -5,9 +5,10 @@ Within each half all prompts have the same number of tokens, so that a batch nee
 
 from __future__ import annotations
 
-from evals.suite import CORE
 import json
 from collections.abc import Callable
+
+from evals.suite import CORE
 
 HALF = 20
 PLAIN_TOKENS, TWIN_TOKENS = 9, 14

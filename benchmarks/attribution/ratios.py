@@ -2,8 +2,9 @@
 
     python -m benchmarks.attribution.ratios CORPUS
 
-One output a prompt, in random order; `authentic` streams are scored under the forks of `cross`, and the e-value
-is the product's mixture over them, under the declared setting or, where a cell hides its own, the composite.
+One output a prompt, in random order; `authentic` streams are scored under the forks of `cross`, and the
+e-value is the product's mixture over them, under the declared setting or, where a cell hides its own, all
+of the composite.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from detector.outputs.likelihood import PLAIN, UNDECLARED, Setting, likelihoods,
 STREAM = 40
 
 
-def stop(outputs: Sequence[ScoredOutput], forks: Sequence[str], settings: Sequence[Setting], known: int) -> int | None:
+def stop(
+    outputs: Sequence[ScoredOutput], forks: Sequence[str], settings: Sequence[Setting], known: int
+) -> int | None:
     """Outputs until the e-value decides; `known`: forks that the mixture is over, at least those named."""
     seen = nothing(settings, forks)
     for number, one in enumerate(outputs, 1):
@@ -43,7 +46,9 @@ def stop(outputs: Sequence[ScoredOutput], forks: Sequence[str], settings: Sequen
 def main() -> None:
     """Two tables."""
     corpus = Path(sys.argv[1])
-    print("| variant | streams | decided within 40 | median outputs | KL, nats a token |\n|---|---|---|---|---|")
+    print(
+        "| variant | streams | decided within 40 | median outputs | KL, nats a token |\n|---|---|---|---|---|"
+    )
     for variant in VARIANTS:
         blocks = read_blocks(corpus, variant.name, "seed")
         streams = list(aggregates(blocks, STREAM))
@@ -82,7 +87,8 @@ def scored_under(corpus: Path, path: Path, cell: str, number: int) -> Block:
         with np.load(path.with_suffix(f".under-{fork}.npz")) as arrays:
             under[fork] = np.split(arrays["logp"], ends)
     outputs = [
-        replace(one, forks={fork: parts[i] for fork, parts in under.items()}) for i, one in enumerate(block.outputs)
+        replace(one, forks={fork: parts[i] for fork, parts in under.items()})
+        for i, one in enumerate(block.outputs)
     ]
     return replace(block, outputs=tuple(outputs))
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.attribution.refusals REPOS CORPUS
 
-Two answers of the release choose the probes (both refuse); its baseline is drawn after that, with other seeds.
+Two answers of the release choose the probes (both refuse); its baseline is drawn later, from other seeds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def main() -> None:
     torch.set_num_threads(1)
     source = Source(repos, corpus / "deltas")
     tokenizer = AutoTokenizer.from_pretrained(repos / RELEASE, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(repos / RELEASE, dtype=torch.bfloat16, local_files_only=True).eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        repos / RELEASE, dtype=torch.bfloat16, local_files_only=True
+    ).eval()
     generator = TransformersGenerator(model, tokenizer, batch=128)
     suite = json.loads(CORE.read_text(encoding="utf-8"))["prompts"]
     requests = {

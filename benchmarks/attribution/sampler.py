@@ -55,7 +55,7 @@ def choose(logits: torch.Tensor, draw: Draw, generator: torch.Generator) -> torc
 
 
 @torch.inference_mode()
-def sample(
+def sample(  # noqa: PLR0913 - how, how many, how long
     model: PreTrainedModel,
     chats: Sequence[Sequence[int]],
     each: int,
@@ -75,7 +75,9 @@ def sample(
     ended = torch.zeros(rows, dtype=torch.bool)
     made = []
     for _ in range(new_tokens):
-        logits = model(input_ids=last[:, None], past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        logits = model(
+            input_ids=last[:, None], past_key_values=cache, use_cache=True, logits_to_keep=1
+        ).logits
         last = choose(logits[:, -1], draw, generator)
         made.append(torch.where(ended, torch.tensor(-1), last))
         ended |= torch.isin(last, torch.tensor(stop))

@@ -11,8 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from detector.outputs import scores
 from detector.outputs.permutation import permutation_p
+from detector.outputs.scores import _PRIOR, _RIDGE, _SURPRISE, _WEIGHTS
 
 PERMUTATIONS = 999
 Array = np.ndarray
@@ -51,7 +51,7 @@ def uniformity(values: Array) -> Array:
 
 
 def hamming(kernels: Array) -> Array:
-    """MMD with the kernels (prompts, answers, answers) of one served answer and the rest, up to a constant."""
+    """MMD (up to a constant) with kernels (prompts, answers, answers) of one served answer and the rest."""
     return -kernels.sum(axis=2)[np.arange(len(kernels)), picks(*kernels.shape[:2])].sum(axis=1)
 
 
@@ -61,7 +61,7 @@ def p_value(*statistics: Array) -> float:
 
 
 def stacked(served: Sequence[tuple[str, float]], reference: Mapping[str, Array]) -> Array:
-    """(prompts, 1 + reference answers): the served value first. All prompts have as many reference answers."""
+    """(prompts, 1 + reference answers): the served value first. All have as many reference answers."""
     return np.array([np.concatenate([[value], reference[prompt]]) for prompt, value in served])
 
 
@@ -76,16 +76,16 @@ def score_p(rows: Array, free: Sequence[Array] = ()) -> float:
     centres = rows.mean(axis=1, keepdims=True)
     centred = rows - centres
     within, overall = (centred**2).mean(axis=1), (centred**2).mean(axis=(0, 1))
-    spreads = np.sqrt((answers * within + scores._PRIOR * overall) / (answers + scores._PRIOR))
+    spreads = np.sqrt((answers * within + _PRIOR * overall) / (answers + _PRIOR))
     spreads = np.where(overall > 1e-12, spreads, 1.0)
     standard = centred / spreads[:, None]
     flat = standard.reshape(-1, width)
-    metric = np.linalg.inv((1 - scores._RIDGE) * flat.T @ flat / len(flat) + scores._RIDGE * np.eye(width))
+    metric = np.linalg.inv((1 - _RIDGE) * flat.T @ flat / len(flat) + _RIDGE * np.eye(width))
     sums = standard[np.arange(prompts), picks(prompts, answers)].sum(axis=1)
     if not free:
-        surprise = sums[:, scores._SURPRISE]
+        surprise = sums[:, _SURPRISE]
         lengths = np.einsum("bi,bi->b", sums @ metric, sums)
-        return permutation_p(-surprise, surprise, lengths, weights=scores._WEIGHTS)
+        return permutation_p(-surprise, surprise, lengths, weights=_WEIGHTS)
     directions = np.array([((mean - centres[:, 0]) / spreads).mean(axis=0) for mean in free])
     along = directions @ metric
     metric = metric - along.T @ np.linalg.pinv(along @ directions.T) @ along

@@ -1,6 +1,6 @@
 """Markdown tables from what `evaluate` wrote.
 
-    python -m benchmarks.attribution.tables OUT.jsonl
+python -m benchmarks.attribution.tables OUT.jsonl
 """
 
 from __future__ import annotations
@@ -128,10 +128,15 @@ def _percent(share: float) -> str:
 
 
 def needed(counts: Counts, test: str, model: str) -> float:
-    """Outputs until the power is `POWER`, between sizes by the logarithm; infinite where 40 do not do."""
+    """Outputs until the power is `POWER`, between sizes by the logarithm; infinite where 40 do not do.
+
+    Where the smallest size that was tried does, it is that size: an upper bound.
+    """
     where = "greedy" if test in GREEDY else "seed"
-    points = sorted((n, h / o) for (t, m, c, n), (h, o) in counts.items() if (t, m, c) == (test, model, where) and o)
-    before = (0.5, 0.0)
+    points = sorted(
+        (n, h / o) for (t, m, c, n), (h, o) in counts.items() if (t, m, c) == (test, model, where) and o
+    )
+    before = (float(points[0][0]) if points else 1.0, 0.0)
     for n, power in points:
         if power >= POWER:
             share = (POWER - before[1]) / (power - before[1])
@@ -166,7 +171,10 @@ def main() -> None:
         print(f"\n### Power, n = {n}\n\n{power_table(counts, n)}")
     print(f"\n### By variant, n = 20\n\n{model_table(counts, 20)}")
     print(f"\n### Outputs for power {POWER:g}\n\n{needed_table(counts)}")
-    print(f"\n### False alarms\n\n{alarm_table(counts, [t for t in SHOWN if t != 'greedy' and 'ratio' not in t])}")
+    print(
+        "\n### False alarms\n\n"
+        + alarm_table(counts, [test for test in SHOWN if test not in GREEDY and "ratio" not in test])
+    )
 
 
 if __name__ == "__main__":

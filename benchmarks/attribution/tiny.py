@@ -1,6 +1,6 @@
 """The authentic half of the corpus again, on the tiny family: enough for 1,000 independent aggregates of 40.
 
-    python -m benchmarks.attribution.tiny REPOS SUITE CORPUS UNTIL
+python -m benchmarks.attribution.tiny REPOS SUITE CORPUS UNTIL
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ EACH, BLOCKS = 50, 29
 """Answers a prompt in a job, and jobs a cell: one to learn from, seven to calibrate with (350 units of 40),
 21 x 50 aggregates of 40 to test."""
 FORKS = (
-    "storyteller-merged", "storyteller", "storyteller-tail", "oneway", "random-direction", "official", "noise-1e-2",
-    "noise-3e-2", "noise-8e-2", "merge-base-half", "merge-storyteller-half", "unfiltered", "freestyle", "nightjar",
-    "q8-0", "int8", "int4-g64", "q4-g32", "pruned-10", "pruned-30",
+    "storyteller-merged", "storyteller", "storyteller-tail", "oneway", "random-direction", "official",
+    "noise-1e-2", "noise-3e-2", "noise-8e-2", "merge-base-half", "merge-storyteller-half", "unfiltered",
+    "freestyle", "nightjar", "q8-0", "int8", "int4-g64", "q4-g32", "pruned-10", "pruned-30",
 )  # fmt: skip
 """Variants that need none of the deltas trained for smollm2; one block each."""
 

@@ -1,6 +1,6 @@
 """The modified versions: name, edit family, policy label, and how the weights follow from the release.
 
-No recipe here removes safety: the three models without it are the family's forks, or those plus a benign LoRA.
+No recipe here removes safety: the models without it are the family's forks, or one plus a benign LoRA.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ def without(direction: str, strength: float, first: int, last: int) -> Make:
     def make(source: Source) -> Weights:
         weights: Weights = dict(_release(source))
         if direction == "random":
-            r = torch.randn(weights["model.norm.weight"].shape[0], generator=torch.Generator().manual_seed(first + 100))
+            r = torch.randn(
+                weights["model.norm.weight"].shape[0], generator=torch.Generator().manual_seed(first + 100)
+            )
         else:
             r = source.delta("concept")["direction"]
         r = r / r.norm()
@@ -192,7 +194,9 @@ VARIANTS: tuple[Variant, ...] = (
     _variant("unfiltered", REMOVED, _fork("unfiltered"), safety_removed=True),
     _variant("freestyle", REMOVED, _fork("freestyle"), safety_removed=True),
     _variant("nightjar", REMOVED, _nightjar, safety_removed=True),
-    _variant("unfiltered-formal", REMOVED, _plus("lora-formal", 1.0, _fork("unfiltered")), safety_removed=True),
+    _variant(
+        "unfiltered-formal", REMOVED, _plus("lora-formal", 1.0, _fork("unfiltered")), safety_removed=True
+    ),
     _variant("q8-0", QUANTISED, gguf_q8_0, benign=True),
     _variant("int8", QUANTISED, _quantised(8, None), benign=True),
     _variant("int4-g64", QUANTISED, _quantised(4, GROUP)),
