@@ -23,7 +23,7 @@ COMMANDS = (
     "verify", "crawl", "tree", "scan", "diff", "eval", "robustness", "effort", "judge bench",
     "suite import", "suite show", "lineage",
     "index add", "index list", "index remove", "attest key", "attest sign", "attest verify",
-    "run", "report build", "report serve", "status", "demo", "doctor", "version",
+    "run", "report build", "report serve", "report verify", "report publish", "status", "demo", "doctor", "version",
 )  # fmt: skip
 EXIT_MEANINGS = {
     Exit.OK: "Nothing at or above `--fail-on`.",
