@@ -75,7 +75,10 @@ def _about(fork: Fork, path: str, make: Callable[[Fork], bytes]) -> Entry:
 
 
 def _week(site: Site, week: str, views: tuple[ReleaseView, ...]) -> Entry:
-    parts = [(view.repo, view.commit, view.changes) for view in views]
-    pages = [site.routes.fork(view, change.repo) for view in views for change in view.changes]
+    parts = [
+        (view.repo, view.commit, sorted(view.changes, key=lambda each: (each.at, each.repo)))
+        for view in views
+    ]
+    pages = sorted(site.routes.fork(view, change.repo) or "" for view in views for change in view.changes)
     path = names.changes(week)
     return Entry(path, digest(path, parts, pages), lambda: api.changes_json(site, week, views))
