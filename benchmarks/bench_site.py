@@ -85,7 +85,7 @@ def fill(folder: Path, forks: int) -> None:
             signer=ORIGINAL.signer,
             status="verified",
             root_digest=ORIGINAL.root_digest,
-            manifest={"files": []},
+            manifest={"root_digest": ORIGINAL.root_digest, "files": []},
             license="apache-2.0",
             added_at=first,
             verified_at=first,
@@ -96,7 +96,7 @@ def fill(folder: Path, forks: int) -> None:
         session.add(release)
         session.commit()
         for start in range(0, forks, 500):
-            rows: list[Any] = []
+            kinds: list[list[Any]] = [[], [], []]
             for number in range(start, min(start + 500, forks)):
                 scan = document(number)
                 seen = first + timedelta(minutes=number * 12)
@@ -137,8 +137,10 @@ def fill(folder: Path, forks: int) -> None:
                     document=json.loads(to_json(scan)),
                     created_at=seen,
                 )
-                rows += [repo, snapshot, candidate, verdict]
-                rows += [
+                kinds[0].append(repo)
+                kinds[1].append(snapshot)
+                kinds[2] += [candidate, verdict]
+                kinds[2] += [
                     models.MetricSample(
                         repo_id=number + 1,
                         day=date(2026, 11, day),
@@ -148,7 +150,9 @@ def fill(folder: Path, forks: int) -> None:
                     )
                     for day in sorted(rng.sample(range(1, 29), 6))
                 ]
-            session.add_all(rows)
+            for rows in kinds:
+                session.add_all(rows)
+                session.flush()
             session.commit()
     with engine.connect() as connection:
         connection.execute(sa.text("ANALYZE"))
@@ -204,7 +208,9 @@ def change(folder: Path, number: int) -> dict[str, float]:
     from forkwatch.store.engine import open_engine
     from forkwatch.store.store import Store
 
-    store = Store(open_engine(f"sqlite:///{folder / 'forkwatch.db'}"), lambda: NOW + timedelta(minutes=number))
+    store = Store(
+        open_engine(f"sqlite:///{folder / 'forkwatch.db'}"), lambda: NOW + timedelta(minutes=number)
+    )
     old = document(number)
     verdict = replace(old.verdict, summary="Looked at again: as before.", label="inconclusive")
     store.add_verdict(1, number + 1, replace(old, verdict=verdict, scanned_at="2026-11-30T12:00:00Z"))
@@ -228,7 +234,19 @@ def generator(folder: Path, out: Path, python: str, source: Path) -> dict[str, f
         (content / f"{index}.html").write_text(f"{head}<body>{body}</body></html>", encoding="utf-8")
     theme = folder / "theme" / "templates"
     theme.mkdir(parents=True)
-    for name in ("article", "page", "index", "archives", "author", "authors", "category", "categories", "tag", "tags", "period_archives"):
+    for name in (
+        "article",
+        "page",
+        "index",
+        "archives",
+        "author",
+        "authors",
+        "category",
+        "categories",
+        "tag",
+        "tags",
+        "period_archives",
+    ):
         inner = "{{ article.content }}" if name == "article" else ""
         (theme / f"{name}.html").write_text(
             "<!doctype html><html lang=en><head><meta charset=utf-8><title>x</title></head>"
@@ -259,7 +277,7 @@ def _context(folder: Path) -> Any:
 def child(task: str, *arguments: str) -> dict[str, float]:
     """Run one measurement in a process of its own; its result, and its peak memory in MB."""
     done = subprocess.run(
-        [sys.executable, __file__, "--task", task, *arguments], check=True, capture_output=True, text=True
+        [sys.executable, __file__, "--task", task, *arguments], check=True, stdout=subprocess.PIPE, text=True
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -283,7 +301,8 @@ def run_task(task: str, arguments: list[str]) -> None:
         case _:
             raise SystemExit(f"no such task: {task}")
     who = resource.RUSAGE_CHILDREN if task == "generator" else resource.RUSAGE_SELF
-    found["peak_mb"] = resource.getrusage(who).ru_maxrss / 1024
+    used = resource.getrusage(who)
+    found |= {"peak_mb": used.ru_maxrss / 1024, "cpu": used.ru_utime + used.ru_stime}
     print(json.dumps(found))
 
 
@@ -306,7 +325,7 @@ def measure(forks: int, python: str | None, folder: Path) -> dict[str, Any]:
     print(json.dumps(rows), flush=True)
     rows["same"] = child("build", str(state), str(site))
     rows["one_change"] = []
-    for number in (9, 1239, 5679 % forks):
+    for number in (9, 1239 % forks, 5679 % forks):
         child("change", str(state), str(number))
         rows["one_change"].append(child("build", str(state), str(site)))
         print(json.dumps(rows["one_change"][-1]), flush=True)

@@ -38,7 +38,7 @@ class Share:
     @property
     def key(self) -> str:
         """Digest of all of it."""
-        changes = sorted((each.at, each.repo, each.before, each.after) for each in self.changes)
+        changes = sorted(map(repr, self.changes))
         return digest(release_key(self.release), changes, self.gone, self.events, self.opened, self.decided)
 
 
@@ -98,7 +98,9 @@ def change_pages(site: Site) -> Iterator[Entry]:
         later = weeks[place - 1].name if place else None
         earlier = weeks[place + 1].name if place + 1 < len(weeks) else None
         pages = [
-            site.routes.fork(share.release, each.repo) for share in week.shares for each in share.changes
+            site.routes.fork(share.release, each.repo)
+            for share in week.shares
+            for each in (*share.changes, *share.gone, *share.opened, *share.decided)
         ]
         key = digest(keys[week.name], later, earlier, sorted(filter(None, pages)))
         yield site.page("week.html", week.path, key, partial(_week, week, later, earlier))

@@ -20,7 +20,8 @@ SITE_ATOM, SITE_FEED = "api/v1/atom.xml", "api/v1/feed.json"
 def site_exports(site: Site) -> Iterator[Entry]:
     """Files about no release in particular."""
     yield Entry("verdicts.json", digest("verdicts", site.key), lambda: verdicts.verdicts_json(site.view))
-    published = tuple(f"api/v1/schema/{name}" for name in schemas.schema_files())
+    known = schemas.published()
+    published = tuple(f"api/v1/schema/{name}" for name in known)
     yield Entry("api/v1/index.json", digest("index", site.key), lambda: api.index_json(site, published))
     yield Entry(SITE_ATOM, digest("atom", site.key), lambda: feeds.to_atom(feeds.site_feed(site, SITE_ATOM)))
     yield Entry(
@@ -28,7 +29,7 @@ def site_exports(site: Site) -> Iterator[Entry]:
     )
     for week, views in api.weekly(site).items():
         yield _week(site, week, views)
-    for name, text in schemas.schema_files().items():
+    for name, text in known.items():
         yield fixed(f"api/v1/schema/{name}", text)
     for key in site.view.keys:
         yield fixed(site.routes.key(key), key.pem)
