@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from reports.context import Site, Values
+from reports.exports import names
 from reports.interface import DisputeView, ReleaseEvent, ReleaseView, SiteView, VerdictChange
 from reports.numbers import moment, week_of
 from reports.plan import Entry, digest
@@ -33,6 +34,12 @@ class Share:
     def net(self) -> tuple[Net, ...]:
         """Net changes of verdicts, by name."""
         return net_changes(self.changes)
+
+    @property
+    def repos(self) -> tuple[str, ...]:
+        """Forks that it links to."""
+        changed, gone = (each.repo for each in self.changes), (each.repo for each in self.gone)
+        return (*changed, *gone, *(each.repo for each in (*self.opened, *self.decided)))
 
     @property
     def key(self) -> str:
@@ -97,9 +104,9 @@ def change_pages(site: Site) -> Iterator[Entry]:
         later = weeks[place - 1].name if place else None
         earlier = weeks[place + 1].name if place + 1 < len(weeks) else None
         pages = [
-            site.routes.fork(share.release, each.repo)
+            site.routes.fork(share.release, repo)
             for share in week.shares
-            for each in (*share.changes, *share.gone, *share.opened, *share.decided)
+            for repo in share.repos
         ]
         key = digest(keys[week.name], later, earlier, sorted(filter(None, pages)))
         yield site.page("week.html", week.path, key, partial(_week, week, later, earlier))
@@ -121,6 +128,7 @@ def _counts(week: WeekPage) -> tuple[int, int, int, int]:
 def _week(week: WeekPage, later: str | None, earlier: str | None) -> Values:
     return {
         "week": week,
+        "json": names.changes(week.name) if any(share.changes for share in week.shares) else None,
         "counts": _counts(week),
         "later": later,
         "earlier": earlier,

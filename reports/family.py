@@ -66,7 +66,13 @@ def family_pages(release: Release) -> Iterator[Entry]:
 
 
 def _values(release: Release, tree: TreeDocument) -> Values:
-    return {"release": release.view, "tree": tree, "family": family(tree), "counts": verdict_counts(tree)}
+    return {
+        "release": release.view,
+        "tree": tree,
+        "family": family(tree),
+        "counts": verdict_counts(tree),
+        "json": release.site.routes.tree(release.view),
+    }
 
 
 def verdict_counts(tree: TreeDocument) -> tuple[tuple[VerdictLabel, int, int], ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from reports import charts
 from reports.context import Fork, Values
+from reports.downloads import of_fork
 from reports.matrix import matrix
 from reports.numbers import moment
 from reports.plan import Entry, digest
@@ -63,6 +64,7 @@ def _values(fork: Fork, *, old: bool) -> Values:
         "also": fork.also,
         "disputes": fork.disputes,
         "withdrawn": withdrawal(fork.disputes),
+        "downloads": tuple(of_fork(fork)),
         "standing": tuple(standing(fork, scan, old=old)),
     }
 

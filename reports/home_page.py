@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from reports import charts
 from reports.changes import week_pages, week_path
 from reports.context import Fork, Site, Values
+from reports.downloads import SITE
 from reports.headline import headline
 from reports.plan import Entry, digest
 from reports.routes import sorted_releases
@@ -39,6 +40,8 @@ def _values(site: Site) -> Values:
         "week": site.week,
         "week_page": week_path(site.week) if site.week in weeks else None,
         "index": PATH,
+        "json": "verdicts.json",
+        "downloads": SITE,
     }
 
 

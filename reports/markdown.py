@@ -26,6 +26,7 @@ def to_html(text: str, known: Collection[str], page: Callable[[str], str]) -> Ma
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     tokens = _without_title(parser.parse(text))
+    _mark_headers(tokens)
     for token in tokens:
         if token.children is not None:
             token.children = list(_safe_links(token.children, known, page))
@@ -60,8 +61,18 @@ def _target(href: str, known: Collection[str], page: Callable[[str], str]) -> st
     return href if href.startswith("https://") else None
 
 
+def _mark_headers(tokens: list[Token]) -> None:
+    """Give header cells a scope; an empty one, which would head nothing, becomes a plain cell."""
+    for token, content, end in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if token.type in ("td_open", "th_open"):
+            token.attrs = {"scope": "col"} if token.tag == "th" else {}
+            if not content.content:
+                token.tag = end.tag = "td"
+                token.attrs = {}
+
+
 def _scrolling(tokens: Iterable[Token]) -> Iterable[Token]:
-    """Put tables into a region that can be scrolled with the keyboard, and give header cells a scope."""
+    """Put tables into a region that can be scrolled with the keyboard."""
     for token in tokens:
         if token.type == "table_open":
             attrs: dict[str, str | int | float] = {
@@ -71,8 +82,6 @@ def _scrolling(tokens: Iterable[Token]) -> Iterable[Token]:
                 "tabindex": 0,
             }
             yield Token("scroll_open", "div", 1, attrs=attrs, block=True)
-        if token.type in ("td_open", "th_open"):
-            token.attrs = {"scope": "col"} if token.tag == "th" else {}
         yield token
         if token.type == "table_close":
             yield Token("scroll_close", "div", -1, block=True)

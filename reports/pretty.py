@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
 from json.encoder import encode_basestring_ascii
 
@@ -25,7 +25,7 @@ def pretty(value: object) -> str:
     return _text(value, "\n")
 
 
-def _text(value: object, line: str) -> str:
+def _text(value: object, line: str) -> str:  # noqa: PLR0911 - one a kind of value
     """`line` is a newline and the indent of the line that the value begins on."""
     if isinstance(value, str):
         return encode_basestring_ascii(without_surrogates(value))
@@ -51,12 +51,12 @@ def _text(value: object, line: str) -> str:
             for key, item in value.items()
         ]
     else:
-        parts = [f"{head}{_text(getattr(value, name), inner)}" for name, head in _fields(type(value))]
+        parts = [f"{head}{_text(getattr(value, name), inner)}" for name, head in _fields(value.__class__)]
     return f"{{{inner}{(',' + inner).join(parts)}{line}}}" if parts else "{}"
 
 
 @cache
-def _fields(kind: type) -> tuple[tuple[str, str], ...]:
+def _fields(kind: Hashable) -> tuple[tuple[str, str], ...]:
     if not dataclasses.is_dataclass(kind):
         raise TypeError(f"Object of type {kind.__name__} is not JSON serializable")
     return tuple(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from reports import charts
 from reports.changes import week_path
 from reports.context import Release, Values
+from reports.downloads import of_release
 from reports.effort_chart import effort_chart
 from reports.family import family_pages, family_path, verdict_counts
 from reports.headline import headline
@@ -41,6 +42,7 @@ def _values(about: Release) -> Values:
     names = sorted({week_of(change.at) for change in release.changes}, reverse=True)
     return {
         "release": release,
+        "downloads": of_release(about),
         "listing": main_listing(about),
         "filters": filters(about),
         "week": week,

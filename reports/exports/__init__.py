@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from reports import document, schemas, tree_json, verdicts
+from reports import schemas, tree_json, verdicts
 from reports.context import Fork, Release, Site
-from reports.exports import api, badge, evidence, feeds, mlbom, moderation, names, osv, rows
+from reports.exports import api, badge, evidence, feeds, moderation, names, osv, rows
 from reports.interface import ReleaseView
 from reports.plan import Entry, digest, fixed
 
@@ -54,17 +54,17 @@ def release_exports(release: Release) -> Iterator[Entry]:
 
 def fork_exports(fork: Fork) -> Iterator[Entry]:
     """Files about one fork. Its document is loaded when one is rendered."""
-    yield Entry(fork.document, digest("document", fork.key), lambda: document.to_json(fork.scan()))
+    yield Entry(fork.document, digest("document", fork.key), lambda: evidence.document_of(fork))
     if fork.signed is not None:
         path = fork.site.routes.signed(fork.document)
         yield Entry(path, digest("signed", fork.key), lambda: fork.bundle or "")
-    yield _about(fork, names.bom(fork.document), mlbom.to_cyclonedx)
+    yield _about(fork, names.bom(fork.document), evidence.bom_of)
     yield _about(fork, names.badge(fork.document), badge.to_svg)
     if osv.has_advisory(fork):
-        yield _about(fork, names.advisory(fork.document), osv.to_osv)
+        yield _about(fork, names.advisory(fork.document), evidence.advisory_of)
         yield _about(fork, names.evidence(fork.document), evidence.to_zip)
     if moderation.has_draft(fork):
-        yield _about(fork, names.moderation(fork.document), moderation.to_markdown)
+        yield _about(fork, names.moderation(fork.document), evidence.draft_of)
 
 
 def _all(release: Release) -> tuple[Fork, ...]:
@@ -76,7 +76,10 @@ def _about(fork: Fork, path: str, make: Callable[[Fork], bytes]) -> Entry:
 
 
 def _week(site: Site, week: str, views: tuple[ReleaseView, ...]) -> Entry:
-    parts = [(view.repo, view.commit, view.changes) for view in views]
-    pages = [site.routes.fork(view, change.repo) for view in views for change in view.changes]
+    parts = [
+        (view.repo, view.commit, sorted(view.changes, key=lambda each: (each.at, each.repo)))
+        for view in views
+    ]
+    pages = sorted(site.routes.fork(view, change.repo) or "" for view in views for change in view.changes)
     path = names.changes(week)
     return Entry(path, digest(path, parts, pages), lambda: api.changes_json(site, week, views))

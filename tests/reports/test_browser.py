@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,69 +10,21 @@ import pytest
 
 from reports.svg import write_svg
 from tests.reports import sample_diffs, samples
+from tests.reports.chromium import PATIENCE, overflow, quiet_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
-PATIENCE = 120_000  # Milliseconds: two busy cores start a browser slowly.
 pytestmark = pytest.mark.slow
 
-PAGES = (
-    "index.html",
-    "how-to-read.html",
-    "findings/directional-edit.html",
-    "releases/demo/smollm2-135m-guarded/index.html",
-    "forks/abl/smollm2-directional/index.html",
-    "forks/quickload/smollm2-bin/index.html",
-    "digest/2026-W47.html",
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's chromium, driven by playwright."""
-    if CHROMIUM is None:
-        reason = "chromium is not installed (apt-get install chromium)"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE)
-        yield chromium
-        chromium.close()
+RELEASE_PAGE = "releases/demo/smollm2-135m-guarded/index.html"
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A narrow page that fails the test when the browser complains."""
-    complaints: list[str] = []
-    context = browser.new_context(viewport={"width": 360, "height": 800}, color_scheme="dark")
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
-    page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-    yield page
-    context.close()
-    assert complaints == []
-
-
-def overflow(page: Page) -> int:
-    """How many pixels the page is wider than its window."""
-    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_pages_load_from_a_file_and_fit_a_phone(page: Page, site: Path, name: str):
-    """Stylesheet applied, no complaint, and at 360 and 320 px nothing to scroll sideways."""
-    page.goto((site / name).as_uri())
-    assert overflow(page) <= 0
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 19, 24)"
-    page.set_viewport_size({"width": 320, "height": 640})
-    assert overflow(page) <= 0
+    """A narrow dark page that must not complain."""
+    with quiet_page(browser, viewport={"width": 360, "height": 800}, color_scheme="dark") as page:
+        yield page
 
 
 def test_the_policy_is_in_force(browser: Browser, site: Path):
@@ -98,7 +48,7 @@ def test_the_policy_is_in_force(browser: Browser, site: Path):
 
 def test_search_filter_and_order(page: Page, site: Path):
     """The table narrows by words and verdict, and sorts by name or date."""
-    page.goto((site / "releases/demo/smollm2-135m-guarded/index.html").as_uri())
+    page.goto((site / RELEASE_PAGE).as_uri())
     rows = page.locator("#fork-table tbody tr:visible")
     assert rows.count() == len(samples.FORKS)
     page.locator("input[data-search]").fill("POET lora")
@@ -108,27 +58,31 @@ def test_search_filter_and_order(page: Page, site: Path):
     page.locator("select[data-verdict]").select_option("safety-removed")
     assert rows.count() == 3
     page.locator("select[data-order]").select_option("scanned")
-    assert next(row.get_attribute("data-name") for row in rows.all()) == "abl/smollm2-directional"
+    assert rows.first.get_attribute("data-name") == "abl/smollm2-directional"
+    page.locator("select[data-order]").select_option("name")
+    page.locator("select[data-verdict]").select_option("")
+    names = [row.get_attribute("data-name") for row in rows.all()]
+    assert names == sorted(names)
 
 
-def test_everything_is_readable_without_script(browser: Browser, site: Path):
-    """No script: no controls that would do nothing, all rows visible."""
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto((site / "releases/demo/smollm2-135m-guarded/index.html").as_uri(), timeout=PATIENCE)
-    assert page.locator("#fork-table tbody tr").count() == len(samples.FORKS)
-    assert not page.locator(".tools").is_visible()
-    context.close()
-
-
-def test_the_keyboard_reaches_the_content(page: Page, site: Path):
-    """The first stop is the skip link, which is then visible and leads to the content."""
-    page.goto((site / "index.html").as_uri())
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "skip"
-    assert page.locator(".skip").bounding_box()["y"] >= 0
-    page.keyboard.press("Enter")
-    assert page.evaluate("location.hash") == "#main"
+def test_everything_is_reached_without_script(browser: Browser, lived_site: Path):
+    """By links from the first page to a release, page two of its table, a fork, a week and a method."""
+    with quiet_page(browser, java_script_enabled=False) as page:
+        page.goto((lived_site / "index.html").as_uri())
+        assert not page.locator("#search").is_visible()
+        page.get_by_role("link", name=samples.RELEASE).first.click()
+        assert page.locator("#fork-table tbody tr").count() == 8
+        assert not page.locator(".tools").is_visible()
+        page.get_by_role("link", name="Next").click()
+        assert "page 2 of 3" in page.locator("h1").inner_text()
+        page.get_by_role("link", name="mirror-lab/smollm2-135m-guarded", exact=True).click()
+        assert page.locator("h1").inner_text() == "mirror-lab/smollm2-135m-guarded"
+        page.get_by_role("navigation", name="Site").get_by_role("link", name="Changes").click()
+        page.get_by_role("link", name=samples.WEEK, exact=True).click()
+        assert page.locator("h1").inner_text() == f"Week {samples.WEEK}"
+        page.get_by_role("navigation", name="Site").get_by_role("link", name="Methodology").click()
+        page.get_by_role("link", name="How weights are compared").first.click()
+        assert page.locator("h1").inner_text() == "How weights are compared"
 
 
 def test_hostile_pages_do_nothing(page: Page, hostile_site: Path):
@@ -136,7 +90,7 @@ def test_hostile_pages_do_nothing(page: Page, hostile_site: Path):
     for path in sorted(hostile_site.rglob("*.html")):
         page.goto(path.as_uri())
         assert page.evaluate("window.pwned ?? null") is None
-        for width in (360, 1440):
+        for width in (320, 1440):
             page.set_viewport_size({"width": width, "height": 800})
             assert overflow(page) <= 0, (width, path.relative_to(hostile_site))
 
