@@ -103,11 +103,7 @@ def change_pages(site: Site) -> Iterator[Entry]:
     for place, week in enumerate(weeks):
         later = weeks[place - 1].name if place else None
         earlier = weeks[place + 1].name if place + 1 < len(weeks) else None
-        pages = [
-            site.routes.fork(share.release, repo)
-            for share in week.shares
-            for repo in share.repos
-        ]
+        pages = [site.routes.fork(share.release, repo) for share in week.shares for repo in share.repos]
         key = digest(keys[week.name], later, earlier, sorted(filter(None, pages)))
         yield site.page("week.html", week.path, key, partial(_week, week, later, earlier))
 

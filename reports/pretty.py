@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Hashable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii
 
 from reports.text import without_surrogates
@@ -51,14 +50,18 @@ def _text(value: object, line: str) -> str:  # noqa: PLR0911 - one a kind of val
             for key, item in value.items()
         ]
     else:
-        parts = [f"{head}{_text(getattr(value, name), inner)}" for name, head in _fields(value.__class__)]
+        parts = [f"{head}{_text(getattr(value, name), inner)}" for name, head in _fields(type(value))]
     return f"{{{inner}{(',' + inner).join(parts)}{line}}}" if parts else "{}"
 
 
-@cache
-def _fields(kind: Hashable) -> tuple[tuple[str, str], ...]:
-    if not dataclasses.is_dataclass(kind):
-        raise TypeError(f"Object of type {kind.__name__} is not JSON serializable")
-    return tuple(
-        (field.name, f"{encode_basestring_ascii(field.name)}: ") for field in dataclasses.fields(kind)
-    )
+_FIELDS: dict[type, tuple[tuple[str, str], ...]] = {}
+
+
+def _fields(kind: type) -> tuple[tuple[str, str], ...]:
+    """Of a dataclass: the names of its fields, and how their lines begin. Worked out once."""
+    if kind not in _FIELDS:
+        if not dataclasses.is_dataclass(kind):
+            raise TypeError(f"{kind} is none of JSON's types")
+        names = (field.name for field in dataclasses.fields(kind))
+        _FIELDS[kind] = tuple((name, f"{encode_basestring_ascii(name)}: ") for name in names)
+    return _FIELDS[kind]

@@ -1,4 +1,4 @@
-"""`forkwatch report build|verify|publish` on a real state: what is said, where the site is, and exit codes."""
+"""`forkwatch report build|verify|publish` on a real state: what is said, where the site is, exit codes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,12 @@ def test_a_branch_is_published(built: Judged, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--directory", "x", "--space", "a/b"), ("--space", "a/b", "--rollback"), ("--branch", "x", "--public")],
+    [
+        (),
+        ("--directory", "x", "--space", "a/b"),
+        ("--space", "a/b", "--rollback"),
+        ("--branch", "x", "--public"),
+    ],
 )
 def test_options_that_do_not_go_together(built: Judged, arguments: tuple[str, ...]) -> None:
     """One destination, and options that it has."""
@@ -109,4 +114,6 @@ def test_a_damaged_site_is_not_published(built: Judged, tmp_path: Path) -> None:
     refused = built.run("report", "publish", "--directory", str(web), "--site", str(site))
     assert (refused.exit_code, web.exists()) == (1, False)
     assert built.run("report", "verify", "--site", str(tmp_path / "none")).exit_code == 3
-    assert built.run("report", "publish", "--directory", str(web), "--site", str(tmp_path / "x")).exit_code == 3
+    assert (
+        built.run("report", "publish", "--directory", str(web), "--site", str(tmp_path / "x")).exit_code == 3
+    )
