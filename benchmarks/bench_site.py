@@ -58,24 +58,7 @@ def document(number: int, seed: int = 0) -> ScanDocument:
     return scan
 
 
-WORDS = tuple(
-    [
-        "amber",
-        "birch",
-        "cedar",
-        "delta",
-        "ember",
-        "fjord",
-        "grove",
-        "haven",
-        "inlet",
-        "jade",
-        "karst",
-        "lumen",
-        "maple",
-        "north",
-    ]
-)
+WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jade", "karst")
 
 
 def fill(folder: Path, forks: int) -> None:
