@@ -189,6 +189,10 @@ def plain(folder: Path, out: Path) -> dict[str, float]:
             replace(
                 release,
                 scans=tuple(release.documents.whole(row) for row in release.scans),
+                histories=tuple(
+                    replace(history, samples=release.documents.samples(row, history))
+                    for row, history in zip(release.scans, release.histories, strict=True)
+                ),
                 documents=IN_MEMORY,
             )
             for release in view.releases

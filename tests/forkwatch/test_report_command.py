@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
+import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -117,3 +120,22 @@ def test_a_damaged_site_is_not_published(built: Judged, tmp_path: Path) -> None:
     assert (
         built.run("report", "publish", "--directory", str(web), "--site", str(tmp_path / "x")).exit_code == 3
     )
+
+
+def test_downloads_over_time_are_on_the_page_and_in_the_evidence(built: Judged, tmp_path: Path) -> None:
+    """Lists go without them, and so does the store's view; what is published about one fork does not."""
+    state = Path(shutil.copytree(built.state, tmp_path / "state"))
+    with closing(sqlite3.connect(state / "forkwatch.db")) as database, database:
+        (repo,) = database.execute("SELECT id FROM repo WHERE name = ?", (FORK,)).fetchone()
+        database.executemany(
+            "INSERT INTO metric_sample (repo_id, day, sampled_at, downloads, likes) VALUES (?, ?, ?, ?, ?)",
+            [
+                (repo, f"2026-10-0{day}", f"2026-10-0{day} 00:00:00.000000", 7000 + day, 1)
+                for day in (1, 2, 3)
+            ],
+        )
+    judged = Judged(Family(built.family.hub, state))
+    site = judged.build()
+    assert "7,002" in (site / "forks" / FORK / "index.html").read_text()
+    with zipfile.ZipFile(site / f"{PAGE}.evidence.zip") as bundle:
+        assert b'"downloads": 7002' in bundle.read("history.json")
