@@ -118,6 +118,10 @@ def _files(fork: Fork, scan: ScanDocument) -> dict[str, bytes]:
     return files
 
 
+def _compact(value: _Diff | _History) -> bytes:
+    return (json.dumps(plain_value(value), allow_nan=False) + "\n").encode("ascii")
+
+
 def _measurements(safety: SafetyView) -> bytes:
     return to_csv(
         _COLUMNS,
