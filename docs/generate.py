@@ -26,7 +26,7 @@ COMMANDS = (
     "index add", "index list", "index remove", "attest key", "attest sign", "attest verify",
     "run", "daemon", "worker", "health", "queue ls", "queue retry", "queue purge",
     "db upgrade", "db backup", "db prune", "config show", "config check", "config schema",
-    "report build", "report serve", "digest",
+    "report build", "report serve", "report verify", "report publish", "digest",
     "dispute open", "dispute resolve", "dispute withdraw", "dispute list",
     "status", "demo", "doctor", "version",
 )  # fmt: skip

@@ -14,7 +14,6 @@ from reports.interface import (
     DisputeView,
     ForkHistory,
     Gap,
-    MetricPoint,
     OperatorKey,
     ReleaseView,
     ReplacedFork,
@@ -260,11 +259,12 @@ class Fork:
         return None if self.signed is None else self.signed.bundle
 
     @property
-    def samples(self) -> tuple[MetricPoint, ...]:
-        """Its downloads and likes over time, as `scan` loaded now."""
+    def past(self) -> ForkHistory | None:
+        """Its `history` with downloads and likes over time, as `scan` loaded now."""
         if self.history is None:
-            return ()
-        return self.release.view.documents.samples(self.row, self.history)
+            return None
+        samples = self.release.view.documents.samples(self.row, self.history)
+        return replace(self.history, samples=samples)
 
     @property
     def withdrawn(self) -> DisputeView | None:

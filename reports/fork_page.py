@@ -40,7 +40,7 @@ def is_old(fork: Fork) -> bool:
 
 
 def _values(fork: Fork, *, old: bool) -> Values:
-    scan, history = fork.scan(), fork.history
+    scan, history = fork.scan(), fork.past
     return {
         "release": fork.release.facts,
         "scan": scan,
@@ -53,7 +53,7 @@ def _values(fork: Fork, *, old: bool) -> Values:
         "lost": fork.gap,
         "former_names": () if history is None else former_names(history),
         "moments": timeline(fork, scan),
-        "curve": charts.curve(fork.samples),
+        "curve": None if history is None else charts.curve(history.samples),
         "since": fork.since,
         "first": fork.first,
         "heat": charts.heatmap(scan.heatmap) if scan.heatmap else None,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from functools import cache
 from json.encoder import encode_basestring_ascii
 
 from reports.text import without_surrogates
@@ -25,7 +24,7 @@ def pretty(value: object) -> str:
     return _text(value, "\n")
 
 
-def _text(value: object, line: str) -> str:
+def _text(value: object, line: str) -> str:  # noqa: PLR0911 - one a kind of value
     """`line` is a newline and the indent of the line that the value begins on."""
     if isinstance(value, str):
         return encode_basestring_ascii(without_surrogates(value))
@@ -55,10 +54,14 @@ def _text(value: object, line: str) -> str:
     return f"{{{inner}{(',' + inner).join(parts)}{line}}}" if parts else "{}"
 
 
-@cache
+_FIELDS: dict[type, tuple[tuple[str, str], ...]] = {}
+
+
 def _fields(kind: type) -> tuple[tuple[str, str], ...]:
-    if not dataclasses.is_dataclass(kind):
-        raise TypeError(f"Object of type {kind.__name__} is not JSON serializable")
-    return tuple(
-        (field.name, f"{encode_basestring_ascii(field.name)}: ") for field in dataclasses.fields(kind)
-    )
+    """Of a dataclass: the names of its fields, and how their lines begin. Worked out once."""
+    if kind not in _FIELDS:
+        if not dataclasses.is_dataclass(kind):
+            raise TypeError(f"{kind} is none of JSON's types")
+        names = (field.name for field in dataclasses.fields(kind))
+        _FIELDS[kind] = tuple((name, f"{encode_basestring_ascii(name)}: ") for name in names)
+    return _FIELDS[kind]

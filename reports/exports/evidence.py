@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from reports import document
 from reports.context import Fork
@@ -100,7 +100,7 @@ def _files(fork: Fork, scan: ScanDocument) -> dict[str, bytes]:
         edits=scan.edits,
         heatmap=scan.heatmap,
     )
-    history = _History(repo=scan.repo, changes=fork.changes, disputes=fork.disputes, repository=_past(fork))
+    history = _History(repo=scan.repo, changes=fork.changes, disputes=fork.disputes, repository=fork.past)
     files = {
         "README.txt": README.encode("ascii"),
         "verdict.json": document_of(fork),
@@ -116,10 +116,6 @@ def _files(fork: Fork, scan: ScanDocument) -> dict[str, bytes]:
         files["attestation.json"] = bundle.encode("utf-8")
         files |= {f"keys/{_name(key)}.pem": key.pem.encode("utf-8") for key in fork.site.view.keys}
     return files
-
-
-def _past(fork: Fork) -> ForkHistory | None:
-    return None if fork.history is None else replace(fork.history, samples=fork.samples)
 
 
 def _compact(value: _Diff | _History) -> bytes:

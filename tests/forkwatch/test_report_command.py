@@ -1,10 +1,13 @@
-"""`forkwatch report build|verify|publish` on a real state: what is said, where the site is, and exit codes."""
+"""`forkwatch report build|verify|publish` on a real state: what is said, where the site is, exit codes."""
 
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
+import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -90,7 +93,12 @@ def test_a_branch_is_published(built: Judged, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--directory", "x", "--space", "a/b"), ("--space", "a/b", "--rollback"), ("--branch", "x", "--public")],
+    [
+        (),
+        ("--directory", "x", "--space", "a/b"),
+        ("--space", "a/b", "--rollback"),
+        ("--branch", "x", "--public"),
+    ],
 )
 def test_options_that_do_not_go_together(built: Judged, arguments: tuple[str, ...]) -> None:
     """One destination, and options that it has."""
@@ -109,4 +117,25 @@ def test_a_damaged_site_is_not_published(built: Judged, tmp_path: Path) -> None:
     refused = built.run("report", "publish", "--directory", str(web), "--site", str(site))
     assert (refused.exit_code, web.exists()) == (1, False)
     assert built.run("report", "verify", "--site", str(tmp_path / "none")).exit_code == 3
-    assert built.run("report", "publish", "--directory", str(web), "--site", str(tmp_path / "x")).exit_code == 3
+    assert (
+        built.run("report", "publish", "--directory", str(web), "--site", str(tmp_path / "x")).exit_code == 3
+    )
+
+
+def test_downloads_over_time_are_on_the_page_and_in_the_evidence(built: Judged, tmp_path: Path) -> None:
+    """Lists go without them, and so does the store's view; what is published about one fork does not."""
+    state = Path(shutil.copytree(built.state, tmp_path / "state"))
+    with closing(sqlite3.connect(state / "forkwatch.db")) as database, database:
+        (repo,) = database.execute("SELECT id FROM repo WHERE name = ?", (FORK,)).fetchone()
+        database.executemany(
+            "INSERT INTO metric_sample (repo_id, day, sampled_at, downloads, likes) VALUES (?, ?, ?, ?, ?)",
+            [
+                (repo, f"2026-10-0{day}", f"2026-10-0{day} 00:00:00.000000", 7000 + day, 1)
+                for day in (1, 2, 3)
+            ],
+        )
+    judged = Judged(Family(built.family.hub, state))
+    site = judged.build()
+    assert "7,002" in (site / "forks" / FORK / "index.html").read_text()
+    with zipfile.ZipFile(site / f"{PAGE}.evidence.zip") as bundle:
+        assert b'"downloads": 7002' in bundle.read("history.json")

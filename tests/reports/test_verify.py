@@ -63,7 +63,9 @@ def test_files_that_are_not_as_built_are_found(site: Path, tmp_path: Path) -> No
     (copy / "assets/site.css").write_text("body{}")
     (copy / "assets/icon.svg").unlink()
     (copy / "stray.txt").write_text("x")
-    found = {problem.path: problem.what for problem in verify(copy) if not problem.what.startswith("links to")}
+    found = {
+        problem.path: problem.what for problem in verify(copy) if not problem.what.startswith("links to")
+    }
     assert found == {
         "assets/site.css": "has other bytes than were built",
         "assets/icon.svg": "is missing",
