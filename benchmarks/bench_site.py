@@ -1,12 +1,13 @@
-"""What a site of 10,000 forks costs: built whole, after one change, beside a plain Jinja loop and a generator.
+"""What a site of 10,000 forks costs: built whole, after one change, beside a plain loop and a generator.
 
     python benchmarks/bench_site.py [--forks 10000] [--generator PYTHON] [--json FILE]
 
-The store is a real one (SQLite), filled with documents that differ in kind, numbers, topics and findings; 30 %
-of the forks are evaluated, as many have heatmaps. Every measurement is a process of its own, whose peak memory
-the kernel tells. "Plain" is the script that anybody would write first: load every document, render every page
-and write every file, with the same templates. `--generator` is a Python with Pelican: it gets the finished
-content of the same pages and wraps it in a template of its own, so that it does less work than we do.
+The store is a real one (SQLite), filled with documents that differ in kind, numbers, topics and findings;
+30 % of the forks are evaluated. Every measurement is a process of its own, whose peak memory and processor
+time the kernel tells: on a machine that others use, processor time is what can be compared. "Plain" is the
+script that anybody would write first: load every document, render every page with the same templates, write
+every file. `--generator` is a Python with Pelican: it gets the finished content of the same pages and wraps
+it in a template of its own, so that it has less to do than we have.
 """
 
 from __future__ import annotations
@@ -57,10 +58,7 @@ def document(number: int, seed: int = 0) -> ScanDocument:
     return scan
 
 
-WORDS = (
-    "amber birch cedar delta ember fjord grove haven inlet jade karst lumen maple north ochre pine quartz "
-    "ridge slate tidal umber vale willow xenon yarrow zephyr"
-).split()
+WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jade", "karst")
 
 
 def fill(folder: Path, forks: int) -> None:
@@ -68,10 +66,10 @@ def fill(folder: Path, forks: int) -> None:
     import sqlalchemy as sa
     from sqlmodel import Session
 
-    from crawler.interface import Access, Channel, Claim, RepoId, RepoSummary, Snapshot
+    from crawler.interface import Channel, Claim, RepoId, RepoSummary
     from forkwatch.store import models
     from forkwatch.store.engine import open_engine
-    from forkwatch.store.values import SNAPSHOT, dump_channels, dump_claims, dump_summary
+    from forkwatch.store.values import dump_channels, dump_claims, dump_summary
     from reports.document import to_json
     from tests.reports.sample_scans import ORIGINAL, RELEASE_COMMIT
 
@@ -85,7 +83,7 @@ def fill(folder: Path, forks: int) -> None:
             signer=ORIGINAL.signer,
             status="verified",
             root_digest=ORIGINAL.root_digest,
-            manifest={"files": []},
+            manifest={"root_digest": ORIGINAL.root_digest, "files": []},
             license="apache-2.0",
             added_at=first,
             verified_at=first,
@@ -96,7 +94,7 @@ def fill(folder: Path, forks: int) -> None:
         session.add(release)
         session.commit()
         for start in range(0, forks, 500):
-            rows: list[Any] = []
+            kinds: list[list[Any]] = [[], [], []]
             for number in range(start, min(start + 500, forks)):
                 scan = document(number)
                 seen = first + timedelta(minutes=number * 12)
@@ -137,8 +135,10 @@ def fill(folder: Path, forks: int) -> None:
                     document=json.loads(to_json(scan)),
                     created_at=seen,
                 )
-                rows += [repo, snapshot, candidate, verdict]
-                rows += [
+                kinds[0].append(repo)
+                kinds[1].append(snapshot)
+                kinds[2] += [candidate, verdict]
+                kinds[2] += [
                     models.MetricSample(
                         repo_id=number + 1,
                         day=date(2026, 11, day),
@@ -148,7 +148,9 @@ def fill(folder: Path, forks: int) -> None:
                     )
                     for day in sorted(rng.sample(range(1, 29), 6))
                 ]
-            session.add_all(rows)
+            for rows in kinds:
+                session.add_all(rows)
+                session.flush()
             session.commit()
     with engine.connect() as connection:
         connection.execute(sa.text("ANALYZE"))
@@ -204,7 +206,9 @@ def change(folder: Path, number: int) -> dict[str, float]:
     from forkwatch.store.engine import open_engine
     from forkwatch.store.store import Store
 
-    store = Store(open_engine(f"sqlite:///{folder / 'forkwatch.db'}"), lambda: NOW + timedelta(minutes=number))
+    store = Store(
+        open_engine(f"sqlite:///{folder / 'forkwatch.db'}"), lambda: NOW + timedelta(minutes=number)
+    )
     old = document(number)
     verdict = replace(old.verdict, summary="Looked at again: as before.", label="inconclusive")
     store.add_verdict(1, number + 1, replace(old, verdict=verdict, scanned_at="2026-11-30T12:00:00Z"))
@@ -228,7 +232,19 @@ def generator(folder: Path, out: Path, python: str, source: Path) -> dict[str, f
         (content / f"{index}.html").write_text(f"{head}<body>{body}</body></html>", encoding="utf-8")
     theme = folder / "theme" / "templates"
     theme.mkdir(parents=True)
-    for name in ("article", "page", "index", "archives", "author", "authors", "category", "categories", "tag", "tags", "period_archives"):
+    for name in (
+        "article",
+        "page",
+        "index",
+        "archives",
+        "author",
+        "authors",
+        "category",
+        "categories",
+        "tag",
+        "tags",
+        "period_archives",
+    ):
         inner = "{{ article.content }}" if name == "article" else ""
         (theme / f"{name}.html").write_text(
             "<!doctype html><html lang=en><head><meta charset=utf-8><title>x</title></head>"
@@ -236,7 +252,8 @@ def generator(folder: Path, out: Path, python: str, source: Path) -> dict[str, f
         )
     settings = folder / "pelicanconf.py"
     settings.write_text(
-        f"PATH = {str(content)!r}\nTHEME = {str(folder / 'theme')!r}\nTIMEZONE = 'UTC'\nSITENAME = 'forkwatch'\n"
+        f"PATH = {str(content)!r}\nTHEME = {str(folder / 'theme')!r}\n"
+        "TIMEZONE = 'UTC'\nSITENAME = 'forkwatch'\n"
         "DIRECT_TEMPLATES = []\nFEED_ALL_ATOM = CATEGORY_FEED_ATOM = TRANSLATION_FEED_ATOM = None\n"
         "AUTHOR_SAVE_AS = CATEGORY_SAVE_AS = TAG_SAVE_AS = ''\nARTICLE_PATHS = ['']\nPAGE_PATHS = ['none']\n"
     )
@@ -259,7 +276,7 @@ def _context(folder: Path) -> Any:
 def child(task: str, *arguments: str) -> dict[str, float]:
     """Run one measurement in a process of its own; its result, and its peak memory in MB."""
     done = subprocess.run(
-        [sys.executable, __file__, "--task", task, *arguments], check=True, capture_output=True, text=True
+        [sys.executable, __file__, "--task", task, *arguments], check=True, stdout=subprocess.PIPE, text=True
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -283,7 +300,8 @@ def run_task(task: str, arguments: list[str]) -> None:
         case _:
             raise SystemExit(f"no such task: {task}")
     who = resource.RUSAGE_CHILDREN if task == "generator" else resource.RUSAGE_SELF
-    found["peak_mb"] = resource.getrusage(who).ru_maxrss / 1024
+    used = resource.getrusage(who)
+    found |= {"peak_mb": used.ru_maxrss / 1024, "cpu": used.ru_utime + used.ru_stime}
     print(json.dumps(found))
 
 
@@ -306,7 +324,7 @@ def measure(forks: int, python: str | None, folder: Path) -> dict[str, Any]:
     print(json.dumps(rows), flush=True)
     rows["same"] = child("build", str(state), str(site))
     rows["one_change"] = []
-    for number in (9, 1239, 5679 % forks):
+    for number in (9, 1239 % forks, 5679 % forks):
         child("change", str(state), str(number))
         rows["one_change"].append(child("build", str(state), str(site)))
         print(json.dumps(rows["one_change"][-1]), flush=True)
@@ -332,11 +350,11 @@ def _same(site: Path, other: Path) -> bool:
 def report(rows: dict[str, Any]) -> None:
     """The table."""
     full, changes = rows["full"], rows["one_change"]
-    once = sorted(each["seconds"] for each in changes)[len(changes) // 2]
+    once = sorted(each["cpu"] for each in changes)[len(changes) // 2]
     print(f"files {rows['files']:,}, pages {rows['pages']:,}, {rows['site_mb']:.0f} MB")
     for name, value, target in (
-        ("full build, s", full["seconds"], FULL_TARGET),
-        ("after one change, s", once, CHANGE_TARGET),
+        ("full build, CPU s", full["cpu"], FULL_TARGET),
+        ("after one change, CPU s", once, CHANGE_TARGET),
         ("peak memory, MB", max(full["peak_mb"], *(each["peak_mb"] for each in changes)), RSS_TARGET),
         ("largest page, bytes", rows["largest_page"][1], PAGE_TARGET),
     ):
@@ -346,8 +364,9 @@ def report(rows: dict[str, Any]) -> None:
         if name in rows:
             other = rows[name]
             print(
-                f"{name}: {other['seconds']:.1f} s, {other['peak_mb']:.0f} MB; full {other['seconds'] / full['seconds']:.2f}x, "
-                f"one change {other['seconds'] / once:.1f}x, memory {other['peak_mb'] / full['peak_mb']:.1f}x ours"
+                f"{name}: {other['cpu']:.1f} s of processor, {other['peak_mb']:.0f} MB; "
+                f"{other['cpu'] / full['cpu']:.2f}x a full build, {other['cpu'] / once:.1f}x one change, "
+                f"{other['peak_mb'] / full['peak_mb']:.1f}x the memory"
             )
 
 

@@ -23,7 +23,9 @@ COMMANDS = (
     "verify", "crawl", "tree", "scan", "diff", "eval", "robustness", "effort", "judge bench",
     "suite import", "suite show", "lineage",
     "index add", "index list", "index remove", "attest key", "attest sign", "attest verify",
-    "run", "report build", "report serve", "status", "demo", "doctor", "version",
+    "run", "report build", "report serve", "report verify", "report publish", "digest",
+    "dispute open", "dispute resolve", "dispute withdraw", "dispute list",
+    "status", "demo", "doctor", "version",
 )  # fmt: skip
 EXIT_MEANINGS = {
     Exit.OK: "Nothing at or above `--fail-on`.",
@@ -33,7 +35,8 @@ EXIT_MEANINGS = {
     Exit.USAGE: "Wrong arguments or settings.",
     Exit.INCONCLUSIVE: "Inconclusive, or nothing to examine: no release, candidate, signature or readable "
     "weights; in `eval`, a limit on something that was not measured.",
-    Exit.HUB: "The Hub or the network: unknown repository, wrong token, unreachable, damaged download.",
+    Exit.HUB: "The Hub or the network: unknown repository, wrong token, unreachable, damaged download; "
+    "in `digest --send`, a message that the mail server did not take.",
     Exit.INTERNAL: "An internal error, or a machine that cannot do the work (no disk space, "
     "or reduced isolation where full isolation is required).",
     Exit.SIGNATURE: "The signature of the original, of the copy in `verify`, or of a signed verdict does not "

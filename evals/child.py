@@ -17,15 +17,17 @@ from dataclasses import asdict
 from evals.confine import Confinement, confine
 from evals.interface import DirectionRequest, EvalRequest
 from evals.plan import load_plan
+from evals.texts import TextRequest
 from evals.variants import SeriesRequest
-from evals.wire import dump, load_direction_request, load_request, load_series_request
+from evals.wire import dump, load_direction_request, load_request, load_series_request, load_text_request
 
-Request = EvalRequest | DirectionRequest | SeriesRequest
+Request = EvalRequest | DirectionRequest | SeriesRequest | TextRequest
 
 _LOADERS: Mapping[str, Callable[[bytes], Request]] = {
     "evaluate": load_request,
     "direction": load_direction_request,
     "series": load_series_request,
+    "texts": load_text_request,
 }
 
 
@@ -76,6 +78,10 @@ def _answer(request: Request, confinement: Confinement, progress: int) -> bytes:
         from evals.series import measure_series
 
         return dump(measure_series(request, confinement, tell))
+    if isinstance(request, TextRequest):
+        from evals.text_child import answer_texts
+
+        return dump(answer_texts(request, confinement, tell))
     from evals.measure import measure
 
     return dump(measure(request, confinement, tell))

@@ -135,24 +135,37 @@ class TransformersGenerator:
     ) -> list[str]:
         """One answer a prompt, in order. Temperature 0 is greedy."""
         chats = [render_chat(self._tokenizer, prompt) for prompt in prompts]
-        seeds = row_seeds(prompts, seed)
-        prefix = SharedPrefix(self._model, chats)
-        order = sorted(range(len(chats)), key=lambda index: (len(chats[index]), index))
-        answers = [""] * len(prompts)
+        seeds = row_seeds(prompts, seed) if temperature > 0 else []
+        texts = self.complete(chats, max_new_tokens=max_new_tokens, temperature=temperature, seeds=seeds)
+        return [text.strip() for text in texts]
+
+    def complete(
+        self,
+        rows: Sequence[list[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+    ) -> list[str]:
+        """How each row of token ids goes on, in order; `seeds`, one a row, where the temperature is not 0."""
+        prefix = SharedPrefix(self._model, rows)
+        order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
+        texts = [""] * len(rows)
         done = 0
 
         def work(chosen: Sequence[int]) -> list[list[int]]:
             noise = [seeds[index] for index in chosen] if temperature > 0 else []
-            batch = [chats[index] for index in chosen]
+            batch = [rows[index] for index in chosen]
             return self._generate(prefix, batch, max_new_tokens, noise, temperature)
 
         for chosen, tokens in in_batches(order, self._batch, work):
-            texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
-            for index, text in zip(chosen, texts, strict=True):
-                answers[index] = text.strip()
+            for index, text in zip(
+                chosen, self._tokenizer.batch_decode(tokens, skip_special_tokens=True), strict=True
+            ):
+                texts[index] = text
             done += len(chosen)
             self._progress(done, len(order))
-        return answers
+        return texts
 
     def _generate(
         self,

@@ -160,6 +160,20 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskScore:
+    """One metric of one task of the lm-evaluation-harness (`evals.harness`)."""
+
+    task: str
+    version: str
+    metric: str
+    model: Outcome
+    """Mean over questions: Wilson interval where each is 0 or 1, else Student's t."""
+    original: Outcome
+    drop: Outcome
+    """Original minus model on the same questions, paired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvalResult:
     """What the child process reports for one model."""
 

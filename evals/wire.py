@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeGuard, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from evals.interface import (
     DirectionRequest,
@@ -30,6 +30,9 @@ from evals.interface import (
 from evals.measurements import NOT_ASKED, Behaviour, Probe, Stability
 from evals.variants import SeriesRequest, VariantResult
 
+if TYPE_CHECKING:
+    from evals.texts import TextReport, TextRequest
+
 TRANSCRIPT = "transcript.json"
 DIRECTION = "direction.safetensors"
 MAX_DIRECTION = 256 << 20
@@ -41,7 +44,7 @@ MAX_TOLD = 300
 JUDGED = (PromptKind.HARMFUL, PromptKind.BENIGN_TWIN)
 """Kinds of prompts whose answers get labels."""
 
-Report = TypeVar("Report", "ChildReport", "DirectionReport", "SeriesReport")
+Report = TypeVar("Report", "ChildReport", "DirectionReport", "SeriesReport", "TextReport")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +89,16 @@ class SeriesReport:
     gaps: tuple[str, ...] = ()
 
 
-Sent = EvalRequest | DirectionRequest | SeriesRequest | ChildReport | DirectionReport | SeriesReport
-
-
-def dump(value: Sent) -> bytes:
+def dump(
+    value: EvalRequest
+    | DirectionRequest
+    | SeriesRequest
+    | TextRequest
+    | ChildReport
+    | DirectionReport
+    | SeriesReport
+    | TextReport,
+) -> bytes:
     """One line of JSON."""
     return json.dumps(asdict(value), default=str, allow_nan=False).encode() + b"\n"
 
@@ -113,6 +122,26 @@ def load_series_request(raw: bytes) -> SeriesRequest:
     from pydantic import TypeAdapter
 
     return TypeAdapter(SeriesRequest).validate_json(raw)
+
+
+def load_text_request(raw: bytes) -> TextRequest:
+    """The request as the parent sent it."""
+    from pydantic import TypeAdapter
+
+    from evals.texts import TextRequest
+
+    return TypeAdapter(TextRequest).validate_json(raw)
+
+
+def load_text_report(raw: bytes) -> TextReport:
+    """The report; its answers are in a file.
+
+    Raises:
+        EvaluationFailedError: it breaks the contract.
+    """
+    from evals.texts import TextReport
+
+    return _parsed(TextReport, raw)
 
 
 def load_direction_report(raw: bytes, suite: PromptSuite) -> DirectionReport:

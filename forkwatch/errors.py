@@ -26,6 +26,7 @@ from detector.errors import (
     TrustError,
 )
 from evals.endpoint import EndpointError, EndpointOptionsError
+from evals.harness import TaskError
 from evals.interface import EngineMissingError, EvalsError, SuiteError
 from evals.judges.interface import JudgeError, JudgeUnreachableError
 from evals.tables import InputFileError
@@ -123,6 +124,7 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (SuiteError, Exit.USAGE),
     (ThresholdsError, Exit.USAGE),
     (EngineMissingError, Exit.USAGE),
+    (TaskError, Exit.USAGE),
     (EmptySiteError, Exit.INCONCLUSIVE),
     (InputFileError, Exit.USAGE),
     (EndpointOptionsError, Exit.USAGE),

@@ -36,9 +36,15 @@ class Share:
         return net_changes(self.changes)
 
     @property
+    def repos(self) -> tuple[str, ...]:
+        """Forks that it links to."""
+        changed, gone = (each.repo for each in self.changes), (each.repo for each in self.gone)
+        return (*changed, *gone, *(each.repo for each in (*self.opened, *self.decided)))
+
+    @property
     def key(self) -> str:
         """Digest of all of it."""
-        changes = sorted((each.at, each.repo, each.before, each.after) for each in self.changes)
+        changes = sorted(map(repr, self.changes))
         return digest(release_key(self.release), changes, self.gone, self.events, self.opened, self.decided)
 
 
@@ -97,9 +103,7 @@ def change_pages(site: Site) -> Iterator[Entry]:
     for place, week in enumerate(weeks):
         later = weeks[place - 1].name if place else None
         earlier = weeks[place + 1].name if place + 1 < len(weeks) else None
-        pages = [
-            site.routes.fork(share.release, each.repo) for share in week.shares for each in share.changes
-        ]
+        pages = [site.routes.fork(share.release, repo) for share in week.shares for repo in share.repos]
         key = digest(keys[week.name], later, earlier, sorted(filter(None, pages)))
         yield site.page("week.html", week.path, key, partial(_week, week, later, earlier))
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from reports.interface import InvalidDocumentError
+from reports.pretty import pretty
 from reports.text import without_surrogates
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def dump(document: DataclassInstance) -> str:
         InvalidDocumentError: it holds a number that is not finite.
     """
     try:
-        return json.dumps(plain_value(document), indent=2, allow_nan=False) + "\n"
+        return pretty(document) + "\n"
     except ValueError as error:
         raise InvalidDocumentError(f"{type(document).__name__}: a number is not finite") from error
 

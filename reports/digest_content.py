@@ -16,7 +16,7 @@ from reports.interface import (
     ReleaseView,
     SiteView,
 )
-from reports.numbers import plural, week_of
+from reports.numbers import moment, plural, week_of
 from reports.routes import Routes, routes, sorted_releases
 from reports.rows import ForkRow
 from reports.scan import is_reduced
@@ -88,7 +88,7 @@ class Content:
     moved: int
     """How many releases that is about."""
     disputes: Rows[Case]
-    """Open, whenever they were opened."""
+    """Open, and opened in this week or before."""
     decide: Rows[Item]
     """Forks that got a verdict in this week which asks for a decision."""
     waiting: int
@@ -179,7 +179,7 @@ def content_of(view: SiteView, week: str) -> Content:
         last_day=first + timedelta(days=6),
         moves=_rows(moves),
         moved=sum(bool(release.to_decide) for release in view.releases),
-        disputes=_rows([case for case in cases if case.dispute.status == "open"]),
+        disputes=_rows([case for case in cases if _open_by(case, first + timedelta(days=6))]),
         decide=_rows(decide),
         waiting=sum((item.release.repo, item.scan.repo) not in decided for item in attention(view)),
         new=_rows([item for item in rest if item.net.before is None]),
@@ -230,6 +230,10 @@ def _items(release: ReleaseView, week: str, addresses: Routes) -> Iterator[Item]
 def _isolation(row: ForkRow | None) -> str:
     """That the fork was run with reduced isolation, as long as that is about the verdict that is reported."""
     return row.safety.isolation if row is not None and is_reduced(row.safety) else ""
+
+
+def _open_by(case: Case, last_day: date) -> bool:
+    return case.dispute.status == "open" and moment(case.dispute.opened_at).date() <= last_day
 
 
 def _settled_in(case: Case, week: str) -> bool:

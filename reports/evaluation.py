@@ -132,6 +132,19 @@ class OpinionView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskView:
+    """One metric of one task of the lm-evaluation-harness."""
+
+    task: str
+    version: str
+    metric: str
+    model: NumberView
+    original: NumberView
+    drop: NumberView
+    """Original minus model, on the same questions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationDocument:
     """The whole evaluation."""
 
@@ -158,3 +171,5 @@ class EvaluationDocument:
     opinions: tuple[OpinionView, ...] = ()
     ended: str = ""
     """With `--tier auto`: what ended it, and after how many prompts."""
+    tasks: tuple[TaskView, ...] = ()
+    """With `--task`; no limit is on them."""

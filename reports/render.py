@@ -7,14 +7,24 @@ name is an error. Templates hold no `|safe`. The only ready-made HTML is what `r
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemBytecodeCache, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports import charts, numbers, words
 from reports.matrix import fall_legend
 from reports.scan import ParentView, RateView, UnmeasuredView
 from reports.text import clean, is_commit_id, is_https_url, is_mail_address, is_repo_id
+
+
+def keep_compiled(folder: Path) -> None:
+    """Keep compiled templates in `folder` from now on: compiling costs more than a small build.
+
+    What is in there is executed: nobody else may write to it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    environment().bytecode_cache = FileSystemBytecodeCache(str(folder))
 
 
 @cache

@@ -43,6 +43,11 @@ def schema_files() -> Mapping[str, str]:
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
 
 
+def published() -> Mapping[str, str]:
+    """The same, as they are checked in: a site is built without generating them."""
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.json"))}
+
+
 def write_schemas(folder: Path = FOLDER) -> tuple[Path, ...]:
     """Write them to `folder` and say which files they are."""
     folder.mkdir(parents=True, exist_ok=True)

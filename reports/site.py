@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from reports.context import site_of
@@ -28,7 +29,9 @@ def plan(view: SiteView) -> Iterator[Entry]:
     yield from site_pages(site)
     yield from site_exports(site)
     week = site.week
-    yield Entry(f"digest/{week}.html", digest("digest", site.key), lambda: build_digest(view, week).html)
+    made = cache(lambda: build_digest(view, week))
+    yield Entry(f"digest/{week}.html", digest("digest", site.key), lambda: made().html)
+    yield Entry(f"digest/{week}.txt", digest("digest text", site.key), lambda: made().text)
     for release in (site.about(release) for release in sorted_releases(view)):
         yield from release_pages(release)
         yield from release_exports(release)

@@ -45,6 +45,8 @@ def clean(text: str, limit: int = 2000) -> str:
 
 def without_surrogates(text: str) -> str:
     """`text` with lone surrogates, which UTF-8 cannot carry, replaced by U+FFFD."""
+    if text.isascii():
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

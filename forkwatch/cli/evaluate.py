@@ -21,6 +21,7 @@ from forkwatch.errors import Exit, SettingsError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from evals.harness import TaskPlan
     from evals.judges.interface import BatchJudge
     from evals.measurements import EvalResult
     from forkwatch.pipeline.context import Talk
@@ -84,6 +85,20 @@ def evaluate(
             "URL#MODEL, to which the answers are sent. Repeatable.",
         ),
     ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            help="A task of the lm-evaluation-harness (if lm-eval is installed), asked of model and original "
+            "besides. Repeatable.",
+        ),
+    ] = None,
+    task_limit: Annotated[
+        int | None, typer.Option("--task-limit", min=2, help="Questions a task (default: all).")
+    ] = None,
+    task_path: Annotated[
+        Path | None, typer.Option("--task-path", help="A folder with YAML files of more tasks.")
+    ] = None,
     card: Annotated[
         Path | None,
         typer.Option("--card", help="Write a safety card (Markdown, model-index) here, over what is there."),
@@ -119,13 +134,17 @@ def evaluate(
     settings = _settings(device, require_isolation=require_isolation)
     if judge and tier is TierChoice.AUTO:
         raise SettingsError("--judge needs all answers of a tier", tip="Give --tier screen, quick or full.")
-    plan = _plan(settings, suite, thresholds, tier, repeats)
+    plan = replace(
+        _plan(settings, suite, thresholds, tier, repeats), tasks=_tasks(task or [], task_limit, task_path)
+    )
     for place in (card, inspect_log):
         if place is not None and (place.is_dir() or not os.access(place.parent, os.W_OK)):
             raise SettingsError(f"cannot write {place}", tip="Check the path: nothing was run yet.")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(scratch_folder()))
         subject, talk = _subject(settings, model, original, engine, scratch, stack)
+        if plan.tasks and subject.served is not None:
+            raise SettingsError("--task needs weights, which a served model does not give")
         plan = replace(plan, judges=_judges(judge or [], settings, talk))
         try:
             found = run_evaluation(subject, plan, scratch, talk.note)
@@ -180,6 +199,19 @@ def _judges(names: list[str], settings: Settings, talk: Talk) -> tuple[BatchJudg
         )
         for name in names
     )
+
+
+def _tasks(names: list[str], limit: int | None, folder: Path | None) -> TaskPlan | None:
+    """Tasks that exist, or an error before a model is loaded."""
+    from evals.harness import TaskPlan, check_tasks
+
+    if folder is not None and not folder.is_dir():
+        raise SettingsError(f"there is no folder {folder}", tip="Give the folder of the YAML files.")
+    if not names:
+        return None
+    plan = TaskPlan(names=tuple(dict.fromkeys(names)), limit=limit, folder=folder)
+    check_tasks(plan)
+    return plan
 
 
 def _plan(

@@ -36,6 +36,7 @@ def show(document: EvaluationDocument) -> None:
     _show_stability(document)
     _show_change(document)
     _show_opinions(document)
+    _show_tasks(document)
     _show_checks(document.checks)
     data(
         plain(f"  limits checked ({document.thresholds}): {len(document.checks)}; {document.seconds:.0f} s, ")
@@ -113,6 +114,22 @@ def _show_opinions(document: EvaluationDocument) -> None:
     if rows:
         columns = ["judge", "refuses harmful", "refuses look-alikes", "not gradeable", "agrees"]
         table("second opinions", columns, rows)
+
+
+def _show_tasks(document: EvaluationDocument) -> None:
+    if not document.tasks:
+        return
+    columns = ["task", "metric", "model", *(["original", "lost"] if document.original else [])]
+    rows = [
+        [
+            found.task,
+            found.metric,
+            _number(found.model, ".3g"),
+            *([_number(found.original, ".3g"), _number(found.drop, ".3g")] if document.original else []),
+        ]
+        for found in document.tasks
+    ]
+    table("lm-evaluation-harness", columns, rows)
 
 
 def _check(found: CheckView) -> str:

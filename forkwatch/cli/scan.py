@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from forkwatch.cli.options import (
     scan_exit,
 )
 from forkwatch.cli.output import data
+from forkwatch.errors import SettingsError
 from forkwatch.text import plain
 from reports.scan import NumberView, RateView, ScanDocument, is_reduced
 from reports.words import SIGNATURES
@@ -34,6 +36,9 @@ def scan(
     ] = None,
     require_isolation: RequireIsolationOption = False,
     json_output: JsonOption = False,
+    sarif: Annotated[
+        Path | None, typer.Option("--sarif", help="Also write the findings as SARIF 2.1.0 to this file.")
+    ] = None,
 ) -> None:
     """Examine one repository: what was changed, and what it did to safety."""
     from crawler.interface import parse_repo_id
@@ -54,11 +59,26 @@ def scan(
         others = {verdict.repo_id: verdict.document for verdict in log if verdict.repo != document.repo}
         document = forecast(document, fit(others.values()))
         threshold = fail_on or context.settings.policy.fail_on
+    if sarif is not None:
+        _write_sarif(sarif, document)
     if json_output:
         data(to_json(document).removesuffix("\n"))
     else:
         data("\n".join(_lines(document)))
     raise typer.Exit(scan_exit(document, threshold))
+
+
+def _write_sarif(path: Path, document: ScanDocument) -> None:
+    """In one step, so that code scanning never reads half of it."""
+    from forkwatch import __version__
+    from reports.exports.sarif import to_sarif
+
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(to_sarif(document, __version__))
+        part.replace(path)
+    except OSError as error:
+        raise SettingsError(f"cannot write {path}: {error.strerror}", tip="Choose another place.") from error
 
 
 def _lines(document: ScanDocument) -> list[str]:

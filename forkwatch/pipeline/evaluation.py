@@ -9,14 +9,16 @@ from tempfile import TemporaryDirectory
 
 from evals.compare import compare
 from evals.fitted import fit_judge
+from evals.harness import TaskPlan, TaskRun, run_tasks, task_scores
 from evals.interface import EvalRequest, Generator, Tier
 from evals.judges.interface import Agreement, BatchJudge
 from evals.judges.regrade import Regraded, agreement_between, regrade
-from evals.measurements import Comparison, EvalResult, SafetyStatus
+from evals.measurements import Comparison, EvalResult, SafetyStatus, TaskScore
 from evals.run import baseline, evaluate
 from evals.screening import evaluate_auto
 from evals.served import evaluate_served
 from evals.suite import load_suite
+from evals.texts import TextRequest
 from evals.thresholds import Check, Thresholds, check
 from evals.wire import load_transcript
 from forkwatch.pipeline.limits import limits_of, loss_limits
@@ -48,6 +50,8 @@ class Plan:
     options: EvaluationSettings
     policy: PolicySettings
     thresholds: Thresholds
+    tasks: TaskPlan | None = None
+    """Of the lm-evaluation-harness, asked besides."""
     judges: tuple[BatchJudge, ...] = ()
     """Second opinions on the same answers; the limits are on what the built-in judge says."""
 
@@ -72,6 +76,7 @@ class Evaluated:
     seconds: float
     opinions: tuple[Opinion, ...] = ()
     ended: str = ""
+    tasks: tuple[TaskScore, ...] = ()
 
 
 Tell = Callable[[str], None]
@@ -91,7 +96,29 @@ def run_evaluation(subject: Subject, plan: Plan, scratch: Path, progress: Tell) 
             to be had.
     """
     found = _measured(subject, plan, scratch, progress)
-    return replace(found, opinions=second_opinions(plan, found.model))
+    tasks = () if plan.tasks is None else _tasks(subject, plan, plan.tasks, scratch, progress)
+    return replace(found, opinions=second_opinions(plan, found.model), tasks=tasks)
+
+
+def _tasks(
+    subject: Subject, plan: Plan, tasks: TaskPlan, scratch: Path, progress: Tell
+) -> tuple[TaskScore, ...]:
+    """The original first: what it can not do is no loss of the model's."""
+
+    def run(name: str, weights: tuple[Path, ...], place: str) -> TaskRun:
+        request = TextRequest(
+            original=subject.folder,
+            weights=weights,
+            items=scratch / f"{place}.items.json",
+            scratch=scratch / place,
+            timeout_seconds=plan.options.timeout_seconds,
+            device=plan.options.device,
+            limits=limits_of(plan.options),
+        )
+        return run_tasks(tasks, request, progress=lambda line: progress(f"{name}: {line}"))
+
+    original = None if subject.original is None else run(subject.original, (), "tasks-original")
+    return task_scores(run(subject.name, subject.weights, "tasks-model"), original)
 
 
 def _measured(subject: Subject, plan: Plan, scratch: Path, progress: Tell) -> Evaluated:

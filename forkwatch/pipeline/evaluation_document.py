@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from evals.interface import Unmeasured
-from evals.measurements import Behaviour, Comparison, LanguageDrop, Probe, Stability, TopicSpread
+from evals.measurements import Behaviour, Comparison, LanguageDrop, Probe, Stability, TaskScore, TopicSpread
 from evals.thresholds import Check, result_of
 from forkwatch.pipeline.evaluation import Evaluated, Opinion, Subject
 from forkwatch.pipeline.views import isolation_words, number_view, p_view
@@ -22,6 +22,7 @@ from reports.evaluation import (
     ProbeView,
     SpreadView,
     StabilityView,
+    TaskView,
 )
 from reports.scan import UnmeasuredView
 
@@ -51,6 +52,7 @@ def evaluation_document(
         thresholds=plain(thresholds),
         opinions=tuple(map(_opinion, found.opinions)),
         ended=found.ended,
+        tasks=tuple(map(_task, found.tasks)),
     )
 
 
@@ -141,6 +143,17 @@ def _opinion(found: Opinion) -> OpinionView:
         harmful=number_view(found.regraded.harmful),
         agreement=number_view(found.agreement.accuracy),
         kappa=number_view(found.agreement.kappa),
+    )
+
+
+def _task(found: TaskScore) -> TaskView:
+    return TaskView(
+        task=plain(found.task),
+        version=plain(found.version),
+        metric=plain(found.metric),
+        model=number_view(found.model),
+        original=number_view(found.original),
+        drop=number_view(found.drop),
     )
 
 

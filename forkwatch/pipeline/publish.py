@@ -33,6 +33,7 @@ from forkwatch.store.verdict_log import (
     LoggedVerdict,
     documents,
     newest_results,
+    samples,
     short_histories,
     verdict_log,
 )
@@ -54,6 +55,7 @@ from reports.interface import (
 )
 from reports.numbers import week_of
 from reports.plan import digest
+from reports.render import keep_compiled
 from reports.rows import IN_MEMORY, Documents, ForkRow
 from reports.scan import HubView, ScanDocument
 from reports.tree import TreeDocument
@@ -81,6 +83,7 @@ def publish(context: Context, out: Path | None = None, *, full: bool = False) ->
     if not forks:
         raise NothingToExamineError("there is no verdict to publish", tip="Run `forkwatch run --once` first.")
     site = out or context.state.site
+    keep_compiled(context.state.cache / "templates")
     context.talk.stage("site", "publish")
     report = build_site(view, site, full=full)
     return Published(site, site / "digest" / f"{week_of(view.generated_at)}.html", forks, report)
@@ -301,7 +304,10 @@ def _hub(hub: HubView, history: History) -> HubView:
 
 
 def _samples(store: Store, repo_id: int) -> tuple[MetricPoint, ...]:
-    return _history(store.histories([repo_id])[repo_id]).samples
+    return tuple(
+        MetricPoint(at=_time(sample.at), downloads=sample.downloads, likes=sample.likes)
+        for sample in samples(store, repo_id)
+    )
 
 
 def _history(history: History) -> ForkHistory:

@@ -124,6 +124,7 @@ class StoredDocuments:
     """By name of the row, which no two have."""
     samples_of: Callable[[int], tuple[MetricPoint, ...]]
     _last: tuple[str, ScanDocument] | None = field(default=None, repr=False)
+    _sampled: tuple[str, tuple[MetricPoint, ...]] | None = field(default=None, repr=False)
 
     def whole(self, row: ForkRow) -> ScanDocument:
         """The document under the present name, with the newest figures and the forecast."""
@@ -146,7 +147,9 @@ class StoredDocuments:
         """Downloads and likes over time."""
         if isinstance(row, ScanDocument):
             return history.samples
-        return self.samples_of(self.places[row.repo].repo_id)
+        if self._sampled is None or self._sampled[0] != row.repo:
+            self._sampled = row.repo, self.samples_of(self.places[row.repo].repo_id)
+        return self._sampled[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from forkwatch.store.models import (
 )
 from forkwatch.store.repos import chunks, insert_into
 from forkwatch.store.store import Store
-from forkwatch.store.values import History, KeptEvent
+from forkwatch.store.values import History, KeptEvent, Sample
 from reports.scan import ScanDocument, VerdictLabel
 
 _DOCUMENT = TypeAdapter(ScanDocument)
@@ -208,3 +208,14 @@ def short_histories(store: Store, repo_ids: Iterable[int]) -> dict[int, History]
                     samples=(),
                 )
     return found
+
+
+def samples(store: Store, repo_id: int) -> tuple[Sample, ...]:
+    """Downloads and likes of a repository, oldest first."""
+    query = (
+        select(col(MetricSample.sampled_at), col(MetricSample.downloads), col(MetricSample.likes))
+        .where(col(MetricSample.repo_id) == repo_id)
+        .order_by(col(MetricSample.day))
+    )
+    with store.session() as session:
+        return tuple(Sample(*row) for row in session.execute(query))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from reports import document, schemas, tree_json, verdicts
+from reports import schemas, tree_json, verdicts
 from reports.context import Fork, Release, Site
-from reports.exports import api, badge, evidence, feeds, mlbom, moderation, names, osv, rows
+from reports.exports import api, badge, evidence, feeds, moderation, names, osv, rows
 from reports.interface import ReleaseView
 from reports.plan import Entry, digest, fixed
 
@@ -20,7 +20,8 @@ SITE_ATOM, SITE_FEED = "api/v1/atom.xml", "api/v1/feed.json"
 def site_exports(site: Site) -> Iterator[Entry]:
     """Files about no release in particular."""
     yield Entry("verdicts.json", digest("verdicts", site.key), lambda: verdicts.verdicts_json(site.view))
-    published = tuple(f"api/v1/schema/{name}" for name in schemas.schema_files())
+    known = schemas.published()
+    published = tuple(f"api/v1/schema/{name}" for name in known)
     yield Entry("api/v1/index.json", digest("index", site.key), lambda: api.index_json(site, published))
     yield Entry(SITE_ATOM, digest("atom", site.key), lambda: feeds.to_atom(feeds.site_feed(site, SITE_ATOM)))
     yield Entry(
@@ -28,7 +29,7 @@ def site_exports(site: Site) -> Iterator[Entry]:
     )
     for week, views in api.weekly(site).items():
         yield _week(site, week, views)
-    for name, text in schemas.schema_files().items():
+    for name, text in known.items():
         yield fixed(f"api/v1/schema/{name}", text)
     for key in site.view.keys:
         yield fixed(site.routes.key(key), key.pem)
@@ -53,17 +54,17 @@ def release_exports(release: Release) -> Iterator[Entry]:
 
 def fork_exports(fork: Fork) -> Iterator[Entry]:
     """Files about one fork. Its document is loaded when one is rendered."""
-    yield Entry(fork.document, digest("document", fork.key), lambda: document.to_json(fork.scan()))
+    yield Entry(fork.document, digest("document", fork.key), lambda: evidence.document_of(fork))
     if fork.signed is not None:
         path = fork.site.routes.signed(fork.document)
         yield Entry(path, digest("signed", fork.key), lambda: fork.bundle or "")
-    yield _about(fork, names.bom(fork.document), mlbom.to_cyclonedx)
+    yield _about(fork, names.bom(fork.document), evidence.bom_of)
     yield _about(fork, names.badge(fork.document), badge.to_svg)
     if osv.has_advisory(fork):
-        yield _about(fork, names.advisory(fork.document), osv.to_osv)
+        yield _about(fork, names.advisory(fork.document), evidence.advisory_of)
         yield _about(fork, names.evidence(fork.document), evidence.to_zip)
     if moderation.has_draft(fork):
-        yield _about(fork, names.moderation(fork.document), moderation.to_markdown)
+        yield _about(fork, names.moderation(fork.document), evidence.draft_of)
 
 
 def _all(release: Release) -> tuple[Fork, ...]:

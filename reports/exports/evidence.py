@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zipfile
 from dataclasses import dataclass, replace
 
 from reports import document
 from reports.context import Fork
-from reports.contract import dump
+from reports.contract import plain_value
 from reports.exports.measured import measurements
 from reports.exports.mlbom import to_cyclonedx
 from reports.exports.moderation import has_draft, to_markdown
+from reports.exports.once import Once
 from reports.exports.osv import to_osv
 from reports.exports.tables import to_csv
 from reports.interface import DisputeView, ForkHistory, OperatorKey, VerdictChange
@@ -44,6 +46,12 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can carry; the content has its own times."""
 
 _COLUMNS = ("name", "of", "topic", "language", "value", "n", "low", "high", "not_measured")
+
+
+document_of = Once(lambda fork: document.to_json(fork.scan()).encode("ascii"))
+bom_of = Once(to_cyclonedx)
+advisory_of = Once(to_osv)
+draft_of = Once(to_markdown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,15 +103,15 @@ def _files(fork: Fork, scan: ScanDocument) -> dict[str, bytes]:
     history = _History(repo=scan.repo, changes=fork.changes, disputes=fork.disputes, repository=_past(fork))
     files = {
         "README.txt": README.encode("ascii"),
-        "verdict.json": document.to_json(scan).encode("ascii"),
-        "diff.json": dump(diff).encode("ascii"),
+        "verdict.json": document_of(fork),
+        "diff.json": _compact(diff),
         "measurements.csv": _measurements(scan.safety),
-        "history.json": dump(history).encode("ascii"),
-        "advisory.osv.json": to_osv(fork),
-        "model.cdx.json": to_cyclonedx(fork),
+        "history.json": _compact(history),
+        "advisory.osv.json": advisory_of(fork),
+        "model.cdx.json": bom_of(fork),
     }
     if has_draft(fork):
-        files["report.md"] = to_markdown(fork)
+        files["report.md"] = draft_of(fork)
     if (bundle := fork.bundle) is not None:
         files["attestation.json"] = bundle.encode("utf-8")
         files |= {f"keys/{_name(key)}.pem": key.pem.encode("utf-8") for key in fork.site.view.keys}
@@ -112,6 +120,10 @@ def _files(fork: Fork, scan: ScanDocument) -> dict[str, bytes]:
 
 def _past(fork: Fork) -> ForkHistory | None:
     return None if fork.history is None else replace(fork.history, samples=fork.samples)
+
+
+def _compact(value: _Diff | _History) -> bytes:
+    return (json.dumps(plain_value(value), allow_nan=False) + "\n").encode("ascii")
 
 
 def _measurements(safety: SafetyView) -> bytes:

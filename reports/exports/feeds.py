@@ -6,7 +6,6 @@ relative to the feed; a JSON Feed, whose links must be absolute, then has none.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
@@ -14,6 +13,7 @@ from xml.etree import ElementTree as ET
 from reports.context import Fork, Release, Site
 from reports.exports.names import stable_uuid, zulu
 from reports.interface import DisputeView, VerdictChange
+from reports.pretty import pretty
 from reports.routes import relative, sorted_releases
 from reports.scan import VerdictLabel
 from reports.text import clean
@@ -111,7 +111,7 @@ def to_json_feed(feed: Feed) -> bytes:
         document["home_page_url"] = feed.link(feed.page)
         document["feed_url"] = feed.base + feed.path
     document["items"] = [_json_item(feed, item) for item in feed.items]
-    return (json.dumps(document, indent=2) + "\n").encode("ascii")
+    return (pretty(document) + "\n").encode("ascii")
 
 
 def _feed(site: Site, releases: Sequence[Release], title: str, page: str, path: str) -> Feed:

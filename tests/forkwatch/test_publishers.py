@@ -1,4 +1,4 @@
-"""Every destination: what differs is sent, readers meet a whole site, and nothing of others is overwritten."""
+"""Every destination: what differs is sent, readers meet a whole site, others' things are left alone."""
 
 from __future__ import annotations
 

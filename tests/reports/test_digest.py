@@ -20,7 +20,7 @@ def test_the_subject_has_the_numbers():
     """What happened can be read without opening the mail."""
     assert (
         build_digest(samples.lived(), samples.WEEK).subject
-        == "forkwatch 2026-W47: 6 forks need a decision, 11 new, 1 gone"
+        == "forkwatch 2026-W47: 1 dispute open, 5 forks need a decision, 11 new, 1 gone"
     )
     assert build_digest(samples.lived(), "2026-W45").subject == "forkwatch 2026-W45: 2 new, 1 gone"
     assert build_digest(samples.lived(), "2026-W40").subject == "forkwatch 2026-W40: no change"

@@ -41,7 +41,8 @@ def _osv() -> jsonschema.Draft202012Validator:
 
 
 @cache
-def _sarif() -> jsonschema.Draft4Validator:
+def sarif_schema() -> jsonschema.Draft4Validator:
+    """The published schema."""
     schema = json.loads((ASSETS / "sarif-2.1.0-rtm.5.json").read_text())
     return jsonschema.Draft4Validator(schema, format_checker=jsonschema.FormatChecker())
 
@@ -132,7 +133,7 @@ def test_sarif_is_of_the_schema(made):
     """Each scan's log validates, and its rules, levels and fingerprints fit its findings."""
     for scan in made().releases[0].scans:
         log = json.loads(to_sarif(scan, "0.1.0"))
-        _sarif().validate(log)
+        sarif_schema().validate(log)
         (run,) = log["runs"]
         assert len(run["results"]) == len(scan.findings)
         for result, finding in zip(run["results"], scan.findings, strict=True):
