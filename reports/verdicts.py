@@ -61,6 +61,10 @@ class VerdictRow:
     """ISO 8601, UTC: since when the repository is gone; null while it is there."""
     former_names: tuple[str, ...] = ()
     """What it was called before, oldest first."""
+    withdrawn_at: str | None = None
+    """ISO 8601, UTC: since when the operator stands by this verdict no more; null while he does."""
+    disputed: bool = False
+    """A dispute about it is open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +146,7 @@ def _release(release: ReleaseView, addresses: Routes) -> ReleaseVerdicts:
 def _row(release: ReleaseView, past: Past, scan: ForkRow, addresses: Routes) -> VerdictRow:
     history = past.history(scan.repo)
     document = addresses.document(release, scan.repo)
+    withdrawn = past.withdrawn(scan.repo)
     return VerdictRow(
         repo=scan.repo,
         commit=scan.commit,
@@ -160,6 +165,8 @@ def _row(release: ReleaseView, past: Past, scan: ForkRow, addresses: Routes) -> 
         attestation=addresses.signed(document) if past.is_signed(scan.repo) else None,
         gone_at=None if history is None else history.gone_at,
         former_names=() if history is None else former_names(history),
+        withdrawn_at=None if withdrawn is None else withdrawn.decided_at or withdrawn.opened_at,
+        disputed=past.is_disputed(scan.repo),
     )
 
 

@@ -25,7 +25,7 @@ from forkwatch.pipeline.operator import find_key, operator_keys
 from forkwatch.pipeline.stored import StoredRow, current, stored_rows
 from forkwatch.pipeline.tree import FormerName, Member, OwnVerdict, build_tree
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
-from forkwatch.store.disputes import Dispute, disputes
+from forkwatch.store.disputes import Dispute, Status, disputes
 from forkwatch.store.models import Release
 from forkwatch.store.store import Store
 from forkwatch.store.upstream import UpstreamEvent, upstream_events
@@ -144,6 +144,7 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
     holders = _holders(histories.values())
     former = sorted(stored.keys() - holders, key=lambda repo_id: (histories[repo_id].repo, repo_id))
     disputed = disputes(context.store, row.id)
+    taken_back = {each.repo_id for each in disputed if each.status is Status.WITHDRAWN and each.current}
     names = {repo_id: history.repo for repo_id, history in histories.items() if repo_id in holders}
     now = current(context, row, stored, names, partial(_samples, context.store))
     sign = (
@@ -164,13 +165,18 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
             if fork.repo_id in holders and _is_gap(fork, judged=fork.repo_id in stored)
         ),
         histories=tuple(_history(histories[repo_id]) for repo_id in now.rows),
-        replaced=tuple(_replaced(context, log, stored[repo_id], sign, disputed) for repo_id in former),
+        replaced=tuple(
+            _replaced(context, log, stored[id_], None if id_ in taken_back else sign, disputed)
+            for id_ in former
+        ),
         tree=_tree(context, row, known, {id_: each.row for id_, each in stored.items()}, histories)
         if known
         else None,
         signed=()
         if sign is None
-        else tuple(sign(stored[id_], now.documents, r) for id_, r in now.rows.items()),
+        else tuple(
+            sign(stored[id_], now.documents, r) for id_, r in now.rows.items() if id_ not in taken_back
+        ),
         card=published_card(context, row),
         pinned_at=_time(row.verified_at),
         events=tuple(_upstream(event) for event in upstream_events(context.store, row.id)),

@@ -20,8 +20,6 @@ from forkwatch.store.disputes import (
     open_dispute,
     withdraw,
 )
-from forkwatch.store.engine import open_engine
-from forkwatch.store.models import DisputeRow
 from forkwatch.store.store import Store
 from tests.forkwatch.conftest import invoke
 from tests.forkwatch.past import Clock
@@ -124,7 +122,9 @@ def test_the_commands_and_what_the_site_shows(state: Path) -> None:
         (("resolve", "'; DROP", "--outcome", "upheld", "--reason", "x"), 2),
     ):
         assert invoke(state, "dispute", *arguments).exit_code == code, arguments
+    assert invoke(state, "attest", "key").exit_code == 0
     advisory = _built(state, f"api/v1/forks/{FORK}.osv.json")
+    assert (state / "site" / f"api/v1/forks/{FORK}.attestation.json").exists()
     assert "withdrawn" not in advisory
     assert advisory["details"].startswith("Disputed")
     done = invoke(state, "dispute", "withdraw", FORK, "--reason", "the judge was wrong")
@@ -133,8 +133,11 @@ def test_the_commands_and_what_the_site_shows(state: Path) -> None:
     assert advisory["withdrawn"]
     assert advisory["details"].startswith("Withdrawn. the judge was wrong")
     assert not (state / "site" / f"api/v1/forks/{FORK}.moderation.md").exists()
-    with Store(open_engine(f"sqlite:///{state / 'forkwatch.db'}"), Clock()).session() as session:
-        assert session.query(DisputeRow).count() == 2
+    assert not (state / "site" / f"api/v1/forks/{FORK}.attestation.json").exists()
+    assert json.loads((state / "site" / "verdicts.json").read_text())["releases"][0]["verdicts"][0][
+        "withdrawn_at"
+    ]
+    assert len(json.loads(invoke(state, "dispute", "list", "--json").stdout)["disputes"]) == 1
 
 
 def _built(state: Path, path: str) -> dict:
