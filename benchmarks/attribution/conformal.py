@@ -61,7 +61,8 @@ def rejections(
     for head, values in log_odds(folds.without(*key), table).items():
         if calibration[head].units(n)[0] < units_needed(ALPHA):
             continue
-        totals = np.array([part.astype(np.float32).astype(np.float64).sum() for part in np.split(values, ends)])
+        parts = np.split(values.astype(np.float32), ends)
+        totals = np.array([part.astype(np.float64).sum() for part in parts])
         full = np.array([len(aggregate) == n for aggregate in chosen])
         p = calibration[head].p_values(totals[full], n)
         found[head] = (int((p <= ALPHA).sum()), int(full.sum()))
@@ -72,7 +73,8 @@ def main() -> None:
     """One line a test, model, cell and n."""
     corpus, out = Path(sys.argv[1]), Path(sys.argv[2])
     taught, calibrated = ROLES[sys.argv[3]]
-    cells = {cell: blocks for cell in CELLS if len(blocks := read_blocks(corpus, "authentic", cell)) > calibrated}
+    found = {cell: read_blocks(corpus, "authentic", cell) for cell in CELLS}
+    cells = {cell: blocks for cell, blocks in found.items() if len(blocks) > calibrated}
     forks = {v.name: blocks for v in VARIANTS if (blocks := read_blocks(corpus, v.name, "seed"))}
     samples = [sample_of(blocks[:taught]) for blocks in cells.values()]
     samples += [sample_of(blocks[:1]) for blocks in forks.values()]
@@ -86,7 +88,8 @@ def main() -> None:
         calibration = heads.calibrated(*key)
         for n in SIZES:
             for head, (hits, of) in rejections(folds, key, calibration, blocks, n).items():
-                row = {"test": f"conformal-{head}{by}", "model": model, "cell": cell, "n": n, "rejected": hits, "of": of}
+                counts = {"n": n, "rejected": hits, "of": of}
+                row = {"test": f"conformal-{head}{by}", "model": model, "cell": cell, **counts}
                 with out.open("a") as stream:
                     stream.write(json.dumps(row) + "\n")
 

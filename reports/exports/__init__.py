@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from reports import schemas, tree_json, verdicts
+from reports import classifier_json, schemas, tree_json, verdicts
 from reports.context import Fork, Release, Site
 from reports.exports import api, badge, evidence, feeds, moderation, names, osv, rows
 from reports.interface import ReleaseView
@@ -50,6 +50,10 @@ def release_exports(release: Release) -> Iterator[Entry]:
     )
     for path, render in made:
         yield Entry(path, digest(path, release.site.base, release.key), render)
+    card = release.view.classifier
+    if card is not None:
+        yield fixed(names.of_release(page, "classifier.json"), classifier_json.to_json(card))
+        yield fixed(names.of_release(page, "classifier.md"), card.markdown)
 
 
 def fork_exports(fork: Fork) -> Iterator[Entry]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from forkwatch.cli.scan import _lines
+from reports.build import build_site
 from reports.digest import build_digest
 from reports.interface import SiteView
 from reports.scan import ScanDocument
-from reports.build import build_site
 from tests.reports import samples
 from tests.reports.html_tools import pages_of
 
