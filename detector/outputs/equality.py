@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from detector.outputs.classifier import Classifier
 from detector.outputs.first_logprobs import NUMERIC_CELLS, first_logprobs, logprob_test
+from detector.outputs.heads import head_by_prompt, head_cells, head_test
 from detector.outputs.interface import Output, ReferencePack, ScoredOutput, TestResult, Transcript
 from detector.outputs.label import PLAIN_CELL, Equality
 from detector.outputs.likelihood import is_drawn
@@ -21,7 +23,12 @@ PERMUTATIONS = 1999
 
 
 def equality(
-    scored: Sequence[ScoredOutput], outputs: Sequence[Output], pack: ReferencePack, *, alpha: float
+    scored: Sequence[ScoredOutput],
+    outputs: Sequence[Output],
+    pack: ReferencePack,
+    *,
+    alpha: float,
+    classifier: Classifier | None = None,
 ) -> list[Equality]:
     """Run every test that the outputs allow; decisions of the single tests are at `alpha`.
 
@@ -30,13 +37,15 @@ def equality(
         outputs: all outputs, the scored ones included.
         pack: what they are compared with.
         alpha: level.
+        classifier: trained on this pack: its head on scores is then the statistic of the test on scores.
     """
     found = []
     greedy, own = greedy_answers(outputs), own_transcripts(pack)
     if greedy and own:
         result = greedy_transcript(greedy, own, alpha=alpha)
         found.append(Equality(result, everywhere(result, numeric_cells(pack))))
-    drawn = _scored_test(scored, pack, alpha) or _text_test(outputs, pack, alpha)
+    drawn = None if classifier is None else _head_test(classifier, scored, pack, alpha)
+    drawn = drawn or _scored_test(scored, pack, alpha) or _text_test(outputs, pack, alpha)
     if drawn is not None:
         found.append(drawn)
     listed = first_logprobs(outputs)
@@ -78,6 +87,21 @@ def _scored_test(scored: Sequence[ScoredOutput], pack: ReferencePack, alpha: flo
     result = score_test(plain, served, alpha=alpha, permutations=PERMUTATIONS)
     each = cell_tests(cells, served, alpha=alpha, permutations=PERMUTATIONS)
     return Equality(result, _p_values(each))
+
+
+def _head_test(
+    classifier: Classifier, scored: Sequence[ScoredOutput], pack: ReferencePack, alpha: float
+) -> Equality | None:
+    cells = head_cells(classifier, pack)
+    served = head_by_prompt(classifier, [one for one in scored if is_drawn(one.output.sampling)])
+    plain = cells.get(PLAIN_CELL)
+    if not served or not plain or not served.keys() & plain.keys():
+        return None
+    each = {
+        cell: head_test(theirs, served, alpha=alpha, permutations=PERMUTATIONS)
+        for cell, theirs in cells.items()
+    }
+    return Equality(each[PLAIN_CELL], _p_values(each))
 
 
 def _text_test(outputs: Sequence[Output], pack: ReferencePack, alpha: float) -> Equality | None:

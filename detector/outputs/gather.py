@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from detector.outputs import attribution, caveats, label, scores, stream, two_sample
+from detector.outputs import attribution, caveats, heads, label, scores, stream, two_sample
 from detector.outputs.classifier import Assessment, Classifier, assess
 from detector.outputs.equality import equality, everywhere, is_release, numeric_cells, own_transcripts
 from detector.outputs.evalues import bar, needed
@@ -26,7 +26,7 @@ from detector.outputs.interface import (
 )
 from detector.outputs.label import PLAIN_CELL, Equality, Evidence, Named
 from detector.outputs.likelihood import is_drawn, likelihoods, settings_for
-from detector.outputs.pack import NOT_SCORED
+from detector.outputs.pack import NOT_SCORED, samples_digest
 from detector.outputs.refusals import (
     Probed,
     Wealth,
@@ -39,7 +39,7 @@ from detector.outputs.refusals import (
 from detector.outputs.temperature import estimate_temperature, temperature_anchors
 from detector.outputs.transcripts import greedy_answers, nearest_transcript
 
-SAMPLED = (scores.TEST, two_sample.TEST)
+SAMPLED = (heads.TEST, scores.TEST, two_sample.TEST)
 """Tests of equality against samples of the pack."""
 
 
@@ -90,7 +90,10 @@ def gather(
         BadOutputsError: outputs are scored under different forks.
     """
     drawn, forks = outputs.drawn, outputs.forks
-    equal = [] if pack is None else equality(outputs.scored, outputs.all, pack, alpha=alpha)
+    taught = classifier if pack is not None and _learned_from(classifier, pack) else None
+    equal = (
+        [] if pack is None else equality(outputs.scored, outputs.all, pack, alpha=alpha, classifier=taught)
+    )
     greedy, own = greedy_answers(outputs.all), own_transcripts(pack)
     theirs = [] if pack is None else [one for one in pack.transcripts if not is_release(one.model, pack)]
     ratios, nearest = bool(drawn and forks), bool(greedy and own and theirs)
@@ -170,6 +173,11 @@ def conversions_of(pack: ReferencePack | None) -> frozenset[str]:
     if pack is None:
         return frozenset()
     return frozenset(one.model for one in pack.samples if one.family in label.CONVERSIONS)
+
+
+def _learned_from(classifier: Classifier | None, pack: ReferencePack) -> bool:
+    """Whether a classifier was trained on this pack, so that what it did not learn from is known."""
+    return classifier is not None and classifier.provenance.pack == samples_digest(pack)
 
 
 def _converted(classifier: Classifier | None) -> frozenset[str]:

@@ -135,6 +135,15 @@ def read_pack(folder: Path, *, root_digest: str | None = None) -> ReferencePack:
     )
 
 
+def samples_digest(pack: ReferencePack) -> str:
+    """Of the outputs by model and cell, whether or not the pack lies in a folder: `sha256:<hex>`."""
+    content = [
+        [sample.model, sample.cell, [(one.output.prompt_id, one.output.text) for one in sample.scored]]
+        for sample in pack.samples
+    ]
+    return f"sha256:{hashlib.sha256(json.dumps(content).encode()).hexdigest()}"
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that its owner alone can read, whole or not at all."""
     descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600

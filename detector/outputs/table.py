@@ -84,6 +84,21 @@ def split(pack: ReferencePack, seed: int = 0) -> Parts:
     Raises:
         NothingToLearnError: one of the two classes has no output.
     """
+    teaching, calibrating, left_out = _deal(pack, seed)
+    training = make_table(teaching)
+    if training.benign.all() or not (training.model == AUTHENTIC).any():
+        raise NothingToLearnError("the pack has no outputs of the release, or none of a modified fork")
+    return Parts(training, calibrating, left_out)
+
+
+def held_back(pack: ReferencePack, seed: int) -> dict[str, tuple[ScoredOutput, ...]]:
+    """Outputs of the release that `split` with this seed keeps from training, by nuisance cell."""
+    return _deal(pack, seed)[1]
+
+
+def _deal(
+    pack: ReferencePack, seed: int
+) -> tuple[list[tuple[Sample, Sequence[ScoredOutput]]], dict[str, tuple[ScoredOutput, ...]], tuple[str, ...]]:
     rng = np.random.default_rng(seed)
     teaching: list[tuple[Sample, Sequence[ScoredOutput]]] = []
     calibrating: dict[str, tuple[ScoredOutput, ...]] = {}
@@ -99,11 +114,8 @@ def split(pack: ReferencePack, seed: int = 0) -> Parts:
         taught = min(round(len(dealt) * TRAINING_SHARE), MAX_TRAINING)
         teaching.append((sample, dealt[:taught]))
         calibrating[sample.cell] = calibrating.get(sample.cell, ()) + tuple(dealt[taught:])
-    training = make_table(teaching)
-    if training.benign.all() or not (training.model == AUTHENTIC).any():
-        raise NothingToLearnError("the pack has no outputs of the release, or none of a modified fork")
     left_out = tuple(f"{model}: {MAX_FORKS} other forks have more outputs" for model in forks[MAX_FORKS:])
-    return Parts(training, calibrating, left_out)
+    return teaching, calibrating, left_out
 
 
 def held_table(parts: Parts, most: int, *, texts: bool) -> Table:

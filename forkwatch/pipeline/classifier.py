@@ -24,6 +24,7 @@ from detector.outputs.interface import (
     ReferencePack,
     TestResult,
 )
+from detector.outputs.pack import samples_digest
 from detector.outputs.table import Parts, split
 from forkwatch import __version__
 from forkwatch.pipeline.classifier_document import classifier_document
@@ -166,7 +167,7 @@ def train_and_keep(
     made = replace(
         classifier.provenance,
         made_at=now,
-        pack=_pack_digest(pack),
+        pack=samples_digest(pack),
         tokenizer=_file_digest(original, _TOKENIZER),
         template=_file_digest(original, _TEMPLATE),
         program=__version__,
@@ -207,15 +208,6 @@ def _dates(context: Context, original: Original) -> dict[str, str]:
         name = f"{verdict.document.repo}@{verdict.document.commit}"
         found.setdefault(name, verdict.created_at.isoformat())
     return found
-
-
-def _pack_digest(pack: ReferencePack) -> str:
-    """Of the outputs by model and cell, whether or not the pack lies in a folder."""
-    content = [
-        [sample.model, sample.cell, [(one.output.prompt_id, one.output.text) for one in sample.scored]]
-        for sample in pack.samples
-    ]
-    return f"sha256:{hashlib.sha256(json.dumps(content).encode()).hexdigest()}"
 
 
 def _file_digest(original: Original, names: tuple[str, ...]) -> str:

@@ -21,10 +21,12 @@ from forkwatch.alerts import upstream_message
 from forkwatch.errors import ForkwatchError, NothingToExamineError
 from forkwatch.jobs.interface import Job, NewJob, Role
 from forkwatch.jobs.worker import Hopeless
+from forkwatch.pipeline.classifier import update_classifier
 from forkwatch.pipeline.context import Context, StageDeferredError
 from forkwatch.pipeline.crawl import crawl
+from forkwatch.pipeline.effort import observe
 from forkwatch.pipeline.funnel import methods
-from forkwatch.pipeline.originals import find_release, open_original
+from forkwatch.pipeline.originals import Original, find_release, open_original
 from forkwatch.pipeline.publish import publish
 from forkwatch.pipeline.run import PER_REPO_ERRORS, require_rows, scan
 from forkwatch.pipeline.upstream import watch
@@ -117,7 +119,9 @@ def scan_fork(context: Context, job: Job) -> tuple[NewJob, ...]:
         _keep_gap(context, original.release_id, known, "its evaluation failed each time")
     except PER_REPO_ERRORS as error:
         _keep_gap(context, original.release_id, known, str(error))
-    return (publish_job(context.now()),)
+    now = context.now()
+    learn = (learn_job(original, now),) if job.role is Role.EVAL else ()
+    return (*learn, publish_job(now))
 
 
 def replace_role(job: Job, role: Role) -> NewJob:
@@ -127,11 +131,36 @@ def replace_role(job: Job, role: Role) -> NewJob:
     )
 
 
+def learn_job(original: Original, now: datetime) -> NewJob:
+    """What all measured forks of a release teach, once for those of the present slot."""
+    slot, at = _slot(now)
+    return NewJob(
+        kind="learn",
+        key=f"learn:{original.root_digest}:{slot}",
+        role=Role.READ,
+        payload={"release": original.repo},
+        not_before=at,
+    )
+
+
+def learn(context: Context, job: Job) -> tuple[NewJob, ...]:
+    """Train the release's classifier of outputs, and note what its forks took; both keep what is new only."""
+    original = open_original(context, find_release(context, str(job.payload["release"])))
+    update_classifier(context, original)
+    observe(context, original)
+    return (publish_job(context.now()),)
+
+
 def publish_job(now: datetime) -> NewJob:
     """The site, at the end of the present slot: one job for all that happens until then."""
-    slot = int(now.timestamp() // PUBLISH_EVERY.total_seconds()) + 1
-    at = datetime.fromtimestamp(slot * PUBLISH_EVERY.total_seconds(), tz=now.tzinfo)
+    slot, at = _slot(now)
     return NewJob(kind="publish", key=f"publish:{slot}", role=Role.PUBLISH, not_before=at, max_attempts=10)
+
+
+def _slot(now: datetime) -> tuple[int, datetime]:
+    """Number and end of the present slot."""
+    slot = int(now.timestamp() // PUBLISH_EVERY.total_seconds()) + 1
+    return slot, datetime.fromtimestamp(slot * PUBLISH_EVERY.total_seconds(), tz=now.tzinfo)
 
 
 def publish_site(context: Context, _job: Job) -> tuple[NewJob, ...]:
@@ -165,6 +194,7 @@ def write_digest(context: Context, job: Job) -> tuple[NewJob, ...]:
 TASKS: Mapping[str, Task] = {
     "crawl": crawl_release,
     "scan": scan_fork,
+    "learn": learn,
     "publish": publish_site,
     "digest": write_digest,
 }
