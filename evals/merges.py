@@ -150,7 +150,7 @@ def plan(
     merges += [
         _merge(number, members, scale, storage)
         for scale in scales
-        for storage in Storage
+        for storage in (Storage.ORIGINAL, Storage.INT4)
         for number, members in enumerate(sets, 1)
     ]
     return MergePlan(tuple(merges[:most]), max(0, len(merges) - most))

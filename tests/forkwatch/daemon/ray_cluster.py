@@ -13,7 +13,12 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 
-os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="t" * 32, RAY_USAGE_STATS_ENABLED="0")
+os.environ.update(
+    RAY_AUTH_MODE="token",
+    RAY_AUTH_TOKEN="t" * 32,
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_raylet_start_wait_time_s="120",  # two cores that other tests share
+)
 
 from ray.cluster_utils import Cluster
 
