@@ -26,7 +26,8 @@ def daemon() -> None:
     SIGTERM stops after the present jobs, a second signal at once; SIGHUP reads the settings again.
     """
     from forkwatch import logs
-    from forkwatch.cli.session import database_url, utc_now
+    from forkwatch.cli.session import database_url
+    from forkwatch.clock import wall_clock
     from forkwatch.daemon.lock import sole_daemon
     from forkwatch.daemon.supervisor import Daemon, Signals
     from forkwatch.settings import load_settings
@@ -43,7 +44,7 @@ def daemon() -> None:
         while not signals.stop.is_set():
             signals.reload.clear()
             settings = load_settings()
-            store = Store(open_engine(database_url(settings, state)), utc_now)
+            store = Store(open_engine(database_url(settings, state)), wall_clock)
             try:
                 Daemon(settings, state, store, signals, _gpus(settings.evaluation.device)).run()
             finally:

@@ -68,7 +68,8 @@ def prune(
     import shutil
     from datetime import timedelta
 
-    from forkwatch.cli.session import database_url, utc_now
+    from forkwatch.cli.session import database_url
+    from forkwatch.clock import wall_clock
     from forkwatch.settings import load_settings
     from forkwatch.state import find_state_dir
     from forkwatch.store.engine import open_engine
@@ -77,9 +78,9 @@ def prune(
 
     state = find_state_dir()
     state.create()
-    before = utc_now() - timedelta(days=days)
+    before = wall_clock() - timedelta(days=days)
     engine = open_engine(database_url(load_settings(), state))
-    jobs, alerts = JobQueue(engine, utc_now).purge(before), Outbox(engine, utc_now).purge(before)
+    jobs, alerts = JobQueue(engine, wall_clock).purge(before), Outbox(engine, wall_clock).purge(before)
     engine.dispose()
     old = [path for path in state.journals.glob("*") if path.stat().st_mtime < before.timestamp()]
     for path in old:

@@ -23,7 +23,8 @@ app = typer.Typer(help="The daemon's jobs.", no_args_is_help=True)
 @contextmanager
 def _queue() -> Iterator[tuple[JobQueue, datetime]]:
     """The queue, without the Hub."""
-    from forkwatch.cli.session import database_url, utc_now
+    from forkwatch.cli.session import database_url
+    from forkwatch.clock import wall_clock
     from forkwatch.settings import load_settings
     from forkwatch.state import find_state_dir
     from forkwatch.store.engine import open_engine
@@ -33,7 +34,7 @@ def _queue() -> Iterator[tuple[JobQueue, datetime]]:
     state.create()
     engine = open_engine(database_url(load_settings(), state))
     try:
-        yield JobQueue(engine, utc_now), utc_now()
+        yield JobQueue(engine, wall_clock), wall_clock()
     finally:
         engine.dispose()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 
 from crawler.client import HubClient
 from forkwatch.alerts import rules
 from forkwatch.cli.output import progress
+from forkwatch.clock import result_clock
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Context, Talk
 from forkwatch.settings import DEMO_ENDPOINT, Settings, gib, hub_token, load_settings
@@ -18,8 +19,8 @@ from forkwatch.store.store import Store
 
 
 def utc_now() -> datetime:
-    """The wall clock, to the second: what is stored and printed."""
-    return datetime.now(UTC).replace(microsecond=0)
+    """What is stored and printed as the time of a result."""
+    return result_clock()
 
 
 def isolating_settings(*, required: bool, evaluates: bool = True) -> Settings:

@@ -31,6 +31,7 @@ def work(settings: Settings, shift: Shift, started: Callable[[Callable[[], None]
         started: Called once with what stops the worker after its present job.
     """
     from forkwatch.cli.session import session
+    from forkwatch.clock import wall_clock
     from forkwatch.daemon.talk import LogTalk
     from forkwatch.jobs.worker import Watch, Worker, WorkerOptions
     from forkwatch.pipeline.tasks import handlers
@@ -46,7 +47,7 @@ def work(settings: Settings, shift: Shift, started: Callable[[Callable[[], None]
             drain=shift.drain,
             max_jobs=shift.max_jobs,
         )
-        queue = JobQueue(context.store.engine, context.now)
+        queue = JobQueue(context.store.engine, wall_clock)
         worker = Worker(queue, handlers(context), plan, Watch(queue, plan), _tell)
         started(worker.stop)
         log.info("working", roles=[each.value for each in shift.roles])

@@ -55,6 +55,8 @@ class NewJob:
     """Higher first; then older first."""
     max_attempts: int = 3
     not_before: datetime | None = None
+    again: bool = False
+    """Asked for after it was done, it is to be done again; while it runs, once more after that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

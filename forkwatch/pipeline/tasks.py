@@ -18,6 +18,7 @@ from functools import partial
 from crawler.interface import Channel, RepoNotFoundError, parse_repo_id
 from evals.interface import EvaluationFailedError
 from forkwatch.alerts import upstream_message
+from forkwatch.clock import wall_clock
 from forkwatch.errors import ForkwatchError, NothingToExamineError
 from forkwatch.jobs.interface import Job, NewJob, Role
 from forkwatch.jobs.worker import Hopeless
@@ -37,8 +38,8 @@ from forkwatch.store.values import Known
 
 FORWARD_PASSES = frozenset({"evaluate", "direction"})
 """Stages that a reader leaves to an evaluator."""
-PUBLISH_EVERY = timedelta(minutes=10)
-"""Verdicts that come close together are published together."""
+TOGETHER = timedelta(minutes=5)
+"""What comes close together is learned from, and published, together."""
 _SUSPICIOUS = frozenset({Channel.TAG, Channel.NAME})
 
 
@@ -60,7 +61,7 @@ def crawl_release(context: Context, job: Job) -> tuple[NewJob, ...]:
     seen = watch(context, row)
     alerts = context.settings.alerts
     if alerts.wanted and alerts.upstream:  # put again at every look until it is decided: the key tells
-        outbox = Outbox(context.store.engine, context.now)
+        outbox = Outbox(context.store.engine, wall_clock)
         outbox.put([upstream_message(row.repo, event) for event in seen.open])
     try:
         done = crawl(context, row.id or 0, parse_repo_id(row.repo))
@@ -68,8 +69,8 @@ def crawl_release(context: Context, job: Job) -> tuple[NewJob, ...]:
         candidates = done.candidates
     except RepoNotFoundError:  # the release is gone; its forks are what matters then
         candidates = context.store.candidates(row.id or 0)
-    now = context.now()
-    Schedules(context.store.engine, context.now).succeeded("crawl")
+    now = wall_clock()
+    Schedules(context.store.engine, wall_clock).succeeded("crawl")
     return tuple(scan_job(context, row, known, now) for known in candidates if known.gone_at is None)
 
 
@@ -119,7 +120,7 @@ def scan_fork(context: Context, job: Job) -> tuple[NewJob, ...]:
         _keep_gap(context, original.release_id, known, "its evaluation failed each time")
     except PER_REPO_ERRORS as error:
         _keep_gap(context, original.release_id, known, str(error))
-    now = context.now()
+    now = wall_clock()
     learn = (learn_job(original, now),) if job.role is Role.EVAL else ()
     return (*learn, publish_job(now))
 
@@ -132,14 +133,14 @@ def replace_role(job: Job, role: Role) -> NewJob:
 
 
 def learn_job(original: Original, now: datetime) -> NewJob:
-    """What all measured forks of a release teach, once for those of the present slot."""
-    slot, at = _slot(now)
+    """What all measured forks of a release teach; again whenever one more is measured, some minutes later."""
     return NewJob(
         kind="learn",
-        key=f"learn:{original.root_digest}:{slot}",
+        key=f"learn:{original.root_digest}",
         role=Role.READ,
         payload={"release": original.repo},
-        not_before=at,
+        not_before=now + TOGETHER,
+        again=True,
     )
 
 
@@ -148,19 +149,19 @@ def learn(context: Context, job: Job) -> tuple[NewJob, ...]:
     original = open_original(context, find_release(context, str(job.payload["release"])))
     update_classifier(context, original)
     observe(context, original)
-    return (publish_job(context.now()),)
+    return (publish_job(wall_clock()),)
 
 
 def publish_job(now: datetime) -> NewJob:
-    """The site, at the end of the present slot: one job for all that happens until then."""
-    slot, at = _slot(now)
-    return NewJob(kind="publish", key=f"publish:{slot}", role=Role.PUBLISH, not_before=at, max_attempts=10)
-
-
-def _slot(now: datetime) -> tuple[int, datetime]:
-    """Number and end of the present slot."""
-    slot = int(now.timestamp() // PUBLISH_EVERY.total_seconds()) + 1
-    return slot, datetime.fromtimestamp(slot * PUBLISH_EVERY.total_seconds(), tz=now.tzinfo)
+    """The site, again whenever something has changed; changes of some minutes are published together."""
+    return NewJob(
+        kind="publish",
+        key="publish",
+        role=Role.PUBLISH,
+        not_before=now + TOGETHER,
+        max_attempts=10,
+        again=True,
+    )
 
 
 def publish_site(context: Context, _job: Job) -> tuple[NewJob, ...]:
@@ -169,7 +170,7 @@ def publish_site(context: Context, _job: Job) -> tuple[NewJob, ...]:
         publish(context)
     except NothingToExamineError as error:
         raise Hopeless(str(error)) from error
-    Schedules(context.store.engine, context.now).succeeded("publish")
+    Schedules(context.store.engine, wall_clock).succeeded("publish")
     return ()
 
 
@@ -187,7 +188,7 @@ def write_digest(context: Context, job: Job) -> tuple[NewJob, ...]:
     deliveries = send(context, digest) if context.settings.mail.host is not None else ()
     if failed := [delivery for delivery in deliveries if delivery.state == "failed"]:
         raise SendingError(f"{failed[0].recipient}: {failed[0].note}")
-    Schedules(context.store.engine, context.now).succeeded("digest")
+    Schedules(context.store.engine, wall_clock).succeeded("digest")
     return ()
 
 

@@ -38,6 +38,8 @@ class JobRow(SQLModel, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     error: str = ""
+    once_more: bool = False
+    """It was asked for again while it ran."""
 
 
 class OutboxRow(SQLModel, table=True):

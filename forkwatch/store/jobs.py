@@ -7,7 +7,7 @@ time, and a claim takes the write lock before it looks (`BEGIN IMMEDIATE`).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -54,9 +54,18 @@ class JobQueue:
         """Done, and what is next, in one transaction. False: the lease was lost, and nothing is kept."""
         now = self._now()
         with self._engine.begin() as connection:
-            done = update(_T).where(*_held(job))
-            done = done.values(
-                state=JobState.DONE.value, lease="", leased_until=None, finished_at=now, error=""
+            done = (
+                update(_T)
+                .where(*_held(job))
+                .values(
+                    state=case((_T.c.once_more, JobState.QUEUED.value), else_=JobState.DONE.value),
+                    finished_at=case((_T.c.once_more, None), else_=now),
+                    attempts=case((_T.c.once_more, 0), else_=_T.c.attempts),
+                    once_more=False,
+                    lease="",
+                    leased_until=None,
+                    error="",
+                )
             )
             if connection.execute(done).rowcount != 1:
                 return False
@@ -189,8 +198,12 @@ def put_jobs(connection: Connection, jobs: Sequence[NewJob], now: datetime) -> i
         added = insert(_T).on_conflict_do_nothing(index_elements=["key"]).returning(_T.c.key)
         fresh = {key for (key,) in connection.execute(added, rows)}
         new += len(fresh)
-        for row in rows:
-            if row["key"] not in fresh:
+        for job, row in zip(jobs[start : start + _CHUNK], rows, strict=True):
+            if row["key"] in fresh:
+                continue
+            if job.again:
+                _again(connection, row)
+            else:
                 raised = update(_T).where(
                     _T.c.key == row["key"],
                     _T.c.state == JobState.QUEUED.value,
@@ -198,6 +211,21 @@ def put_jobs(connection: Connection, jobs: Sequence[NewJob], now: datetime) -> i
                 )
                 connection.execute(raised.values(priority=row["priority"]))
     return new
+
+
+def _again(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Done or set aside: queued once more. Running: noted, so that its end queues it. Waiting: it will do."""
+    same = _T.c.key == row["key"]
+    over = _T.c.state.in_((JobState.DONE.value, JobState.QUARANTINED.value))
+    values = {
+        "state": JobState.QUEUED.value,
+        "attempts": 0,
+        "not_before": row["not_before"],
+        "finished_at": None,
+    }
+    connection.execute(update(_T).where(same, over).values(values))
+    running = update(_T).where(same, _T.c.state == JobState.RUNNING.value)
+    connection.execute(running.values(once_more=True))
 
 
 def _row(job: NewJob, now: datetime) -> dict[str, Any]:
@@ -215,6 +243,7 @@ def _row(job: NewJob, now: datetime) -> dict[str, Any]:
         "not_before": job.not_before,
         "created_at": now,
         "error": "",
+        "once_more": False,
     }
 
 

@@ -36,6 +36,24 @@ def test_a_done_job_is_not_done_again(queue: JobQueue) -> None:
     assert queue.claim((Role.READ,), "me") is None
 
 
+def test_what_is_to_be_done_again_is_queued_again_and_never_lost(queue: JobQueue) -> None:
+    site = read("site", again=True)
+    queue.enqueue([site])
+    assert queue.enqueue([site]) == 0
+    running = claimed(queue)
+    queue.enqueue([site])  # something changed after the work began
+    assert queue.finish(running)
+    second = claimed(queue)
+    assert (second.id, second.attempts) == (running.id, 1)
+    assert queue.finish(second)
+    assert queue.claim((Role.READ,), "me") is None
+    queue.enqueue([site])
+    assert queue.fail(claimed(queue), "disk full", final=True) is JobState.QUARANTINED
+    queue.enqueue([site])
+    assert queue.finish(claimed(queue))
+    assert [job.state for job in queue.jobs()] == [JobState.DONE]
+
+
 def test_the_best_comes_first_and_asking_again_can_raise_it(queue: JobQueue) -> None:
     queue.enqueue([read("low"), read("high", priority=5), read("late", priority=1)])
     queue.enqueue([read("low", priority=9), read("high", priority=0)])

@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("created_at", _AWARE, nullable=False),
         sa.Column("finished_at", _AWARE, nullable=True),
         sa.Column("error", sa.String(), nullable=False),
+        sa.Column("once_more", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job")),
         sa.UniqueConstraint("key", name=op.f("uq_job_key")),
     )

@@ -1,0 +1,34 @@
+"""Two clocks: the wall's, for leases and schedules, and the one that results are dated by."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+from forkwatch.errors import SettingsError
+
+FIXED = "FORKWATCH_CLOCK"
+"""An ISO 8601 time in UTC that all results get, so that two runs can be compared byte by byte."""
+
+
+def wall_clock() -> datetime:
+    """The time, to the second."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def result_clock() -> datetime:
+    """What is stored with a result and printed: the time, unless FORKWATCH_CLOCK holds it still.
+
+    Raises:
+        SettingsError: FORKWATCH_CLOCK is no time with a zone.
+    """
+    fixed = os.environ.get(FIXED)
+    if not fixed:
+        return wall_clock()
+    try:
+        at = datetime.fromisoformat(fixed)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise SettingsError(f"{FIXED} is no time: {fixed!r}", tip="Like 2026-11-30T12:00:00+00:00.")
+    return at.astimezone(UTC).replace(microsecond=0)
