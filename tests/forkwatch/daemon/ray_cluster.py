@@ -2,7 +2,7 @@
 
     python ray_cluster.py DATABASE_URL JOBS
 
-Prints JSON: what became of the jobs, and what each task finished.
+Prints RESULT and JSON: what became of the jobs, and what each task finished.
 """
 
 from __future__ import annotations
@@ -75,17 +75,14 @@ def main() -> None:
     owners = {job.owner for job in queue.jobs(state=JobState.DONE, limit=10 * COUNT) if job.kind == "work"}
     retried = sum(job.attempts > 1 for job in queue.jobs(state=JobState.DONE, limit=10 * COUNT))
     workers.kill()
-    sys.stdout.write(
-        json.dumps(
-            {
-                "done": counts.get(("read", "done"), 0),
-                "finished": counts.get(("publish", "queued"), 0),
-                "nodes": len(owners),
-                "killed": killed,
-                "retried": retried,
-            }
-        )
-    )
+    found = {
+        "done": counts.get(("read", "done"), 0),
+        "finished": counts.get(("publish", "queued"), 0),
+        "nodes": len(owners),
+        "killed": killed,
+        "retried": retried,
+    }
+    sys.stdout.write(f"\nRESULT {json.dumps(found)}\n")  # Ray writes there too
     ray.shutdown()
     cluster.shutdown()
 

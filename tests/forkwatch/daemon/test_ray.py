@@ -26,7 +26,8 @@ def test_a_node_that_is_killed_loses_no_job_and_repeats_none(tmp_path: Path) -> 
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )
     assert done.returncode == 0, done.stderr.decode()[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    (line,) = [line for line in done.stdout.decode().splitlines() if line.startswith("RESULT ")]
+    found = json.loads(line.removeprefix("RESULT "))
     assert found["killed"]
     assert found["done"] == JOBS
     assert found["finished"] == JOBS, "a job was finished twice, or a lost lease was believed"
