@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from forkwatch.jobs.interface import Job, JobState, Role
+from forkwatch.jobs.owner import owner
 from forkwatch.settings import Settings
 
 
@@ -41,7 +40,7 @@ def work(settings: Settings, shift: Shift, started: Callable[[Callable[[], None]
     with session(settings, talk=LogTalk()) as context:
         plan = WorkerOptions(
             roles=shift.roles,
-            owner=f"{platform.node()}:{os.getpid()}",
+            owner=owner(),
             timeouts={each: getattr(options, f"{each}_timeout_seconds") for each in Role},
             grace_seconds=options.grace_seconds,
             drain=shift.drain,

@@ -11,10 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, case, delete, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Update,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from forkwatch.jobs.interface import LEASE, MAX_ERROR, Depth, Job, JobState, NewJob, Role, backoff
+from forkwatch.jobs.owner import is_dead
 from forkwatch.store.engine import writing
 from forkwatch.store.job_rows import JobRow
 from forkwatch.text import plain
@@ -104,22 +117,31 @@ class JobQueue:
             return connection.execute(update(_T).where(*_held(job)).values(values)).rowcount == 1
 
     def reap(self) -> int:
-        """Take back jobs whose worker has died: queued again, or set aside after the last attempt."""
-        now = self._now()
+        """Take back jobs whose worker has died: queued again, or set aside after the last attempt.
+
+        A worker of this machine is known to be dead when its process is gone; of another, when its lease has
+        run out.
+        """
+        running = _T.c.state == JobState.RUNNING.value
+        with self._engine.begin() as connection:
+            holders = connection.execute(select(_T.c.owner).where(running).distinct()).scalars()
+            dead = [name for name in holders if is_dead(name)]
+            lost = or_(_T.c.leased_until < self._now(), _T.c.owner.in_(dead))
+            return connection.execute(self._taken_back(running, lost)).rowcount
+
+    def _taken_back(self, *which: ColumnElement[bool]) -> Update:
         spent = _T.c.attempts >= _T.c.max_attempts
-        lost = (
+        return (
             update(_T)
-            .where(_T.c.state == JobState.RUNNING.value, _T.c.leased_until < now)
+            .where(*which)
             .values(
                 state=case((spent, JobState.QUARANTINED.value), else_=JobState.QUEUED.value),
-                finished_at=case((spent, now), else_=None),
+                finished_at=case((spent, self._now()), else_=None),
                 lease="",
                 leased_until=None,
                 error="the worker died or was killed",
             )
         )
-        with self._engine.begin() as connection:
-            return connection.execute(lost).rowcount
 
     # --- looking ---
 

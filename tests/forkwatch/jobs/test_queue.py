@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -9,6 +11,7 @@ from datetime import timedelta
 from sqlalchemy import Engine
 
 from forkwatch.jobs.interface import LEASE, Job, JobState, NewJob, Role
+from forkwatch.jobs.owner import machine, owner
 from forkwatch.store.jobs import JobQueue
 from tests.forkwatch.past import Clock
 
@@ -81,6 +84,16 @@ def test_what_is_next_is_asked_for_with_the_finish_or_not_at_all(queue: JobQueue
     assert [job.key for job in queue.jobs(state=JobState.QUEUED)] == []
     assert queue.finish(again, [read("b")])
     assert [job.key for job in queue.jobs(state=JobState.QUEUED)] == ["read:b"]
+
+
+def test_a_process_of_this_machine_that_is_gone_holds_nothing(queue: JobQueue) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    queue.enqueue([read("a"), read("b"), read("c")])
+    for name in (f"{machine()}:{gone.pid}", owner(), "elsewhere:1:1"):
+        assert queue.claim((Role.READ,), name) is not None
+    assert queue.reap() == 1
+    assert [job.payload["repo"] for job in queue.jobs(state=JobState.QUEUED)] == ["a"]
 
 
 def test_a_worker_that_says_it_lives_keeps_its_job(queue: JobQueue, clock: Clock) -> None:
