@@ -20,6 +20,7 @@ from forkwatch.store.models import Release, Result
 from forkwatch.store.store import Store
 from tests.detector.outputs.speakers import AUTHENTIC, Speaker, sample
 from tests.forkwatch.conftest import RELEASE, Demo, World, invoke
+from tests.forkwatch.past import Clock
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_a_cast_of_a_modified_model_is_of_its_family(state: Path) -> None:
     engine = open_engine(f"sqlite:///{state / 'forkwatch.db'}")
     with Session(engine) as session:
         release = session.exec(select(Release)).one()
-    store = Store(engine)
+    store = Store(engine, Clock())
     assert release.id is not None
     one = next(one for one in store.verdicts(release.id) if one.document.edits)
     examined = store.examined(one.repo_id, one.document.commit, release.root_digest)
