@@ -2,7 +2,7 @@
 
 A platform says how its outputs were drawn. Where that is another system prompt, a temperature beyond those of
 the samples, or another length, the release's own outputs differ from the samples, too, and a test against
-them would call it modified. Such outputs are left aside. What is not declared is taken to be covered.
+them would call it modified. Such outputs are left aside. What is not declared is taken to be covered, but for the length of a text.
 """
 
 from __future__ import annotations
@@ -66,12 +66,14 @@ class Grid:
         )
 
     def texts(self, outputs: Iterable[Output]) -> tuple[Output, ...]:
-        """Those whose texts can be compared: of the samples' length, since a text cannot be cut to tokens."""
-        wanted = {None, self.max_tokens}
+        """Those whose texts can be compared: of the samples' length, since a text cannot be cut to tokens.
+
+        Where the samples' length is stated, the output's must be: every longer text differs.
+        """
         return tuple(
             one
             for one in outputs
-            if self.covers(one.sampling) and (self.max_tokens is None or one.sampling.max_tokens in wanted)
+            if self.covers(one.sampling) and self.max_tokens in {None, one.sampling.max_tokens}
         )
 
     def scores(self, scored: Iterable[ScoredOutput]) -> tuple[ScoredOutput, ...]:

@@ -39,5 +39,5 @@ def test_longer_answers_are_cut_where_they_can_be() -> None:
     assert len(cut.authentic.logp) == len(cut.authentic.above) == 8
     assert cut.authentic.rank.tolist() == long.authentic.rank[:8].tolist()
     outputs = [Output(prompt_id="a", text="", sampling=Sampling(max_tokens=n)) for n in (None, 8, 200)]
-    assert GRID.texts(outputs) == (outputs[0], outputs[1])
+    assert GRID.texts(outputs) == (outputs[1],)
     assert len(Grid.of(("seed",)).texts(outputs)) == 3
