@@ -2,7 +2,8 @@
 
 A platform says how its outputs were drawn. Where that is another system prompt, a temperature beyond those of
 the samples, or another length, the release's own outputs differ from the samples, too, and a test against
-them would call it modified. Such outputs are left aside. What is not declared is taken to be covered, but for the length of a text.
+them would call it modified. Such outputs are left aside. What is not declared is taken to be covered, but
+for the length of a text.
 """
 
 from __future__ import annotations
