@@ -64,4 +64,5 @@ def _sampling(found: Evidence, outputs: Sequence[Output]) -> str:
 
 def _system(outputs: Sequence[Output]) -> str:
     other = sum(one.sampling.system_sha256 not in (None, _NO_SYSTEM) for one in outputs)
-    return f"{other} outputs were given under a system prompt of their own." if other else ""
+    aside = "outputs were given under a system prompt of their own, and are left aside."
+    return f"{other} {aside}" if other else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from detector.outputs.classifier import Classifier
+from detector.outputs.comparable import Grid
 from detector.outputs.first_logprobs import NUMERIC_CELLS, first_logprobs, logprob_test
 from detector.outputs.heads import head_by_prompt, head_cells, head_test
 from detector.outputs.interface import Output, ReferencePack, ScoredOutput, TestResult, Transcript
@@ -44,8 +45,10 @@ def equality(
     if greedy and own:
         result = greedy_transcript(greedy, own, alpha=alpha)
         found.append(Equality(result, everywhere(result, numeric_cells(pack))))
-    drawn = None if classifier is None else _head_test(classifier, scored, pack, alpha)
-    drawn = drawn or _scored_test(scored, pack, alpha) or _text_test(outputs, pack, alpha)
+    grid = Grid.of_pack(pack)
+    rows = grid.scores(scored)
+    drawn = None if classifier is None else _head_test(classifier, rows, pack, alpha)
+    drawn = drawn or _scored_test(rows, pack, alpha) or _text_test(grid.texts(outputs), pack, alpha)
     if drawn is not None:
         found.append(drawn)
     listed = first_logprobs(outputs)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from detector.outputs import attribution, caveats, heads, label, scores, stream, two_sample
 from detector.outputs.classifier import Assessment, Classifier, assess
+from detector.outputs.comparable import Grid, is_own_system
 from detector.outputs.equality import equality, everywhere, is_release, numeric_cells, own_transcripts
 from detector.outputs.evalues import bar, needed
 from detector.outputs.interface import (
@@ -57,6 +58,14 @@ class Outputs:
         return (*(one.output for one in self.scored), *self.others)
 
     @property
+    def own(self) -> Outputs:
+        """Without those that declare a system prompt: the release was not asked under it."""
+        return Outputs(
+            scored=tuple(one for one in self.scored if is_own_system(one.output.sampling)),
+            others=tuple(one for one in self.others if is_own_system(one.sampling)),
+        )
+
+    @property
     def drawn(self) -> tuple[ScoredOutput, ...]:
         """Scored outputs that were not greedy."""
         return tuple(one for one in self.scored if is_drawn(one.output.sampling))
@@ -89,6 +98,7 @@ def gather(
     Raises:
         BadOutputsError: outputs are scored under different forks.
     """
+    said, outputs = outputs.all, outputs.own
     drawn, forks = outputs.drawn, outputs.forks
     taught = classifier if pack is not None and _learned_from(classifier, pack) else None
     equal = (
@@ -102,7 +112,7 @@ def gather(
     level = label.share(alpha, attributions=routes, equality=bool(equal) or lacks_samples)
     found: list[tuple[Named, Sequence[Attributed]]] = []
     if classifier is not None:
-        assessed = assess(classifier, _with_scores(outputs), alpha=level)
+        assessed = assess(classifier, _assessable(classifier, outputs, pack), alpha=level)
         equal += _assessed(assessed) if lacks_samples else []
         if not ratios:
             found.append((Named(assessed.attribution, assessed.named), assessed.candidates))
@@ -128,7 +138,7 @@ def gather(
         n_used=_used(outputs, pack, classifier),
         temperature=_temperature(outputs, pack),
     )
-    return replace(evidence, caveats=caveats.of(evidence, outputs.all, alpha=alpha))
+    return replace(evidence, caveats=caveats.of(evidence, said, alpha=alpha))
 
 
 def gather_stream(
@@ -172,7 +182,7 @@ def conversions_of(pack: ReferencePack | None) -> frozenset[str]:
     """Known forks that are the release in another format."""
     if pack is None:
         return frozenset()
-    return frozenset(one.model for one in pack.samples if one.family in label.CONVERSIONS)
+    return frozenset(one.model for one in pack.samples if one.benign and one.family in label.CONVERSIONS)
 
 
 def _learned_from(classifier: Classifier | None, pack: ReferencePack) -> bool:
@@ -182,7 +192,18 @@ def _learned_from(classifier: Classifier | None, pack: ReferencePack) -> bool:
 
 def _converted(classifier: Classifier | None) -> frozenset[str]:
     known = () if classifier is None else classifier.known
-    return frozenset(one.model for one in known if one.family in label.CONVERSIONS)
+    return frozenset(one.model for one in known if one.benign and one.family in label.CONVERSIONS)
+
+
+def _assessable(
+    classifier: Classifier, outputs: Outputs, pack: ReferencePack | None
+) -> tuple[ScoredOutput, ...]:
+    """Outputs of the settings that the classifier was calibrated in."""
+    cells = {cell for found in classifier.calibrations.values() for cell in found.cells}
+    length = None if pack is None else Grid.of_pack(pack).max_tokens
+    grid = Grid.of(cells, length)
+    kept = {id(one) for one in grid.texts(outputs.all)}
+    return tuple(one for one in _with_scores(outputs) if id(one.output) in kept)
 
 
 def _with_scores(outputs: Outputs) -> tuple[ScoredOutput, ...]:

@@ -5,7 +5,8 @@ another numeric format, temperature, top-p, system prompt. There are two kinds o
 equal parts (Bonferroni):
 
 - a test of attribution names a known fork (`modified-known`);
-- equality is rejected in *every* cell (`modified-unknown`). Within a cell, the p-values of the tests that
+- equality is rejected in *every* cell, one that is more than another number format among them
+  (`modified-unknown`). Within a cell, the p-values of the tests that
   cover it are corrected for their number (Bonferroni; an e-value counts as p = 1/e); a cell that no test
   covers is not rejected. Over cells nothing is to be paid: rejecting a union takes rejecting all of it
   (intersection-union test). An unnamed relative of a known fork that beats the release by that fork's own
@@ -22,6 +23,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from detector.outputs.evalues import bonferroni, p_of
+from detector.outputs.first_logprobs import NUMERIC_CELLS
 from detector.outputs.interface import (
     ALPHA,
     Attributed,
@@ -33,8 +35,11 @@ from detector.outputs.interface import (
 
 PLAIN_CELL = "seed"
 """The cell of the release as configured."""
-CONVERSIONS = frozenset({"identical", "repackaged", "dtype-cast", "quantized"})
-"""Edit families that leave the weights authentic: a fork of one of them is no modified model."""
+CONVERSIONS = frozenset(
+    {"identical", "repackaged", "dtype-cast", "quantized", "template-change", "config-change"}
+)
+"""Edit families that leave the weights authentic, as far as outputs of the release's own template go: a fork
+that has no other edit is no modified model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,9 @@ def _label(found: Evidence, alpha: float) -> OutputLabel:
     if names | relatives:
         return _attributed(names - set(found.conversions), relatives - set(found.conversions))
     level = share(alpha, attributions=len(found.attribution), equality=bool(found.equality))
-    if found.cells and set(found.cells) <= rejected_cells(found.equality, found.cells, level):
+    rejected = rejected_cells(found.equality, found.cells, level)
+    # Formats alone are no nuisance grid: nobody looked at another temperature or system prompt.
+    if set(found.cells) - set(NUMERIC_CELLS) and set(found.cells) <= rejected:
         return OutputLabel.MODIFIED_UNKNOWN
     if _rejects_plain(found.equality, alpha) or any(one.exhausted for one in different):
         return OutputLabel.BENIGN_VARIANT if explanations(found, alpha) else OutputLabel.INSUFFICIENT

@@ -24,10 +24,13 @@ NEAREST = "nearest-transcript"
 
 
 def greedy_answers(outputs: Iterable[Output]) -> dict[str, str]:
-    """Prompt id to the first answer that was asked for at temperature 0; later ones repeat it."""
+    """Prompt id to the first answer that was asked for at temperature 0; later ones repeat it.
+
+    A single token, which was asked for its log-probabilities, is no answer.
+    """
     found: dict[str, str] = {}
     for one in outputs:
-        if one.greedy and one.text is not None:
+        if one.greedy and one.text is not None and one.sampling.max_tokens != 1:
             found.setdefault(one.prompt_id, one.text)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -145,7 +146,7 @@ def _client(url: str, model: str, token_file: Path | None, *, plain_http: bool) 
 def _there(client: ChatClient, questions: tuple[Question, ...], out: Growing, talk: Talk) -> Probed:
     from forkwatch.pipeline.probing import probe_endpoint
 
-    return probe_endpoint(client, questions, out, talk, lambda: datetime.now(UTC))
+    return probe_endpoint(client, questions, out, talk, lambda: datetime.now(UTC), secrets.randbits(62))
 
 
 def _local(context: Context | None, model: str, release: str | None) -> LocalModel:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from math import ceil
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -22,6 +23,7 @@ from detector.outputs.interface import (
     ScoredOutput,
     Transcript,
 )
+from detector.outputs.label import CONVERSIONS
 from detector.outputs.pack import NOT_SCORED
 from evals.interface import PromptKind
 from evals.measurements import EvalResult
@@ -33,24 +35,12 @@ from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.funnel import eval_version, release_ledger
 from forkwatch.pipeline.limits import limits_of
 from forkwatch.pipeline.originals import Original
-from forkwatch.pipeline.probing import release_probes
+from forkwatch.pipeline.probing import SHIFT, release_probes
 from forkwatch.pipeline.stages import materialise
 from forkwatch.store.values import Examined, StageKey
 from reports.scan import ScanDocument
 
 BENIGN_LABELS = frozenset({"authentic", "faithful-conversion", "benign-derivative"})
-CONVERSIONS = frozenset(
-    kind.value
-    for kind in (
-        EditKind.IDENTICAL,
-        EditKind.REPACKAGED,
-        EditKind.DTYPE_CAST,
-        EditKind.QUANTIZED,
-        EditKind.TEMPLATE_CHANGE,
-        EditKind.CONFIG_CHANGE,
-    )
-)
-"""Edits that leave the weights what they are, as far as outputs of the release's own template go."""
 UNDECIDED_LABELS = frozenset({"inconclusive", "unrelated"})
 MOST_FORKS = 200
 """Forks whose answers are looked at; which ones is decided by their hash, which nobody chooses."""
@@ -75,8 +65,9 @@ class ObservedFork:
 
     @property
     def family(self) -> str:
-        """Kind of its first edit."""
-        return self.document.edits[0].kind if self.document.edits else EditKind.UNKNOWN.value
+        """Kind of the first edit that is no conversion: a modified model that was also cast is none."""
+        kinds = [edit.kind for edit in self.document.edits] or [EditKind.UNKNOWN.value]
+        return next((kind for kind in kinds if kind not in CONVERSIONS), kinds[0])
 
     @property
     def benign(self) -> bool:
@@ -150,6 +141,8 @@ def drawn_pack(
     """Draw answers to this quarter's probes in confined children: the release in every cell, forks plainly.
 
     All are scored by the release. Answers to harmful prompts are judged in the child; only counts come back.
+    The judge is the one that `probe` has, as shipped: one that was fitted to the release would see refusals
+    in the baseline that it does not see in the same release's answers to probes.
 
     Args:
         context: surroundings.
@@ -216,8 +209,6 @@ def _drawing(  # noqa: PLR0913 - the sides of one request
         if name in NUISANCES
     ]
     jobs += [Job(model=fork.id, cell=CELLS["seed"], samples=samples, greedy=True) for fork in forks]
-    baseline = release_ledger(context, original).stored("evaluate", eval_version(context, original), _EVAL)
-    calibration = None if baseline is None else baseline.calibration
     harmful = load_suite(original.suite).headline(PromptKind.HARMFUL)
     return CollectRequest(
         original=original.folder,
@@ -225,7 +216,6 @@ def _drawing(  # noqa: PLR0913 - the sides of one request
         jobs=tuple(jobs),
         prompts=prompts,
         harmful={prompt.id: prompt.text for prompt in harmful},
-        calibration=None if calibration is None else blob_path(context.state, calibration.name),
         scratch=scratch,
         max_new_tokens=options.max_new_tokens,
         seed=options.seed,
@@ -244,7 +234,7 @@ def _scoring(
         answers=answers,
         max_tokens=options.max_new_tokens,
         scratch=scratch,
-        timeout_seconds=options.timeout_seconds,
+        timeout_seconds=options.timeout_seconds * ceil(len(answers) / SHIFT),
         device=options.device,
         limits=limits_of(options),
     )

@@ -153,7 +153,8 @@ def _count(path: Path, outputs: Outputs, pack: ReferencePack | None, subject: _S
         stream = stored.stream
         # Outputs without scores add nothing to the ratios, and need no forks.
         require_same(stream, reference, forks if outputs.drawn else stream.seen.forks)
-    grown = count(stream, reference, outputs.scored, outputs.others)
+    own = outputs.own
+    grown = count(stream, reference, own.scored, own.others)
     write_state(path, grown, stored)
     return grown
 

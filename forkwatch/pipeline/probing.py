@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -132,14 +133,24 @@ def questions_of(material: Material, plan: ProbePlan) -> tuple[Question, ...]:
     return tuple(found)
 
 
-def probe_endpoint(
+def probe_endpoint(  # noqa: PLR0913 - each from another place
     client: ChatClient,
     questions: Sequence[Question],
     out: Growing,
     talk: Talk,
     now: Callable[[], datetime],
+    seed: int,
 ) -> Probed:
     """Ask a served model what is not answered in the file yet, and add each answer to it.
+
+    Args:
+        client: of the endpoint.
+        questions: all of them.
+        out: where answers go.
+        talk: told the progress.
+        now: UTC.
+        seed: of sampled answers, another one in each run: a server that keeps to seeds would else give the
+            answers of an earlier run again, and they would count as new evidence.
 
     Raises:
         EndpointError: it cannot be used, or answers nothing.
@@ -148,7 +159,7 @@ def probe_endpoint(
     open_ = still_open(questions, out.known)
     reasons: Counter[str] = Counter()
     done = 0
-    for outcome in ask(client, open_, BuiltinJudge(), now=lambda: f"{now():%Y-%m-%dT%H:%M:%SZ}"):
+    for outcome in ask(client, open_, BuiltinJudge(), seed=seed, now=lambda: f"{now():%Y-%m-%dT%H:%M:%SZ}"):
         if isinstance(outcome, Unanswered):
             reasons[outcome.reason] += 1
         else:
@@ -231,11 +242,16 @@ def _request(
         scratch=scratch,
         max_new_tokens=max((q.max_tokens for q in plain if not q.top), default=1),
         refusal_tokens=REFUSAL_TOKENS,
-        seed=options.seed,
+        seed=_probe_seed(options.seed),
         timeout_seconds=options.timeout_seconds * ceil(len(questions) / SHIFT),
         device=options.device,
         limits=limits_of(options),
     )
+
+
+def _probe_seed(seed: int) -> int:
+    """Not that of the reference pack, whose answers the release would else give again."""
+    return int.from_bytes(hashlib.sha256(f"probe/{seed}".encode()).digest()[:8]) >> 1
 
 
 def _outputs(found: Collected, request: CollectRequest) -> list[Output]:

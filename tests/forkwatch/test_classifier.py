@@ -14,10 +14,13 @@ from sqlmodel import Session, select
 from detector.outputs.interface import ReferencePack
 from detector.outputs.pack import write_pack
 from forkwatch.errors import Exit
+from forkwatch.pipeline.classifier_pack import ObservedFork
 from forkwatch.store.engine import open_engine
 from forkwatch.store.models import Release, Result
+from forkwatch.store.store import Store
 from tests.detector.outputs.speakers import AUTHENTIC, Speaker, sample
 from tests.forkwatch.conftest import RELEASE, Demo, World, invoke
+from tests.forkwatch.past import Clock
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,25 @@ def test_a_run_leaves_a_classifier_and_a_result_for_each_measured_fork(demo: Dem
     assert {row.snapshot_id for row in attributed} == measured
     decisions = {one["decision"] for row in attributed for one in row.payload["value"]["results"]}
     assert decisions == {"insufficient-evidence"}
+
+
+def test_a_cast_of_a_modified_model_is_of_its_family(state: Path) -> None:
+    """A fork in another format than the one it was modified in."""
+    engine = open_engine(f"sqlite:///{state / 'forkwatch.db'}")
+    with Session(engine) as session:
+        release = session.exec(select(Release)).one()
+    store = Store(engine, Clock())
+    assert release.id is not None
+    one = next(one for one in store.verdicts(release.id) if one.document.edits)
+    examined = store.examined(one.repo_id, one.document.commit, release.root_digest)
+    engine.dispose()
+    assert examined is not None
+    cast, merge = (replace(one.document.edits[0], kind=kind) for kind in ("dtype-cast", "low-rank-merge"))
+    families = [
+        ObservedFork(replace(one.document, edits=edits), examined).family
+        for edits in ((cast, merge), (merge, cast), (cast,), ())
+    ]
+    assert families == ["low-rank-merge", "low-rank-merge", "dtype-cast", "unknown"]
 
 
 def test_the_card_is_printed_and_the_files_are_private(demo: Demo) -> None:

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import Result
 
 from detector.outputs.files import write_entries
+from detector.outputs.gather import conversions_of
 from detector.outputs.interface import (
     Output,
     ReferencePack,
@@ -23,7 +24,7 @@ from detector.outputs.interface import (
     ScoredOutput,
     Transcript,
 )
-from detector.outputs.pack import write_pack
+from detector.outputs.pack import read_pack, write_pack
 from forkwatch.state import StateDir
 from forkwatch.store.engine import open_engine
 from forkwatch.store.models import Release
@@ -167,6 +168,27 @@ def test_an_unknown_model_is_modified(pack: Path, tmp_path: Path) -> None:
     done = run(tmp_path, stranger, "--pack", str(pack), "--json")
     found = document(done)
     assert (found["label"], found["fork"], done.exit_code) == ("modified-unknown", None, 1)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "sampling"),
+    [(1.7, Sampling(temperature=1.7)), (1.7, Sampling(temperature=1.0, system_sha256="5" * 64))],
+)
+def test_a_declared_setting_that_no_cell_covers_is_no_modification(
+    pack: Path, tmp_path: Path, temperature: float, sampling: Sampling
+) -> None:
+    """The authentic weights as somebody runs them: hotter than any cell, or under a prompt of their own."""
+    words = drawn(probabilities(MODEL, temperature), 200, 12, 7)
+    done = run(tmp_path, scored(words, MODEL, {}, sampling), "--pack", str(pack), "--json")
+    assert (document(done)["label"], done.exit_code) == ("insufficient-evidence", 3)
+
+
+def test_a_fork_that_is_cast_and_modified_is_no_conversion(pack: Path) -> None:
+    """Whatever its first edit is called: policy says that it is not benign."""
+    known = read_pack(pack)
+    assert conversions_of(known) == {QUANTISED}
+    changed = tuple(replace(one, benign=one.model != QUANTISED) for one in known.samples)
+    assert not conversions_of(replace(known, samples=changed))
 
 
 def test_removed_refusals_are_a_finding_of_their_own(pack: Path, tmp_path: Path) -> None:

@@ -81,6 +81,22 @@ def test_a_served_model_is_probed_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert {output.refused for output in outputs if output.text is None} == {False}
 
 
+def test_no_run_draws_the_answers_of_another(tmp_path: Path) -> None:
+    """A server that keeps to seeds gives new answers to who adds to a file, and to who asks it all again."""
+    with serving(behave) as served:
+        for name, samples in (("a", 1), ("a", 3), ("b", 1)):
+            out = tmp_path / f"{name}.jsonl"
+            done = invoke(
+                tmp_path / "state", "probe", "--endpoint", served.url, "--model", "m", "--n", "2",
+                "--samples", str(samples), "--out", str(out),
+            )  # fmt: skip
+            assert done.exit_code == 0, done.stderr
+        drawn = [
+            (str(body["messages"]), body["seed"]) for body in served.requests if body["temperature"] == 1
+        ]
+    assert len(set(drawn)) == len(drawn) == 8
+
+
 def test_a_local_model_is_probed_and_scored(tmp_path: Path) -> None:
     """From a folder to a file of scores: the authentic model and a fork of it say different things."""
     folder = save_release(tmp_path / "release", make_automaton(transitions(REFUSAL)))

@@ -75,6 +75,12 @@ NOTHING = named(Decision.INSUFFICIENT)
             Evidence(equality=[equal(0.001, int8=0.002, system_prompt=0.004)], cells=CELLS),
             OutputLabel.MODIFIED_UNKNOWN,
         ),
+        # every number format is rejected; nobody looked at another temperature or system prompt
+        (
+            Evidence(equality=[equal(0.001, int8=0.002)], cells={PLAIN_CELL, "int8"}),
+            OutputLabel.INSUFFICIENT,
+        ),
+        (Evidence(equality=[equal(0.001)], cells={PLAIN_CELL}), OutputLabel.INSUFFICIENT),
         # the same beside a test of attribution: half the level is not reached in one cell
         (
             Evidence(
