@@ -14,7 +14,7 @@ from forkwatch.errors import SettingsError
 def writing_to(place: Path) -> Iterator[None]:
     """Around what writes to a folder, or to a file in it.
 
-    Only errors about that place are translated: one about any other file is ours, and a full disk is the machine's.
+    Only errors about that place are translated: one about another file is ours, and a full disk is nobody's.
 
     Raises:
         SettingsError: the place cannot be made or written to; says why.
@@ -24,7 +24,9 @@ def writing_to(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC or not _is_about(error, place.absolute()):
             raise
-        raise SettingsError(f"cannot write to {place}: {error.strerror}", tip="Choose another place.") from error
+        raise SettingsError(
+            f"cannot write to {place}: {error.strerror}", tip="Choose another place."
+        ) from error
 
 
 def _is_about(error: OSError, place: Path) -> bool:
