@@ -32,7 +32,7 @@ from evals.interface import EngineMissingError, EvalsError, SuiteError
 from evals.judges.interface import JudgeError, JudgeUnreachableError
 from evals.tables import InputFileError
 from evals.thresholds import ThresholdsError
-from reports.interface import EmptySiteError, ReportsError
+from reports.interface import EmptySiteError, InvalidWeekError, NotASiteError, ReportsError
 
 
 class Exit(IntEnum):
@@ -130,6 +130,8 @@ _EXITS: tuple[tuple[type[Exception], Exit], ...] = (
     (EngineMissingError, Exit.USAGE),
     (TaskError, Exit.USAGE),
     (EmptySiteError, Exit.INCONCLUSIVE),
+    (InvalidWeekError, Exit.USAGE),
+    (NotASiteError, Exit.USAGE),
     (InputFileError, Exit.USAGE),
     (EndpointOptionsError, Exit.USAGE),
     (EndpointError, Exit.HUB),

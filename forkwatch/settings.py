@@ -390,15 +390,18 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise SettingsError(f"setting {_first(error)}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{find_settings_file()} is not valid TOML: {error}") from error
 
 
 def _first(error: ValidationError) -> str:
     """Where the first mistake is, and what is wrong there."""
-    first = error.errors()[0]
+    first, *others = error.errors()
     where = ".".join(str(part) for part in first["loc"])
-    return ": ".join(part for part in (where, first["msg"].removeprefix("Value error, ")) if part)
+    unknown = first["type"] == "extra_forbidden"
+    what = "there is no such setting" if unknown else first["msg"].removeprefix("Value error, ")
+    more = ", ".join(".".join(str(part) for part in other["loc"]) for other in others[:5])
+    return ": ".join(part for part in (where, what) if part) + (f" (also wrong: {more})" if more else "")
 
 
 def _refuse_unknown_sections(file: Path | None) -> None:

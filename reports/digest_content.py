@@ -181,7 +181,11 @@ def content_of(view: SiteView, week: str) -> Content:
         moved=sum(bool(release.to_decide) for release in view.releases),
         disputes=_rows([case for case in cases if _open_by(case, first + timedelta(days=6))]),
         decide=_rows(decide),
-        waiting=sum((item.release.repo, item.scan.repo) not in decided for item in attention(view)),
+        waiting=sum(
+            (item.release.repo, item.scan.repo) not in decided
+            and moment(item.since).date() <= first + timedelta(days=6)
+            for item in attention(view)
+        ),
         new=_rows([item for item in rest if item.net.before is None]),
         changed=_rows([item for item in rest if item.net.before is not None]),
         gone=_rows(gone),
@@ -202,13 +206,15 @@ def monday(week: str) -> date:
     """
     match = _WEEK.fullmatch(week)
     try:
-        return date.fromisocalendar(int(match[1]), int(match[2]), 1) if match else _no_week(week)
+        if match is not None:
+            return date.fromisocalendar(int(match[1]), int(match[2]), 1)
     except ValueError as error:
-        raise InvalidWeekError(clean(week, 40)) from error
+        raise InvalidWeekError(_no_week(week)) from error
+    raise InvalidWeekError(_no_week(week))
 
 
-def _no_week(week: str) -> date:
-    raise InvalidWeekError(clean(week, 40))
+def _no_week(week: str) -> str:
+    return f"{clean(week, 40)!r} is no ISO week"
 
 
 def _items(release: ReleaseView, week: str, addresses: Routes) -> Iterator[Item]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from reports.scan import NumberView, RateView
 
 NBSP = "\u00a0"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def percent(value: float) -> str:
@@ -31,7 +32,7 @@ def significant(value: float) -> str:
         return "out of range"
     if not 1e-4 <= abs(value) < 1e6:
         mantissa, _, exponent = f"{value:.2e}".partition("e")
-        return f"{mantissa}×10^{int(exponent)}"
+        return f"{mantissa}×10{str(int(exponent)).translate(_RAISED)}"
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))
     text = f"{value:,.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

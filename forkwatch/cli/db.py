@@ -39,6 +39,7 @@ def backup(
 
     Blobs and originals lie beside it: copy the state folder too. For PostgreSQL use pg_dump.
     """
+    from forkwatch.cli.writing import writing_to
     from forkwatch.settings import load_settings
     from forkwatch.state import find_state_dir
     from forkwatch.store.backup import copy_database
@@ -50,7 +51,8 @@ def backup(
         raise SettingsError(f"there is no database at {source}", tip="Set FORKWATCH_STATE_DIR.")
     if out.exists():
         raise SettingsError(f"{out} exists", tip="Name a new file: a backup replaces nothing.")
-    copy_database(source, out)
+    with writing_to(out.parent):
+        copy_database(source, out)
     say(f"wrote {out}")
 
 

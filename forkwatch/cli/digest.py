@@ -23,7 +23,7 @@ def digest(
         bool, typer.Option("--preview", help="Print the text; write and send nothing.")
     ] = False,
     send: Annotated[
-        bool, typer.Option("--send", help="Send it to the recipients of [mail] who have not got it.")
+        bool, typer.Option("--send", help="Send it to the recipients in the settings who have not got it.")
     ] = False,
     out: Annotated[
         Path | None,
@@ -32,6 +32,7 @@ def digest(
 ) -> None:
     """Write the digest of a week, and send it: once to each recipient."""
     from forkwatch.cli.session import session
+    from forkwatch.cli.writing import writing_to
     from forkwatch.pipeline import mailing
     from reports.mail import write_digest
 
@@ -42,7 +43,9 @@ def digest(
         if preview:
             data("\n".join(plain(line, 600) for line in made.text.splitlines()))
             return
-        files = write_digest(made, out or context.state.digests)
+        folder = out or context.state.digests
+        with writing_to(folder):
+            files = write_digest(made, folder)
         deliveries = mailing.send(context, made) if send else ()
     data(f"{files.page}\n{files.text}\n{files.mail}")
     for delivery in deliveries:

@@ -28,10 +28,13 @@ def build(
 ) -> None:
     """Build the site and this week's digest from stored verdicts."""
     from forkwatch.cli.session import session
+    from forkwatch.cli.writing import writing_to
     from forkwatch.pipeline.publish import publish
 
     with session() as context:
-        published = publish(context, out, full=full)
+        place = context.state.site if out is None else out.absolute().parent
+        with writing_to(place):
+            published = publish(context, out, full=full)
     report = published.report
     say(
         f"{published.forks} forks; {len(report.written)} files written, {len(report.removed)} removed, "
@@ -67,6 +70,7 @@ def verify(site: Site = None) -> None:
     from forkwatch.pipeline.destinations import NoSiteError
     from forkwatch.state import find_state_dir
     from forkwatch.text import plain
+    from reports.numbers import plural
     from reports.verify import verify as check
 
     place = site or find_state_dir().site
@@ -76,7 +80,7 @@ def verify(site: Site = None) -> None:
     for problem in problems:
         data(plain(f"{problem.path}: {problem.what}", 500))
     if problems:
-        say(f"{len(problems)} problems")
+        say(plural(len(problems), "problem"))
         raise typer.Exit(Exit.FINDING)
     say("nothing is wrong with it")
 
@@ -102,6 +106,7 @@ def publish(
 ) -> None:
     """Verify the built site and send what differs from what is published."""
     from forkwatch.cli.session import session
+    from forkwatch.cli.writing import writing_to
     from forkwatch.pipeline.destinations import publish_site
     from forkwatch.publish.directory import DirectoryPublisher
 
@@ -110,14 +115,16 @@ def publish(
     if (rollback and directory is None) or (public and space is None):
         raise SettingsError("--rollback goes with --directory, --public with --space", tip="See `--help`.")
     with session() as context:
-        if directory is not None:
-            chosen: Publisher = (here := DirectoryPublisher(directory.resolve(), context.now, keep))
-            if rollback:
-                data(here.rollback())
-                return
+        built = site or context.state.site
+        if directory is None:
+            result = publish_site(context, built, _remote(context, branch, space, public=public))
         else:
-            chosen = _remote(context, branch, space, public=public)
-        result = publish_site(context, site or context.state.site, chosen)
+            here = DirectoryPublisher(directory.resolve(), context.now, keep)
+            with writing_to(here.root):
+                if rollback:
+                    data(here.rollback())
+                    return
+                result = publish_site(context, built, here)
     sent = f"{result.sent} files sent ({result.sent_bytes:,} bytes)"
     say(f"{sent}, {result.removed} removed, {result.kept} kept")
     data(result.place)

@@ -25,7 +25,7 @@ def run(
     from forkwatch.pipeline.run import run_once
 
     if not once:
-        raise SettingsError("say --once", tip="This version runs once; use a timer to repeat it.")
+        raise SettingsError("say --once", tip="`forkwatch daemon` repeats it on schedule.")
     with session(isolating_settings(required=require_isolation)) as context:
         tally = run_once(context)
         published = publish(context)

@@ -34,6 +34,9 @@ def status(json_output: JsonOption = False) -> None:
         data_json({"schema": "forkwatch.status/1", "state": str(root), "releases": releases})
         return
     say(f"state: {root}")
+    if not view.releases:
+        say("no release is guarded; `forkwatch release add` adds one")
+        return
     rows = [
         (
             release.repo,

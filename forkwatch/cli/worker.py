@@ -30,7 +30,7 @@ def worker(
 ) -> None:
     """Do jobs from the database, here or on another box of the same PostgreSQL.
 
-    SIGTERM lets the present job finish, for as long as [daemon] grace_seconds says, then gives it back.
+    SIGTERM lets the present job finish, for as long as daemon.grace_seconds says, then gives it back.
     """
     from forkwatch import logs
     from forkwatch.cli.session import isolating_settings

@@ -19,8 +19,9 @@ from forkwatch.daemon import schedule, systemd
 from forkwatch.daemon.health import Health, serve
 from forkwatch.daemon.interface import Slot, Workers
 from forkwatch.daemon.processes import Processes, worker_command
+from forkwatch.errors import SettingsError
 from forkwatch.jobs.interface import Role
-from forkwatch.settings import Settings
+from forkwatch.settings import Settings, load_settings
 from forkwatch.state import StateDir
 from forkwatch.store.jobs import JobQueue
 from forkwatch.store.outbox import Message, Outbox
@@ -87,7 +88,7 @@ class Daemon:
 
     def _watch(self, pool: Workers, queue: JobQueue, outbox: Outbox, health: Health) -> None:
         beat, kept = systemd.watchdog_seconds(), 0.0
-        while not self.signals.stop.is_set() and not self.signals.reload.is_set():
+        while not self.signals.stop.is_set() and not self._reloads():
             pool.tend()
             if time.monotonic() - kept > HOUSEKEEPING_SECONDS:
                 kept = time.monotonic()
@@ -95,6 +96,18 @@ class Daemon:
             if beat is not None:
                 systemd.notify("WATCHDOG=1")
             self.signals.stop.wait(min(1.0, beat / 2 if beat else 1.0))
+
+    def _reloads(self) -> bool:
+        """Whether new settings wait that can be read: a mistake in them must not end what runs."""
+        if not self.signals.reload.is_set():
+            return False
+        try:
+            load_settings()
+        except SettingsError as error:
+            self.signals.reload.clear()
+            _log.error("settings not read again; those from before stay", error=str(error))
+            return False
+        return True
 
     def _keep_house(self, queue: JobQueue, outbox: Outbox, health: Health) -> None:
         """Nothing of it may end the daemon: a database that is away comes back."""

@@ -40,6 +40,8 @@ def digest_of(context: Context, week: str | None) -> Digest:
     if not any(release.scans or release.gaps for release in view.releases):
         raise NothingToExamineError("there is nothing to report", tip="Run `forkwatch run --once` first.")
     chosen = last_week(context.now()) if week is None else week
+    if monday(chosen) > context.now().date():
+        context.talk.note(f"{chosen} has not begun")
     newest = week_of(view.generated_at)
     if week is None and newest > chosen:
         context.talk.note(f"the newest results are of {newest}; `--week {newest}` shows them")

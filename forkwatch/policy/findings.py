@@ -223,7 +223,8 @@ def _output_findings(facts: Facts) -> Iterator[FindingView]:
     yield make_finding(
         "outputs-modified" if modified else "outputs-authentic",
         certainty="consistent-with",
-        summary=f"Two-sample permutation test on {outputs.n} answers: p = {outputs.p_value:.3g}.",
+        summary=f"Two-sample permutation test on {outputs.n} answers to harmless prompts: "
+        f"p = {outputs.p_value:.3g}.",
         evidence=(EvidenceView("p-value", outputs.p_value), EvidenceView("n", outputs.n)),
         direction="for" if modified else "against",
     )

@@ -126,7 +126,10 @@ class BranchPublisher:
             raise PublishError(f"git {arguments[0]} took more than {self.timeout:g} s") from error
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip()
-            raise PublishError(f"git {arguments[0]} failed: {said[-500:]}")
+            raise PublishError(
+                f"git {arguments[0]} failed: {said[-500:]}",
+                tip="Check the address, and that git may push there without being asked for a password.",
+            )
         return done.stdout.decode(errors="surrogateescape")
 
 

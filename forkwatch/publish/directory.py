@@ -55,14 +55,20 @@ class DirectoryPublisher:
         Raises:
             PublishError: there is none.
         """
+        if not (self.root / "releases").is_dir():  # the lock would make it
+            raise self._nothing_earlier()
         with sole_builder(self.root / "releases"):
             current = self._current()
             names = [path.name for path in self._releases()]
             at = names.index(current.name) if current is not None and current.name in names else 0
             if at == 0:
-                raise PublishError(f"{self.root} has no earlier publication")
+                raise self._nothing_earlier()
             self._point_to(self.root / "releases" / names[at - 1])
             return names[at - 1]
+
+    def _nothing_earlier(self) -> PublishError:
+        tip = "Only what --keep left can come back; `report build` and `report publish` make a new one."
+        return PublishError(f"{self.root} has no earlier publication", tip=tip)
 
     def _fill(
         self, build_dir: Path, manifest: Manifest, current: Path | None, there: Manifest | None

@@ -180,9 +180,14 @@ def test_bad_settings(tmp_path: Path) -> None:
         ("[policy]\nalpha = 2\n", "policy.alpha"),
         ("[polcy]\nalpha = 0.1\n", "polcy"),
         ("[policy\n", "TOML"),
+        ("[policy]\nalpha = 0.1 # \xff\n", "TOML"),
+        (
+            "[policy]\nalhpa = 0.1\n[daemon]\nport = 'x'\n",
+            "policy.alhpa: there is no such setting (also wrong: ",
+        ),
     ):
         file = tmp_path / "forkwatch.toml"
-        file.write_text(text)
+        file.write_bytes(text.encode("latin-1"))
 
         done = invoke(tmp_path / "state", "status", FORKWATCH_CONFIG=str(file))
 

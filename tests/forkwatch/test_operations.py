@@ -67,6 +67,9 @@ def test_a_backup_is_whole_private_and_replaces_nothing(state: Path) -> None:
     before = out.read_bytes()
     assert RUN.invoke(app, ["db", "backup", str(out)]).exit_code == 2
     assert out.read_bytes() == before
+    (state / "file").touch()
+    nowhere = RUN.invoke(app, ["db", "backup", str(state / "file" / "copy.db")])
+    assert (nowhere.exit_code, "cannot write to" in nowhere.output) == (2, True)
 
 
 def test_jobs_are_listed_and_tried_again(state: Path, clock: Clock) -> None:

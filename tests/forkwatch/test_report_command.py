@@ -63,6 +63,31 @@ def test_a_folder_is_published_and_rolled_back(built: Judged, tmp_path: Path) ->
     assert "0 files sent" in again.stderr
     back = built.run("report", "publish", "--directory", str(web), "--rollback")
     assert (back.exit_code, "no earlier publication" in back.stderr) == (4, True)
+    never = built.run("report", "publish", "--directory", str(tmp_path / "never"), "--rollback")
+    assert (never.exit_code, (tmp_path / "never").exists()) == (4, False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("report", "build", "--out", "FILE/site"),
+        ("report", "publish", "--directory", "FILE"),
+        ("digest", "--week", "2026-W48", "--out", "FILE"),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_no_internal_error(
+    built: Judged, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """A file stands where a folder is needed: that is the user's to solve."""
+    (tmp_path / "file").write_text("mine")
+    done = built.run(*(part.replace("FILE", str(tmp_path / "file")) for part in command))
+    assert (done.exit_code, "cannot write to" in done.stderr) == (2, True), done.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_mistyped_week_is_a_usage_error(built: Judged) -> None:
+    done = built.run("digest", "--week", "2026-47", "--preview")
+    assert (done.exit_code, "'2026-47' is no ISO week" in done.stderr) == (2, True)
 
 
 def test_a_space_takes_a_token_of_its_own(built: Judged) -> None:

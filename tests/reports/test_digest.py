@@ -40,10 +40,11 @@ def test_decisions_come_first():
 
 
 def test_a_past_week_says_what_still_waits():
-    """Forks of other weeks are counted, not repeated."""
-    text = build_digest(samples.view(), "2026-W45").text
+    """Forks of earlier weeks are counted, not repeated; those of later weeks are neither."""
+    text = build_digest(samples.view(), "2026-W48").text
     assert "NEEDS YOUR DECISION" not in text
     assert "6 forks with such a verdict from earlier weeks." in text
+    assert "from earlier weeks" not in build_digest(samples.view(), "2026-W45").text
 
 
 def test_links_lead_to_the_site_or_are_left_out():

@@ -104,8 +104,8 @@ def test_kinds_differ_by_shape() -> None:
         ("Full fine-tune", "1 fork", "1 of 1"),
         ("Sparse patch", "1 fork", "1 of 1"),
     ]
-    assert [row.cells for row in found.grid] == [("1.00×10^13 (inferred)",), ("none observed",)]
-    assert "is 1.00×10^13, with 90% lost" in found.words
+    assert [row.cells for row in found.grid] == [("1.00×10¹³ (inferred)",), ("none observed",)]
+    assert "is 1.00×10¹³, with 90% lost" in found.words
 
 
 def test_names_change_nothing() -> None:

@@ -134,5 +134,9 @@ def test_workers_do_not_outlive_a_killed_daemon_and_the_next_one_starts(daemon: 
     daemon.process.send_signal(signal.SIGHUP)
     time.sleep(1.0)
     until(daemon.is_ready)
+    (daemon.folder / "forkwatch.toml").write_text("[daemon\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: b"not read again" in (daemon.folder / "daemon.log").read_bytes())
+    assert daemon.is_ready()
     daemon.process.terminate()
     assert daemon.process.wait(30) == 0
