@@ -86,7 +86,7 @@ def publish(context: Context, out: Path | None = None, *, full: bool = False) ->
     site = out or context.state.site
     keep_compiled(context.state.cache / "templates")
     context.talk.stage("site", "publish")
-    report = build_site(view, site, full=full)
+    report = build_site(view, site, full=full, pieces=context.state.cache / "pieces.db")
     return Published(site, site / "digest" / f"{week_of(view.generated_at)}.html", forks, report)
 
 

@@ -7,6 +7,7 @@ it depends on: `site.key`, `release.key` or `fork.key`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from reports import classifier_json, schemas, tree_json, verdicts
 from reports.context import Fork, Release, Site
@@ -19,7 +20,7 @@ SITE_ATOM, SITE_FEED = "api/v1/atom.xml", "api/v1/feed.json"
 
 def site_exports(site: Site) -> Iterator[Entry]:
     """Files about no release in particular."""
-    yield Entry("verdicts.json", digest("verdicts", site.key), lambda: verdicts.verdicts_json(site.view))
+    yield Entry("verdicts.json", digest("verdicts", site.key), lambda: _verdicts(site))
     known = schemas.published()
     published = tuple(f"api/v1/schema/{name}" for name in known)
     yield Entry("api/v1/index.json", digest("index", site.key), lambda: api.index_json(site, published))
@@ -69,6 +70,16 @@ def fork_exports(fork: Fork) -> Iterator[Entry]:
         yield _about(fork, names.evidence(fork.document), evidence.to_zip)
     if moderation.has_draft(fork):
         yield _about(fork, names.moderation(fork.document), evidence.draft_of)
+
+
+def _verdicts(site: Site) -> str:
+    def row(fork: Fork) -> str:
+        return verdicts.row_json(fork.release.view, fork.release.past, fork.row, site.routes)
+
+    def rows(view: ReleaseView) -> list[str]:
+        return [fork.piece("verdict", partial(row, fork)) for fork in site.about(view).forks]
+
+    return verdicts.verdicts_from(site.view, rows)
 
 
 def _all(release: Release) -> tuple[Fork, ...]:
