@@ -281,12 +281,12 @@ class Fork:
     def piece(self, kind: str, make: Callable[[], str]) -> str:
         """A text about this fork that depends on `key` and the site's `base` alone, kept between builds."""
         name = f"{kind} {release_key(self.release.view)}"
-        return self.site.pieces.text(name, self.document, self.piece_key, make)
+        return self.site.pieces.text(name, self.document, self.file_key[:32], make)
 
     @cached_property
-    def piece_key(self) -> str:
-        """Key of its pieces."""
-        return digest(self.site.base, self.key)[:32]
+    def file_key(self) -> str:
+        """Key of files about it that show what every page may depend on too."""
+        return digest(self.site.base, self.key)
 
     @property
     def withdrawn(self) -> DisputeView | None:

@@ -14,8 +14,7 @@ from pathlib import Path
 from reports.plan import template_set
 
 _TABLE = (
-    "CREATE TABLE IF NOT EXISTS piece "
-    "(kind TEXT, name TEXT, key TEXT, text TEXT, PRIMARY KEY (kind, name)) WITHOUT ROWID"
+    "CREATE TABLE IF NOT EXISTS piece (kind TEXT, name TEXT, key TEXT, text TEXT, PRIMARY KEY (kind, name))"
 )
 
 

@@ -27,7 +27,7 @@ def pretty(value: object, indent: int = 0) -> str:
 def _text(value: object, line: str) -> str:  # noqa: PLR0911 - one a kind of value
     """`line` is a newline and the indent of the line that the value begins on."""
     if isinstance(value, str):
-        return encode_basestring_ascii(without_surrogates(value))
+        return encode_basestring_ascii(value if value.isascii() else without_surrogates(value))
     if value is None:
         return "null"
     if value is True:

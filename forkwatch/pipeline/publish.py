@@ -180,7 +180,7 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
         card=published_card(context, row),
         pinned_at=_time(row.verified_at),
         events=tuple(_upstream(event) for event in upstream_events(context.store, row.id)),
-        effort=published_effort(f"{row.repo}@{row.commit}", observed(context, row)),
+        effort=published_effort(f"{row.repo}@{row.commit}", observed(context, row, stored)),
         disputes=tuple(
             dispute_view(each, histories[each.repo_id].repo) for each in disputed if each.repo_id in now.rows
         ),

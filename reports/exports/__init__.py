@@ -59,10 +59,10 @@ def release_exports(release: Release) -> Iterator[Entry]:
 
 def fork_exports(fork: Fork) -> Iterator[Entry]:
     """Files about one fork. Its document is loaded when one is rendered."""
-    yield Entry(fork.document, digest("document", fork.key), lambda: evidence.document_of(fork))
+    yield Entry(fork.document, fork.key, lambda: evidence.document_of(fork))
     if fork.signed is not None:
         path = fork.site.routes.signed(fork.document)
-        yield Entry(path, digest("signed", fork.key), lambda: fork.bundle or "")
+        yield Entry(path, fork.key, lambda: fork.bundle or "")
     yield _about(fork, names.bom(fork.document), evidence.bom_of)
     yield _about(fork, names.badge(fork.document), badge.to_svg)
     if osv.has_advisory(fork):
@@ -87,7 +87,7 @@ def _all(release: Release) -> tuple[Fork, ...]:
 
 
 def _about(fork: Fork, path: str, make: Callable[[Fork], bytes]) -> Entry:
-    return Entry(path, digest(path, fork.site.base, fork.key), lambda: make(fork))
+    return Entry(path, fork.file_key, lambda: make(fork))
 
 
 def _week(site: Site, week: str, views: tuple[ReleaseView, ...]) -> Entry:
