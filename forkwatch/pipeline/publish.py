@@ -16,6 +16,7 @@ from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.attest import sign_verdict
 from forkwatch.pipeline.cards import published_card
 from forkwatch.pipeline.classifier import stored_classifier
+from forkwatch.pipeline.collecting import rare_collections
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.disputes import dispute_view
 from forkwatch.pipeline.document import original_view
@@ -78,6 +79,11 @@ def publish(context: Context, out: Path | None = None, *, full: bool = False) ->
     Raises:
         NothingToExamineError: there is no verdict yet; an empty site must not look like a clean one.
     """
+    with rare_collections():
+        return _publish(context, out, full=full)
+
+
+def _publish(context: Context, out: Path | None, *, full: bool) -> Published:
     key = find_key(context.state, context.settings)
     view = site_view(context, key)
     forks = sum(len(release.scans) for release in view.releases)
