@@ -9,6 +9,8 @@ _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 def plain(text: str, limit: int = 300) -> str:
     """`text` on one line: control, bidi and other invisible characters escaped, cut at `limit` characters."""
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     shown = "".join(
         char if unicodedata.category(char) not in _UNSAFE else _escaped(char) for char in text[: limit + 1]
     )

@@ -12,6 +12,7 @@ from reports import switch
 from reports.draft import Draft, copy_links, list_files
 from reports.interface import EmptySiteError, NotASiteError, SiteView
 from reports.manifest import KEPT, NAME, Manifest, Record, read_manifest, record
+from reports.pieces import Pieces
 from reports.plan import Entry, template_set
 from reports.site import plan
 
@@ -35,7 +36,7 @@ class BuildReport:
     """Files that had to be rendered to know which they are."""
 
 
-def build_site(view: SiteView, out: Path, *, full: bool = False) -> BuildReport:
+def build_site(view: SiteView, out: Path, *, full: bool = False, pieces: Path | None = None) -> BuildReport:
     """Build the whole site at `out`. The same view gives the same bytes, whatever was there before.
 
     Digests of earlier weeks (`digest/`) are carried over from the site that is replaced.
@@ -44,6 +45,7 @@ def build_site(view: SiteView, out: Path, *, full: bool = False) -> BuildReport:
         view: what it says.
         out: its folder.
         full: render every file, whatever the manifest of the last build says.
+        pieces: the file in which `reports.pieces` are kept; None keeps none.
 
     Raises:
         EmptySiteError: no release has a single candidate.
@@ -56,17 +58,19 @@ def build_site(view: SiteView, out: Path, *, full: bool = False) -> BuildReport:
         switch.recover(out)
         _refuse_foreign(out)
         try:
-            return _build(view, out, None if full else read_manifest(out))
+            return _build(view, out, None if full else read_manifest(out), pieces)
         except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError):
             # Somebody changed the site, or the spare, by hand: what is left is looked at file by file.
             shutil.rmtree(switch.spare(out), ignore_errors=True)
-            return _build(view, out, None)
+            return _build(view, out, None, pieces)
 
 
-def _build(view: SiteView, out: Path, present: Manifest | None) -> BuildReport:
+def _build(view: SiteView, out: Path, present: Manifest | None, pieces: Path | None) -> BuildReport:
     had = _as_it_is(out) if present is None else dict(present.files)
     work = _Work(out, had, reuse=present is not None and present.templates == template_set())
-    work.take(plan(view))
+    kept = Pieces(pieces, anew=not work.reuse)
+    work.take(plan(view, kept))
+    kept.save()
     work.keep_digests()
     report = work.report()
     if not work.is_same():

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+
+from markupsafe import Markup
 
 from reports.interface import (
     DisputeView,
@@ -22,6 +24,7 @@ from reports.interface import (
     VerdictChange,
 )
 from reports.numbers import week_of
+from reports.pieces import Pieces
 from reports.plan import Entry, digest
 from reports.render import environment
 from reports.routes import Routes, relative, release_key, routes, sorted_replaced, sorted_scans
@@ -51,6 +54,7 @@ class Site:
     routes: Routes
     folders: Mapping[str, Sequence[tuple[str, str]]]
     """By repository: key of each release that it was compared with, and the folder of that page."""
+    pieces: Pieces = field(default_factory=Pieces, repr=False)
 
     @cached_property
     def facts(self) -> Facts:
@@ -86,7 +90,8 @@ class Site:
         """Plan one page.
 
         Args:
-            template: its file name. It sees `view` (the `Facts`), `routes`, `path`, `href`, and `values`.
+            template: its file name. It sees `view` (the `Facts`), `routes`, `path`, `href`,
+                `piece`, and `values`.
             path: relative to the site's root.
             key: digest of what `values` gives; what every page depends on is added here.
             values: asked for when the page is rendered.
@@ -96,19 +101,26 @@ class Site:
             return relative(path, target)
 
         def render() -> str:
-            known = {"view": self.facts, "routes": self.routes, "path": path, "href": href, "json": None}
+            known = {
+                "view": self.facts,
+                "routes": self.routes,
+                "path": path,
+                "href": href,
+                "piece": _table_row,
+                "json": None,
+            }
             return environment().get_template(template).render(known | dict(values()))
 
         return Entry(path, digest(self.base, template, path, key), render)
 
 
-def site_of(view: SiteView) -> Site:
+def site_of(view: SiteView, pieces: Pieces | None = None) -> Site:
     """Give every page its address."""
     found = routes(view)
     folders: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for (key, name), folder in found.forks.items():
         folders[name].append((key, folder))
-    return Site(view, found, folders)
+    return Site(view, found, folders, pieces or Pieces())
 
 
 @dataclass(frozen=True)
@@ -266,6 +278,16 @@ class Fork:
         samples = self.release.view.documents.samples(self.row, self.history)
         return replace(self.history, samples=samples)
 
+    def piece(self, kind: str, make: Callable[[], str]) -> str:
+        """A text about this fork that depends on `key` and the site's `base` alone, kept between builds."""
+        name = f"{kind} {release_key(self.release.view)}"
+        return self.site.pieces.text(name, self.document, self.file_key[:32], make)
+
+    @cached_property
+    def file_key(self) -> str:
+        """Key of files about it that show what every page may depend on too."""
+        return digest(self.site.base, self.key)
+
     @property
     def withdrawn(self) -> DisputeView | None:
         """How its newest verdict was taken back, if it was."""
@@ -284,12 +306,17 @@ class Fork:
     @cached_property
     def key(self) -> str:
         """Key of everything that a file about this fork alone may depend on."""
-        own = (getattr(self, field.name) for field in fields(self) if field.name not in _NOT_IN_KEY)
+        own = (getattr(self, each.name) for each in fields(self) if each.name not in _NOT_IN_KEY)
         version = self.release.view.documents.version(self.row)
         names = [(former.identity, former.scan.repo) for former in self.formers]
         signed = None if self.signed is None else self.signed.version
         former = None if self.former is None else self.former.identity
         return digest(self.release.facts_key, version, names, former, signed, *own)
+
+
+def _table_row(release: ReleaseView, fork: Fork, macro: Callable[[ReleaseView, Fork], Markup]) -> Markup:
+    """Its row in the table of forks: pages that have the table are in one folder, so that links agree."""
+    return Markup(fork.piece("row", lambda: str(macro(release, fork))))  # noqa: S704 - what a template made
 
 
 _NOT_IN_KEY = frozenset({"release", "row", "formers", "former", "signed"})

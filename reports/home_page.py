@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from functools import partial
 
 from reports import charts
 from reports.changes import week_pages, week_path
@@ -11,16 +13,18 @@ from reports.downloads import SITE
 from reports.headline import headline
 from reports.plan import Entry, digest
 from reports.routes import sorted_releases
-from reports.search import PATH, SearchRow, search_index
+from reports.search import PATH, SearchRow, line, script
 from reports.summary import attention, attention_count, former_names, funnel, sorted_gaps
 from reports.trends import trend
 from reports.words import VERDICTS
+
+_HEX = re.compile("[0-9a-f]+", re.ASCII)
 
 
 def home_pages(site: Site) -> Iterator[Entry]:
     """The first page and the index."""
     yield site.page("index.html", "index.html", site.key, lambda: _values(site))
-    yield Entry(PATH, digest("search", site.key), lambda: search_index(_rows(site)))
+    yield Entry(PATH, digest("search", site.key), lambda: script(_rows(site)))
 
 
 def _values(site: Site) -> Values:
@@ -45,31 +49,34 @@ def _values(site: Site) -> Values:
     }
 
 
-def _rows(site: Site) -> Iterator[SearchRow]:
+def _rows(site: Site) -> Iterator[tuple[str, str, str]]:
     for view in site.view.releases:
         release = site.about(view)
-        yield SearchRow(
-            repo=view.repo,
-            page=site.routes.release(view),
-            note="Guarded release",
-            hashes=(view.commit, _hex(view.original.root_digest)),
+        page = site.routes.release(view)
+        hashes = view.commit, _hex(view.original.root_digest)
+        yield (
+            view.repo,
+            page,
+            line(SearchRow(repo=view.repo, page=page, note="Guarded release", hashes=hashes)),
         )
-        yield from (_row(fork) for fork in (*release.forks, *release.formers))
+        for fork in (*release.forks, *release.formers):
+            yield fork.row.repo, fork.path, fork.piece("search", partial(_line, fork))
 
 
-def _row(fork: Fork) -> SearchRow:
+def _line(fork: Fork) -> str:
     row, history = fork.row, fork.history
     withdrawn = any(dispute.status == "withdrawn" and dispute.current for dispute in fork.disputes)
-    return SearchRow(
+    found = SearchRow(
         repo=row.repo,
         page=fork.path,
         note="Verdict withdrawn" if withdrawn else VERDICTS[row.verdict.label].title,
         names=() if history is None else former_names(history),
         hashes=(row.commit, *(_hex(file.sha256) for file in row.files.weights)),
     )
+    return line(found)
 
 
 def _hex(text: str) -> str:
     """The hex digits of a digest; empty for anything else."""
     digits = text.removeprefix("sha256:").lower()
-    return digits if digits and all(char in "0123456789abcdef" for char in digits) else ""
+    return digits if _HEX.fullmatch(digits) else ""

@@ -82,4 +82,5 @@ def read_manifest(site: Path) -> Manifest | None:
 
 def is_inside(path: str) -> bool:
     """Whether a path stays below the folder that it is relative to."""
-    return bool(path) and not path.startswith("/") and not {"", ".", ".."} & set(path.split("/"))
+    bounded = f"/{path}/"
+    return "//" not in bounded and "/./" not in bounded and "/../" not in bounded

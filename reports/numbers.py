@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from reports.scan import NumberView, RateView
 
@@ -90,6 +91,7 @@ def duration(seconds: float) -> str:
     return f"{hours}{NBSP}h {minutes:02d}{NBSP}min" if hours else f"{minutes}{NBSP}min {rest:02d}{NBSP}s"
 
 
+@lru_cache(maxsize=1 << 16)
 def moment(text: str) -> datetime:
     """An ISO 8601 time in UTC; a time without an offset is taken as UTC.
 
@@ -116,6 +118,7 @@ def minute(text: str) -> str:
         return text
 
 
+@lru_cache(maxsize=1 << 16)
 def week_of(text: str) -> str:
     """The ISO week of a time, e.g. `2026-W47`."""
     year, week, _ = moment(text).isocalendar()

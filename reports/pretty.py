@@ -14,20 +14,20 @@ from json.encoder import encode_basestring_ascii
 from reports.text import without_surrogates
 
 
-def pretty(value: object) -> str:
-    """The text, without a newline at its end.
+def pretty(value: object, indent: int = 0) -> str:
+    """The text, without a newline at its end, as it is inside of so many spaces of indent.
 
     Raises:
         ValueError: a number is not finite.
         TypeError: a value is none of JSON's, and no dataclass.
     """
-    return _text(value, "\n")
+    return _text(value, "\n" + " " * indent)
 
 
 def _text(value: object, line: str) -> str:  # noqa: PLR0911 - one a kind of value
     """`line` is a newline and the indent of the line that the value begins on."""
     if isinstance(value, str):
-        return encode_basestring_ascii(without_surrogates(value))
+        return encode_basestring_ascii(value if value.isascii() else without_surrogates(value))
     if value is None:
         return "null"
     if value is True:

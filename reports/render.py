@@ -116,7 +116,9 @@ def _parent(parent: ParentView) -> str:
 
 
 def _finalize(value: object) -> object:
-    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    if type(value) is Markup or not isinstance(value, str):
+        return value
+    return clean(value)
 
 
 def _repeat(markup: str, times: int) -> Markup:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -126,4 +125,8 @@ def _short(text: str) -> str:
 
 def relative(source: str, target: str) -> str:
     """A link from page `source` to `target`, both relative to the root."""
-    return posixpath.relpath(target, posixpath.dirname(source) or ".")
+    here, there = source.split("/")[:-1], target.split("/")
+    same = 0
+    while same < min(len(here), len(there) - 1) and here[same] == there[same]:
+        same += 1
+    return "/".join([".."] * (len(here) - same) + there[same:])

@@ -34,15 +34,23 @@ class SearchRow:
 
 def search_index(rows: Iterable[SearchRow]) -> str:
     """The script. ASCII only, by name."""
-    table = [
-        [
-            clean(row.repo, 200),
-            row.page,
-            row.note,
-            " ".join(clean(name, 200) for name in row.names),
-            " ".join(dict.fromkeys(found[:DIGITS] for found in row.hashes)),
-        ]
-        for row in sorted(rows, key=lambda row: (row.repo.lower(), row.repo, row.page))
+    return script((row.repo, row.page, line(row)) for row in rows)
+
+
+def line(row: SearchRow) -> str:
+    """One row of the script."""
+    cells = [
+        clean(row.repo, 200),
+        row.page,
+        row.note,
+        " ".join(clean(name, 200) for name in row.names),
+        " ".join(dict.fromkeys(found[:DIGITS] for found in row.hashes)),
     ]
-    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in table)
+    return json.dumps(cells, separators=(",", ":"))
+
+
+def script(rows: Iterable[tuple[str, str, str]]) -> str:
+    """The script from repositories, their pages and their lines."""
+    in_order = sorted(rows, key=lambda row: (row[0].lower(), row[0], row[1]))
+    lines = ",\n".join(text for _, _, text in in_order)
     return f'"use strict";\nwindow.forkwatchIndex = [\n{lines}\n];\n'

@@ -11,18 +11,19 @@ from reports.digest import build_digest
 from reports.exports import fork_exports, release_exports, site_exports
 from reports.interface import SiteView
 from reports.pages import fork_pages, release_pages, site_pages
+from reports.pieces import Pieces
 from reports.plan import Entry, digest, fixed
 from reports.routes import sorted_releases
 
 ASSETS = ("site.css", "site.js", "icon.svg")
 
 
-def plan(view: SiteView) -> Iterator[Entry]:
+def plan(view: SiteView, pieces: Pieces | None = None) -> Iterator[Entry]:
     """Every file of the site but its manifest.
 
     Files about one fork follow each other, so that its document is loaded once.
     """
-    site = site_of(view)
+    site = site_of(view, pieces)
     yield fixed(".nojekyll", "")
     for name in ASSETS:
         yield fixed(f"assets/{name}", (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8"))

@@ -21,13 +21,16 @@ _MAIL_ADDRESS = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-
 _PLAIN_SEGMENT = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,94}[a-z0-9_-])?", re.ASCII)
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.ASCII)
 
+_PLAIN = re.compile("[ -~\u00a0-\u00ac\u00ae-\u02af\u2010-\u2027\u2030-\u205e\u2190-\u21ff\u2212]*")
+"""Text of which nothing is to be removed: what most is, with the signs of our own numbers."""
+
 MAX_MARKS = 4
 """Combining marks kept in a row; more of them climb over the neighbouring lines."""
 
 
 def clean(text: str, limit: int = 2000) -> str:
     """`text` on one line, without escapes and invisible characters, at most `limit` characters."""
-    if len(text) <= limit and text.isascii() and text.isprintable():
+    if len(text) <= limit and ((text.isascii() and text.isprintable()) or _PLAIN.fullmatch(text)):
         return text
     kept: list[str] = []
     marks = 0

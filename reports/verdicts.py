@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from reports.contract import adapter, dump, load, schema_of
 from reports.interface import ReleaseView, SiteView
+from reports.pretty import pretty
 from reports.routes import Routes, routes, sorted_releases, sorted_scans
 from reports.rows import ForkRow
 from reports.scan import (
@@ -104,13 +106,40 @@ def verdicts(view: SiteView) -> VerdictsDocument:
     return VerdictsDocument(
         generated_at=view.generated_at,
         version=view.version,
-        releases=tuple(_release(release, addresses) for release in sorted_releases(view)),
+        releases=tuple(
+            _release(release, tuple(_rows(release, addresses))) for release in sorted_releases(view)
+        ),
     )
 
 
 def verdicts_json(view: SiteView) -> str:
     """Canonical JSON of them: the content of `verdicts.json`."""
     return dump(verdicts(view))
+
+
+def verdicts_from(view: SiteView, rows_of: Callable[[ReleaseView], Sequence[str]]) -> str:
+    """The same text from the texts of its rows, see `row_json`; forks by name."""
+    releases = sorted_releases(view)
+    empty = tuple(_release(release, ()) for release in releases)
+    document = VerdictsDocument(generated_at=view.generated_at, version=view.version, releases=empty)
+    parts = dump(document).split(_EMPTY)
+    text = [parts[0]]
+    for release, rest in zip(releases, parts[1:], strict=True):
+        rows = rows_of(release)
+        text.append(f"{_HEAD}[{_LINE}{f',{_LINE}'.join(rows)}\n      ]" if rows else _EMPTY)
+        text.append(rest)
+    return "".join(text)
+
+
+def row_json(release: ReleaseView, past: Past, scan: ForkRow, addresses: Routes) -> str:
+    """One fork, as `verdicts_json` has it."""
+    return pretty(_row(release, past, scan, addresses), 8)
+
+
+_HEAD = '\n      "verdicts": '
+_LINE = "\n        "
+_EMPTY = f"{_HEAD}[]"
+"""No text of JSON holds a newline, so that this is found between texts only."""
 
 
 def from_json(text: str) -> VerdictsDocument:
@@ -132,13 +161,17 @@ def _reader() -> TypeAdapter[VerdictsDocument]:
     return adapter(VerdictsDocument)
 
 
-def _release(release: ReleaseView, addresses: Routes) -> ReleaseVerdicts:
+def _rows(release: ReleaseView, addresses: Routes) -> Iterator[VerdictRow]:
     past = Past(release)
+    return (_row(release, past, scan, addresses) for scan in sorted_scans(release))
+
+
+def _release(release: ReleaseView, rows: tuple[VerdictRow, ...]) -> ReleaseVerdicts:
     return ReleaseVerdicts(
         repo=release.repo,
         commit=release.commit,
         original=release.original,
-        verdicts=tuple(_row(release, past, scan, addresses) for scan in sorted_scans(release)),
+        verdicts=rows,
         gaps=tuple(GapRow(repo=gap.repo, reason=gap.reason) for gap in sorted_gaps(release)),
     )
 

@@ -24,7 +24,7 @@ from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.originals import Original, original_files, release_snapshot
 from forkwatch.pipeline.stated import FILES, MAX_BYTES, read_statements
-from forkwatch.pipeline.stored import stored_rows
+from forkwatch.pipeline.stored import StoredRow, stored_rows
 from forkwatch.pipeline.weight_effort import no_weight_evidence, weight_evidence
 from forkwatch.policy.facts import Unreadable
 from forkwatch.store.models import Release
@@ -93,9 +93,14 @@ def observe(context: Context, original: Original) -> tuple[Observed, ...]:
     return tuple(found)
 
 
-def observed(context: Context, row: Release) -> tuple[Observed, ...]:
-    """What `observe` has stored, by name. Nothing is worked out, and nobody asked."""
-    stored = stored_rows(context, row)
+def observed(
+    context: Context, row: Release, stored: Mapping[int, StoredRow] | None = None
+) -> tuple[Observed, ...]:
+    """What `observe` has stored, by name. Nothing is worked out, and nobody asked.
+
+    `stored` are the rows of the release, where they have been read already.
+    """
+    stored = stored_rows(context, row) if stored is None else stored
     kept = stage_results(context.store, row.root_digest, STAGE)
     forks = sorted((each.row.repo, each.repo_id, each) for each in stored.values())
     return tuple(

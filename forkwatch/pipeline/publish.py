@@ -16,6 +16,7 @@ from forkwatch.errors import NothingToExamineError
 from forkwatch.pipeline.attest import sign_verdict
 from forkwatch.pipeline.cards import published_card
 from forkwatch.pipeline.classifier import stored_classifier
+from forkwatch.pipeline.collecting import rare_collections
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.disputes import dispute_view
 from forkwatch.pipeline.document import original_view
@@ -78,6 +79,11 @@ def publish(context: Context, out: Path | None = None, *, full: bool = False) ->
     Raises:
         NothingToExamineError: there is no verdict yet; an empty site must not look like a clean one.
     """
+    with rare_collections():
+        return _publish(context, out, full=full)
+
+
+def _publish(context: Context, out: Path | None, *, full: bool) -> Published:
     key = find_key(context.state, context.settings)
     view = site_view(context, key)
     forks = sum(len(release.scans) for release in view.releases)
@@ -86,7 +92,7 @@ def publish(context: Context, out: Path | None = None, *, full: bool = False) ->
     site = out or context.state.site
     keep_compiled(context.state.cache / "templates")
     context.talk.stage("site", "publish")
-    report = build_site(view, site, full=full)
+    report = build_site(view, site, full=full, pieces=context.state.cache / "pieces.db")
     return Published(site, site / "digest" / f"{week_of(view.generated_at)}.html", forks, report)
 
 
@@ -180,7 +186,7 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
         card=published_card(context, row),
         pinned_at=_time(row.verified_at),
         events=tuple(_upstream(event) for event in upstream_events(context.store, row.id)),
-        effort=published_effort(f"{row.repo}@{row.commit}", observed(context, row)),
+        effort=published_effort(f"{row.repo}@{row.commit}", observed(context, row, stored)),
         disputes=tuple(
             dispute_view(each, histories[each.repo_id].repo) for each in disputed if each.repo_id in now.rows
         ),

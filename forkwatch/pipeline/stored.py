@@ -42,6 +42,10 @@ class _Kept:
     evidence: Evidence
 
 
+def _version(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 _KEPT = TypeAdapter(_Kept)
 
 
@@ -55,6 +59,8 @@ class StoredRow:
     row: LightScan
     """Under the name that the repository had then."""
     evidence: Evidence
+    version: str
+    """Digest of both."""
 
 
 @cache
@@ -80,21 +86,20 @@ def stored_rows(
     last = newest(verdict_log(context.store, release.id) if log is None else log)
     wanted = {verdict.id: verdict for verdict in last.values()}
     kept = {
-        id_: _KEPT.validate_json(text)
+        id_: (_KEPT.validate_json(text), _version(text))
         for id_, text in index_rows(context.store, wanted, row_format()).items()
     }
     missing = sorted(wanted.keys() - kept.keys())
     if missing:
         kept |= _derive(context, missing)
     return {
-        repo_id: StoredRow(
-            verdict.id, repo_id, verdict.snapshot_id, kept[verdict.id].row, kept[verdict.id].evidence
-        )
+        repo_id: StoredRow(verdict.id, repo_id, verdict.snapshot_id, each.row, each.evidence, version)
         for repo_id, verdict in last.items()
+        for each, version in (kept[verdict.id],)
     }
 
 
-def _derive(context: Context, missing: list[int]) -> dict[int, _Kept]:
+def _derive(context: Context, missing: list[int]) -> dict[int, tuple[_Kept, str]]:
     found: dict[int, _Kept] = {}
     for done, (id_, document) in enumerate(documents(context.store, missing), 1):
         found[id_] = _Kept(light(document), evidence(document))
@@ -102,7 +107,7 @@ def _derive(context: Context, missing: list[int]) -> dict[int, _Kept]:
             context.talk.progress("verdicts read", done, len(missing))
     contents = {id_: _KEPT.dump_json(kept).decode() for id_, kept in found.items()}
     put_index_rows(context.store, row_format(), contents)
-    return found
+    return {id_: (kept, _version(contents[id_])) for id_, kept in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +190,7 @@ def current(
         each, seen = stored[repo_id], figures.get(repo_id)
         row = _current(each.row, names[repo_id], seen)
         forecast = forecast_view(each.evidence, predictor)
-        version = digest(each.verdict_id, each.row, row.repo, seen, forecast)
+        version = digest(each.verdict_id, each.version, row.repo, seen, forecast)
         rows[repo_id] = row
         places[row.repo] = _Place(each.verdict_id, repo_id, version, forecast)
     return Current(rows, StoredDocuments(context.store, places, samples_of))

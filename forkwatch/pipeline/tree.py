@@ -78,7 +78,7 @@ def build_tree(release: str, commit: str, members: Iterable[Member]) -> TreeDocu
             )
         )
         edges += links
-        outside |= {edge.base for edge in links} - set(family) - {release}
+        outside |= {edge.base for edge in links if edge.base not in family and edge.base != release}
         if member.verdict is not None and member.verdict.proved:
             edges.append(TreeEdge(child=name, base=release, kind="proved"))
     nodes += [TreeNode(repo=name, role="outside") for name in outside]

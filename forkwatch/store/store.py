@@ -126,13 +126,13 @@ class Store:
 
     def _known(self, release_id: int, *conditions: Any) -> tuple[Known, ...]:
         query = (
-            select(CandidateRow, RepoRow)
+            select(*_KNOWN)
             .join(RepoRow, col(RepoRow.id) == col(CandidateRow.repo_id))
             .where(CandidateRow.release_id == release_id, *conditions)
-            .order_by(RepoRow.name, RepoRow.id)  # type: ignore[arg-type]  # a column, for the class
+            .order_by(RepoRow.name, RepoRow.id)
         )
         with self.session() as session:
-            return tuple(_known(row, repo) for row, repo in session.exec(query))
+            return tuple(_known(*row) for row in session.execute(query))
 
     def set_gap(self, release_id: int, repo_id: int, reason: str | None) -> None:
         """Say why a candidate has no verdict, or that it has one now (None)."""
@@ -357,18 +357,46 @@ def _said(document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in _VOLATILE}
 
 
-def _known(row: CandidateRow, repo: RepoRow) -> Known:
+_KNOWN: tuple[Any, ...] = (
+    CandidateRow.repo_id,
+    RepoRow.identity,
+    RepoRow.name,
+    CandidateRow.channels,
+    CandidateRow.claims,
+    RepoRow.summary,
+    CandidateRow.first_seen,
+    RepoRow.last_seen,
+    RepoRow.last_checked,
+    RepoRow.gone_at,
+    CandidateRow.gap,
+)
+"""Columns and not objects: there may be 10,000 of them."""
+
+
+def _known(  # noqa: PLR0913 - the columns above
+    repo_id: int,
+    identity: str,
+    name: str,
+    channels: list[str],
+    claims: list[dict[str, Any]],
+    summary: dict[str, Any],
+    first_seen: datetime,
+    last_seen: datetime,
+    last_checked: datetime | None,
+    gone_at: datetime | None,
+    gap: str | None,
+) -> Known:
     return Known(
-        repo_id=row.repo_id,
-        identity=repo.identity,
-        repo=RepoId(repo.name),
-        channels=load_channels(row.channels),
-        claims=load_claims(row.claims),
-        summary=load_summary(repo.summary),
-        first_seen=row.first_seen,
-        observed_at=max(repo.last_seen, repo.last_checked or repo.last_seen),
-        gone_at=repo.gone_at,
-        gap=row.gap,
+        repo_id=repo_id,
+        identity=identity,
+        repo=RepoId(name),
+        channels=load_channels(channels),
+        claims=load_claims(claims),
+        summary=load_summary(summary),
+        first_seen=first_seen,
+        observed_at=max(last_seen, last_checked or last_seen),
+        gone_at=gone_at,
+        gap=gap,
     )
 
 

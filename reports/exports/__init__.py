@@ -7,6 +7,7 @@ it depends on: `site.key`, `release.key` or `fork.key`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from reports import classifier_json, schemas, tree_json, verdicts
 from reports.context import Fork, Release, Site
@@ -19,7 +20,7 @@ SITE_ATOM, SITE_FEED = "api/v1/atom.xml", "api/v1/feed.json"
 
 def site_exports(site: Site) -> Iterator[Entry]:
     """Files about no release in particular."""
-    yield Entry("verdicts.json", digest("verdicts", site.key), lambda: verdicts.verdicts_json(site.view))
+    yield Entry("verdicts.json", digest("verdicts", site.key), lambda: _verdicts(site))
     known = schemas.published()
     published = tuple(f"api/v1/schema/{name}" for name in known)
     yield Entry("api/v1/index.json", digest("index", site.key), lambda: api.index_json(site, published))
@@ -58,10 +59,10 @@ def release_exports(release: Release) -> Iterator[Entry]:
 
 def fork_exports(fork: Fork) -> Iterator[Entry]:
     """Files about one fork. Its document is loaded when one is rendered."""
-    yield Entry(fork.document, digest("document", fork.key), lambda: evidence.document_of(fork))
+    yield Entry(fork.document, fork.key, lambda: evidence.document_of(fork))
     if fork.signed is not None:
         path = fork.site.routes.signed(fork.document)
-        yield Entry(path, digest("signed", fork.key), lambda: fork.bundle or "")
+        yield Entry(path, fork.key, lambda: fork.bundle or "")
     yield _about(fork, names.bom(fork.document), evidence.bom_of)
     yield _about(fork, names.badge(fork.document), badge.to_svg)
     if osv.has_advisory(fork):
@@ -71,12 +72,22 @@ def fork_exports(fork: Fork) -> Iterator[Entry]:
         yield _about(fork, names.moderation(fork.document), evidence.draft_of)
 
 
+def _verdicts(site: Site) -> str:
+    def row(fork: Fork) -> str:
+        return verdicts.row_json(fork.release.view, fork.release.past, fork.row, site.routes)
+
+    def rows(view: ReleaseView) -> list[str]:
+        return [fork.piece("verdict", partial(row, fork)) for fork in site.about(view).forks]
+
+    return verdicts.verdicts_from(site.view, rows)
+
+
 def _all(release: Release) -> tuple[Fork, ...]:
     return (*release.forks, *release.formers)
 
 
 def _about(fork: Fork, path: str, make: Callable[[Fork], bytes]) -> Entry:
-    return Entry(path, digest(path, fork.site.base, fork.key), lambda: make(fork))
+    return Entry(path, fork.file_key, lambda: make(fork))
 
 
 def _week(site: Site, week: str, views: tuple[ReleaseView, ...]) -> Entry:

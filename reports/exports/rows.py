@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Literal
 
 from reports.context import Fork
@@ -117,13 +117,13 @@ def line(fork: Fork) -> ForkLine:
 
 def to_jsonl(forks: Iterable[Fork]) -> bytes:
     """One JSON object a line, in ASCII."""
-    lines = (json.dumps(plain_value(line(fork)), allow_nan=False) for fork in forks)
-    return "".join(f"{text}\n" for text in lines).encode("ascii")
+    return "".join(fork.piece("jsonl", partial(_jsonl, fork)) for fork in forks).encode("ascii")
 
 
 def forks_csv(forks: Iterable[Fork]) -> bytes:
     """The same as a table."""
-    return to_csv(COLUMNS, (_cells(line(fork)) for fork in forks))
+    head = to_csv(COLUMNS, ())
+    return head + "".join(fork.piece("csv", partial(_csv, fork)) for fork in forks).encode("utf-8")
 
 
 def json_schema() -> dict[str, object]:
@@ -134,6 +134,14 @@ def json_schema() -> dict[str, object]:
 @cache
 def _reader() -> TypeAdapter[ForkLine]:
     return adapter(ForkLine)
+
+
+def _jsonl(fork: Fork) -> str:
+    return json.dumps(plain_value(line(fork)), allow_nan=False) + "\n"
+
+
+def _csv(fork: Fork) -> str:
+    return to_csv(None, [_cells(line(fork))]).decode("utf-8")
 
 
 def _cells(row: ForkLine) -> list[Cell]:

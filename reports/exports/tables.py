@@ -21,11 +21,12 @@ MOST = 1000
 """Characters of one cell."""
 
 
-def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> bytes:
-    """A table with a header line. Nothing (None) is an empty cell."""
+def to_csv(columns: Sequence[str] | None, rows: Iterable[Sequence[Cell]]) -> bytes:
+    """A table with a header line, unless there are no columns. Nothing (None) is an empty cell."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(columns)
+    if columns is not None:
+        writer.writerow(columns)
     for row in rows:
         writer.writerow([_cell(value) for value in row])
     return out.getvalue().encode("utf-8")

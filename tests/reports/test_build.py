@@ -84,7 +84,7 @@ def test_any_series_of_builds_ends_as_one_full_build(tmp_path):
     view = replace(view, releases=(replace(release, tree=None),))
     out = tmp_path / "site"
     for turn in range(8):
-        build_site(view, out)
+        build_site(view, out, pieces=tmp_path / "pieces.db")
         if turn % 4 == 3:
             build_site(view, tmp_path / f"whole-{turn}")
             assert tree(out) == tree(tmp_path / f"whole-{turn}")

@@ -1,0 +1,22 @@
+"""Python's search for reference cycles, made rare while very many values are loaded that have none."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_SELDOM = (50_000, 20, 20)
+"""Allocations before the youngest objects are looked at, and how often the older ones are (default: 700, 10,
+10). What cycles there are, of templates and queries, still goes before it matters."""
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Of a site of 10,000 forks the search took 2 of 7 seconds after one change."""
+    before = gc.get_threshold()
+    gc.set_threshold(*_SELDOM)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
