@@ -29,7 +29,7 @@ def daemon() -> None:
     from forkwatch.cli.session import database_url
     from forkwatch.clock import wall_clock
     from forkwatch.daemon.lock import sole_daemon
-    from forkwatch.daemon.supervisor import Daemon, Signals
+    from forkwatch.daemon.supervisor import Daemon, Signals, reread
     from forkwatch.settings import load_settings
     from forkwatch.state import find_state_dir
     from forkwatch.store.engine import open_engine
@@ -41,14 +41,16 @@ def daemon() -> None:
     signals = Signals()
     with sole_daemon(state.root):
         signals.install()
+        settings = load_settings()
         while not signals.stop.is_set():
-            signals.reload.clear()
-            settings = load_settings()
             store = Store(open_engine(database_url(settings, state)), wall_clock)
             try:
                 Daemon(settings, state, store, signals, _gpus(settings.evaluation.device)).run()
             finally:
                 store.close()
+            if signals.reload.is_set():
+                signals.reload.clear()
+                settings = reread() or settings
 
 
 def _gpus(device: str) -> int:

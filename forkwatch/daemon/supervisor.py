@@ -101,11 +101,8 @@ class Daemon:
         """Whether new settings wait that can be read: a mistake in them must not end what runs."""
         if not self.signals.reload.is_set():
             return False
-        try:
-            load_settings()
-        except SettingsError as error:
+        if reread() is None:
             self.signals.reload.clear()
-            _log.error("settings not read again; those from before stay", error=str(error))
             return False
         return True
 
@@ -154,6 +151,15 @@ def _stalled(since: object) -> Message:
             "at": str(since),
         },
     )
+
+
+def reread() -> Settings | None:
+    """The settings as they are now; None, and a line in the log, where there is a mistake in them."""
+    try:
+        return load_settings()
+    except SettingsError as error:
+        _log.error("settings not read again; those from before stay", error=str(error))
+        return None
 
 
 def slots(settings: Settings, gpus: int) -> tuple[Slot, ...]:

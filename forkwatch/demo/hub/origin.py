@@ -15,7 +15,7 @@ from threading import Event, Lock, Thread
 from forkwatch.demo.hub.wire import BlobSlice, Reply, Request, error_reply
 
 _HOST = "127.0.0.1"
-_BODY_LIMIT = 64 << 20
+BODY_LIMIT = 64 << 20
 """Bytes. A commit carries its files."""
 _LENGTH = re.compile(r"\d{1,9}", re.ASCII)
 _JOIN_SECONDS = 30.0
@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         length = headers.get("content-length", "0")
-        if "transfer-encoding" in headers or not _LENGTH.fullmatch(length) or int(length) > _BODY_LIMIT:
+        if "transfer-encoding" in headers or not _LENGTH.fullmatch(length) or int(length) > BODY_LIMIT:
             self.close_connection = True  # the body is not read, so the stream is out of step
             self._send(error_reply(413, "Request body too large"))
             return

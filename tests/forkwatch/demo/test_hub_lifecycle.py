@@ -20,6 +20,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 
 from crawler.interface import InvalidRepoIdError
 from forkwatch.demo.hub import FamilyLayoutError, LoopbackHub, load_family
+from forkwatch.demo.hub.origin import BODY_LIMIT
 from tests.forkwatch.demo.hub_samples import CARD, REPO, WEIGHTS, add_model
 
 
@@ -116,7 +117,7 @@ def test_large_file_is_never_held_in_memory(hub: LoopbackHub, web: httpx2.Client
 @pytest.mark.parametrize(
     "header",
     [
-        ("Content-Length", str(2 << 20)),
+        ("Content-Length", str(BODY_LIMIT + 1)),
         ("Content-Length", "9" * 5000),
         ("Content-Length", "\u00b2"),
         ("Content-Length", "-1"),
@@ -124,7 +125,7 @@ def test_large_file_is_never_held_in_memory(hub: LoopbackHub, web: httpx2.Client
     ],
 )
 def test_request_whose_body_is_not_read_is_refused(hub: LoopbackHub, header: tuple[str, str]) -> None:
-    """A body of more than a megabyte, or without a length, is 413, and the connection closes."""
+    """A body that is too large, or without a length, is 413, and the connection closes."""
     connection = http.client.HTTPConnection("127.0.0.1", urlsplit(hub.endpoint).port, timeout=60)
     try:
         connection.putrequest("POST", f"/api/models/{REPO}/paths-info/main")
