@@ -67,6 +67,10 @@ class Running:
         except httpx2.HTTPError:
             return None
 
+    def said(self, words: bytes) -> int:
+        """How often the log has some words."""
+        return (self.folder / "daemon.log").read_bytes().count(words)
+
     def is_ready(self) -> bool:
         answer = self.get("/readyz")
         return answer is not None and answer.status_code == 200
@@ -129,14 +133,17 @@ def test_workers_do_not_outlive_a_killed_daemon_and_the_next_one_starts(daemon: 
     daemon.process.kill()
     daemon.process.wait()
     until(lambda: not daemon.workers())
+    before = daemon.said(b'"event": "working"')
     daemon.process = daemon.start()
     until(daemon.is_ready)
+    until(lambda: daemon.said(b'"event": "working"') > before)
+    began = daemon.said(b'"event": "working"')
     daemon.process.send_signal(signal.SIGHUP)
-    time.sleep(1.0)
+    until(lambda: daemon.said(b'"event": "working"') == began + 1)  # a worker with the settings read again
     until(daemon.is_ready)
     (daemon.folder / "forkwatch.toml").write_text("[daemon\n")
     daemon.process.send_signal(signal.SIGHUP)
-    until(lambda: b"not read again" in (daemon.folder / "daemon.log").read_bytes())
+    until(lambda: daemon.said(b"not read again") == 1)
     assert daemon.is_ready()
     daemon.process.terminate()
     assert daemon.process.wait(30) == 0
