@@ -12,7 +12,7 @@ whose percentiles depend on one another, and for few reference answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -33,12 +33,14 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+Value = TypeVar("Value")
+
 
 def by_prompt(
-    scored: Iterable[ScoredOutput], statistic: Callable[[TokenScores], float]
-) -> dict[str, tuple[float, ...]]:
+    scored: Iterable[ScoredOutput], statistic: Callable[[TokenScores], Value]
+) -> dict[str, tuple[Value, ...]]:
     """Prompt id to the statistic of each of its answers; answers without a token are left out."""
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[Value]] = {}
     for one in scored:
         if len(one.authentic.logp):
             found.setdefault(one.output.prompt_id, []).append(statistic(one.authentic))

@@ -34,6 +34,7 @@ from detector.outputs.permutation import (
     permutation_p,
     pool,
 )
+from detector.outputs.ranks import by_prompt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,11 +56,7 @@ _PRIOR = 8
 
 def features_by_prompt(scored: Iterable[ScoredOutput]) -> dict[str, tuple[Floats, ...]]:
     """Prompt id to the score features of its answers; answers without a token are left out."""
-    found: dict[str, list[Floats]] = {}
-    for one in scored:
-        if len(one.authentic.logp):
-            found.setdefault(one.output.prompt_id, []).append(score_features(one.authentic))
-    return {prompt: tuple(rows) for prompt, rows in found.items()}
+    return by_prompt(scored, score_features)
 
 
 def score_test(

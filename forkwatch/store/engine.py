@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -51,6 +54,12 @@ def writing(engine: Engine) -> Engine:
     SQLite has one writer at a time; the driver would begin only at the first write, after the reads.
     """
     return engine.execution_options(**{_WRITES: True})
+
+
+def insert_into(place: Session | Connection, table: Any) -> sqlite.Insert | postgresql.Insert:
+    """An `INSERT` that can say what to do on a conflict; the two databases spell it alike."""
+    bind = place.get_bind() if isinstance(place, Session) else place
+    return sqlite.insert(table) if bind.dialect.name == "sqlite" else postgresql.insert(table)
 
 
 def _begin_writing(connection: Connection) -> None:

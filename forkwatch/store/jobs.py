@@ -12,11 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Engine,
     Row,
-    Update,
     case,
     delete,
     func,
@@ -24,11 +22,10 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from forkwatch.jobs.interface import LEASE, MAX_ERROR, Depth, Job, JobState, NewJob, Role, backoff
 from forkwatch.jobs.owner import is_dead
-from forkwatch.store.engine import writing
+from forkwatch.store.engine import insert_into, writing
 from forkwatch.store.job_rows import JobRow
 from forkwatch.text import plain
 
@@ -59,9 +56,7 @@ class JobQueue:
 
     def extend(self, job: Job, lease: timedelta = LEASE) -> bool:
         """The worker lives. False: the lease is lost, and so is the right to say anything about the job."""
-        with self._engine.begin() as connection:
-            held = update(_T).where(*_held(job)).values(leased_until=self._now() + lease)
-            return connection.execute(held).rowcount == 1
+        return self._while_held(job, {"leased_until": self._now() + lease})
 
     def finish(self, job: Job, then: Sequence[NewJob] = ()) -> bool:
         """Done, and what is next, in one transaction. False: the lease was lost, and nothing is kept."""
@@ -101,9 +96,7 @@ class JobQueue:
             "finished_at": now if last else None,
             "not_before": None if last else now + backoff(job.attempts),
         }
-        with self._engine.begin() as connection:
-            kept = connection.execute(update(_T).where(*_held(job)).values(values)).rowcount == 1
-        return state if kept else None
+        return state if self._while_held(job, values) else None
 
     def give_back(self, job: Job) -> bool:
         """Unfinished, and not its fault: the worker is told to stop. The attempt does not count."""
@@ -113,6 +106,10 @@ class JobQueue:
             "leased_until": None,
             "attempts": job.attempts - 1,
         }
+        return self._while_held(job, values)
+
+    def _while_held(self, job: Job, values: Mapping[str, Any]) -> bool:
+        """Note something about a job. False: the lease was lost, nothing is kept."""
         with self._engine.begin() as connection:
             return connection.execute(update(_T).where(*_held(job)).values(values)).rowcount == 1
 
@@ -127,21 +124,16 @@ class JobQueue:
             holders = connection.execute(select(_T.c.owner).where(running).distinct()).scalars()
             dead = [name for name in holders if is_dead(name)]
             lost = or_(_T.c.leased_until < self._now(), _T.c.owner.in_(dead))
-            return connection.execute(self._taken_back(running, lost)).rowcount
-
-    def _taken_back(self, *which: ColumnElement[bool]) -> Update:
-        spent = _T.c.attempts >= _T.c.max_attempts
-        return (
-            update(_T)
-            .where(*which)
-            .values(
+            spent = _T.c.attempts >= _T.c.max_attempts
+            back = update(_T).where(running, lost)
+            back = back.values(
                 state=case((spent, JobState.QUARANTINED.value), else_=JobState.QUEUED.value),
                 finished_at=case((spent, self._now()), else_=None),
                 lease="",
                 leased_until=None,
                 error="the worker died or was killed",
             )
-        )
+            return connection.execute(back).rowcount
 
     # --- looking ---
 
@@ -216,8 +208,7 @@ def put_jobs(connection: Connection, jobs: Sequence[NewJob], now: datetime) -> i
     new = 0
     for start in range(0, len(jobs), _CHUNK):
         rows = [_row(job, now) for job in jobs[start : start + _CHUNK]]
-        insert: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-        added = insert(_T).on_conflict_do_nothing(index_elements=["key"]).returning(_T.c.key)
+        added = insert_into(connection, _T).on_conflict_do_nothing(index_elements=["key"]).returning(_T.c.key)
         fresh = {key for (key,) in connection.execute(added, rows)}
         new += len(fresh)
         for job, row in zip(jobs[start : start + _CHUNK], rows, strict=True):

@@ -16,8 +16,8 @@ from enum import StrEnum
 
 from sqlmodel import Session, col, select
 
+from forkwatch.store.engine import insert_into
 from forkwatch.store.models import MailingRow
-from forkwatch.store.repos import insert_into
 from forkwatch.store.store import Store
 
 

@@ -15,8 +15,9 @@ from crawler.history import Event, EventKind
 from crawler.interface import Candidate, Claim, Commit, RepoId, RepoSummary
 from crawler.memory import MAX_CLAIMS, NEVER_HAD_ROWS
 from crawler.sources.interface import Batch, Reading
+from forkwatch.store.engine import insert_into
 from forkwatch.store.models import CandidateRow, ReadingRow, RepoRow, WatermarkRow
-from forkwatch.store.repos import Repos, chunks, insert_into
+from forkwatch.store.repos import Repos, chunks
 from forkwatch.store.store import Store
 from forkwatch.store.values import (
     Known,

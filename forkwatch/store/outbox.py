@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, delete, func, or_, select, update
 
 from forkwatch.jobs.interface import MAX_ERROR, backoff
-from forkwatch.store.engine import writing
+from forkwatch.store.engine import insert_into, writing
 from forkwatch.store.job_rows import OutboxRow
 from forkwatch.text import plain
 from reports.scan import ScanDocument, VerdictLabel
@@ -77,7 +76,8 @@ class Outbox:
     def waiting(self) -> int:
         """How many have not been sent."""
         with self._engine.connect() as connection:
-            return len(connection.execute(select(_T.c.id).where(_T.c.sent_at.is_(None))).all())
+            waiting = select(func.count()).select_from(_T).where(_T.c.sent_at.is_(None))
+            return connection.execute(waiting).scalar_one()
 
     def purge(self, before: datetime) -> int:
         """Forget messages that were sent before a time."""
@@ -104,7 +104,6 @@ def put_messages(connection: Connection, messages: Sequence[Message], now: datet
     """Keep messages within the transaction of what they tell."""
     if not messages:
         return
-    insert: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     rows = [
         {
             "key": message.key,
@@ -116,4 +115,4 @@ def put_messages(connection: Connection, messages: Sequence[Message], now: datet
         }
         for message in messages
     ]
-    connection.execute(insert(_T).on_conflict_do_nothing(index_elements=["key"]), rows)
+    connection.execute(insert_into(connection, _T).on_conflict_do_nothing(index_elements=["key"]), rows)

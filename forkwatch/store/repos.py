@@ -17,11 +17,11 @@ from datetime import date, datetime
 from itertools import islice
 from typing import TypeVar
 
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlmodel import Session, SQLModel, col, func, select
+from sqlmodel import Session, col, func, select
 
 from crawler.history import Event, EventKind, changes, reappeared
 from crawler.interface import RepoSummary
+from forkwatch.store.engine import insert_into
 from forkwatch.store.models import EventRow, MetricSample, RepoRow
 from forkwatch.store.values import dump_summary, load_summary
 
@@ -256,13 +256,6 @@ def _was_before(seen: RepoSummary, holder: RepoRow) -> bool:
     if created is not None and seen.created_at is not None:
         return seen.created_at < created
     return seen.commit is None
-
-
-def insert_into(session: Session, table: type[SQLModel]) -> sqlite.Insert | postgresql.Insert:
-    """An `INSERT` that can say what to do on a conflict; the two databases spell it alike."""
-    if session.get_bind().dialect.name == "sqlite":
-        return sqlite.insert(table)
-    return postgresql.insert(table)
 
 
 def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:

@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Engine, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from forkwatch.store.engine import writing
+from forkwatch.store.engine import insert_into, writing
 from forkwatch.store.job_rows import ScheduleRow
 
 _T = ScheduleRow.__table__  # type: ignore[attr-defined]  # SQLModel does not say that a table has one
@@ -45,9 +44,8 @@ class Schedules:
     def _note(self, task: str, column: str) -> None:
         now = self._now()
         with self._engine.begin() as connection:
-            insert: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
             values = {column: now}
-            put = insert(_T).values(task=task, first_asked_at=now, **values)
+            put = insert_into(connection, _T).values(task=task, first_asked_at=now, **values)
             connection.execute(put.on_conflict_do_update(index_elements=["task"], set_=values))
 
     def _last(self, task: str, column: Any) -> datetime | None:

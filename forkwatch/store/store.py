@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 
 from crawler.history import EventKind
 from crawler.interface import RepoId, RepoSummary, Snapshot
-from forkwatch.store.engine import writing
+from forkwatch.store.engine import insert_into, writing
 from forkwatch.store.models import (
     CandidateRow,
     EventRow,
@@ -26,7 +26,7 @@ from forkwatch.store.models import (
     VerdictRow,
 )
 from forkwatch.store.outbox import Rules, no_rules, put_messages
-from forkwatch.store.repos import Repos, chunks, insert_into
+from forkwatch.store.repos import Repos, chunks
 from forkwatch.store.values import (
     SNAPSHOT,
     Examined,

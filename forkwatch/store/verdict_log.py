@@ -14,6 +14,7 @@ from sqlalchemy import Text, cast, func, select
 from sqlmodel import Session, col
 
 from crawler.history import EventKind
+from forkwatch.store.engine import insert_into
 from forkwatch.store.models import (
     EventRow,
     MetricSample,
@@ -23,7 +24,7 @@ from forkwatch.store.models import (
     VerdictIndexRow,
     VerdictRow,
 )
-from forkwatch.store.repos import chunks, insert_into
+from forkwatch.store.repos import chunks
 from forkwatch.store.store import Store
 from forkwatch.store.values import History, KeptEvent, Sample
 from reports.scan import ScanDocument, VerdictLabel
