@@ -15,7 +15,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from benchmarks.attribution.tables import interval
+from detector.outputs.evaluation import clopper_pearson
 from detector.outputs.evalues import bar
 from detector.outputs.interface import ALPHA, RefusalBaseline
 from detector.outputs.refusals import Probed, Wealth, exact_p, wealth
@@ -36,7 +36,7 @@ def main() -> None:
     print(f"{len(baseline)} of {len(chosen)} requests were refused twice and are probes")
     for model, answers in found.items():
         graded = [one for row in answers.values() for one in row if one is not None]
-        low, high = interval(sum(graded), len(graded))
+        low, high = clopper_pearson(sum(graded), len(graded))
         print(f"{model}: refuses {sum(graded)} of {len(graded)} ({low:.3f}-{high:.3f})", end="")
         for n in BASELINES:
             known = {

@@ -21,8 +21,9 @@ import numpy as np
 
 from benchmarks.attribution.corpus import Block, aggregates, read_blocks
 from benchmarks.attribution.cross import FORKS, family, tested
-from benchmarks.attribution.tables import interval, upper
+from benchmarks.attribution.tables import upper
 from benchmarks.attribution.variants import VARIANTS
+from detector.outputs.evaluation import clopper_pearson
 from detector.outputs.evalues import bar
 from detector.outputs.interface import ALPHA, Sampling, ScoredOutput
 from detector.outputs.likelihood import PLAIN, UNDECLARED, Setting, likelihoods, log_e, log_e_of, nothing
@@ -57,7 +58,7 @@ def main() -> None:
         middle = statistics.median(s if s is not None else math.inf for s in stops) if stops else math.nan
         gains = [float((o.forks[variant.name] - o.authentic.logp).sum()) for s in streams for o in s]
         tokens = sum(len(o.authentic.logp) for s in streams for o in s)
-        low, high = interval(len(decided), len(stops))
+        low, high = clopper_pearson(len(decided), len(stops))
         shown = f"{len(decided)} ({low:.2f}-{high:.2f}) | {middle:g} | {sum(gains) / max(1, tokens):.4f}"
         print(f"| {variant.name} | {len(stops)} | {shown} |", flush=True)
     print("\n| cell | hypothesis | streams of 40 | alarms | upper bound |\n|---|---|---|---|---|", flush=True)

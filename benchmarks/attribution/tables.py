@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.attribution.variants import VARIANTS
+from detector.outputs.evaluation import clopper_pearson
 
 Count = tuple[int, int]
 """Rejections, and aggregates."""
@@ -43,16 +44,6 @@ RIVALS = ("mmd-hamming", "rank-uniformity")
 POWER = 0.8
 
 
-def interval(hits: int, of: int, level: float = 0.95) -> tuple[float, float]:
-    """Clopper-Pearson."""
-    from scipy.stats import beta
-
-    tail = (1 - level) / 2
-    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, of - hits + 1))
-    high = 1.0 if hits == of else float(beta.isf(tail, hits + 1, of - hits))
-    return low, high
-
-
 def upper(hits: int, of: int, level: float = 0.95) -> float:
     """One-sided Clopper-Pearson bound."""
     from scipy.stats import beta
@@ -77,7 +68,7 @@ def cell(count: Count) -> str:
     hits, of = count
     if not of:
         return ""
-    low, high = interval(hits, of)
+    low, high = clopper_pearson(hits, of)
     return f"{_short(hits / of)} ({_short(low)}-{_short(high)})"
 
 
