@@ -11,7 +11,8 @@ from email.utils import format_datetime, make_msgid
 from typing import Any
 
 from forkwatch.errors import ForkwatchError
-from forkwatch.settings import AlertSettings, Settings, settings_folder
+from forkwatch.sections.telling import AlertSettings
+from forkwatch.settings import Settings, settings_folder
 from forkwatch.store.outbox import Message, Outbox, Rules
 from forkwatch.store.upstream import UpstreamEvent
 from forkwatch.text import plain

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forkwatch.errors import Exit, ForkwatchError, SettingsError
-from forkwatch.settings import MailSettings, settings_folder
+from forkwatch.sections.telling import MailSettings
+from forkwatch.settings import settings_folder
 from forkwatch.text import plain
 
 

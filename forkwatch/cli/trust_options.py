@@ -10,7 +10,8 @@ import typer
 from forkwatch.errors import SettingsError
 
 if TYPE_CHECKING:
-    from forkwatch.settings import ReleaseSettings, Settings
+    from forkwatch.sections.release import ReleaseSettings
+    from forkwatch.settings import Settings
     from forkwatch.trust import TrustPolicy
 
 KeyOption = Annotated[Path | None, typer.Option("--public-key", help="PEM of the publisher's EC public key.")]

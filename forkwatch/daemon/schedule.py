@@ -16,7 +16,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from forkwatch.jobs.interface import NewJob, Role
-from forkwatch.settings import DaemonSettings
+from forkwatch.sections.running import DaemonSettings
 from forkwatch.store.jobs import JobQueue
 from forkwatch.store.schedules import Schedules
 

@@ -13,7 +13,8 @@ from crawler.interface import RangeSource
 from crawler.sources.bulk import fetch_columns
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Context
-from forkwatch.settings import gib, is_remote
+from forkwatch.sections.hub import is_remote
+from forkwatch.settings import gib
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from forkwatch.errors import NothingToExamineError, SettingsError
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.publish import site_view
-from forkwatch.settings import MailSettings
+from forkwatch.sections.telling import MailSettings
 from forkwatch.smtp import MailError, Server, server_of
 from forkwatch.store import mailing
 from forkwatch.store.mailing import Claim, Draft, Refused

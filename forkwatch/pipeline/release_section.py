@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from forkwatch.errors import SettingsError
-from forkwatch.settings import ReleaseSettings, Settings, settings_folder
+from forkwatch.sections.release import ReleaseSettings
+from forkwatch.settings import Settings, settings_folder
 from forkwatch.store.models import Release
 from forkwatch.store.upstream import UpstreamChange, UpstreamKind
 from forkwatch.trust import describe, load_policy, read_policy
