@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from forkwatch.errors import SettingsError
 
@@ -32,3 +35,28 @@ def result_clock() -> datetime:
     if at is None or at.tzinfo is None:
         raise SettingsError(f"{FIXED} is no time: {fixed!r}", tip="Like 2026-11-30T12:00:00+00:00.")
     return at.astimezone(UTC).replace(microsecond=0)
+
+
+JUMP = timedelta(minutes=1)
+"""What a clock is slewed by, or two looks take, is less."""
+
+
+@dataclass(slots=True)
+class Jumps:
+    """Notices that the wall's clock was set, or stood still while the machine slept."""
+
+    now: Callable[[], datetime] = wall_clock
+    steady: Callable[[], float] = time.monotonic
+    _zero: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._zero = self._offset()
+
+    def look(self) -> timedelta:
+        """By how much it was set since the last look; negative is backwards, under a minute is nothing."""
+        before, self._zero = self._zero, self._offset()
+        moved = self._zero - before
+        return moved if abs(moved) >= JUMP else timedelta(0)
+
+    def _offset(self) -> datetime:
+        return self.now() - timedelta(seconds=self.steady())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -52,6 +53,12 @@ class Settings(BaseSettings):
     mail: MailSettings = MailSettings()
     releases: dict[str, ReleaseSettings] = Field(default_factory=dict)
     """By repository."""
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths of these settings start."""
+        return settings_folder() if self._folder is None else self._folder
 
     @field_validator("releases")
     @classmethod
@@ -75,6 +82,49 @@ class Settings(BaseSettings):
         """Environment over file; no dotenv and no secrets folder, so that there is one place to look."""
         file = find_settings_file()
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file))
+
+
+class _Handed(Settings):
+    """Settings that another process has read and checked: neither file nor environment is asked again."""
+
+    def read_in(self, folder: Path) -> Settings:
+        """These, with the folder that the other process found the file in."""
+        self._folder = folder
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is handed over, and nothing else."""
+        return (init_settings,)
+
+
+def hand_over(settings: Settings) -> str:
+    """Settings for another process of this version, with secrets: for a pipe, never for a command line."""
+    return json.dumps(
+        {"folder": str(settings.folder), "settings": settings.model_dump(exclude_defaults=True)},
+        default=lambda value: value.get_secret_value() if isinstance(value, SecretStr) else str(value),
+    )
+
+
+def take_over(text: str | bytes) -> Settings:
+    """Settings as they were handed over.
+
+    Raises:
+        SettingsError: they are none.
+    """
+    try:
+        found = json.loads(text)
+        settings = _Handed(**found["settings"]).read_in(Path(found["folder"]))
+    except (ValueError, KeyError, TypeError) as error:  # a ValidationError is a ValueError
+        raise SettingsError("no settings were handed over", tip="`--handed` is for the daemon.") from error
+    return settings
 
 
 def gib(amount: float) -> int:

@@ -82,11 +82,10 @@ def whom_to_trust(
         SettingsError: neither says whom to trust, or they contradict each other.
     """
     from forkwatch.pipeline.release_section import section_of
-    from forkwatch.settings import settings_folder
     from forkwatch.trust import read_policy
 
     section = section_of(settings, repo)
-    said = None if section is None else read_policy(section, settings_folder())
+    said = None if section is None else read_policy(section, settings.folder)
     policy = said_by_options(options)
     if policy is None:
         if said is None:

@@ -59,7 +59,7 @@ def send(context: Context, digest: Digest) -> tuple[Delivery, ...]:
     Raises:
         SettingsError: no server is set, or the week is not over: what comes later would never be sent.
     """
-    server = server_of(context.settings.mail)
+    server = server_of(context.settings)
     over = monday(digest.week) + timedelta(days=7)
     if context.now().date() < over:
         raise SettingsError(

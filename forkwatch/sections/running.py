@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from ipaddress import IPv4Address
+
+from pydantic import Field, SecretStr, field_validator
 
 from forkwatch.sections.base import Section
 
@@ -36,7 +38,7 @@ class DaemonSettings(Section):
     jobs_per_process: int = Field(default=200, ge=1)
     """A worker process is replaced after so many."""
     listen: str = "127.0.0.1"
-    """Address of /healthz, /readyz and /metrics."""
+    """IPv4 address of /healthz, /readyz and /metrics."""
     port: int = Field(default=9464, ge=0, le=65535)
     """0: any free one."""
     ray_address: str | None = None
@@ -45,3 +47,8 @@ class DaemonSettings(Section):
     """Of an evaluator on Ray; 0.5: two share one."""
     stalled_after_hours: float = Field(default=24.0, gt=0)
     """A crawl that has not succeeded for so long is an alert, and the daemon is not ready."""
+
+    @field_validator("listen")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        return str(IPv4Address(value))
