@@ -7,12 +7,14 @@ that other boxes did. Labels are roles and states, never names of repositories.
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -36,8 +38,12 @@ class Health:
     now: Callable[[], datetime]
     stalled_after_hours: float
     alive: Callable[[], Mapping[str, bool]]
-    troubles: tuple[str, ...] = ()
-    """What the last look at the disk and the database found."""
+    root: Path
+    """The state folder."""
+    floor: int
+    """Bytes of its disk that must remain free."""
+    trouble: str | None = None
+    """What hindered the last look at the database."""
     _not_before: datetime | None = None
 
     def clock_was_set(self) -> None:
@@ -59,8 +65,11 @@ class Health:
             since = self.stalled_since()
         except DBAPIError:
             return ("the database does not answer",)
-        found = list(self.troubles)
-        found += [] if since is None else [f"no crawl has succeeded since {since.isoformat()}"]
+        found = [] if since is None else [f"no crawl has succeeded since {since.isoformat()}"]
+        if self.trouble is not None:
+            found.append(self.trouble)
+        if (free := shutil.disk_usage(self.root).free) < self.floor:
+            found.append(f"the disk is full: {free >> 20} MiB free, {self.floor >> 20} must remain")
         dead = [name for name, lives in self.alive().items() if not lives]
         if dead:
             found.append(f"workers are not running: {', '.join(dead)}")

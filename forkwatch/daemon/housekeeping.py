@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +17,7 @@ from forkwatch.clock import Jumps
 from forkwatch.daemon.health import Health
 from forkwatch.jobs.interface import LEASE
 from forkwatch.pipeline.quarantine import show_quarantined
-from forkwatch.settings import Settings, gib
-from forkwatch.state import StateDir
+from forkwatch.settings import Settings
 from forkwatch.store.jobs import JobQueue
 from forkwatch.store.outbox import Message, Outbox
 from forkwatch.store.store import Store
@@ -61,7 +59,6 @@ class Housekeeping:
     """One look at everything, and a thread that looks every 15 seconds: a slow webhook holds nothing else."""
 
     settings: Settings
-    state: StateDir
     store: Store
     health: Health
     clock_was_set: Callable[[timedelta], None]
@@ -90,18 +87,12 @@ class Housekeeping:
             _log.warning("the clock was set", seconds=moved.total_seconds())
             with suppress(DBAPIError):
                 self.clock_was_set(moved)
-        trouble = self._space()
         try:
             self._keep()
+            self.health.trouble = None
         except DBAPIError as error:
-            trouble.append(f"the database cannot be written: {type(error.orig).__name__}")
+            self.health.trouble = f"the database cannot be used: {type(error.orig).__name__}"
             _log.warning("database", error=str(error.orig)[:300])
-        self.health.troubles = tuple(trouble)
-
-    def _space(self) -> list[str]:
-        floor, free = gib(self.settings.hub.free_space_floor_gb), shutil.disk_usage(self.state.root).free
-        short = free < floor
-        return [f"the disk is full: {free >> 20} MiB free, {floor >> 20} must remain"] if short else []
 
     def _keep(self) -> None:
         if lost := self.reaper.reap():

@@ -23,7 +23,7 @@ from forkwatch.daemon.interface import Slot, Workers
 from forkwatch.daemon.processes import Processes, worker_command
 from forkwatch.errors import ForkwatchError
 from forkwatch.jobs.interface import Role
-from forkwatch.settings import Settings, load_settings
+from forkwatch.settings import Settings, gib, load_settings
 from forkwatch.state import StateDir
 from forkwatch.store.jobs import JobQueue
 from forkwatch.store.outbox import Outbox
@@ -86,6 +86,8 @@ class Daemon:
             now,
             options.stalled_after_hours,
             self.pool.alive,
+            self.state.root,
+            gib(self.settings.hub.free_space_floor_gb),
         )
         with ExitStack() as stack:
             calendar = schedule.Calendar(options, asker)
@@ -97,7 +99,7 @@ class Daemon:
                 calendar.clock_was_set(by)
 
             port = serve(health, options.listen, options.port, stack)
-            house = Housekeeping(self.settings, self.state, self.store, health, clock_was_set)
+            house = Housekeeping(self.settings, self.store, health, clock_was_set)
             stack.callback(house.start(ended).join, 5.0)
             stack.callback(ended.set)
             _log.info("ready", port=port, workers=len(self.pool.slots))

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from crawler.interface import Channel, RepoNotFoundError, parse_repo_id
-from evals.interface import EvaluationFailedError
+from evals.interface import EvaluationFailedError, NoMemoryError
 from forkwatch.alerts import upstream_message
 from forkwatch.clock import wall_clock
 from forkwatch.errors import ForkwatchError, NothingToExamineError
@@ -114,10 +114,11 @@ def scan_fork(context: Context, job: Job) -> tuple[NewJob, ...]:
     except StageDeferredError:
         again = replace_role(job, Role.EVAL)
         return (again,)
-    except EvaluationFailedError:
+    except EvaluationFailedError as error:
         if job.attempts < job.max_attempts:
             raise
-        _keep_gap(context, original.release_id, known, "its evaluation failed each time")
+        why = str(error) if isinstance(error, NoMemoryError) else "its evaluation failed each time"
+        _keep_gap(context, original.release_id, known, why)
     except PER_REPO_ERRORS as error:
         _keep_gap(context, original.release_id, known, str(error))
     now = wall_clock()
