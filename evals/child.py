@@ -58,7 +58,7 @@ def guarded(work: Callable[[], bytes]) -> bytes:
 
 
 def _is_full(error: BaseException) -> bool:
-    """Whether memory ran out, told without torch, which may not be there yet (`evals.memory` is for later)."""
+    """Whether memory ran out, told without torch, which may not be there yet."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return not names.isdisjoint({"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 

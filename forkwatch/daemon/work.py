@@ -48,7 +48,7 @@ def work(settings: Settings, shift: Shift, started: Callable[[Callable[[], None]
             max_jobs=shift.max_jobs,
         )
         queue = JobQueue(context.store.engine, wall_clock)
-        worker = Worker(queue, handlers(context), plan, Watch(queue, plan), _tell, _Room(context.hub))
+        worker = Worker(queue, handlers(context), plan, Watch(queue, plan), _tell, Room(context.hub))
         started(worker.stop)
         log.info("working", roles=[each.value for each in shift.roles])
         done = worker.run()
@@ -56,7 +56,7 @@ def work(settings: Settings, shift: Shift, started: Callable[[Callable[[], None]
     return done
 
 
-class _Room:
+class Room:
     """Whether the disk has room for work; says once that it has not, and once that it has again."""
 
     def __init__(self, hub: Hub) -> None:
