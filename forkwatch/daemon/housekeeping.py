@@ -99,6 +99,7 @@ class Housekeeping:
             _log.warning("workers died", jobs=lost)
         if shown := show_quarantined(self.store, self._queue(), self._shown):
             _log.warning("set aside", repos=shown)
+        self._queue().forget_made_up("crawl")
         self._alert()
 
     def _alert(self) -> None:
