@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from forkwatch.cli.handled import handled
-from forkwatch.cli.options import MAX_DAYS, span
+from forkwatch.cli.options import MAX_DAYS
 from forkwatch.cli.output import say
 from forkwatch.errors import SettingsError
 
@@ -65,6 +65,7 @@ def prune(
     Verdicts, results and histories are never forgotten.
     """
     import shutil
+    from datetime import timedelta
 
     from forkwatch.cli.session import open_database, open_state
     from forkwatch.clock import wall_clock
@@ -72,7 +73,7 @@ def prune(
     from forkwatch.store.jobs import JobQueue
     from forkwatch.store.outbox import Outbox
 
-    state, before = open_state(), wall_clock() - span(days)
+    state, before = open_state(), wall_clock() - timedelta(days=days)
     engine = open_database(load_settings(), state)
     jobs, alerts = JobQueue(engine, wall_clock).purge(before), Outbox(engine, wall_clock).purge(before)
     engine.dispose()

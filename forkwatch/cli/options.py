@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -34,17 +32,6 @@ PlainHttpOption = Annotated[
 
 MAX_DAYS = 36_500
 """Of an option: a century."""
-
-
-def span(days: float) -> timedelta:
-    """An option's days. A range lets NaN pass.
-
-    Raises:
-        typer.BadParameter: it is no number.
-    """
-    if math.isnan(days):
-        raise typer.BadParameter("--days is no number")
-    return timedelta(days=days)
 
 
 class SeverityChoice(StrEnum):

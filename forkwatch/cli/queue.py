@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from forkwatch.cli.handled import handled
-from forkwatch.cli.options import MAX_DAYS, JsonOption, span
+from forkwatch.cli.options import MAX_DAYS, JsonOption
 from forkwatch.cli.output import data_json, say, table
 from forkwatch.errors import Exit, ForkwatchError
 from forkwatch.jobs.interface import Job, JobState
@@ -89,7 +89,7 @@ def purge(
 ) -> None:
     """Forget finished jobs; what they found stays, and so do quarantined ones."""
     with _queue() as (queue, now):
-        count = queue.purge(now - span(days))
+        count = queue.purge(now - timedelta(days=days))
     say(f"{count} finished jobs forgotten")
 
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import structlog
 
 from crawler.interface import Hub, NoSpaceError
+from forkwatch.errors import SettingsError
 from forkwatch.jobs.interface import Job, JobState, Role
 from forkwatch.jobs.owner import owner
+from forkwatch.pipeline.blobs import blob_path
+from forkwatch.pipeline.context import Context
 from forkwatch.settings import Settings
 
 
@@ -47,6 +50,7 @@ def work(settings: Settings, shift: Shift, started: Callable[[Callable[[], None]
             drain=shift.drain,
             max_jobs=shift.max_jobs,
         )
+        _require_shared(context, shift.roles)
         queue = JobQueue(context.store.engine, wall_clock)
         worker = Worker(queue, handlers(context), plan, Watch(queue, plan), _tell, Room(context.hub))
         started(worker.stop)
@@ -54,6 +58,25 @@ def work(settings: Settings, shift: Shift, started: Callable[[Callable[[], None]
         done = worker.run()
     log.info("ended", jobs=done)
     return done
+
+
+def _require_shared(context: Context, roles: tuple[Role, ...]) -> None:
+    """See that this is the state folder that goes with the database, by the prompt suites of its releases.
+
+    Transcripts, suites and classifiers are files: a box with a folder of its own would fail job after job.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if set(roles) == {Role.CRAWL}:
+        return
+    for release in context.store.releases():
+        if not blob_path(context.state, release.suite).is_file():
+            raise SettingsError(
+                f"{context.state.root} is not the state folder of this database: it lacks the prompts of "
+                f"{release.repo}",
+                tip="Boxes that work on one database share one state folder; see docs/operations.md.",
+            )
 
 
 class Room:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 from transformers import MistralConfig, MistralForCausalLM
 
+from evals.child import _is_full
 from evals.engine import (
     SeededNoise,
     SharedPrefix,
@@ -193,6 +194,20 @@ def test_work_is_done_in_smaller_batches_when_memory_is_full() -> None:
     assert seen == [5, 2, 2, 1]
     with pytest.raises(RuntimeError, match="shape"):
         list(in_batches([1], 8, lambda _: torch.ones(2) @ torch.ones(3, 3)))
+
+
+def test_a_child_tells_full_memory_from_a_mistake() -> None:
+    """By the errors that torch and Python raise themselves, without importing torch for it."""
+
+    def error_of(work: Callable[[], object]) -> BaseException:
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - each of them
+            work()
+        return caught.value
+
+    assert _is_full(error_of(lambda: torch.empty(1 << 60)))
+    assert _is_full(error_of(lambda: list(in_batches([1], 1, lambda _: torch.empty(1 << 60)))))
+    assert _is_full(error_of(lambda: bytearray(1 << 60)))
+    assert not _is_full(error_of(lambda: torch.ones(2) @ torch.ones(3, 3)))
 
 
 def test_teacher_forcing_equals_a_plain_forward_pass() -> None:

@@ -136,22 +136,25 @@ def store(engine: Engine, clock: Clock) -> Store:
     return Store(engine, clock)
 
 
+def guarded() -> Release:
+    """A release that nobody signed, as a row that is not stored yet."""
+    return Release(
+        repo=GUARDED,
+        commit="a" * 40,
+        root_digest="sha256:" + "1" * 64,
+        signer="ecdsa",
+        trust={"signers": [], "legacy": False, "unsigned": True},
+        status="unsigned",
+        signature="model.sig",
+        suite="3" * 64,
+        manifest={},
+        added_at=CREATED,
+        verified_at=CREATED,
+    )
+
+
 @pytest.fixture
 def release(store: Store) -> int:
-    row = store.add_release(
-        Release(
-            repo=GUARDED,
-            commit="a" * 40,
-            root_digest="sha256:" + "1" * 64,
-            signer="ecdsa",
-            trust={"signers": [], "legacy": False, "unsigned": True},
-            status="unsigned",
-            signature="model.sig",
-            suite="3" * 64,
-            manifest={},
-            added_at=CREATED,
-            verified_at=CREATED,
-        )
-    )
+    row = store.add_release(guarded())
     assert row.id is not None
     return row.id

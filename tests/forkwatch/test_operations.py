@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from forkwatch import logs
 from forkwatch.cli.app import app
-from forkwatch.settings import Settings, hub_token
+from forkwatch.errors import SettingsError
+from forkwatch.settings import Settings, hand_over, hub_token, load_settings, take_over
 from forkwatch.store.engine import open_engine
 from forkwatch.store.jobs import JobQueue
 from tests.forkwatch.jobs.test_queue import read
@@ -55,6 +56,26 @@ def test_a_wrong_setting_is_one_line(state: Path) -> None:
 def test_the_schema_is_of_the_settings(state: Path) -> None:
     schema = json.loads(RUN.invoke(app, ["config", "schema"]).stdout)
     assert set(schema["properties"]) == set(Settings.model_fields)
+
+
+def test_settings_are_handed_over_whole(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With secrets, and without asking file or environment again."""
+    (state / "forkwatch.toml").write_text(
+        '[database]\nurl = "postgresql+psycopg://u:hunter2@db/forkwatch"\n[attest]\nprivate_key = "k.pem"\n'
+        '[alerts]\ncommand = ["/bin/true"]\n[releases."org/name"]\nunsigned = true\n'
+    )
+    settings = load_settings()
+    handed = hand_over(settings)
+    (state / "forkwatch.toml").write_text("[broken")
+    monkeypatch.setenv("FORKWATCH_DAEMON__PORT", "1")
+    monkeypatch.chdir("/")
+    taken = take_over(handed)
+    assert taken.model_dump() == settings.model_dump()
+    assert taken.database.url is not None
+    assert "hunter2" in taken.database.url.get_secret_value()
+    assert (settings.folder, taken.folder) == (state, state)
+    with pytest.raises(SettingsError):
+        take_over(b"{")
 
 
 def test_a_backup_is_whole_private_and_replaces_nothing(state: Path) -> None:
@@ -120,3 +141,38 @@ def test_logs_are_json_without_tokens_and_control_characters(capsys: pytest.Capt
     assert first["url"] == "postgresql://[redacted]@host/x"
     assert second["event"] == "sent [redacted] to [redacted]"
     structlog.reset_defaults()
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "code", "said"),
+    [
+        (["queue", "retry", "99"], "", 2, "no quarantined job 99"),
+        (["queue", "purge", "--days", "nan"], "", 2, "--days"),
+        (["queue", "purge", "--days", "1e9"], "", 2, "--days"),
+        (["db", "prune", "--days", "nan"], "", 2, "--days"),
+        (["db", "upgrade"], '[database]\nurl = "mysql://u:hunter2@h/d"', 2, "no address of a database"),
+        (["db", "upgrade"], '[database]\nurl = "postgresql+psycopg://u:hunter2@127.0.0.1:9/d"', 5, "cannot"),
+        (["worker", "--drain"], '[database]\nurl = "nonsense hunter2"', 2, "no address of a database"),
+        (["worker", "--role", "cook"], "", 2, "cook"),
+        (["daemon"], '[database]\nurl = "postgresql+psycopg://u:hunter2@127.0.0.1:9/d"', 5, "cannot"),
+        (["daemon"], '[daemon]\nlisten = "192.0.2.1"', 2, "cannot listen on 192.0.2.1"),
+        (["health"], "[daemon]\nport = 'x'", 2, "daemon.port"),
+        (["config", "check"], '[daemon]\nlisten = "everywhere"', 2, "daemon.listen"),
+        (["config", "check"], '[attest]\nprivate_key = "none.pem"', 2, "none.pem"),
+        (["config", "check"], '[alerts]\nwebhook_token_file = "none"', 2, "none"),
+        (["config", "check"], '[alerts]\ncommand = ["/no/such"]', 2, "/no/such"),
+        (["config", "check"], "[alerts]\nmail = true", 2, "nowhere to send to"),
+        (["config", "check"], '[daemon]\nray_address = "auto"', 2, "database.url"),
+        (["config", "check"], '[releases."a/b"]\npublic_key = "none.pem"', 2, "none.pem"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_is_wrong_is_one_line_and_a_code_of_the_table(
+    state: Path, words: list[str], settings: str, code: int, said: str
+) -> None:
+    (state / "forkwatch.toml").write_text(settings + "\n")
+    done = RUN.invoke(app, words, env={"COLUMNS": "200"})
+    assert done.exit_code == code, done.output
+    assert said in done.output
+    assert "hunter2" not in done.output
+    assert "internal error" not in done.output

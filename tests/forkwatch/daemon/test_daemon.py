@@ -145,5 +145,10 @@ def test_workers_do_not_outlive_a_killed_daemon_and_the_next_one_starts(daemon: 
     daemon.process.send_signal(signal.SIGHUP)
     until(lambda: daemon.said(b"not read again") == 1)
     assert daemon.is_ready()
+    (old,) = daemon.workers()
+    os.kill(old, signal.SIGKILL)  # the next one has the daemon's settings, not the file's
+    until(lambda: daemon.workers() not in ([], [old]))
+    until(lambda: daemon.said(b'"event": "working"') == began + 2)
+    until(daemon.is_ready)
     daemon.process.terminate()
     assert daemon.process.wait(30) == 0

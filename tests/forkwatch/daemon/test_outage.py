@@ -20,9 +20,8 @@ from forkwatch.demo.hub.faults import Route
 from forkwatch.jobs.interface import JobState, Role
 from forkwatch.jobs.worker import Watch, Worker, WorkerOptions
 from forkwatch.pipeline import tasks
-from forkwatch.pipeline.context import Context
+from forkwatch.pipeline.context import Context, Silent
 from forkwatch.sections.hub import HubSettings
-from forkwatch.sections.running import DaemonSettings
 from forkwatch.sections.telling import AlertSettings
 from forkwatch.settings import Settings
 from forkwatch.state import StateDir
@@ -30,10 +29,12 @@ from forkwatch.store.jobs import JobQueue
 from forkwatch.store.outbox import Outbox
 from forkwatch.store.schedules import Schedules
 from forkwatch.store.store import Store
-from tests.forkwatch.conftest import World
+from tests.forkwatch.conftest import guarded
 from tests.forkwatch.past import Clock
+from tests.forkwatch.samples import RELEASE as GUARDED
 
 TEN_MINUTES = timedelta(minutes=10)
+CARD = f"---\nbase_model: {GUARDED}\n---\n".encode()
 
 
 class Box:
@@ -44,7 +45,7 @@ class Box:
         engine = context.store.engine
         self.queue, self.schedules = JobQueue(engine, clock), Schedules(engine, clock)
         store = Store(engine, clock)
-        self.asker = Asker(self.queue, self.schedules, lambda: ("lab/tiny-chat",), clock)
+        self.asker = Asker(self.queue, self.schedules, lambda: (GUARDED,), clock)
         outbox = Outbox(engine, clock)
         health = Health(self.queue, outbox, self.schedules, clock, 0.5, dict, context.state.root, 0)
         self.house = Housekeeping(context.settings, store, health, lambda _: None)
@@ -66,21 +67,26 @@ class Box:
 
 
 @pytest.fixture
-def box(
-    world: World, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Box, LoopbackHub]]:
+def box(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Box, LoopbackHub]]:
     told = tmp_path / "told"
-    settings = Settings(
-        hub=HubSettings(endpoint=world.hub.endpoint, retries=0),
-        alerts=AlertSettings(command=("/bin/sh", "-c", f"cat >> {told}; echo >> {told}")),
-        daemon=DaemonSettings(stalled_after_hours=0.5),
-    )
     monkeypatch.setattr(tasks, "wall_clock", clock)
-    with session(settings, StateDir(world.state)) as context:
-        yield Box(replace(context, now=clock), clock, told), world.hub
+    with LoopbackHub() as hub:
+        hub.create_repo(GUARDED)
+        hub.commit(GUARDED, {"README.md": b"# A model\n"})
+        hub.create_repo("early/fork")
+        hub.commit("early/fork", {"README.md": CARD})
+        settings = Settings(
+            hub=HubSettings(endpoint=hub.endpoint, retries=0, free_space_floor_gb=0),
+            alerts=AlertSettings(command=("/bin/sh", "-c", f"cat >> {told}; echo >> {told}"), upstream=False),
+        )
+        with session(settings, StateDir(tmp_path / "state"), talk=Silent()) as context:
+            row = guarded()
+            row.manifest = {"root_digest": row.root_digest, "files": []}
+            context.store.add_release(row)
+            yield Box(replace(context, now=clock), clock, told), hub
 
 
-def test_an_hour_without_the_hub(box: tuple[Box, LoopbackHub], world: World) -> None:
+def test_an_hour_without_the_hub(box: tuple[Box, LoopbackHub]) -> None:
     daemon, hub = box
     daemon.passes()
     assert daemon.alerts() == []
@@ -90,7 +96,7 @@ def test_an_hour_without_the_hub(box: tuple[Box, LoopbackHub], world: World) -> 
         daemon.passes()
     assert daemon.alerts() == ["stalled"]
     hub.create_repo("late/fork")
-    hub.commit("late/fork", {"README.md": b"---\nbase_model: lab/tiny-chat\n---\n"})
+    hub.commit("late/fork", {"README.md": CARD})
     hub.clear_faults()
     for _ in range(3):
         daemon.passes()
