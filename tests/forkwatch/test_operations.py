@@ -17,6 +17,8 @@ from forkwatch.errors import SettingsError
 from forkwatch.settings import Settings, hand_over, hub_token, load_settings, take_over
 from forkwatch.store.engine import open_engine
 from forkwatch.store.jobs import JobQueue
+from forkwatch.store.store import Store
+from tests.forkwatch.conftest import guarded
 from tests.forkwatch.jobs.test_queue import read
 from tests.forkwatch.past import Clock
 
@@ -176,3 +178,12 @@ def test_what_is_wrong_is_one_line_and_a_code_of_the_table(
     assert said in done.output
     assert "hunter2" not in done.output
     assert "internal error" not in done.output
+
+
+def test_a_worker_refuses_a_state_folder_that_is_not_the_database_s(state: Path, clock: Clock) -> None:
+    store = Store(open_engine(f"sqlite:///{state / 'forkwatch.db'}"), clock)
+    store.add_release(guarded())
+    store.close()
+    refused = RUN.invoke(app, ["worker", "--drain", "--role", "read"])
+    assert (refused.exit_code, "lacks the prompts of lab/guarded" in refused.output) == (2, True)
+    assert RUN.invoke(app, ["worker", "--drain", "--role", "crawl"]).exit_code == 0
