@@ -9,7 +9,7 @@ from datetime import datetime
 from crawler.client import HubClient
 from forkwatch.alerts import rules
 from forkwatch.cli.output import progress
-from forkwatch.clock import result_clock
+from forkwatch.clock import is_held, result_clock
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Context, Talk
 from forkwatch.settings import DEMO_ENDPOINT, Settings, gib, hub_token, load_settings
@@ -74,7 +74,7 @@ def session(
         stack.callback(hub.close)
         store = Store(open_engine(database_url(settings, state)), utc_now, rules(settings.alerts))
         stack.callback(store.close)
-        yield Context(hub, store, state, settings, utc_now, talk)
+        yield Context(hub, store, state, settings, utc_now, talk, costs=not is_held())
 
 
 def database_url(settings: Settings, state: StateDir) -> str:
