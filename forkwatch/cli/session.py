@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from crawler.client import HubClient
 from forkwatch.alerts import rules
 from forkwatch.cli.output import progress
-from forkwatch.clock import result_clock
+from forkwatch.clock import is_held, result_clock
 from forkwatch.errors import ForkwatchError, SettingsError
 from forkwatch.logs import redacted
 from forkwatch.pipeline.context import Context, Talk
@@ -75,7 +75,7 @@ def session(
         stack.callback(hub.close)
         store = Store(open_database(settings, state), utc_now, rules(settings.alerts))
         stack.callback(store.close)
-        yield Context(hub, store, state, settings, utc_now, talk)
+        yield Context(hub, store, state, settings, utc_now, talk, costs=not is_held())
 
 
 def open_state(state: StateDir | None = None) -> StateDir:
