@@ -171,7 +171,7 @@ def decode(
 def _read(
     model: PreTrainedModel, prefix: Cache, batch: _Batch, ids: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
-    """Read the prompts, those of like length together: scores of each one's first token, [rows, vocabulary]."""
+    """Read prompts, those of like length together: scores of each one's first token, [rows, vocabulary]."""
     rows, width = ids.shape
     seen, mask = prefix.get_seq_length(), batch.mask[:, :width]
     scores = []
