@@ -11,12 +11,20 @@ from datetime import UTC, datetime, timedelta
 from forkwatch.errors import SettingsError
 
 FIXED = "FORKWATCH_CLOCK"
-"""An ISO 8601 time in UTC that all results get, so that two runs can be compared byte by byte."""
+"""An ISO 8601 time in UTC that all results get, so that two runs can be compared byte by byte.
+
+What an attempt measured of itself is held still with it: a result then cost nothing, since how often a file
+had to be fetched, and how long that took, is of the run and not of the fork."""
 
 
 def wall_clock() -> datetime:
     """The time, to the second."""
     return datetime.now(UTC).replace(microsecond=0)
+
+
+def is_held() -> bool:
+    """Whether results get a fixed time, and no measured cost."""
+    return bool(os.environ.get(FIXED))
 
 
 def result_clock() -> datetime:

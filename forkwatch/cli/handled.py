@@ -14,7 +14,7 @@ from typing import ParamSpec
 import typer
 
 from forkwatch.cli.output import say
-from forkwatch.errors import USER_FACING, Exit, exit_code
+from forkwatch.errors import Exit, exit_code, user_facing
 from forkwatch.text import plain
 
 P = ParamSpec("P")
@@ -56,16 +56,16 @@ def handled(command: Callable[P, None]) -> Callable[P, None]:
             # What is left in the buffer is for nobody, and must not complain when the interpreter ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from error
-        except USER_FACING as error:
-            _log.debug("traceback", exc_info=True)
-            tip = getattr(error, "tip", "")
-            say(f"forkwatch: {plain(str(error), 600)}" + (f"\n  tip: {tip}" if tip else ""))
-            raise typer.Exit(exit_code(error)) from error
         except KeyboardInterrupt as error:
             say("forkwatch: interrupted; what was finished is kept")
             raise typer.Exit(130) from error
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
+        except user_facing() as error:
+            _log.debug("traceback", exc_info=True)
+            tip = getattr(error, "tip", "")
+            say(f"forkwatch: {plain(str(error), 600)}" + (f"\n  tip: {tip}" if tip else ""))
+            raise typer.Exit(exit_code(error)) from error
         except (
             Exception
         ) as error:  # the outermost edge: a bug of ours must not look like a finding (exit code 1)

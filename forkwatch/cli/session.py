@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import cache, partial
+from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from crawler.client import HubClient
 from forkwatch.alerts import rules
 from forkwatch.cli.output import progress
-from forkwatch.clock import result_clock
+from forkwatch.clock import is_held, result_clock
 from forkwatch.errors import ForkwatchError, SettingsError
 from forkwatch.logs import redacted
 from forkwatch.pipeline.context import Context, Talk
@@ -20,6 +21,9 @@ from forkwatch.settings import DEMO_ENDPOINT, Settings, gib, hub_token, load_set
 from forkwatch.state import StateDir, find_state_dir
 from forkwatch.store.engine import open_engine
 from forkwatch.store.store import Store
+
+if TYPE_CHECKING:
+    from crawler.interface import Hub
 
 
 def utc_now() -> datetime:
@@ -62,20 +66,10 @@ def session(
     with ExitStack() as stack:
         talk = talk or stack.enter_context(progress())
         endpoint, token = _endpoint(settings, state, stack)
-        hub = HubClient(
-            endpoint=endpoint,
-            token=token,
-            cache=state.cache,
-            free_space_floor=gib(settings.hub.free_space_floor_gb),
-            cache_quota=gib(settings.hub.cache_quota_gb),
-            repo_budget=gib(settings.hub.repo_budget_gb),
-            timeout=settings.hub.timeout_seconds,
-            retries=settings.hub.retries,
-        )
-        stack.callback(hub.close)
+        hub = cast("Hub", _LaterHub(partial(_hub, settings, state, endpoint, token, stack)))
         store = Store(open_database(settings, state), utc_now, rules(settings.alerts))
         stack.callback(store.close)
-        yield Context(hub, store, state, settings, utc_now, talk)
+        yield Context(hub, store, state, settings, utc_now, talk, costs=not is_held())
 
 
 def open_state(state: StateDir | None = None) -> StateDir:
@@ -128,6 +122,33 @@ def check_address(url: str) -> None:
             "database.url is no address of a database that this program knows",
             tip="Like postgresql+psycopg://user:password@host/name (extra `postgres`).",
         ) from error
+
+
+class _LaterHub:
+    """Made when it is asked something: the network stack costs more than a small site."""
+
+    def __init__(self, make: Callable[[], Hub]) -> None:
+        self._make = cache(make)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._make(), name)
+
+
+def _hub(settings: Settings, state: StateDir, endpoint: str, token: str | None, stack: ExitStack) -> Hub:
+    from crawler.client import HubClient
+
+    hub = HubClient(
+        endpoint=endpoint,
+        token=token,
+        cache=state.cache,
+        free_space_floor=gib(settings.hub.free_space_floor_gb),
+        cache_quota=gib(settings.hub.cache_quota_gb),
+        repo_budget=gib(settings.hub.repo_budget_gb),
+        timeout=settings.hub.timeout_seconds,
+        retries=settings.hub.retries,
+    )
+    stack.callback(hub.close)
+    return hub
 
 
 def database_url(settings: Settings, state: StateDir) -> str:

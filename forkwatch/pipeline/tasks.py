@@ -179,7 +179,8 @@ def write_digest(context: Context, job: Job) -> tuple[NewJob, ...]:
     """The digest of one week, as files, and to those of [mail] who have not got it.
 
     Raises:
-        SendingError: a recipient could not be reached; the job is tried again, and nobody gets it twice.
+        SendingError: a recipient could not be reached, or another process holds the claim on the message and
+            may have died with it; the job is tried again, and nobody gets it twice.
     """
     from forkwatch.pipeline.mailing import digest_of, send
     from reports.mail import write_digest as write
@@ -187,8 +188,8 @@ def write_digest(context: Context, job: Job) -> tuple[NewJob, ...]:
     digest = digest_of(context, str(job.payload["week"]))
     write(digest, context.state.digests)
     deliveries = send(context, digest) if context.settings.mail.host is not None else ()
-    if failed := [delivery for delivery in deliveries if delivery.state == "failed"]:
-        raise SendingError(f"{failed[0].recipient}: {failed[0].note}")
+    if left := [delivery for delivery in deliveries if delivery.state in ("failed", "being sent")]:
+        raise SendingError(f"{left[0].recipient}: {left[0].note}")
     Schedules(context.store.engine, wall_clock).succeeded("digest")
     return ()
 
