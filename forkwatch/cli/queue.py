@@ -69,9 +69,8 @@ def retry(
 ) -> None:
     """Give quarantined jobs another set of attempts."""
     with _queue() as (queue, _):
-        wanted = ids or [job.id for job in queue.jobs(state=JobState.QUARANTINED, limit=100_000)]
-        count = queue.retry(wanted)
-    say(f"{count} of {len(wanted)} jobs are queued again")
+        count = queue.retry(ids or None)
+    say(f"{count}{f' of {len(ids)}' if ids else ''} jobs are queued again")
 
 
 @app.command("purge")
