@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import re
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -118,7 +119,9 @@ class Views:
     """Reads views of one reader's tensors, and keeps the last matrix that had to be transposed."""
 
     def __init__(self, source: _Source) -> None:
-        self._source = source
+        # The reader has its views: held for good, the two would keep each other, and the files open, until a
+        # collection of cycles.
+        self._source: _Source = weakref.proxy(source)
         self._kept: tuple[str, torch.Tensor] | None = None
 
     def band(self, name: str, first_row: int, rows: int) -> torch.Tensor:

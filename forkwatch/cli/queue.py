@@ -73,10 +73,11 @@ def retry(
 ) -> None:
     """Give quarantined jobs another set of attempts. Exit code 2, and none gets any, where one is no such."""
     with _queue() as (queue, _):
-        aside = [job.id for job in queue.jobs(state=JobState.QUARANTINED, limit=100_000)]
-        if strange := sorted(set(ids or ()).difference(aside)):
-            raise UnknownJobError(f"no quarantined job {strange[0]}")
-        count = queue.retry(ids or aside)
+        if ids:
+            aside = {job.id for job in queue.jobs(state=JobState.QUARANTINED, limit=100_000)}
+            if strange := sorted(set(ids) - aside):
+                raise UnknownJobError(f"no quarantined job {strange[0]}")
+        count = queue.retry(ids or None)
     say(f"{count} jobs are queued again")
 
 

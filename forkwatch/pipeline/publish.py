@@ -23,6 +23,7 @@ from forkwatch.pipeline.stored import StoredRow, current, stored_rows
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
 from forkwatch.store.disputes import Dispute, Status, disputes
 from forkwatch.store.models import Release
+from forkwatch.store.standing import gap_reason
 from forkwatch.store.store import Store
 from forkwatch.store.upstream import UpstreamEvent, upstream_events
 from forkwatch.store.values import History
@@ -306,10 +307,7 @@ def _is_gap(fork: ListedCandidate, *, judged: bool) -> bool:
 
 
 def _gap(fork: ListedCandidate) -> Gap:
-    if fork.gone_at is not None:
-        reason = f"gone since {fork.gone_at:%Y-%m-%d}, before it was examined"
-        return Gap(repo=fork.repo, reason=reason, gone=True)
-    return Gap(repo=fork.repo, reason=fork.gap or "not examined yet")
+    return Gap(repo=fork.repo, reason=gap_reason(fork.gap, fork.gone_at), gone=fork.gone_at is not None)
 
 
 def _replaced(

@@ -92,8 +92,8 @@ def priority(known: Known, now: datetime) -> float:
     """Reach × suspicion, and a little for each day that it has waited, so that nothing waits for ever."""
     reach = math.log10(10 + max(0, known.summary.downloads))
     suspicion = 3.0 if _SUSPICIOUS.intersection(known.channels) else 1.0
-    waited = max(0.0, (now - known.first_seen) / timedelta(days=1))
-    return reach * suspicion + min(waited, 30.0) / 10
+    waited = max(0, (now - known.first_seen) // timedelta(days=1))  # whole days: a row is touched once a day
+    return reach * suspicion + min(waited, 30) / 10
 
 
 def scan_fork(context: Context, job: Job) -> tuple[NewJob, ...]:

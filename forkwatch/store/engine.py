@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 _WRITES = "forkwatch_writes"
+BUSY_SECONDS, LONGEST_PAUSE = 30, 0.001
+"""How long to wait for another writer on SQLite, and between two looks."""
+_BUSY = f"PRAGMA busy_timeout={1000 * BUSY_SECONDS}"
 
 
 def open_engine(url: str) -> Engine:
@@ -71,6 +76,16 @@ def writing(engine: Engine) -> Engine:
     return engine.execution_options(**{_WRITES: True})
 
 
+def one_statement(engine: Engine) -> Engine:
+    """The same engine, for transactions of a single statement.
+
+    PostgreSQL gets nothing but the statement: `BEGIN` and `COMMIT` would each be one more way there and back.
+    """
+    if engine.dialect.name == "sqlite":
+        return writing(engine)
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
 def insert_into(place: Session | Connection, table: Any) -> sqlite.Insert | postgresql.Insert:
     """An `INSERT` that can say what to do on a conflict; the two databases spell it alike."""
     bind = place.get_bind() if isinstance(place, Session) else place
@@ -84,10 +99,34 @@ def insert_into(place: Session | Connection, table: Any) -> sqlite.Insert | post
 
 
 def _begin_writing(connection: Connection) -> None:
-    if connection.get_execution_options().get(_WRITES):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    """Take the write lock, in turn with others who want it.
+
+    SQLite's own waiting looks again after 100 ms at last: beside processes that write all the time, one of
+    them would wait for seconds. The driver's connection is asked, since each look is a few microseconds.
+    """
+    if not connection.get_execution_options().get(_WRITES):
+        return
+    driver, pause, until = connection.connection.driver_connection, 0.0002, time.monotonic() + BUSY_SECONDS
+    if driver is None:
+        raise AssertionError("a connection that begins is open")
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        while time.monotonic() < until:
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    break
+                time.sleep(pause * (0.5 + random.random()))  # noqa: S311
+                pause = min(1.5 * pause, LONGEST_PAUSE)
+            else:
+                return
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # once more, for an error of SQLAlchemy's
+    finally:
+        driver.execute(_BUSY)
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+    connection.execute(_BUSY)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, Index
+from sqlalchemy import JSON, Index, text
 from sqlmodel import Field, SQLModel
 
 from forkwatch.store.models import UtcDateTime
+
+IS_QUEUED, IS_RUNNING = text("state = 'queued'"), text("state = 'running'")
+"""Spelled out, not as parameters: only so do both databases see that a partial index will do."""
 
 
 class JobRow(SQLModel, table=True):
@@ -16,9 +19,9 @@ class JobRow(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "job"
     __table_args__ = (
-        # What a claim walks along: the best queued job of a role.
-        Index("ix_job_claim", "state", "role", "priority", "id"),
-        Index("ix_job_leased_until", "state", "leased_until"),
+        # What a claim walks along: the best queued job of a role. Those that are done are in neither index.
+        Index("ix_job_queued", "role", "priority", "id", sqlite_where=IS_QUEUED, postgresql_where=IS_QUEUED),
+        Index("ix_job_running", "id", sqlite_where=IS_RUNNING, postgresql_where=IS_RUNNING),
     )
 
     id: int | None = Field(default=None, primary_key=True)

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
 from forkwatch.jobs.interface import LEASE, Job, JobState, NewJob, Role
 from forkwatch.jobs.owner import machine, owner
-from forkwatch.store.jobs import JobQueue
+from forkwatch.store.jobs import JobQueue, _claims
 from tests.forkwatch.past import Clock
 
 
@@ -166,3 +167,59 @@ def test_workers_at_once_do_each_job_once(queue: JobQueue, engine: Engine) -> No
         (Role.READ, JobState.DONE): 120,
         (Role.EVAL, JobState.QUEUED): 120,
     }
+
+
+def test_a_claim_walks_along_what_waits(engine: Engine) -> None:
+    """Not along what is done: months of it lie in the table."""
+    roles = tuple(sorted(Role))
+    statement = _claims(roles).compile(dialect=engine.dialect)
+    explain = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
+    values = {
+        **statement.params,
+        "now": datetime.now(UTC),
+        "until": datetime.now(UTC),
+        "owner": "",
+        "lease": "",
+    }
+    with engine.connect() as connection:
+        if engine.dialect.name != "sqlite":  # it would read a table as small as this one from end to end
+            connection.exec_driver_sql("SET enable_seqscan = off")
+            connection.exec_driver_sql("SET enable_bitmapscan = off")
+        given = (
+            values if statement.positiontup is None else tuple(str(values[n]) for n in statement.positiontup)
+        )
+        plan = "\n".join(str(row) for row in connection.exec_driver_sql(f"{explain} {statement}", given))
+
+    assert plan.count("ix_job_queued") == len(roles)
+
+
+def test_the_best_of_all_roles_is_claimed(queue: JobQueue) -> None:
+    """A worker of every role takes them by priority, whatever the role."""
+    roles = (Role.EVAL, Role.READ, Role.CRAWL, Role.READ)
+    queue.enqueue([NewJob(kind="k", key=str(n), role=role, priority=n) for n, role in enumerate(roles)])
+
+    taken = [queue.claim(tuple(Role), "w") for _ in range(5)]
+    assert [None if job is None else job.key for job in taken] == ["3", "2", "1", "0", None]
+
+
+def test_asking_again_for_many_touches_those_that_rise(queue: JobQueue) -> None:
+    """A crawl asks for every fork that there is, more of them than fit into one statement."""
+    many = [NewJob(kind="k", key=str(n), role=Role.READ, priority=1.0) for n in range(1200)]
+
+    assert queue.enqueue(many) == 1200
+    assert queue.enqueue([*many[:-1], replace(many[-1], priority=2.0), replace(many[0], key="new")]) == 1
+    best = queue.claim([Role.READ], "w")
+    assert best is not None
+    assert best.key == "1199"
+
+
+def test_all_that_is_aside_is_tried_again(queue: JobQueue) -> None:
+    """Without a list of them."""
+    queue.enqueue([NewJob(kind="k", key=str(n), role=Role.READ) for n in range(3)])
+    for _ in range(2):
+        job = queue.claim([Role.READ], "w")
+        assert job is not None
+        queue.fail(job, "no", final=True)
+
+    assert queue.retry() == 2
+    assert [job.attempts for job in queue.jobs(state=JobState.QUEUED)] == [0, 0, 0]
