@@ -1,13 +1,13 @@
 """What a site of 10,000 forks costs: built whole, after one change, beside a plain loop and a generator.
 
-    python benchmarks/bench_site.py [--forks 10000] [--generator PYTHON] [--json FILE]
+    python -m benchmarks.bench_site [--forks 10000] [--generator PYTHON] [--json FILE]
 
-The store is a real one (SQLite), filled with documents that differ in kind, numbers, topics and findings;
-30 % of the forks are evaluated. Every measurement is a process of its own, whose peak memory and processor
-time the kernel tells: on a machine that others use, processor time is what can be compared. "Plain" is the
-script that anybody would write first: load every document, render every page with the same templates, write
-every file. `--generator` is a Python with Pelican: it gets the finished content of the same pages and wraps
-it in a template of its own, so that it has less to do than we have.
+The store is a real one (SQLite); 30 % of the forks are evaluated. Our builds are the command as a user runs
+it, imports included. Every measurement is a process of its own, whose peak memory and processor time the kernel
+tells: on a machine that others use, processor time is what can be compared. "Plain" is the script that anybody
+would write first: load every document, render every page with the same templates, write every file.
+`--generator` is a Python with Pelican: it gets the finished content of the same pages and wraps it in a
+template of its own, so that it has less to do than we have.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import resource
 import shutil
 import subprocess
@@ -23,156 +22,22 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from reports.scan import ScanDocument
+from benchmarks.site_store import change, fill
 
+ROOT = Path(__file__).parents[1]
 FULL_TARGET, CHANGE_TARGET, RSS_TARGET, PAGE_TARGET = 60.0, 2.0, 500, 200_000
-NOW = datetime(2026, 11, 30, tzinfo=UTC)
-RELEASE = "demo/smollm2-135m-guarded"
 
 
-def document(number: int, seed: int = 0) -> ScanDocument:
-    """One fork; any two differ."""
-    from tests.reports import sample_forks, sample_scans
-
-    rng = random.Random(f"{seed}:{number}")
-    models = [fork for fork in sample_forks.FORKS if (fork.refusal is not None) == (number % 10 < 3)]
-    base = rng.choice(models)
-    refusal = None if base.refusal is None else round(rng.random(), 3)
-    fork = replace(
-        base,
-        name=f"{rng.choice(WORDS)}-{number % 977}/{rng.choice(WORDS)}-{rng.choice(WORDS)}-{number}",
-        refusal=refusal,
-        downloads=int(10 ** rng.uniform(0, 5)),
-        day=rng.randint(6, 28),
-    )
-    scan = sample_scans.scan(fork, number + 1)
-    if scan.heatmap is not None:
-        scale = rng.uniform(0.3, 3)
-        rows = tuple(tuple(v and round(v * scale, 6) for v in row) for row in scan.heatmap.values)
-        scan = replace(scan, heatmap=replace(scan.heatmap, values=rows))
-    return scan
-
-
-WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jade", "karst")
-
-
-def fill(folder: Path, forks: int) -> None:
-    """A state folder with a store of this many forks."""
-    import sqlalchemy as sa
-    from sqlmodel import Session
-
-    from crawler.interface import Channel, Claim, RepoId, RepoSummary
-    from forkwatch.store import models
-    from forkwatch.store.engine import open_engine
-    from forkwatch.store.values import dump_channels, dump_claims, dump_summary
-    from reports.document import to_json
-    from tests.reports.sample_scans import ORIGINAL, RELEASE_COMMIT
-
-    engine = open_engine(f"sqlite:///{folder / 'forkwatch.db'}")
-    first = NOW - timedelta(days=90)
-    rng = random.Random(8)
-    with Session(engine) as session:
-        release = models.Release(
-            repo=RELEASE,
-            commit=RELEASE_COMMIT,
-            signer=ORIGINAL.signer,
-            status="verified",
-            root_digest=ORIGINAL.root_digest,
-            manifest={"root_digest": ORIGINAL.root_digest, "files": []},
-            license="apache-2.0",
-            added_at=first,
-            verified_at=first,
-            trust={},
-            signature="",
-            suite="",
-        )
-        session.add(release)
-        session.commit()
-        for start in range(0, forks, 500):
-            kinds: list[list[Any]] = [[], [], []]
-            for number in range(start, min(start + 500, forks)):
-                scan = document(number)
-                seen = first + timedelta(minutes=number * 12)
-                summary = RepoSummary(repo=RepoId(scan.repo), object_id=f"{number:024x}", commit=scan.commit)
-                repo = models.RepoRow(
-                    id=number + 1,
-                    identity=f"{number:024x}",
-                    name=scan.repo,
-                    name_key=scan.repo.lower(),
-                    summary=dump_summary(summary),
-                    first_seen=seen,
-                    last_seen=NOW,
-                )
-                snapshot = models.SnapshotRow(
-                    id=number + 1,
-                    repo_id=number + 1,
-                    repo=scan.repo,
-                    commit=scan.commit,
-                    content={},
-                    pinned_at=seen,
-                )
-                claim = Claim(RepoId(RELEASE), None, f"base_model: {RELEASE}", faithful=False)
-                candidate = models.CandidateRow(
-                    release_id=release.id or 1,
-                    repo_id=number + 1,
-                    channels=dump_channels([Channel.DECLARED]),
-                    claims=dump_claims([claim]),
-                    first_seen=seen,
-                    last_seen=NOW,
-                )
-                verdict = models.VerdictRow(
-                    id=number + 1,
-                    release_id=release.id or 1,
-                    snapshot_id=number + 1,
-                    repo_id=number + 1,
-                    repo=scan.repo,
-                    label=scan.verdict.label,
-                    document=json.loads(to_json(scan)),
-                    created_at=seen,
-                )
-                kinds[0].append(repo)
-                kinds[1].append(snapshot)
-                kinds[2] += [candidate, verdict]
-                kinds[2] += [
-                    models.MetricSample(
-                        repo_id=number + 1,
-                        day=date(2026, 11, day),
-                        sampled_at=datetime(2026, 11, day, tzinfo=UTC),
-                        downloads=int(scan.hub.downloads * day / 28),
-                        likes=day,
-                    )
-                    for day in sorted(rng.sample(range(1, 29), 6))
-                ]
-            for rows in kinds:
-                session.add_all(rows)
-                session.flush()
-            session.commit()
-    with engine.connect() as connection:
-        connection.execute(sa.text("ANALYZE"))
-        connection.commit()
-    engine.dispose()
-
-
-def build(folder: Path, out: Path, *, full: bool = False) -> dict[str, float]:
-    """One build as `forkwatch report build` does it, in this process."""
+def build(folder: Path, out: Path) -> dict[str, float]:
+    """One build, by the command that a user gives."""
     began = time.perf_counter()
-    from forkwatch.pipeline.publish import publish
-
-    with _context(folder) as context:
-        opened = time.perf_counter()
-        report = publish(context, out, full=full).report
-    return {
-        "seconds": time.perf_counter() - opened,
-        "with_start": time.perf_counter() - began,
-        "written": len(report.written),
-        "rendered": report.rendered,
-        "unchanged": len(report.unchanged),
-    }
+    command = [sys.executable, "-m", "forkwatch", "report", "build", "--out", str(out)]
+    environment = os.environ | {"FORKWATCH_STATE_DIR": str(folder), "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, check=True, capture_output=True, env=environment, cwd=folder)
+    return {"seconds": time.perf_counter() - began}
 
 
 def plain(folder: Path, out: Path) -> dict[str, float]:
@@ -203,21 +68,6 @@ def plain(folder: Path, out: Path) -> dict[str, float]:
             (out / path).write_bytes(data)
             files += 1
     return {"seconds": time.perf_counter() - began, "written": files}
-
-
-def change(folder: Path, number: int) -> dict[str, float]:
-    """A new verdict about one fork, that is evaluated neither before nor after."""
-    from forkwatch.store.engine import open_engine
-    from forkwatch.store.store import Store
-
-    store = Store(
-        open_engine(f"sqlite:///{folder / 'forkwatch.db'}"), lambda: NOW + timedelta(minutes=number)
-    )
-    old = document(number)
-    verdict = replace(old.verdict, summary="Looked at again: as before.", label="inconclusive")
-    store.add_verdict(1, number + 1, replace(old, verdict=verdict, scanned_at="2026-11-30T12:00:00Z"))
-    store.close()
-    return {}
 
 
 def generator(folder: Path, out: Path, python: str, source: Path) -> dict[str, float]:
@@ -280,7 +130,11 @@ def _context(folder: Path) -> Any:
 def child(task: str, *arguments: str) -> dict[str, float]:
     """Run one measurement in a process of its own; its result, and its peak memory in MB."""
     done = subprocess.run(
-        [sys.executable, __file__, "--task", task, *arguments], check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.bench_site", "--task", task, *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -289,21 +143,21 @@ def child(task: str, *arguments: str) -> dict[str, float]:
 def run_task(task: str, arguments: list[str]) -> None:
     """In the child."""
     paths = [Path(argument) for argument in arguments]
+    found: dict[str, float] = {}
     match task:
         case "fill":
             fill(paths[0], int(arguments[1]))
-            found: dict[str, float] = {}
         case "build":
-            found = build(paths[0], paths[1], full=arguments[2:] == ["full"])
+            found = build(paths[0], paths[1])
         case "plain":
             found = plain(paths[0], paths[1])
         case "change":
-            found = change(paths[0], int(arguments[1]))
+            change(paths[0], int(arguments[1]))
         case "generator":
             found = generator(paths[0], paths[1], arguments[2], paths[3])
         case _:
             raise SystemExit(f"no such task: {task}")
-    who = resource.RUSAGE_CHILDREN if task == "generator" else resource.RUSAGE_SELF
+    who = resource.RUSAGE_CHILDREN if task in {"build", "generator"} else resource.RUSAGE_SELF
     used = resource.getrusage(who)
     found |= {"peak_mb": used.ru_maxrss / 1024, "cpu": used.ru_utime + used.ru_stime}
     print(json.dumps(found))
@@ -401,6 +255,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     os.environ.setdefault("FORKWATCH_STATE_DIR", tempfile.gettempdir())
     main()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from markupsafe import Markup
@@ -25,12 +25,13 @@ from reports.interface import (
 )
 from reports.numbers import week_of
 from reports.pieces import Pieces
-from reports.plan import Entry, digest
+from reports.plan import Entry, digest, digest_of
 from reports.render import environment
 from reports.routes import Routes, relative, release_key, routes, sorted_replaced, sorted_scans
 from reports.rows import ForkRow
 from reports.scan import ScanDocument, VerdictLabel
 from reports.summary import Past, first_verdict, verdict_since, withdrawal
+from reports.tree import tree_digest
 
 Values = Mapping[str, object]
 
@@ -174,7 +175,7 @@ class Release:
     @cached_property
     def tree_key(self) -> str:
         """Key of its family."""
-        return digest(self.view.tree)
+        return "" if self.view.tree is None else tree_digest(self.view.tree)
 
     @cached_property
     def forks(self) -> tuple[Fork, ...]:
@@ -322,12 +323,28 @@ class Fork:
     @cached_property
     def key(self) -> str:
         """Key of everything that a file about this fork alone may depend on."""
-        own = (getattr(self, each.name) for each in fields(self) if each.name not in _NOT_IN_KEY)
-        version = self.release.view.documents.version(self.row)
-        names = [(former.identity, former.scan.repo) for former in self.formers]
-        signed = None if self.signed is None else self.signed.version
-        former = None if self.former is None else self.former.identity
-        return digest(self.release.facts_key, version, names, former, signed, *own)
+        return digest_of(
+            (
+                self.release.facts_key,
+                self.release.view.documents.version(self.row),
+                [(former.identity, former.scan.repo) for former in self.formers],
+                None if self.former is None else self.former.identity,
+                None if self.signed is None else self.signed.version,
+                self.path,
+                self.document,
+                None if self.history is None else _history_key(self.history),
+                [change_key(change) for change in self.changes],
+                digest(self.disputes, self.gap) if self.disputes or self.gap else None,
+                self.also,
+            )
+        )
+
+
+def _history_key(history: ForkHistory) -> tuple[object, ...]:
+    """Everything about it."""
+    events = [(event.at, event.kind, event.before, event.after) for event in history.events]
+    samples = [(sample.at, sample.downloads, sample.likes) for sample in history.samples]
+    return history.repo, history.first_seen, history.gone_at, events, samples
 
 
 def change_key(change: VerdictChange) -> tuple[str, ...]:
@@ -338,6 +355,3 @@ def change_key(change: VerdictChange) -> tuple[str, ...]:
 def _table_row(release: ReleaseView, fork: Fork, macro: Callable[[ReleaseView, Fork], Markup]) -> Markup:
     """Its row in the table of forks: pages that have the table are in one folder, so that links agree."""
     return Markup(fork.piece("row", lambda: str(macro(release, fork))))  # noqa: S704 - what a template made
-
-
-_NOT_IN_KEY = frozenset({"release", "row", "formers", "former", "signed"})

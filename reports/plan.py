@@ -54,6 +54,11 @@ def digest(*inputs: object) -> str:
     return found.hexdigest()
 
 
+def digest_of(values: tuple[object, ...]) -> str:
+    """The same of texts, numbers, and tuples and lists of these: for what is asked of every fork."""
+    return hashlib.sha256(repr(values).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 
 

@@ -46,8 +46,13 @@ def _about(fork: Fork) -> Iterator[Entry]:
     yield from fork_exports(fork)
 
 
+def entries(view: SiteView) -> Iterator[Entry]:
+    """The same file by file."""
+    for item in plan(view):
+        yield from item.entries() if isinstance(item, Bundle) else (item,)
+
+
 def site_files(view: SiteView) -> Iterator[tuple[str, str | bytes]]:
     """Every file of the site, rendered: path relative to its root, and content."""
-    for item in plan(view):
-        for entry in item.entries() if isinstance(item, Bundle) else (item,):
-            yield entry.path, entry.render()
+    for entry in entries(view):
+        yield entry.path, entry.render()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
+from reports.plan import digest_of
 from reports.scan import CertaintyName, VerdictLabel
 
 
@@ -83,6 +85,21 @@ class Branch:
     """From this node to the one it hangs under."""
     again: bool
     """Drawn in full elsewhere: once, with its descendants, however many bases it has."""
+
+
+def tree_digest(document: TreeDocument) -> str:
+    """Of everything in it."""
+    nodes = [
+        (n.repo, n.role, n.channels, n.gone_at, n.verdict and _VERDICT(n.verdict)) for n in document.nodes
+    ]
+    edges = list(map(_EDGE, document.edges))
+    counts = [(each.label, each.count) for each in (*document.verdicts, *document.inferred)]
+    return digest_of((document.release, nodes, edges, len(document.verdicts), counts))
+
+
+_NODE = attrgetter("repo", "role", "channels", "gone_at")
+_VERDICT = attrgetter("label", "certainty", "inferred_from")
+_EDGE = attrgetter("child", "base", "kind", "relation", "channels", "statement")
 
 
 def branches(document: TreeDocument) -> tuple[Branch, ...]:

@@ -17,7 +17,7 @@ from reports.methods import methods
 from reports.plan import Entry
 from reports.scan import HeatmapView, TopicLanguageView, UnmeasuredView
 from reports.search import SearchRow, search_index
-from reports.site import plan
+from reports.site import entries as site_entries
 from reports.tree import TreeEdge, TreeNode
 from reports.trends import first_loss, last_weeks, shift, trend
 from tests.reports import hostile, samples
@@ -30,7 +30,7 @@ LIMIT = 200_000
 
 def entries(view: SiteView) -> dict[str, Entry]:
     """The plan, by path."""
-    return {entry.path: entry for entry in plan(view)}
+    return {entry.path: entry for entry in site_entries(view)}
 
 
 def text_of(planned: dict[str, Entry], path: str) -> str:
