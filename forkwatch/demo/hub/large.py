@@ -34,4 +34,4 @@ def take(request: Request, site: Site, oid: str) -> Reply:
     if hashlib.sha256(request.body).hexdigest() != oid:
         return error_reply(400, "The content is not what was announced")
     site.state.blobs({f"{oid}.bin": request.body})
-    return Reply(200)
+    return json_reply({"oid": oid})
