@@ -38,7 +38,7 @@ def build(
     report = published.report
     say(
         f"{published.forks} forks; {len(report.written)} files written, {len(report.removed)} removed, "
-        f"{len(report.unchanged)} as they were; digest: {published.digest}"
+        f"{report.kept} as they were; digest: {published.digest}"
     )
     data(str(published.site / "index.html"))
 
