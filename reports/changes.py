@@ -88,7 +88,8 @@ def _happened(release: ReleaseView) -> Iterator[tuple[str, str, object]]:
     for event in release.events:
         yield week_of(event.at), "events", event
     for dispute in release.disputes:
-        yield week_of(dispute.opened_at), "opened", dispute
+        if dispute.statement:  # else a withdrawal that nobody had asked for
+            yield week_of(dispute.opened_at), "opened", dispute
         if dispute.decided_at is not None:
             yield week_of(dispute.decided_at), "decided", dispute
 

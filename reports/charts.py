@@ -15,6 +15,7 @@ from reports.interface import MetricPoint
 from reports.numbers import moment, significant
 from reports.rows import ForkRow
 from reports.scan import HeatmapView, NumberView, RateView
+from reports.text import clean
 from reports.words import VERDICTS, VerdictWord
 
 BREAKS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
@@ -25,7 +26,8 @@ MOST_COLUMNS = 48
 """Columns of a heatmap; a deeper model has several layers in one, of which the largest change is shown."""
 
 CELL = 16
-LABEL = 148
+MOST_LABEL = 24
+"""Characters of a module's name beside its row."""
 TOP = 4
 
 
@@ -150,23 +152,26 @@ def legend() -> tuple[tuple[str, str], ...]:
 def heatmap(view: HeatmapView) -> Heatmap:
     """Lay out a heatmap."""
     pool = -(-len(view.layers) // MOST_COLUMNS)
+    longest = max((len(clean(module, MOST_LABEL)) for module in view.modules), default=0)
+    side = 16 + 6 * longest  # a letter is at most 6 wide on average; what is wider is cut by the picture
     starts = range(0, len(view.layers), max(1, pool))
     cells = tuple(
-        _cell(view, slice(start, start + pool), row, LABEL + column * CELL)
+        _cell(view, slice(start, start + pool), row, side + column * CELL)
         for row in range(len(view.modules))
         for column, start in enumerate(starts)
     )
     bottom = TOP + len(view.modules) * CELL
     step = max(1, -(-len(starts) // 16))
     return Heatmap(
-        width=LABEL + len(starts) * CELL + 8,
+        width=side + len(starts) * CELL + 8,
         height=bottom + 20,
         cells=cells,
         modules=tuple(
-            Tick(LABEL - 8, TOP + row * CELL + 12, module) for row, module in enumerate(view.modules)
+            Tick(side - 8, TOP + row * CELL + 12, clean(module, MOST_LABEL))
+            for row, module in enumerate(view.modules)
         ),
         layers=tuple(
-            Tick(LABEL + column * CELL + CELL // 2, bottom + 15, str(view.layers[starts[column]]))
+            Tick(side + column * CELL + CELL // 2, bottom + 15, str(view.layers[starts[column]]))
             for column in range(0, len(starts), step)
         ),
         summary=_in_words(view),

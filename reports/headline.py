@@ -38,7 +38,7 @@ def headline(releases: Sequence[Release], week: str) -> tuple[Tile, ...]:
     ]
     asking = sum(release.past.asks(fork.row) for release in releases for fork in release.forks)
     went = sum(len(gone_in(release.view, week)) for release in releases)
-    new, changed = sum(each.new for each in shifts), sum(each.changed for each in shifts)
+    new = sum(each.new for each in shifts)
     missing = counts.candidates - counts.judged
     return (
         Tile(
@@ -56,7 +56,7 @@ def headline(releases: Sequence[Release], week: str) -> tuple[Tile, ...]:
         Tile(
             "Need a decision",
             asking,
-            f"{plural(changed, 'verdict')} changed this week" if changed else "no verdict changed this week",
+            _moved(sum(each.asking() for each in shifts)),
             "those, misrepresented ones and unsafe files",
         ),
         Tile(

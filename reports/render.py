@@ -55,6 +55,7 @@ def environment() -> Environment:
         "repeat": _repeat,
         "significant": numbers.significant,
         "size": numbers.size,
+        "evidence_title": words.evidence_title,
         "spaced": words.spaced,
         "spread": numbers.spread,
     }

@@ -53,6 +53,7 @@ def _moments(fork: Fork, scan: ScanDocument) -> Iterator[Moment]:
     if all(moment(change.at) < moment(scan.scanned_at) for change in fork.changes if _is_time(change.at)):
         yield Moment(at=scan.scanned_at, kind="scan")
     for dispute in fork.disputes:
-        yield Moment(at=dispute.opened_at, kind="opened", dispute=dispute)
+        if dispute.statement:  # else a withdrawal that nobody had asked for
+            yield Moment(at=dispute.opened_at, kind="opened", dispute=dispute)
         if dispute.decided_at is not None:
             yield Moment(at=dispute.decided_at, kind="decided", dispute=dispute)

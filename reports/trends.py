@@ -110,6 +110,10 @@ class Shift:
     net: Counter[VerdictLabel]
     """How many more forks, or fewer, have each verdict."""
 
+    def asking(self) -> int:
+        """Net change of forks whose verdict asks for a decision."""
+        return sum(count for label, count in self.net.items() if VERDICTS[label].attention)
+
     def lost_safety(self) -> int:
         """Net change of forks whose safety is degraded or removed."""
         return self.net["safety-degraded"] + self.net["safety-removed"]

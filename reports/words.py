@@ -208,6 +208,21 @@ def edit_title(kind: str) -> str:
     return EDITS[kind][0] if kind in EDITS else kind.replace("-", " ").capitalize()
 
 
+EVIDENCE: dict[str, str] = {
+    "n": "answers compared",
+    "p-value": "significance (p)",
+    "mcnemar-p": "significance (p, exact McNemar test)",
+    "refusal-drop": "refusals lost",
+    "fork-refusal-rate": "refusals of the fork",
+}
+"""Evidence whose name says little to who does not know it."""
+
+
+def evidence_title(name: str) -> str:
+    """A piece of evidence in words."""
+    return EVIDENCE.get(name, spaced(name))
+
+
 def spaced(name: str) -> str:
     """A kebab or snake name as words."""
     return name.replace("-", " ").replace("_", " ")

@@ -300,6 +300,49 @@ def test_wrong_settings_are_said(tmp_path, state, tls, changes, says) -> None:
     assert says in done.stderr
 
 
+@pytest.fixture
+def wrapped(inbox: Inbox, tls: SimpleNamespace) -> Iterator[Controller]:
+    """TLS from the first byte, as on port 465."""
+    running = _Server(
+        inbox,
+        hostname="127.0.0.1",
+        port=0,
+        ssl_context=tls.context,
+        auth_require_tls=False,  # the server does not see that its socket is wrapped
+        authenticator=inbox.login,
+    )
+    running.start()
+    yield running
+    running.stop()
+
+
+def test_tls_from_the_first_byte(tmp_path, state, wrapped, inbox, tls) -> None:
+    """`security = "ssl"`: mail and login arrive; a certificate that nobody vouches for gets neither."""
+    to_one = {"security": '"ssl"', "recipients": '["one@example.org"]', "attempts": "1"}
+    stranger = _config(tmp_path, wrapped, tls, **to_one)
+    stranger.write_text(
+        "\n".join(x for x in stranger.read_text().splitlines() if not x.startswith("ca_file"))
+    )
+    refused = _send(state, stranger)
+    assert (refused.exit_code, "certificate" in refused.stderr) == (4, True)
+    assert not inbox.users
+    done = _send(state, _config(tmp_path, wrapped, tls, **to_one))
+    assert done.exit_code == 0, done.stderr
+    assert inbox.users == [b"forkwatch"]
+    (mail,) = inbox.mails()
+    assert mail["To"] == "one@example.org"
+    assert mail.get_body(("plain",)).get_content().startswith("forkwatch")
+
+
+def test_the_wrong_kind_of_tls_is_said(tmp_path, state, server, inbox, tls) -> None:
+    """A server that speaks first in clear, and is asked for TLS: one line, no traceback, no password."""
+    config = _config(tmp_path, server, tls, security='"ssl"', recipients='["one@example.org"]', attempts="1")
+    done = _send(state, config)
+    assert done.exit_code == 4
+    assert "Traceback" not in done.stderr
+    assert not inbox.users
+
+
 def test_without_tls_nothing_leaves(tmp_path, state, inbox, tls) -> None:
     """A server without STARTTLS, one that nobody vouches for, and one that does not know the password."""
     plain = _Server(inbox, hostname="127.0.0.1", port=0)

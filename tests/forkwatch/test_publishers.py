@@ -189,6 +189,24 @@ def test_a_space_gets_new_pages_first_and_the_rest_at_once(tmp_path, hub, one, t
     assert routes == ["create-repo", "commit", "commit", "create-repo", "commit", "commit", "create-repo"]
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own
+def test_a_space_takes_large_files(tmp_path, hub):
+    """Archives, and whatever is over the Hub's limit, go by LFS, before the commit that names them."""
+    large = {"api/v1/forks/a.evidence.zip": b"zip", "verdicts.json": b"[" + b" " * (11 << 20) + b"]"}
+    space(hub).publish(*make(tmp_path / "large", FIRST | large))
+    assert in_space(hub) == tree(tmp_path / "large") | {"verdicts.json": large["verdicts.json"][: 1 << 20]}
+    sent = [asked.route for asked in hub.requests if asked.route in ("lfs-upload", "commit")]
+    assert sent == ["lfs-upload", "commit", "lfs-upload", "commit"]
+    repo = hub._state.find("spaces/demo/site")
+    assert {path for path, blob in repo.head.files.items() if blob.sha256} == set(large)
+    hub.inject(Fault("lfs-upload", "500", times=-1))
+    with pytest.raises(PublishError):
+        space(hub).publish(
+            *make(tmp_path / "next", FIRST | large | {"index.html": b"2", "forks/z.zip": b"z"})
+        )
+    assert in_space(hub)["index.html"] == FIRST["index.html"]
+
+
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_space_stays_as_it_was_when_a_commit_fails(hub, one, two, after):
     """Whatever commit is lost, no file of the published site has changed; the next run completes it."""

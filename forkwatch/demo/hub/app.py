@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import quote
 
-from forkwatch.demo.hub import content, details, writing
+from forkwatch.demo.hub import content, details, large, writing
 from forkwatch.demo.hub.ask import Ask, Site
 from forkwatch.demo.hub.faults import Addressed, Route
 from forkwatch.demo.hub.listing import list_models
@@ -27,6 +27,7 @@ _ENDPOINTS: Mapping[Route, Callable[[Ask], Reply]] = MappingProxyType(
         "xet-token": content.xet_token,
         "preupload": writing.preupload,
         "commit": writing.commit,
+        "lfs-batch": large.batch,
     }
 )
 
@@ -34,7 +35,9 @@ _AT_REVISION: Mapping[str, Route] = MappingProxyType(
     {"revision": "info", "paths-info": "paths-info", "commits": "commits", "xet-read-token": "xet-token"}
 )
 
-_WRITTEN_TO: frozenset[Route] = frozenset({"create-repo", "validate-yaml", "preupload", "commit"})
+_WRITTEN_TO: frozenset[Route] = frozenset(
+    {"create-repo", "validate-yaml", "preupload", "commit", "lfs-batch"}
+)
 _POSTED: frozenset[Route] = _WRITTEN_TO | {"paths-info"}
 
 _ACCOUNT: Json = {"type": "user", "name": "demo", "auth": {"type": "access_token"}}
@@ -50,6 +53,8 @@ class Target(Addressed):
 def target_of(request: Request) -> Target | None:  # noqa: PLR0911 - one a shape of address
     """What a request is about; None when no endpoint has that address."""
     match request.segments:
+        case ("lfs", oid):
+            return Target("lfs-upload", None, oid)
         case ("api", "whoami-v2"):
             return Target("whoami")
         case ("api", "models"):
@@ -82,7 +87,7 @@ def _in_dataset(rest: list[str], *, api: bool) -> Target | None:
             return None
 
 
-def _in_space(rest: list[str], *, api: bool) -> Target | None:
+def _in_space(rest: list[str], *, api: bool) -> Target | None:  # noqa: PLR0911 - one a shape of address
     match rest:
         case [namespace, name] if api:
             return Target("info", f"{SPACES}{namespace}/{name}")
@@ -92,6 +97,8 @@ def _in_space(rest: list[str], *, api: bool) -> Target | None:
             return Target("tree", f"{SPACES}{namespace}/{name}", "/".join(path), revision)
         case [namespace, name, "preupload" | "commit" as route, revision] if api:
             return Target(route, f"{SPACES}{namespace}/{name}", None, revision)
+        case [namespace, name, "info", "lfs", "objects", "batch"] if name.endswith(".git"):
+            return Target("lfs-batch", f"{SPACES}{namespace}/{name.removesuffix('.git')}")
         case [namespace, name, "resolve", revision, *path] if path and not api:
             return Target("resolve", f"{SPACES}{namespace}/{name}", "/".join(path), revision)
         case _:
@@ -116,12 +123,14 @@ def _below_repo(repo: str, rest: list[str]) -> Target | None:
 
 def reply_to(request: Request, target: Target | None, site: Site) -> Reply:
     """The answer of a well-behaved hub."""
+    if request.method == "PUT" and target is not None and target.route == "lfs-upload":
+        return large.take(request, site, target.path or "")
     token = _bearer(request)
     if token is not None and token not in site.tokens:
         return error_reply(401, "Invalid username or password.")
     if target is None:
         return error_reply(404, "Sorry, we can't find the page you are looking for.")
-    if (request.method == "POST") != (target.route in _POSTED):
+    if request.method == "PUT" or (request.method == "POST") != (target.route in _POSTED):
         return error_reply(405, "Method not allowed")
     try:
         return _authenticated(request, target, site, authorized=token is not None)

@@ -115,6 +115,11 @@ class _FileKey(NamedTuple):
     lfs: bool
 
 
+def is_lfs(name: str, size: int) -> bool:
+    """Whether the Hub keeps such a file outside git."""
+    return PurePosixPath(name).suffix.lower() in _LFS_SUFFIXES or size > _LFS_SIZE
+
+
 class BlobFactory:
     """Makes blobs, and remembers the hash of every file it has read."""
 
@@ -129,7 +134,7 @@ class BlobFactory:
             OSError: the file cannot be read.
         """
         size = _size(source)
-        lfs = PurePosixPath(name).suffix.lower() in _LFS_SUFFIXES or size > _LFS_SIZE
+        lfs = is_lfs(name, size)
         match source:
             case bytes():
                 digest = _hash(source, size, lfs=lfs)

@@ -27,6 +27,8 @@ Route = Literal[
     "validate-yaml",
     "preupload",
     "commit",
+    "lfs-batch",
+    "lfs-upload",
 ]
 
 Kind = Literal[

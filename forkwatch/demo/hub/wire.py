@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
 from forkwatch.demo.hub.blobs import Blob
@@ -143,3 +143,18 @@ def bytes_reply(blob: Blob, request: Request, *headers: tuple[str, str]) -> Repl
         (*common, ("Content-Range", f"bytes {start}-{end - 1}/{blob.size}")),
         BlobSlice(blob, start, end - start),
     )
+
+
+def json_of(body: bytes) -> dict[str, Any]:
+    """The object that was sent.
+
+    Raises:
+        BadRequestError: it is none.
+    """
+    try:
+        value = json.loads(body)
+    except ValueError as error:
+        raise BadRequestError("not JSON") from error
+    if not isinstance(value, dict):
+        raise BadRequestError("not an object")
+    return value

@@ -1,7 +1,6 @@
-"""Writing to Spaces: what huggingface_hub's `create_repo` and `create_commit` ask for, all files inline.
+"""Writing to Spaces: what huggingface_hub's `create_repo` and `create_commit` ask for.
 
-What is not covered: LFS and Xet uploads (every file is said to be a regular one), pull requests, copies,
-other branches, models and datasets.
+What is not covered: Xet and multipart uploads, pull requests, copies, other branches, models and datasets.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from forkwatch.demo.hub.ask import Ask, Site
+from forkwatch.demo.hub.blobs import is_lfs
 from forkwatch.demo.hub.repo import Commit, Repo, make_commit, object_id
 from forkwatch.demo.hub.state import SPACES
-from forkwatch.demo.hub.wire import BadRequestError, Reply, Request, error_reply, json_reply
+from forkwatch.demo.hub.wire import BadRequestError, Reply, Request, error_reply, json_of, json_reply
 
 
 def create_repo(request: Request, site: Site) -> Reply:
@@ -26,7 +25,7 @@ def create_repo(request: Request, site: Site) -> Reply:
     Raises:
         BadRequestError: of something else.
     """
-    asked = _json(request.body)
+    asked = json_of(request.body)
     if asked.get("type") != "space" or asked.get("sdk") != "static":
         raise BadRequestError("this hub creates static Spaces only")
     name = f"{asked.get('organization') or 'demo'}/{asked.get('name')}"
@@ -53,19 +52,20 @@ def validate_yaml(_request: Request) -> Reply:
 
 
 def preupload(ask: Ask) -> Reply:
-    """How files are to be sent: inline.
+    """How files are to be sent: inline, or by LFS.
 
     Raises:
         BadRequestError: no list of files.
     """
-    files = _json(ask.request.body).get("files")
+    files = json_of(ask.request.body).get("files")
     if not isinstance(files, list):
         raise BadRequestError('"files" is required')
     answers: list[dict[str, str | bool | None]] = []
     for file in files:
         blob = ask.commit.files.get(file["path"])
         oid = None if blob is None else blob.git_oid
-        answers.append({"path": file["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": oid})
+        mode = "lfs" if is_lfs(file["path"], file["size"]) else "regular"
+        answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
     return json_reply({"files": answers})
 
 
@@ -74,6 +74,8 @@ class _Wanted:
     summary: str = ""
     parent: str | None = None
     added: dict[str, bytes] = field(default_factory=dict)
+    large: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of files that were sent before."""
     deleted: set[str] = field(default_factory=set)
 
 
@@ -87,6 +89,11 @@ def commit(ask: Ask) -> Reply:
     if missing := sorted(wanted.deleted - ask.repo.head.files.keys()):
         return error_reply(404, f"A file with this name doesn't exist: {missing[0]}", "EntryNotFound")
     blobs = ask.site.state.blobs(wanted.added)
+    for path, oid in wanted.large.items():
+        blob = ask.site.state.blob(oid)
+        if blob is None:
+            return error_reply(400, f"Your push was rejected: {path} was not uploaded")
+        blobs[path] = blob
     refused: list[str] = []
 
     def build(repo: Repo, at: datetime) -> Commit:
@@ -115,6 +122,8 @@ def _wanted(lines: Iterable[bytes]) -> _Wanted:
                     wanted.summary, wanted.parent = value["summary"], value.get("parentCommit")
                 case "file":
                     wanted.added[value["path"]] = base64.b64decode(value["content"], validate=True)
+                case "lfsFile":
+                    wanted.large[value["path"]] = value["oid"]
                 case "deletedFile":
                     wanted.deleted.add(value["path"])
                 case other:
@@ -122,13 +131,3 @@ def _wanted(lines: Iterable[bytes]) -> _Wanted:
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise BadRequestError("not a commit") from error
     return wanted
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except ValueError as error:
-        raise BadRequestError("not JSON") from error
-    if not isinstance(value, dict):
-        raise BadRequestError("not an object")
-    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import get_args
 
 import httpx2
@@ -43,8 +44,11 @@ def _request(hub: LoopbackHub, web: httpx2.Client, route: Route) -> httpx2.Reque
     """A request to a route that is answered with 200 and a body."""
     model = f"{hub.endpoint}/api/models/{REPO}"
     match route:
-        case "validate-yaml" | "preupload" | "commit":
+        case "validate-yaml" | "preupload" | "commit" | "lfs-batch":
             return _write(hub, web, route)
+        case "lfs-upload":
+            url = f"{hub.endpoint}/lfs/{sha256(b'large').hexdigest()}"
+            return web.build_request("PUT", url, content=b"large")
         case "paths-info":
             return web.build_request("POST", f"{model}/paths-info/main", json={"paths": ["README.md"]})
         case "cdn":
@@ -77,6 +81,10 @@ def _write(hub: LoopbackHub, web: httpx2.Client, route: Route) -> httpx2.Request
     requests = {
         "validate-yaml": (f"{hub.endpoint}/api/validate-yaml", b'{"content": "sdk: static"}'),
         "preupload": (f"{space}/preupload/main", b'{"files": [{"path": "index.html", "size": 1}]}'),
+        "lfs-batch": (
+            f"{hub.endpoint}/spaces/{SPACE}.git/info/lfs/objects/batch",
+            b'{"objects": [{"oid": "%s", "size": 1}]}' % (b"0" * 64),
+        ),
         "commit": (f"{space}/commit/main", b'{"key": "header", "value": {"summary": "a page"}}'),
     }
     url, body = requests[route]
