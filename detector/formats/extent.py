@@ -12,6 +12,9 @@ from crawler.interface import ByteSource
 from detector.errors import MalformedWeightsError
 from detector.interface import WeightReader
 
+ALIGNED = 8
+"""Bytes of the widest element: compiled loops take no address between two of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Extent:
@@ -39,10 +42,29 @@ class Extent:
         else:
             buffer[:] = self.source.read(self.offset + offset, len(buffer))
 
+    def window(self, offset: int, length: int) -> Window | None:
+        """The same bytes where they lie in memory; None where they have to be read. Raises as `read_into`."""
+        if (self.offset + offset) % ALIGNED or not isinstance(self.source, _Mapping):
+            return None
+        return self.source.window(self.offset + offset, length)
+
     @property
     def shareable(self) -> bool:
         """Several threads may read at once; only local files are known to allow it."""
         return isinstance(self.source, _Filling)
+
+
+class Window(Protocol):
+    """Bytes that need not be copied."""
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """These of the window's bytes, which may be written to: that changes nothing but the view."""
+        ...
+
+
+@runtime_checkable
+class _Mapping(Protocol):
+    def window(self, offset: int, length: int) -> Window | None: ...
 
 
 @runtime_checkable
