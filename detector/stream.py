@@ -27,7 +27,7 @@ T = TypeVar("T")
 CPU_TILE = 1 << 17
 """Elements: three float32 and two 16-bit copies make 2 MB, twice a core's cache; half and twice as many take
 a tenth longer."""
-STORED_TILE = 1 << 18
+STORED_TILE = 1 << 19
 """Where values are measured as they are stored, without copies; what any piece costs is a fiftieth then."""
 GPU_TILE = 1 << 24
 GPU_LANES = 2

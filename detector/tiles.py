@@ -11,6 +11,7 @@ difference of two exponent fields.
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,7 @@ class Sums:
         self.moved_rows += other.moved_rows
         self.first_moved = other.first_moved if self.first_moved is None else self.first_moved
         self.within_a_step = self.within_a_step and other.within_a_step
-        self.levels = tuple(a + b for a, b in zip(self.levels, other.levels, strict=True))
+        self.levels = tuple(map(operator.add, self.levels, other.levels))
 
     def exponents(self) -> tuple[int, ...]:
         """`TensorDiff.exponents`: without trailing zeros."""

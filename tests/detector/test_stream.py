@@ -90,7 +90,7 @@ def test_one_thread_and_two_give_the_same_bits(tmp_path: Path, monkeypatch: pyte
 
 
 def test_mapped_and_read_bytes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file whose tensors begin between elements is read, others are looked at where they lie; in windows."""
+    """A file whose tensors begin between two elements is read, others are looked at where they lie."""
     monkeypatch.setattr(detector.stream, "CPU_TILE", 1000)
     monkeypatch.setattr(detector.stream, "WINDOW", 5000)
     before, after = matrix(), changed(matrix())
