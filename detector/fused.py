@@ -1,13 +1,14 @@
 """Statistics of a change in one loop over the stored bits, compiled by numba at first use and kept on disk.
 
 `tiles.Meter` does the same with torch, a pass over the tile for each operation; here a value is loaded once
-and all sums are updated while it is in a register. Sums are float32 over a block of 2048 elements, float64
+and all sums are updated while it is in a register. Sums are float32 over a block of 4096 elements, float64
 beyond. Their order is that of the elements, so that neither threads nor alignment change a bit of the result.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -21,10 +22,11 @@ from detector.grid import PRECISION, SMALLEST
 Function = TypeVar("Function", bound=Callable[..., object])
 Array = npt.NDArray[Any]
 
-BLOCK = 2048
-"""Elements that are looked at together: two float32 copies and an index stay in the first cache."""
+BLOCK = 4096
+"""Elements that are looked at together: both sides and an index stay in the first cache."""
 LEVELS = 32
-_BYTE = 256
+_CODES = np.uint16(LEVELS + 1)
+"""0 is a value that did not move, k + 1 one that moved by level k."""
 _HALF = np.uint32(1 << 16)
 _EXPONENT = np.uint32(0x7F800000)
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
@@ -52,6 +54,7 @@ def compiled(function: Function) -> Function:
     return cast("Function", kept)
 
 
+@functools.cache
 def grid(dtype: str) -> Array:
     """(2) uint32 of a float type: exponent bits of its smallest normal number, bits of its significand."""
     power = math.log2(SMALLEST[dtype]) + PRECISION[dtype] - 1
@@ -83,90 +86,98 @@ def measure(  # noqa: PLR0913  # compiled code takes no objects
         whether no value moved by more than a step of bf16; (33) int64 numbers of values that did not move,
         and that moved by each level.
     """
-    x, y = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    index, joint = np.empty(BLOCK, np.uint8), np.zeros((LEVELS + 1) * _BYTE, np.uint32)
+    index, triples = np.empty(BLOCK + 2, np.uint8), np.empty(BLOCK, np.uint16)
+    joint = np.zeros((LEVELS + 1) ** 3, np.uint32)
     total = np.zeros(4, np.float64)
-    largest, moved, first, padding = np.float32(0), 0, -1, 0
+    largest, moved, first, padding, highest = np.uint32(0), 0, -1, 0, 0
     for row in range(len(before) // columns):
-        top = np.float32(0)
+        top = np.uint32(0)
         for left in range(0, columns, BLOCK):
             width = min(BLOCK, columns - left)
             at = row * columns + left
-            _widen(before[at : at + width], x)
-            _widen(after[at : at + width], y)
-            top = max(top, _add(x[:width], y[:width], grid, index, total))
-            padding += _count(index, width, joint)
+            x, y = before[at : at + width], after[at : at + width]
+            top = max(top, _add(x, y, grid, index, total))
+            counted, code = _count(index, width, triples, joint)
+            padding, highest = padding + counted - width, max(highest, code)
             if len(marks):
                 _mark(index[:width], marks[left : left + width])
             if within:
-                within = _stays(x[:width], y[:width])
+                within = _stays(x, y)
         if top > 0:
             moved, first = moved + 1, row if first < 0 else first
             largest = max(largest, top)
-    return total, largest, (moved, first), within, _unfolded(joint, padding)
+    bits = np.uint32(largest)
+    return total, bits.view(np.float32), (moved, first), within, _unfolded(joint, highest + 1, padding)
 
 
 @compiled
-def _widen(stored: Array, wide: Array) -> None:
-    """bfloat16 is the upper half of a float32."""
-    bits = wide.view(np.uint32)
+def _bits(stored: Array, i: int) -> np.uint32:
+    """Of the float32: bfloat16 is the upper half of one."""
     if stored.itemsize == 2:
-        for i in range(len(stored)):
-            bits[i] = np.uint32(np.uint16(stored[i])) * _HALF
-    else:
-        for i in range(len(stored)):
-            bits[i] = np.uint32(stored[i])
+        return np.uint32(np.uint32(np.uint16(stored[i])) * _HALF)
+    return np.uint32(stored[i])
 
 
 @compiled
-def _add(x: Array, y: Array, grid: Array, index: Array, total: Array) -> np.float32:
-    """Add the sums of a block to `total`, set each value's level plus one, or zero; the largest |Δ|."""
-    least, precision = grid[0], np.int32(grid[1])
-    bits = y.view(np.uint32)
+def _add(before: Array, after: Array, grid: Array, index: Array, total: Array) -> np.uint32:
+    """Add the sums of a block to `total`, set each value's code in `index`; bits of the largest |Δ|."""
+    least, shift = grid[0], np.uint32((grid[1] + np.uint32(1)) << np.uint32(23))
     square, change, dot, floor = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
     largest = np.uint32(0)
-    for i in range(len(x)):
-        delta = np.float32(y[i] - x[i])
-        square += x[i] * x[i]
+    for i in range(len(before)):
+        low, high = np.uint32(_bits(before, i)), np.uint32(_bits(after, i))
+        x, y = low.view(np.float32), high.view(np.float32)
+        delta = np.float32(y - x)
+        square += x * x
         change += delta * delta
-        dot += x[i] * delta
-        power = np.uint32(max(np.uint32(bits[i] & _EXPONENT), least))
+        dot += x * delta
+        power = np.uint32(max(np.uint32(high & _EXPONENT), least))
         step = power.view(np.float32)
         floor += step * step
         size = np.uint32(delta.view(np.uint32) & _MAGNITUDE)
         largest = np.uint32(max(largest, size))
-        apart = np.int32(np.int32(size >> np.uint32(23)) - np.int32(power >> np.uint32(23)))
-        level = np.int32(min(max(np.int32(apart + precision), np.int32(0)), np.int32(LEVELS - 1)))
-        index[i] = np.uint8(level + 1) if size != np.uint32(0) else np.uint8(0)
+        # the power has no mantissa, so that the difference's exponent field is that of the exponents
+        apart = np.int32(np.int32(size - power + shift) >> np.int32(23))
+        code = np.int32(min(max(apart, np.int32(1)), np.int32(LEVELS)))
+        index[i] = np.uint8(code) if size != np.uint32(0) else np.uint8(0)
     total[0] += square
     total[1] += change
     total[2] += dot
     total[3] += floor
-    top = np.uint32(largest)
-    return top.view(np.float32)
+    return np.uint32(largest)
 
 
 @compiled
-def _count(index: Array, width: int, joint: Array) -> int:
-    """Count pairs of neighbours: half as many steps as values, and fewer that wait for the one before."""
-    odd = width % 2
-    if odd:
-        index[width] = 0
-    pairs = index.view(np.uint16)
-    for i in range((width + odd) // 2):
-        joint[pairs[i]] += np.uint32(1)
-    return odd
+def _count(index: Array, width: int, triples: Array, joint: Array) -> tuple[int, int]:
+    """Count triples of codes: a third of the steps, and fewer that wait for the one before.
+
+    Returns:
+        codes that were counted, zeros behind the last included; the largest.
+    """
+    third = (width + 2) // 3
+    index[width : 3 * third] = 0
+    highest = np.uint8(0)
+    for i in range(third):
+        low, middle, high = index[i], index[i + third], index[i + 2 * third]
+        highest = np.uint8(max(highest, low, middle, high))
+        upper = np.uint16(np.uint16(middle) + np.uint16(np.uint16(high) * _CODES))
+        triples[i] = np.uint16(np.uint16(low) + np.uint16(upper * _CODES))
+    for i in range(third):
+        joint[triples[i]] += np.uint32(1)
+    return 3 * third, int(highest)
 
 
 @compiled
-def _unfolded(joint: Array, padding: int) -> Array:
-    """Numbers of values from numbers of pairs."""
+def _unfolded(joint: Array, codes: int, padding: int) -> Array:
+    """Numbers of values from numbers of triples; no code is `codes` or more."""
     levels = np.zeros(LEVELS + 1, np.int64)
-    for high in range(LEVELS + 1):
-        for low in range(LEVELS + 1):
-            count = joint[high * _BYTE + low]
-            levels[high] += count
-            levels[low] += count
+    for high in range(codes):
+        for middle in range(codes):
+            for low in range(codes):
+                count = joint[low + (LEVELS + 1) * (middle + (LEVELS + 1) * high)]
+                levels[high] += count
+                levels[middle] += count
+                levels[low] += count
     levels[0] -= padding
     return levels
 
@@ -178,12 +189,12 @@ def _mark(index: Array, marks: Array) -> None:
 
 
 @compiled
-def _stays(x: Array, y: Array) -> bool:
+def _stays(before: Array, after: Array) -> bool:
     """No value moved by more than one step of bf16."""
-    bits = x.view(np.uint32)
     beyond = np.uint32(0)
-    for i in range(len(x)):
-        power = np.uint32(max(np.uint32(bits[i] & _EXPONENT), _SMALLEST_NORMAL))
-        far = abs(np.float32(y[i] - x[i])) > power.view(np.float32) * _STEP_OF_BF16
-        beyond = np.uint32(beyond | np.uint32(far))
+    for i in range(len(before)):
+        low, high = np.uint32(_bits(before, i)), np.uint32(_bits(after, i))
+        power = np.uint32(max(np.uint32(low & _EXPONENT), _SMALLEST_NORMAL))
+        far = abs(np.float32(high.view(np.float32) - low.view(np.float32)))
+        beyond = np.uint32(beyond | np.uint32(far > power.view(np.float32) * _STEP_OF_BF16))
     return bool(beyond == np.uint32(0))

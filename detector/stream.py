@@ -1,12 +1,14 @@
 """Two tensors read side by side, in pieces that fit a core's cache, by as many threads as torch has.
 
-(1) The stored bytes of a piece are compared as they are: where they are equal nothing is decoded. (2) Pieces
-that differ go through a `Meter`. (3) If any did, the squared norm of the equal pieces is added, reading the
-original alone. Pieces are dealt out in turns and added in their order: the result does not depend on threads.
+(1) The stored bytes of a piece are compared as they are, where they lie in the page cache if the file is on
+this disk: where they are equal nothing is decoded. (2) Pieces that differ go through a `Meter`. (3) If any
+did, the squared norm of the equal pieces is added, reading the original alone. Pieces are added in their
+order: the result does not depend on threads.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from detector.formats.dtypes import BITS, torch_dtype
-from detector.formats.extent import Extent
+from detector.formats.extent import Extent, Window
 from detector.tiles import Meter, Sums
 
 if TYPE_CHECKING:
@@ -25,15 +27,21 @@ T = TypeVar("T")
 CPU_TILE = 1 << 17
 """Elements: three float32 and two 16-bit copies make 2 MB, twice a core's cache; half and twice as many take
 a tenth longer."""
+STORED_TILE = 1 << 19
+"""Where values are measured as they are stored, without copies; what any piece costs is a fiftieth then."""
 GPU_TILE = 1 << 24
 GPU_LANES = 2
 """One reads while the other's piece is on its way or computed."""
 BYTES = 1 << 19
 """Bytes compared at a time where nothing is decoded."""
+WINDOW = 1 << 23
+"""Bytes of a file that a thread sees at a time: they count as its memory while it does."""
 MAX_COLUMNS = 1 << 22
 """A wider matrix is measured as a vector, without counting rows and columns."""
-BATCH = 256
-"""Pieces a thread is given at a time."""
+BATCH = 64
+"""Neighbouring pieces a thread is given at a time."""
+_memcmp = ctypes.CDLL(None).memcmp
+_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +176,7 @@ class Streams:
 
     def taken(self) -> tuple[int, int]:
         """Bytes read of original and fork since this was last asked."""
-        left, right = (sum(lane.read[side] for lane in self._lanes) for side in (0, 1))
-        for lane in self._lanes:
-            lane.read = [0, 0]
+        left, right = (sum(lane.sides[side].taken() for lane in self._lanes) for side in (0, 1))
         return left, right
 
     def _job(self, left: Extent, right: Extent, types: tuple[str, str], shape: tuple[int, ...]) -> _Job:
@@ -179,6 +185,8 @@ class Streams:
             elements *= size
         columns = shape[-1] if len(shape) > 1 and shape[-1] <= MAX_COLUMNS else 0
         tile = CPU_TILE if self._device.type == "cpu" else GPU_TILE
+        if self._lanes[0].meter.takes_stored(*types):
+            tile = STORED_TILE
         if columns:
             tile = max(1, tile // columns) * columns
         return _Job(left, right, types, columns, min(tile, max(elements, 1)), elements)
@@ -189,23 +197,55 @@ class Streams:
         for first in range(0, pieces, BATCH * len(lanes)):
             last = min(first + BATCH * len(lanes), pieces)
 
-            def turn(number: int, first: int = first, last: int = last) -> list[T]:
-                return [work(lanes[number], piece) for piece in range(first + number, last, len(lanes))]
+            share = -(-(last - first) // len(lanes))
+
+            def turn(number: int, first: int = first, last: int = last, share: int = share) -> list[T]:
+                start = first + number * share
+                return [work(lanes[number], piece) for piece in range(start, min(start + share, last))]
 
             spread = map if self._pool is None else self._pool.map
-            found = list(spread(turn, range(min(len(lanes), last - first))))
-            for place in range(last - first):
-                yield found[place % len(lanes)][place // len(lanes)]
+            for found in spread(turn, range(len(lanes))):
+                yield from found
+
+
+class _Side:
+    """What a thread sees of one side: mapped bytes, or read ones in memory that is used again."""
+
+    def __init__(self) -> None:
+        self._extent: Extent | None = None
+        self._window: Window | None = None
+        self._reach = range(0)
+        self._buffer = bytearray()
+        self._read = 0
+
+    def taken(self) -> int:
+        """Bytes that were asked for since this was last asked."""
+        read, self._read = self._read, 0
+        return read
+
+    def view(self, extent: Extent, start: int, length: int) -> memoryview:
+        """These bytes, until the next ones are asked for."""
+        self._read += length
+        if extent is not self._extent or start < self._reach.start or start + length > self._reach.stop:
+            self._extent = extent
+            self._reach = range(start, start + max(length, min(WINDOW, extent.nbytes - start)))
+            self._window = extent.window(start, len(self._reach))
+        if self._window is not None:
+            return self._window.view(start - self._reach.start, length)
+        if len(self._buffer) != length:  # fresh memory costs more than the comparison
+            self._buffer = bytearray(length)
+        view = memoryview(self._buffer)
+        extent.read_into(start, view)
+        return view
 
 
 class _Lane:
-    """One thread's buffers, used again and again: fresh memory costs more than the comparison."""
+    """One thread's memory, used again and again."""
 
     def __init__(self, device: torch.device, total: int) -> None:
         self._device = device
-        self._bytes = (bytearray(), bytearray())
         self._pinned: tuple[torch.Tensor, ...] = ()
-        self.read = [0, 0]
+        self.sides = (_Side(), _Side())
         self.meter = Meter(device, total)
 
     def start(self, job: _Job) -> None:
@@ -214,39 +254,26 @@ class _Lane:
     def equal(self, left: Extent, right: Extent, piece: int) -> bool:
         """Piece number `piece` has the same bytes on both sides."""
         start = piece * BYTES
-        first, second = self._filled(left, right, start, min(BYTES, left.nbytes - start))
-        return first == second
+        length = min(BYTES, left.nbytes - start)
+        return _equal(self.sides[0].view(left, start, length), self.sides[1].view(right, start, length))
 
     def measure(self, job: _Job, piece: int) -> Sums | None:
         """Sums of a piece; None when its bytes are equal."""
-        left, right = self._read(job, job.left, 0, piece), self._read(job, job.right, 1, piece)
-        if job.left.layout == job.right.layout and left == right:
+        left, right = self._read(job, 0, piece), self._read(job, 1, piece)
+        if job.left.layout == job.right.layout and _equal(left, right):
             return None
-        sides = (self._values(job, side, data) for side, data in enumerate((left, right)))
-        return self.meter.measure(*sides)
+        return self.meter.measure(self._values(job, 0, left), self._values(job, 1, right))
 
     def unchanged(self, job: _Job, piece: int) -> Sums:
         """Sums of a piece that is equal on both sides."""
-        return self.meter.unchanged(self._values(job, 0, self._read(job, job.left, 0, piece)))
+        return self.meter.unchanged(self._values(job, 0, self._read(job, 0, piece)))
 
-    def _read(self, job: _Job, extent: Extent, side: int, piece: int) -> bytearray:
+    def _read(self, job: _Job, side: int, piece: int) -> memoryview:
         width = BITS[job.types[side]] // 8
-        return self._fill(extent, side, piece * job.tile * width, _count(job, piece) * width)
+        extent = job.right if side else job.left
+        return self.sides[side].view(extent, piece * job.tile * width, _count(job, piece) * width)
 
-    def _filled(self, left: Extent, right: Extent, start: int, length: int) -> tuple[bytearray, bytearray]:
-        return self._fill(left, 0, start, length), self._fill(right, 1, start, length)
-
-    def _fill(self, extent: Extent, side: int, start: int, length: int) -> bytearray:
-        """The buffer of a side with these bytes in it; a shorter last piece gets a shorter buffer."""
-        buffer = self._bytes[side]
-        if len(buffer) != length:
-            buffer = bytearray(length)
-            self._bytes = (buffer, self._bytes[1]) if side == 0 else (self._bytes[0], buffer)
-        extent.read_into(start, memoryview(buffer))
-        self.read[side] += length
-        return buffer
-
-    def _values(self, job: _Job, side: int, data: bytearray) -> torch.Tensor:
+    def _values(self, job: _Job, side: int, data: memoryview) -> torch.Tensor:
         import torch
 
         values = torch.frombuffer(data, dtype=torch_dtype(job.types[side]))
@@ -257,6 +284,14 @@ class _Lane:
             pinned = self._pinned[side][: len(data)].view(values.dtype)
             values = pinned.copy_(values)
         return values.view(-1, job.columns) if job.columns else values
+
+
+def _equal(left: memoryview, right: memoryview) -> bool:
+    """The same bytes; by the C library, as a memoryview compares one at a time."""
+    if len(left) != len(right):
+        return False
+    first, second = (ctypes.addressof(ctypes.c_char.from_buffer(view)) for view in (left, right))
+    return bool(_memcmp(first, second, len(left)) == 0)
 
 
 def _count(job: _Job, piece: int) -> int:

@@ -11,6 +11,7 @@ difference of two exponent fields.
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,7 @@ class Sums:
         self.moved_rows += other.moved_rows
         self.first_moved = other.first_moved if self.first_moved is None else self.first_moved
         self.within_a_step = self.within_a_step and other.within_a_step
-        self.levels = tuple(a + b for a, b in zip(self.levels, other.levels, strict=True))
+        self.levels = tuple(map(operator.add, self.levels, other.levels))
 
     def exponents(self) -> tuple[int, ...]:
         """`TensorDiff.exponents`: without trailing zeros."""
@@ -107,7 +108,7 @@ class Meter:
             total: elements of all tensors that will be measured.
         """
         self._device = device
-        self._total = total
+        self._compiles = total >= FUSED_ELEMENTS and device.type == "cpu"
         self._floats: list[torch.Tensor] = []
         self._codes: list[torch.Tensor] = []
         self.start("F32", "F32", 0)
@@ -122,19 +123,18 @@ class Meter:
         """
         self._fork = fork
         self._cast_is_exact = original == fork or (original, fork) in _WIDENING
-        self._is_fused = (
-            self._total >= FUSED_ELEMENTS
-            and self._device.type == "cpu"
-            and self._cast_is_exact
-            and is_float(fork)
-            and fork != "F64"
-        )
+        self._is_fused = self._compiles and self._cast_is_exact and is_float(fork) and fork != "F64"
         self._largest_code = 0
         self._within = True
         self._all_columns = False
         self.columns: torch.Tensor | None = None
         """Columns with a moved value so far."""
-        self.reserve(elements)
+        if not self.takes_stored(original, fork):
+            self.reserve(elements)
+
+    def takes_stored(self, original: str, fork: str) -> bool:
+        """Tiles of these types are measured without a copy in memory of the meter's."""
+        return self._compiles and original == fork and fork in {"BF16", "F32"}
 
     def reserve(self, elements: int) -> None:
         """Make room for tiles of so many elements."""
@@ -149,6 +149,7 @@ class Meter:
         if self._is_fused and (fused := self._measure_at_once(original, original)):
             return fused
         count, columns = original.numel(), original.shape[-1] if original.dim() > 1 else 0
+        self.reserve(count)
         stored = original.to(self._device, non_blocking=True).reshape(-1)
         x = self._floats[0][:count].copy_(stored)
         sums = Sums(count, _square(x), rows=count // columns if columns else 0)
@@ -165,6 +166,7 @@ class Meter:
         if self._is_fused and (fused := self._measure_at_once(original, fork)):
             return fused
         count, columns = fork.numel(), fork.shape[-1] if fork.dim() > 1 else 0
+        self.reserve(count)
         stored = fork.to(self._device, non_blocking=True).reshape(-1)
         x, y, delta = (buffer[:count] for buffer in self._floats)
         x.copy_(original.to(self._device, non_blocking=True).reshape(-1))
@@ -209,11 +211,11 @@ class Meter:
         from detector import fused
 
         count, columns = fork.numel(), fork.shape[-1] if fork.dim() > 1 else 0
-        plain = original.dtype == fork.dtype == torch.bfloat16
         sides = (original.reshape(-1), fork.reshape(-1))
-        if not plain:
+        if not original.dtype == fork.dtype in {torch.bfloat16, torch.float32}:
+            self.reserve(count)
             sides = (self._floats[0][:count].copy_(sides[0]), self._floats[1][:count].copy_(sides[1]))
-        stored = torch.int16 if plain else torch.int32
+        stored = torch.int16 if sides[1].dtype is torch.bfloat16 else torch.int32
         marks = torch.zeros(0 if self._all_columns else columns, dtype=torch.uint8)
         norms, largest, (rows, first), within, levels = fused.measure(
             sides[0].view(stored).numpy(),

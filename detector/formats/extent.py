@@ -5,12 +5,16 @@ Two such tensors can be compared byte by byte, in pieces of any size, before any
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from crawler.interface import ByteSource
 from detector.errors import MalformedWeightsError
 from detector.interface import WeightReader
+
+ALIGNED = 8
+"""Bytes of the widest element: compiled loops take no address between two of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +38,45 @@ class Extent:
         """
         if offset < 0 or offset + len(buffer) > self.nbytes:
             raise MalformedWeightsError(f"{len(buffer)} bytes at {offset} of {self.nbytes}")
-        if isinstance(self.source, _Filling):
-            self.source.read_into(self.offset + offset, buffer)
+        if self.shareable:
+            cast("_Filling", self.source).read_into(self.offset + offset, buffer)
         else:
             buffer[:] = self.source.read(self.offset + offset, len(buffer))
+
+    def window(self, offset: int, length: int) -> Window | None:
+        """The same bytes where they lie in memory; None where they have to be read. Raises as `read_into`."""
+        if (self.offset + offset) % ALIGNED or not _is(type(self.source), _Mapping):
+            return None
+        return cast("_Mapping", self.source).window(self.offset + offset, length)
 
     @property
     def shareable(self) -> bool:
         """Several threads may read at once; only local files are known to allow it."""
-        return isinstance(self.source, _Filling)
+        return _is(type(self.source), _Filling)
+
+
+class Window(Protocol):
+    """Bytes that need not be copied."""
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """These of the window's bytes, which may be written to: that changes nothing but the view."""
+        ...
+
+
+@runtime_checkable
+class _Mapping(Protocol):
+    def window(self, offset: int, length: int) -> Window | None: ...
 
 
 @runtime_checkable
 class _Filling(Protocol):
     def read_into(self, offset: int, buffer: memoryview) -> None: ...
+
+
+@functools.cache
+def _is(kind: type, protocol: type) -> bool:
+    """The check of a protocol takes longer than the comparison of a piece."""
+    return issubclass(kind, protocol)
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,32 @@ def test_file_that_shrinks_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(b"0123")
     with pytest.raises(CorruptDownloadError):
         source.read(2, 8)
+
+
+def test_window_shows_what_reading_gives(tmp_path: Path) -> None:
+    """Mapped bytes at any offset are those of the file, and writing to them leaves it as it is."""
+    data = bytes(range(256)) * 100
+    path = tmp_path / "f"
+    path.write_bytes(data)
+    window = LocalFile(path).window(5001, 20_000)
+    if window is None:
+        pytest.skip("this system maps no pages on request (Linux 5.14)")
+    view = window.view(7, 9000)
+    assert bytes(view) == data[5008:14_008]
+    view[0] ^= 1
+    assert path.read_bytes() == data
+
+
+def test_window_of_a_file_that_shrinks_raises(tmp_path: Path) -> None:
+    """Pages that went away after mapping are an error, not the end of the process."""
+    path = tmp_path / "f"
+    path.write_bytes(bytes(100_000))
+    source = LocalFile(path)
+    window = source.window(0, 100_000)
+    os.truncate(path, 10_000)
+    if window is not None:
+        with pytest.raises(CorruptDownloadError, match="shrank"):
+            window.view(50_000, 1000)
+    assert source.window(0, 100_000) is None
+    with pytest.raises(CorruptDownloadError):
+        source.window(0, 100_001)
