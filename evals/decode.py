@@ -173,7 +173,7 @@ def decode(
 def _read(
     model: PreTrainedModel, prefix: Cache, batch: _Batch, ids: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
-    """Read the prompts, those of like length together: scores of each one's first token, [rows, vocabulary]."""
+    """Read the prompts, those of like length together; scores of the first token of each, [rows, vocabulary]."""
     rows, width = ids.shape
     seen, mask = prefix.get_seq_length(), batch.mask[:, :width]
     scores = []
@@ -190,7 +190,8 @@ def _read(
         )
         scores.append(output.logits[:, -1])
         for ours, theirs in zip(batch.cache.layers, part.layers, strict=True):
-            ours.take(slice(first, last), rows, (theirs.keys[:, :, seen:], theirs.values[:, :, seen:]), width)
+            new = theirs.keys[:, :, seen:], theirs.values[:, :, seen:]
+            ours.take(slice(first, last), rows, new, width)
     return torch.cat(scores)
 
 

@@ -37,15 +37,14 @@ def test_it_is_what_transformers_computes(mask: str, tokens: int) -> None:
 
 
 def test_it_is_put_away_again() -> None:
-    """Whatever happens inside; a model that attends in another way keeps its own."""
+    """A model that attends in another way keeps its own."""
     config = LlamaConfig(
         vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
     )
     config._attn_implementation = "sdpa"
     model = LlamaForCausalLM(config)
-    with pytest.raises(RuntimeError, match="inside"), for_one_token(model):
+    with for_one_token(model):
         assert model.config._attn_implementation == "forkwatch_one_token"
-        raise RuntimeError("inside")
     assert model.config._attn_implementation == "sdpa"
     model.set_attn_implementation("eager")
     with for_one_token(model):
