@@ -173,7 +173,7 @@ def decode(
 def _read(
     model: PreTrainedModel, prefix: Cache, batch: _Batch, ids: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
-    """Read the prompts, those of like length together; scores of the first token of each, [rows, vocabulary]."""
+    """Read the prompts, those of like length together; [rows, vocabulary] scores of their first tokens."""
     rows, width = ids.shape
     seen, mask = prefix.get_seq_length(), batch.mask[:, :width]
     scores = []
