@@ -15,6 +15,8 @@ import torch
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from evals.attention import for_one_token
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -148,7 +150,7 @@ def decode(
     cache = RoomyCache(prefix, rows, width + max_new_tokens)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     batch = _Batch(list(range(rows)), cache, torch.cat([mask, ahead], dim=1), positions[:, -1:])
-    with torch.inference_mode():
+    with torch.inference_mode(), for_one_token(model):
         logits = _read(model, prefix, batch, ids, positions)
         for made in range(1, max_new_tokens + 1):
             tokens = choose(logits, batch.chats)
@@ -171,7 +173,7 @@ def decode(
 def _read(
     model: PreTrainedModel, prefix: Cache, batch: _Batch, ids: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
-    """Read prompts, those of like length together: scores of each one's first token, [rows, vocabulary]."""
+    """Read the prompts, those of like length together; [rows, vocabulary] scores of their first tokens."""
     rows, width = ids.shape
     seen, mask = prefix.get_seq_length(), batch.mask[:, :width]
     scores = []
@@ -188,7 +190,8 @@ def _read(
         )
         scores.append(output.logits[:, -1])
         for ours, theirs in zip(batch.cache.layers, part.layers, strict=True):
-            ours.take(slice(first, last), rows, (theirs.keys[:, :, seen:], theirs.values[:, :, seen:]), width)
+            new = theirs.keys[:, :, seen:], theirs.values[:, :, seen:]
+            ours.take(slice(first, last), rows, new, width)
     return torch.cat(scores)
 
 

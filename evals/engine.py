@@ -230,7 +230,7 @@ class TransformersGenerator:
             return self._generate_all(padded, max_new_tokens, noise)
 
         def choose(scores: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-            return (scores.float() if noise is None else noise.noisy(scores, rows)).argmax(dim=-1)
+            return (scores if noise is None else noise.noisy(scores, rows)).argmax(dim=-1)
 
         return decode(self._model, prefix.one, padded, Ending(self._stop, max_new_tokens), choose)
 

@@ -30,6 +30,7 @@ from forkwatch.pipeline.classifier import update_classifier
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.crawl import Crawl, crawl
 from forkwatch.pipeline.document import build_document
+from forkwatch.pipeline.effort import observe
 from forkwatch.pipeline.forecast import NoPredictor, expected_loss, fit
 from forkwatch.pipeline.funnel import Depth, examine
 from forkwatch.pipeline.originals import Original, find_release, open_original
@@ -168,6 +169,7 @@ def run_once(context: Context) -> Tally:
             candidates = context.store.candidates(original.release_id)
         _scan_candidates(context, original, candidates, tally)
         update_classifier(context, original)
+        observe(context, original)
     if len(lost) == len(originals):
         raise lost[0]
     cost = context.hub.cost - before
