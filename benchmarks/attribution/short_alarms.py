@@ -1,0 +1,138 @@
+"""False alarms on the short answers of `short`: at least 1,000 disjoint sets of n in every cell.
+
+    python -m benchmarks.attribution.short_alarms CORPUS SHORT N...
+
+CORPUS is that of `generate`: its forks' first eight tokens teach the heads. Of every cell of SHORT the first
+block teaches, the next three are what tests compare with (96 answers a prompt), and the others are tested.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.attribution import swap
+from benchmarks.attribution.corpus import Block, aggregates, read_blocks
+from benchmarks.attribution.evaluate import _PLAIN, _share
+from benchmarks.attribution.features import Folds, log_odds, sample_of, table_of
+from benchmarks.attribution.short import DRAWS, TOKENS
+from benchmarks.attribution.tables import upper
+from benchmarks.attribution.variants import VARIANTS
+from detector.outputs.comparable import cut
+from detector.outputs.features import score_features
+from detector.outputs.interface import ALPHA, ScoredOutput
+from detector.outputs.nuisance import setting_of
+
+TAUGHT, COMPARED = 1, 4
+Values = Mapping[str, np.ndarray]
+"""Prompt id to a row an answer."""
+
+
+def by_prompt(blocks: Sequence[Block]) -> dict[str, list[ScoredOutput]]:
+    """Answers with a token, as many to every prompt."""
+    found: dict[str, list[ScoredOutput]] = defaultdict(list)
+    for block in blocks:
+        for one in block.outputs:
+            if len(one.authentic.logp):
+                found[one.output.prompt_id].append(one)
+    least = min(map(len, found.values()))
+    return {prompt: rows[:least] for prompt, rows in found.items()}
+
+
+class Tests:
+    """Everything that does not depend on what is tested."""
+
+    def __init__(self, corpus: Path, cells: Mapping[str, list[Block]]) -> None:
+        prompts = set(cells["seed"][0].by_prompt)
+        samples = [sample_of(blocks[:TAUGHT]) for blocks in cells.values()]
+        for variant in VARIANTS:
+            for block in read_blocks(corpus, variant.name, "seed"):
+                outputs = tuple(cut(o, TOKENS) for o in block.outputs if o.output.prompt_id in prompts)
+                samples.append(sample_of([replace(block, outputs=outputs)]))
+        self.heads = Folds(table_of(samples), texts=False).without("fork", "none")
+        self.references = {cell: by_prompt(blocks[TAUGHT:COMPARED]) for cell, blocks in cells.items()}
+        plain = self.references["seed"]
+        self.texts = {prompt: [o.output.text or "" for o in rows] for prompt, rows in plain.items()}
+        self.plain = {name: _each(plain, function) for name, function in _PLAIN.items()}
+        self.features = {
+            cell: _each(rows, lambda one: score_features(one.authentic))
+            for cell, rows in self.references.items()
+        }
+        self.odds = {cell: self.odds_of(rows, setting_of(cell)) for cell, rows in self.references.items()}
+
+    def odds_of(self, rows: Mapping[str, list[ScoredOutput]], setting: str) -> Values:
+        """Log-odds against a setting."""
+        return {prompt: self.values(outputs)[setting] for prompt, outputs in rows.items()}
+
+    def values(self, outputs: Sequence[ScoredOutput]) -> Mapping[str, np.ndarray]:
+        """Log-odds by setting."""
+        block = Block("authentic", "seed", 0, tuple(outputs))
+        return log_odds(self.heads, table_of([sample_of([block])]))
+
+    def rejected(
+        self, aggregate: Sequence[ScoredOutput], odds: Sequence[Mapping[str, float]]
+    ) -> dict[str, bool]:
+        """Test to whether it rejects."""
+        prompts = [one.output.prompt_id for one in aggregate]
+        pairs = list(zip(prompts, aggregate, strict=True))
+        found = {
+            "RUT": swap.uniformity(_stack(pairs, _PLAIN["rank"], self.plain["rank"])),
+            "MMD-Hamming": swap.hamming(
+                np.array([_share([one.output.text or "", *self.texts[prompt]]) for prompt, one in pairs])
+            ),
+        }
+        p = {name: swap.p_value(value) for name, value in found.items()}
+        rows = [np.vstack([score_features(o.authentic), self.features["seed"][q]]) for q, o in pairs]
+        p["score test"] = swap.score_p(np.array(rows))
+        each = {}
+        for cell, reference in self.odds.items():
+            own = [(q, one[setting_of(cell)]) for q, one in zip(prompts, odds, strict=True)]
+            each[cell] = swap.p_value(swap.total(swap.stacked(own, reference)))
+        p["head, plain"], p["head, all cells"] = each["seed"], max(each.values())
+        return {name: value <= ALPHA for name, value in p.items()}
+
+
+def _each(rows: Mapping[str, list[ScoredOutput]], function: object) -> Values:
+    return {prompt: np.array([function(one) for one in those]) for prompt, those in rows.items()}  # type: ignore[operator]
+
+
+def _stack(pairs: Sequence[tuple[str, ScoredOutput]], function: object, reference: Values) -> np.ndarray:
+    return swap.stacked([(prompt, function(one)) for prompt, one in pairs], reference)  # type: ignore[operator]
+
+
+def main() -> None:
+    """A table."""
+    corpus, short = Path(sys.argv[1]), Path(sys.argv[2])
+    cells = {cell: read_blocks(short, "authentic", cell) for cell in DRAWS}
+    tests = Tests(corpus, cells)
+    print("| cell | n | sets |", flush=True)
+    for n in map(int, sys.argv[3:]):
+        for cell, blocks in cells.items():
+            hits: dict[str, int] = defaultdict(int)
+            count = 0
+            for block in blocks[COMPARED:]:
+                outputs = [one for one in block.outputs if len(one.authentic.logp)]
+                values = tests.values(outputs)
+                odds = {
+                    id(one): {name: float(column[row]) for name, column in values.items()}
+                    for row, one in enumerate(outputs)
+                }
+                for aggregate in aggregates([block], n):
+                    if len(aggregate) < n:
+                        continue
+                    count += 1
+                    for test, differs in tests.rejected(aggregate, [odds[id(o)] for o in aggregate]).items():
+                        hits[test] += differs
+            row = " | ".join(
+                f"{test}: {h} ({h / count:.1%}, ≤ {upper(h, count):.1%})" for test, h in hits.items()
+            )
+            print(f"| {cell} | {n} | {count} | {row} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
