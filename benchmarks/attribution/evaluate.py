@@ -1,6 +1,8 @@
 """Power and false alarms of every test on the same aggregates of the corpus; one JSON line a cell and n.
 
-    python -m benchmarks.attribution.evaluate CORPUS OUT.jsonl
+    python -m benchmarks.attribution.evaluate CORPUS OUT.jsonl [MODEL...]
+
+With models named, drawn answers of these alone.
 
 Roles of the release's plain blocks: `TRAINING` teach classifiers, `REFERENCE` is what every test compares
 with, the rest is under test. Of each nuisance cell half of the first block teaches (hard negatives) and half
@@ -359,13 +361,14 @@ def main() -> None:
     """Models and cells that the file has not yet."""
     corpus, out = Path(sys.argv[1]), Path(sys.argv[2])
     evaluation = Evaluation(corpus, out)
-    evaluation.greedy()
+    if not sys.argv[3:]:
+        evaluation.greedy()
     tested = {("authentic", "seed"): evaluation.release[REFERENCE.stop :]}
     tested |= {(name, "seed"): blocks for name, blocks in evaluation.forks.items()}
     # One block a nuisance cell: heads and the pack have seen it, so only the other tests of this row count.
     tested |= {("authentic", cell): blocks for cell, blocks in evaluation.cells.items() if cell != "seed"}
     for (model, cell), blocks in tested.items():
-        if blocks:
+        if blocks and model in (sys.argv[3:] or [model]):
             evaluation.run(model, cell, blocks)
             print(model, cell, len(blocks), flush=True)
 
