@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from detector.outputs.interface import ALPHA, ScoredOutput
 from detector.outputs.nuisance import setting_of
 
 TAUGHT, COMPARED = 1, 4
+TESTS = ("MMD-Hamming", "RUT", "score test", "head, plain", "head, all cells")
 Values = Mapping[str, np.ndarray]
 """Prompt id to a row an answer."""
 
@@ -97,12 +98,14 @@ class Tests:
         return {name: value <= ALPHA for name, value in p.items()}
 
 
-def _each(rows: Mapping[str, list[ScoredOutput]], function: object) -> Values:
-    return {prompt: np.array([function(one) for one in those]) for prompt, those in rows.items()}  # type: ignore[operator]
+def _each(rows: Mapping[str, list[ScoredOutput]], function: Callable[[ScoredOutput], object]) -> Values:
+    return {prompt: np.array([function(one) for one in those]) for prompt, those in rows.items()}
 
 
-def _stack(pairs: Sequence[tuple[str, ScoredOutput]], function: object, reference: Values) -> np.ndarray:
-    return swap.stacked([(prompt, function(one)) for prompt, one in pairs], reference)  # type: ignore[operator]
+def _stack(
+    pairs: Sequence[tuple[str, ScoredOutput]], function: Callable[[ScoredOutput], float], reference: Values
+) -> np.ndarray:
+    return swap.stacked([(prompt, function(one)) for prompt, one in pairs], reference)
 
 
 def main() -> None:
@@ -110,28 +113,33 @@ def main() -> None:
     corpus, short = Path(sys.argv[1]), Path(sys.argv[2])
     cells = {cell: read_blocks(short, "authentic", cell) for cell in DRAWS}
     tests = Tests(corpus, cells)
-    print("| cell | n | sets |", flush=True)
+    print("| cell | n | sets | " + " | ".join(TESTS) + " |\n|---|---|---|" + "---|" * len(TESTS), flush=True)
     for n in map(int, sys.argv[3:]):
         for cell, blocks in cells.items():
-            hits: dict[str, int] = defaultdict(int)
-            count = 0
-            for block in blocks[COMPARED:]:
-                outputs = [one for one in block.outputs if len(one.authentic.logp)]
-                values = tests.values(outputs)
-                odds = {
-                    id(one): {name: float(column[row]) for name, column in values.items()}
-                    for row, one in enumerate(outputs)
-                }
-                for aggregate in aggregates([block], n):
-                    if len(aggregate) < n:
-                        continue
-                    count += 1
-                    for test, differs in tests.rejected(aggregate, [odds[id(o)] for o in aggregate]).items():
-                        hits[test] += differs
-            row = " | ".join(
-                f"{test}: {h} ({h / count:.1%}, ≤ {upper(h, count):.1%})" for test, h in hits.items()
+            hits, count = alarms(tests, blocks[COMPARED:], n)
+            shown = (
+                f"{hits[test]} ({hits[test] / count:.1%}, ≤ {upper(hits[test], count):.1%})" for test in TESTS
             )
-            print(f"| {cell} | {n} | {count} | {row} |", flush=True)
+            print(f"| {cell} | {n} | {count} | " + " | ".join(shown).replace("%", " %") + " |", flush=True)
+
+
+def alarms(tests: Tests, blocks: Sequence[Block], n: int) -> tuple[dict[str, int], int]:
+    """Rejections by test, and sets; no answer is in two."""
+    hits: dict[str, int] = defaultdict(int)
+    count = 0
+    for block in blocks:
+        outputs = [one for one in block.outputs if len(one.authentic.logp)]
+        values = tests.values(outputs)
+        odds = {
+            id(one): {name: float(column[row]) for name, column in values.items()}
+            for row, one in enumerate(outputs)
+        }
+        for aggregate in aggregates([block], n):
+            if len(aggregate) == n:
+                count += 1
+                for test, differs in tests.rejected(aggregate, [odds[id(o)] for o in aggregate]).items():
+                    hits[test] += differs
+    return hits, count
 
 
 if __name__ == "__main__":
