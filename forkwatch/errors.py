@@ -14,25 +14,7 @@ places every one of them in the same table. Anything else is a bug of ours and e
 from __future__ import annotations
 
 from enum import IntEnum
-
-from crawler.interface import CrawlerError, InvalidRepoIdError, NoSpaceError
-from detector.errors import (
-    DetectorError,
-    InvalidAttestationError,
-    InvalidCardError,
-    PrivateKeyError,
-    SigningError,
-    SigningServiceError,
-    TrustError,
-)
-from detector.outputs.interface import NothingToLearnError, OutputsError
-from evals.endpoint import EndpointError, EndpointOptionsError
-from evals.harness import TaskError
-from evals.interface import EngineMissingError, EvalsError, SuiteError
-from evals.judges.interface import JudgeError, JudgeUnreachableError
-from evals.tables import InputFileError
-from evals.thresholds import ThresholdsError
-from reports.interface import EmptySiteError, InvalidWeekError, NotASiteError, ReportsError
+from functools import cache
 
 
 class Exit(IntEnum):
@@ -101,48 +83,63 @@ class SignatureInvalidError(ForkwatchError):
     tip = "Do not use these files. Check the public key, then ask the publisher."
 
 
-UserFacingError = ForkwatchError | CrawlerError | DetectorError | OutputsError | EvalsError | ReportsError
-USER_FACING: tuple[type[Exception], ...] = (
-    ForkwatchError,
-    CrawlerError,
-    DetectorError,
-    OutputsError,
-    EvalsError,
-    ReportsError,
-)
+@cache
+def user_facing() -> tuple[type[Exception], ...]:
+    """The roots of all errors that are the user's to solve."""
+    # Asked for when something went wrong: to load all stages costs more than most commands.
+    from crawler.interface import CrawlerError
+    from detector.errors import DetectorError
+    from detector.outputs.interface import OutputsError
+    from evals.interface import EvalsError
+    from reports.interface import ReportsError
+
+    return (ForkwatchError, CrawlerError, DetectorError, OutputsError, EvalsError, ReportsError)
 
 
-_EXITS: tuple[tuple[type[Exception], Exit], ...] = (
-    (InvalidRepoIdError, Exit.USAGE),
-    (NoSpaceError, Exit.INTERNAL),
-    (CrawlerError, Exit.HUB),
-    (InvalidAttestationError, Exit.SIGNATURE),
-    (PrivateKeyError, Exit.USAGE),
-    (SigningError, Exit.USAGE),
-    (InvalidCardError, Exit.USAGE),
-    (SigningServiceError, Exit.HUB),
-    (TrustError, Exit.USAGE),
-    (DetectorError, Exit.INCONCLUSIVE),
-    (NothingToLearnError, Exit.INCONCLUSIVE),
-    (OutputsError, Exit.USAGE),
-    (SuiteError, Exit.USAGE),
-    (ThresholdsError, Exit.USAGE),
-    (EngineMissingError, Exit.USAGE),
-    (TaskError, Exit.USAGE),
-    (EmptySiteError, Exit.INCONCLUSIVE),
-    (InvalidWeekError, Exit.USAGE),
-    (NotASiteError, Exit.USAGE),
-    (InputFileError, Exit.USAGE),
-    (EndpointOptionsError, Exit.USAGE),
-    (EndpointError, Exit.HUB),
-    (JudgeUnreachableError, Exit.HUB),
-    (JudgeError, Exit.USAGE),
-)
-"""Errors of the stage packages, the special before the general."""
+@cache
+def _exits() -> tuple[tuple[type[Exception], Exit], ...]:
+    """Errors of the stage packages, the special before the general."""
+    from crawler.interface import CrawlerError, InvalidRepoIdError, NoSpaceError
+    from detector import errors as detector
+    from detector.outputs.interface import NothingToLearnError, OutputsError
+    from evals.endpoint import EndpointError, EndpointOptionsError
+    from evals.harness import TaskError
+    from evals.interface import EngineMissingError, SuiteError
+    from evals.judges.interface import JudgeError, JudgeUnreachableError
+    from evals.tables import InputFileError
+    from evals.thresholds import ThresholdsError
+    from reports.interface import EmptySiteError, InvalidWeekError, NotASiteError
+
+    return (
+        (InvalidRepoIdError, Exit.USAGE),
+        (NoSpaceError, Exit.INTERNAL),
+        (CrawlerError, Exit.HUB),
+        (detector.InvalidAttestationError, Exit.SIGNATURE),
+        (detector.PrivateKeyError, Exit.USAGE),
+        (detector.SigningError, Exit.USAGE),
+        (detector.InvalidCardError, Exit.USAGE),
+        (detector.SigningServiceError, Exit.HUB),
+        (detector.TrustError, Exit.USAGE),
+        (detector.DetectorError, Exit.INCONCLUSIVE),
+        (NothingToLearnError, Exit.INCONCLUSIVE),
+        (OutputsError, Exit.USAGE),
+        (SuiteError, Exit.USAGE),
+        (ThresholdsError, Exit.USAGE),
+        (EngineMissingError, Exit.USAGE),
+        (TaskError, Exit.USAGE),
+        (EmptySiteError, Exit.INCONCLUSIVE),
+        (InvalidWeekError, Exit.USAGE),
+        (NotASiteError, Exit.USAGE),
+        (InputFileError, Exit.USAGE),
+        (EndpointOptionsError, Exit.USAGE),
+        (EndpointError, Exit.HUB),
+        (JudgeUnreachableError, Exit.HUB),
+        (JudgeError, Exit.USAGE),
+    )
 
 
 def exit_code(error: Exception) -> Exit:
     """The row of the table for an error that reached a command."""
     if isinstance(error, ForkwatchError):
         return error.code
-    return next((code for kind, code in _EXITS if isinstance(error, kind)), Exit.INTERNAL)
+    return next((code for kind, code in _exits() if isinstance(error, kind)), Exit.INTERNAL)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from reports.context import Site, Values
+from reports.context import Site, Values, change_key
 from reports.exports import names
 from reports.interface import DisputeView, ReleaseEvent, ReleaseView, SiteView, VerdictChange
 from reports.numbers import moment, week_of
@@ -44,7 +44,7 @@ class Share:
     @property
     def key(self) -> str:
         """Digest of all of it."""
-        changes = sorted(map(repr, self.changes))
+        changes = sorted(map(change_key, self.changes))
         return digest(release_key(self.release), changes, self.gone, self.events, self.opened, self.decided)
 
 

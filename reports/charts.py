@@ -7,6 +7,7 @@ follows dark mode and prints. Every chart has the same numbers as text beside it
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -40,7 +41,8 @@ class Segment:
 
 def verdict_bar(scans: Sequence[ForkRow]) -> tuple[Segment, ...]:
     """Verdict counts as adjoining segments, in the fixed order of the verdicts; empty for no scans."""
-    counts = [(word, sum(scan.verdict.label == word.label for scan in scans)) for word in VERDICTS.values()]
+    found = Counter(scan.verdict.label for scan in scans)
+    counts = [(word, found[word.label]) for word in VERDICTS.values()]
     segments = []
     x = 0.0
     for word, count in counts:

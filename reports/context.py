@@ -29,7 +29,7 @@ from reports.plan import Entry, digest
 from reports.render import environment
 from reports.routes import Routes, relative, release_key, routes, sorted_replaced, sorted_scans
 from reports.rows import ForkRow
-from reports.scan import ScanDocument
+from reports.scan import ScanDocument, VerdictLabel
 from reports.summary import Past, first_verdict, verdict_since, withdrawal
 
 Values = Mapping[str, object]
@@ -162,9 +162,9 @@ class Release:
             self.facts_key,
             [fork.key for fork in self.forks],
             [fork.key for fork in self.formers],
-            sorted(map(repr, view.gaps)),
-            sorted(map(repr, view.changes)),
-            view.tree,
+            sorted((gap.repo, gap.reason, gap.gone) for gap in view.gaps),
+            sorted(map(change_key, view.changes)),
+            self.tree_key,
             view.events,
             view.effort,
             view.classifier,
@@ -172,9 +172,25 @@ class Release:
         )
 
     @cached_property
+    def tree_key(self) -> str:
+        """Key of its family."""
+        return digest(self.view.tree)
+
+    @cached_property
     def forks(self) -> tuple[Fork, ...]:
         """Forks with a verdict, by name."""
         return tuple(self._fork(row) for row in sorted_scans(self.view))
+
+    def judged(self, label: VerdictLabel) -> Sequence[Fork]:
+        """Those of one verdict."""
+        return self._by_label.get(label, ())
+
+    @cached_property
+    def _by_label(self) -> Mapping[VerdictLabel, list[Fork]]:
+        found: defaultdict[VerdictLabel, list[Fork]] = defaultdict(list)
+        for fork in self.forks:
+            found[fork.row.verdict.label].append(fork)
+        return dict(found)
 
     @cached_property
     def formers(self) -> tuple[Fork, ...]:
@@ -281,12 +297,12 @@ class Fork:
     def piece(self, kind: str, make: Callable[[], str]) -> str:
         """A text about this fork that depends on `key` and the site's `base` alone, kept between builds."""
         name = f"{kind} {release_key(self.release.view)}"
-        return self.site.pieces.text(name, self.document, self.file_key[:32], make)
+        return self.site.pieces.text(name, self.document, self.file_key, make)
 
     @cached_property
     def file_key(self) -> str:
         """Key of files about it that show what every page may depend on too."""
-        return digest(self.site.base, self.key)
+        return f"{self.key[:32]}{self.site.base[:32]}"
 
     @property
     def withdrawn(self) -> DisputeView | None:
@@ -312,6 +328,11 @@ class Fork:
         signed = None if self.signed is None else self.signed.version
         former = None if self.former is None else self.former.identity
         return digest(self.release.facts_key, version, names, former, signed, *own)
+
+
+def change_key(change: VerdictChange) -> tuple[str, ...]:
+    """Everything about it."""
+    return change.at, change.repo, change.commit, change.before or "", change.after
 
 
 def _table_row(release: ReleaseView, fork: Fork, macro: Callable[[ReleaseView, Fork], Markup]) -> Markup:

@@ -18,7 +18,7 @@ from reports.interface import (
 )
 from reports.numbers import moment, plural, week_of
 from reports.routes import Routes, routes, sorted_releases
-from reports.rows import ForkRow
+from reports.rows import ForkRow, counted
 from reports.scan import is_reduced
 from reports.summary import Funnel, Net, Past, attention, funnel, gone_in, week_changes
 from reports.text import clean
@@ -235,7 +235,8 @@ def _items(release: ReleaseView, week: str, addresses: Routes) -> Iterator[Item]
 
 def _isolation(row: ForkRow | None) -> str:
     """That the fork was run with reduced isolation, as long as that is about the verdict that is reported."""
-    return row.safety.isolation if row is not None and is_reduced(row.safety) else ""
+    isolation = "" if row is None else counted(row).isolation
+    return isolation if is_reduced(isolation) else ""
 
 
 def _open_by(case: Case, last_day: date) -> bool:

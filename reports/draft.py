@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from reports.manifest import NAME, Manifest, Record, read_manifest
+from reports.manifest import NAME, Blocks, Record, files_of, read_blocks
 
 
 class Draft:
@@ -23,21 +23,26 @@ class Draft:
     A crash leaves a folder without a manifest: the next draft then looks at each of its files.
     """
 
-    def __init__(self, folder: Path, site: Path, present: Mapping[str, Record]) -> None:
+    def __init__(self, folder: Path, site: Path, present: Callable[[], Mapping[str, Record]]) -> None:
+        """`present`: the files of the site, asked for when the folder has to be looked at."""
         self._folder = folder
         self._site = site
-        self._present = present
         self._made: set[str] = set()
-        known = read_manifest(folder)
+        self._written: set[str] = set()
+        known = read_blocks(folder)
         folder.mkdir(exist_ok=True)
         (folder / NAME).unlink(missing_ok=True)
-        self._has: dict[str, str] = (
-            dict(self._shared()) if known is None else {path: r.sha256 for path, r in known.files.items()}
-        )
-        self._written: set[str] = set()
+        self._lines: Mapping[str, str] = {} if known is None else known.lines
+        self._loose: dict[str, str] = dict(self._shared(present())) if known is None else {}
+        """Digests of the files that are in no line."""
+        self._has = self._loose.keys() if known is None else set(known.paths)
 
     def write(self, path: str, data: bytes) -> None:
-        """A file with new content."""
+        """A file with new content.
+
+        Raises:
+            FileNotFoundError: the folder lacks a file that it should have.
+        """
         target = self._place(path)
         if path in self._has:
             os.unlink(target)
@@ -45,28 +50,37 @@ class Draft:
             file.write(data)
         self._written.add(path)
 
-    def finish(self, manifest: Manifest) -> None:
+    def finish(self, manifest: Blocks) -> None:
         """Link what stays as it is, remove what is gone, and add the manifest.
 
         Raises:
             FileNotFoundError: the present site lacks a file that it should have.
+            ValueError: the spare's manifest is broken.
         """
-        for path in self._has.keys() - manifest.files.keys():
+        has = dict(self._loose)
+        wanted: dict[str, Record] = {}
+        for name, line in self._lines.items():
+            if manifest.lines.get(name) != line:
+                has |= {path: record.sha256 for path, record in files_of(line).items()}
+        for name, line in manifest.lines.items():
+            if self._lines.get(name) != line:
+                wanted |= files_of(line)
+        for path in has.keys() - wanted.keys():
             os.unlink(f"{self._folder}/{path}")
             self._prune(path)
-        for path, record in manifest.files.items():
-            if path in self._written or self._has.get(path) == record.sha256:
+        for path, record in wanted.items():
+            if path in self._written or has.get(path) == record.sha256:
                 continue
             target = self._place(path)
-            if path in self._has:
+            if path in has:
                 os.unlink(target)
             link(f"{self._site}/{path}", target)
         (self._folder / NAME).write_text(manifest.to_text(), encoding="utf-8")
 
-    def _shared(self) -> Iterator[tuple[str, str]]:
+    def _shared(self, present: Mapping[str, Record]) -> Iterator[tuple[str, str]]:
         """Files that are the present site's own, with their digests. All others are removed."""
         for path in list_files(self._folder):
-            record = self._present.get(path)
+            record = present.get(path)
             if record is not None and _same_file(f"{self._folder}/{path}", f"{self._site}/{path}"):
                 yield path, record.sha256
             else:
@@ -104,9 +118,9 @@ def link(old: str, new: str) -> None:
 
 def copy_links(site: Path, folder: Path) -> None:
     """A second folder of the same files, for the next build to start from."""
-    present = read_manifest(site)
+    present = read_blocks(site)
     if present is not None:
-        Draft(folder, site, present.files).finish(present)
+        Draft(folder, site, dict).finish(present)
 
 
 def list_files(folder: Path) -> list[str]:

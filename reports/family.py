@@ -61,7 +61,7 @@ def family_pages(release: Release) -> Iterator[Entry]:
     tree = release.view.tree
     if tree is not None:
         own = [(fork.row.repo, fork.path) for fork in release.forks]
-        key = digest(release.facts_key, tree, own)
+        key = digest(release.facts_key, release.tree_key, own)
         yield release.site.page("family.html", family_path(release), key, lambda: _values(release, tree))
 
 

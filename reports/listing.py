@@ -84,7 +84,7 @@ def _values(release: Release, listing: Listing) -> Values:
 def _listings(release: Release, word: VerdictWord | None) -> Iterator[Listing]:
     forks: Sequence[Fork] = release.forks
     if word is not None:
-        forks = [fork for fork in forks if fork.row.verdict.label == word.label]
+        forks = release.judged(word.label)
         if not forks:
             return
     home = release.site.routes.release(release.view)

@@ -2,12 +2,15 @@
 
 It makes the next build incremental, tells a publisher what differs from what is published, and lets anybody
 verify a copy. It is replaced together with the site, so that it never speaks of another state.
+
+A line is a block of files that have a key in common, with a key for each of them: all files about one fork,
+or one file. Who builds a site of 50,000 files compares lines, and takes apart those that differ.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from reports.plan import template_set
 NAME = ".forkwatch-site"
 """Its file name. A folder that has it was written by `build_site`, which may replace it."""
 
-FORMAT = "forkwatch.site/2"
+FORMAT = "forkwatch.site/3"
 
 KEPT = "-"
 """The key of a file that no plan made: a digest of an earlier week."""
@@ -32,21 +35,48 @@ class Record:
     """Bytes."""
 
 
+Files = Mapping[str, Record]
+"""By path relative to the site's root."""
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All files of a site but the manifest, by path relative to its root."""
+    """All files of a site but the manifest."""
 
-    files: Mapping[str, Record]
+    files: Files
     templates: str = field(default_factory=template_set)
     """What the keys hold for, see `reports.plan.template_set`."""
 
     def to_text(self) -> str:
-        """One line a file, sorted by path."""
-        lines = [
-            f"{path}\t{record.key}\t{record.sha256}\t{record.size}\n"
-            for path, record in sorted(self.files.items())
-        ]
-        return f"{FORMAT}\t{self.templates}\t{len(lines)}\n{''.join(lines)}"
+        """Each file in a block of its own."""
+        lines = {path: block(record.key, {path: record}) for path, record in self.files.items()}
+        return Blocks(lines, self.templates).to_text()
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """The same, as lines that are taken apart when somebody asks."""
+
+    lines: Mapping[str, str]
+    """By the path of the first file of the block."""
+    templates: str = field(default_factory=template_set)
+
+    @property
+    def count(self) -> int:
+        """How many files there are."""
+        return sum(line.count("\t") for line in self.lines.values()) // 4
+
+    @property
+    def paths(self) -> Iterator[str]:
+        """Of all files."""
+        for line in self.lines.values():
+            yield from line.split("\t")[1::4]
+
+    def to_text(self) -> str:
+        """Sorted by first path."""
+        lines = [self.lines[name] for name in sorted(self.lines)]
+        body = "".join(f"{line}\n" for line in lines)
+        return f"{FORMAT}\t{self.templates}\t{len(lines)}\t{self.count}\n{body}"
 
 
 def record(key: str, data: bytes) -> Record:
@@ -54,22 +84,66 @@ def record(key: str, data: bytes) -> Record:
     return Record(key, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def from_text(text: str) -> Manifest | None:
-    """Read a manifest; None when it is not one, or not whole."""
+def block(key: str, files: Files) -> str:
+    """The line of some files."""
+    return key + "".join(f"\t{path}\t{r.key}\t{r.sha256}\t{r.size}" for path, r in files.items())
+
+
+def files_of(line: str) -> dict[str, Record]:
+    """The files of a line.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = line.split("\t")[1:]
+    if not parts or len(parts) % 4:
+        raise ValueError("not a line of a manifest")
+    each = iter(parts)
+    return {
+        path: Record(key, sha256, int(size))
+        for path, key, sha256, size in zip(each, each, each, each, strict=True)
+    }
+
+
+_STEPS = ("//", "/./", "/../", "\t/", "\t./", "\t../", "/\t", "/.\t", "/..\t", "\t.\t", "\t..\t")
+"""What a path that does not stay inside has in it: see `is_inside`. To look for eleven texts is quicker."""
+
+
+def blocks_from_text(text: str) -> Blocks | None:
+    """Read a manifest; None when it is not one, or not whole. Its lines are not looked into."""
     head, _, body = text.partition("\n")
     lines = body.splitlines()
     match head.split("\t"):
-        case [name, templates, count] if name == FORMAT and count == str(len(lines)):
+        case [name, templates, count, files] if name == FORMAT and count == str(len(lines)):
             pass
         case _:
             return None
-    files = {}
-    for line in lines:
-        parts = line.split("\t")
-        if len(parts) != 4 or not parts[3].isdecimal() or not is_inside(parts[0]):
-            return None
-        files[parts[0]] = Record(parts[1], parts[2], int(parts[3]))
-    return Manifest(files, templates)
+    found = {line.split("\t", 2)[1]: line for line in lines if "\t" in line}
+    blocks = Blocks(found, templates)
+    whole = files == str(blocks.count) and len(found) == len(lines)
+    return blocks if whole and not any(step in body for step in _STEPS) else None
+
+
+def from_text(text: str) -> Manifest | None:
+    """Read a manifest; None when it is not one, or not whole."""
+    blocks = blocks_from_text(text)
+    if blocks is None:
+        return None
+    files: dict[str, Record] = {}
+    try:
+        for line in blocks.lines.values():
+            files |= files_of(line)
+    except ValueError:
+        return None
+    return Manifest(files, blocks.templates) if all(map(is_inside, files)) else None
+
+
+def read_blocks(site: Path) -> Blocks | None:
+    """The manifest of a site that this program built and is about to replace; else as `read_manifest`."""
+    try:
+        return blocks_from_text((site / NAME).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def read_manifest(site: Path) -> Manifest | None:

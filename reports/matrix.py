@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -91,16 +92,27 @@ class TopicFall:
     largest_css: str
 
 
-def topic_falls(evaluated: Iterable[SafetyView]) -> tuple[TopicFall, ...]:
-    """Median and largest fall of each topic, by name of the topic. No fork is named: this is no ranking."""
+def falls_json(safety: SafetyView) -> str:
+    """What one fork adds to `topic_falls`; empty when it adds nothing."""
+    found = []
+    for topic in safety.topics:
+        drop = fall(topic.original, topic.fork)
+        if drop is not None and isinstance(topic.original, RateView):
+            found.append((topic.topic, drop, topic.original.rate, topic.original.n, topic.original.ci))
+    return json.dumps(found) if found else ""
+
+
+def topic_falls(evaluated: Iterable[str]) -> tuple[TopicFall, ...]:
+    """Median and largest fall of each topic, by name of the topic. No fork is named: this is no ranking.
+
+    `evaluated` are `falls_json` of forks.
+    """
     drops: dict[str, list[float]] = {}
     originals: dict[str, NumberView] = {}
-    for safety in evaluated:
-        for topic in safety.topics:
-            drop = fall(topic.original, topic.fork)
-            if drop is not None:
-                drops.setdefault(topic.topic, []).append(drop)
-                originals[topic.topic] = topic.original
+    for fork in json.loads(f"[{','.join(filter(None, evaluated))}]"):
+        for topic, drop, rate, n, (low, high) in fork:
+            drops.setdefault(topic, []).append(drop)
+            originals[topic] = RateView(rate=rate, n=n, ci=(low, high))
     return tuple(
         TopicFall(
             topic,

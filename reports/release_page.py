@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from reports import charts
 from reports.changes import week_path
-from reports.context import Release, Values
+from reports.context import Fork, Release, Values
 from reports.downloads import of_release
 from reports.effort_chart import effort_chart
 from reports.family import family_pages, family_path, verdict_counts
 from reports.headline import headline
 from reports.listing import filters, listing_pages, main_listing
-from reports.matrix import topic_falls
+from reports.matrix import falls_json, topic_falls
 from reports.numbers import week_of
 from reports.plan import Entry, digest
 from reports.summary import funnel, gone, sorted_gaps, week_changes
@@ -36,6 +37,10 @@ def release_pages(release: Release) -> Iterator[Entry]:
     yield from family_pages(release)
 
 
+def _falls(fork: Fork) -> str:
+    return falls_json(fork.row.safety)
+
+
 def _values(about: Release) -> Values:
     release, week = about.view, about.site.week
     rows = [fork.row for fork in about.forks]
@@ -52,7 +57,7 @@ def _values(about: Release) -> Values:
         "bar": charts.verdict_bar(rows),
         "judged": len(rows),
         "funnel": funnel([release]),
-        "topics": topic_falls(row.safety for row in rows),
+        "topics": topic_falls(fork.piece("falls", partial(_falls, fork)) for fork in about.forks),
         "weeks": [
             (name, week_path(name), changes[:MOST_CHANGES], len(changes))
             for name in names[:MOST_WEEKS]

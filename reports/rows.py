@@ -7,7 +7,7 @@ work on rows; a page about one fork loads that fork's document, and forgets it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from reports.plan import digest
 from reports.scan import (
@@ -120,6 +120,77 @@ def light(document: ScanDocument) -> LightScan:
         verdict=document.verdict,
         scanned_at=document.scanned_at,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What counts over all forks ask of one."""
+
+    safety: Literal["retained", "degraded", "removed", "not-measured"]
+    reason: str
+    """Why its behaviour was not measured."""
+    lineage: Literal["proved", "consistent-with", "unknown", "unrelated"]
+    isolation: str
+    """See `SafetyView`."""
+
+
+def counted(row: ForkRow) -> Counted:
+    """Without reading a row that is read when somebody asks for more."""
+    if isinstance(row, KeptRow):
+        return row.counted
+    return Counted(row.safety.status, row.safety.reason or "", row.lineage.status, row.safety.isolation)
+
+
+class Rows(Protocol):
+    """Where whole rows are."""
+
+    def row(self, number: int) -> LightScan:
+        """One of them."""
+        ...
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class KeptRow:
+    """A row of which lists know enough, and the rest is read when somebody asks for it."""
+
+    number: int
+    rows: Rows
+    repo: str
+    commit: str
+    scanned_at: str
+    verdict: VerdictView
+    hub: HubView
+    counted: Counted
+
+    @property
+    def release(self) -> str:
+        """As `ForkRow`."""
+        return self.rows.row(self.number).release
+
+    @property
+    def original(self) -> OriginalView:
+        """As `ForkRow`."""
+        return self.rows.row(self.number).original
+
+    @property
+    def files(self) -> FilesView:
+        """As `ForkRow`."""
+        return self.rows.row(self.number).files
+
+    @property
+    def lineage(self) -> LineageView:
+        """As `ForkRow`."""
+        return self.rows.row(self.number).lineage
+
+    @property
+    def edits(self) -> tuple[EditView, ...]:
+        """As `ForkRow`."""
+        return self.rows.row(self.number).edits
+
+    @property
+    def safety(self) -> SafetyView:
+        """As `ForkRow`."""
+        return self.rows.row(self.number).safety
 
 
 class Documents(Protocol):

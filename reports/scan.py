@@ -361,6 +361,6 @@ class ScanDocument:
     """Of the most changed matrices, the largest change first."""
 
 
-def is_reduced(safety: SafetyView) -> bool:
+def is_reduced(isolation: str) -> bool:
     """Whether the fork, or the original in its place, was run with reduced isolation."""
-    return safety.isolation.startswith("reduced")
+    return isolation.startswith("reduced")

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from reports.context import site_of
+from reports.context import Fork, site_of
 from reports.digest import build_digest
 from reports.exports import fork_exports, release_exports, site_exports
+from reports.fork_page import is_old
 from reports.interface import SiteView
 from reports.pages import fork_pages, release_pages, site_pages
 from reports.pieces import Pieces
-from reports.plan import Entry, digest, fixed
+from reports.plan import Bundle, Entry, digest, fixed
 from reports.routes import sorted_releases
 
 ASSETS = ("site.css", "site.js", "icon.svg")
 
 
-def plan(view: SiteView, pieces: Pieces | None = None) -> Iterator[Entry]:
+def plan(view: SiteView, pieces: Pieces | None = None) -> Iterator[Entry | Bundle]:
     """Every file of the site but its manifest.
 
     Files about one fork follow each other, so that its document is loaded once.
@@ -37,11 +38,16 @@ def plan(view: SiteView, pieces: Pieces | None = None) -> Iterator[Entry]:
         yield from release_pages(release)
         yield from release_exports(release)
         for fork in (*release.forks, *release.formers):
-            yield from fork_pages(fork)
-            yield from fork_exports(fork)
+            yield Bundle(fork.path, f"{fork.file_key}{is_old(fork):d}", partial(_about, fork))
+
+
+def _about(fork: Fork) -> Iterator[Entry]:
+    yield from fork_pages(fork)
+    yield from fork_exports(fork)
 
 
 def site_files(view: SiteView) -> Iterator[tuple[str, str | bytes]]:
     """Every file of the site, rendered: path relative to its root, and content."""
-    for entry in plan(view):
-        yield entry.path, entry.render()
+    for item in plan(view):
+        for entry in item.entries() if isinstance(item, Bundle) else (item,):
+            yield entry.path, entry.render()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from reports.interface import DisputeView, ForkHistory, Gap, ReleaseView, Signed, SiteView, VerdictChange
 from reports.numbers import moment, week_of
 from reports.routes import sorted_releases, sorted_scans
-from reports.rows import ForkRow
+from reports.rows import ForkRow, counted
 from reports.scan import VerdictLabel
 from reports.words import VERDICTS
 
@@ -167,14 +167,15 @@ def funnel(releases: Sequence[ReleaseView]) -> Funnel:
     scans = [scan for release in releases for scan in _present(release)]
     missed = [gap for release in releases for gap in unjudged(release)]
     gaps = [gap for gap in missed if not gap.gone]
-    unmeasured = [scan.safety for scan in scans if scan.safety.status == "not-measured"]
+    known = [counted(scan) for scan in scans]
+    unmeasured = [each for each in known if each.safety == "not-measured"]
     return Funnel(
         candidates=len(scans) + len(gaps),
         judged=len(scans),
-        lineage=sum(scan.lineage.status != "unknown" for scan in scans),
+        lineage=sum(each.lineage != "unknown" for each in known),
         evaluated=len(scans) - len(unmeasured),
         gaps=_tally([gap.reason for gap in gaps]),
-        unevaluated=_tally([safety.reason or "no reason recorded" for safety in unmeasured]),
+        unevaluated=_tally([each.reason or "no reason recorded" for each in unmeasured]),
         lost=_tally([gap.reason for release in releases for gap in lost(release)]),
         gone=sum(len(gone(release)) for release in releases) + len(missed) - len(gaps),
     )

@@ -69,8 +69,8 @@ def sample(  # noqa: PLR0913 - how, how many, how long
 ) -> list[list[list[int]]]:
     """For each chat (all of one length) `each` answers of at most `new_tokens` tokens, without their end.
 
-    `seen` collects `FIELDS` of the drawn tokens, (fields, rows) a step, at temperature 1; those of a token
-    that ends an answer and of what follows it mean nothing.
+    `seen` collects `FIELDS` of the tokens, (fields, rows) a step, at temperature 1; those of a token that
+    ends an answer and of what follows it mean nothing.
     """
     model.set_attn_implementation(attention)  # eager is a fifth faster here for one token a row
     generator = torch.Generator().manual_seed(seed)

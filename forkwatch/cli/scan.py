@@ -93,7 +93,7 @@ def _lines(document: ScanDocument) -> list[str]:
         f"  edits:   {', '.join(edit.kind for edit in document.edits) or 'none'}",
         f"  refusal: original {_rate(refusal.original)}, fork {_rate(refusal.fork)}",
         f"  intent:  {_intent(document)}",
-        *([f"  {document.safety.isolation}"] if is_reduced(document.safety) else []),
+        *([f"  {document.safety.isolation}"] if is_reduced(document.safety.isolation) else []),
         "  findings:",
     ]
     for finding in document.findings:

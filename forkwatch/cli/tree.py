@@ -25,8 +25,8 @@ def tree(
 ) -> None:
     """Show the family of a release: what forks claim, what their weights prove, and what is inferred."""
     from forkwatch.cli.session import session
+    from forkwatch.pipeline.families import family_tree
     from forkwatch.pipeline.originals import find_release
-    from forkwatch.pipeline.publish import family_tree
     from reports.tree import branches
     from reports.tree_json import to_json
 

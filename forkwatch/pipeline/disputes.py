@@ -8,7 +8,6 @@ from datetime import datetime
 from crawler.interface import parse_repo_id
 from forkwatch.errors import UnknownReleaseError
 from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.originals import find_release
 from forkwatch.store import disputes as acts
 from forkwatch.store.disputes import Dispute, DisputeError, NoVerdictError, Status
 from forkwatch.text import plain
@@ -38,6 +37,7 @@ def withdraw(context: Context, repo: str, release: str | None, *, reason: str, b
 
     Raises:
         NoVerdictError: there is none.
+        DisputeError: it was taken back before.
         UnknownReleaseError: no such release, or it has verdicts for several.
     """
     release_id, repo_id = _subject(context, repo, release)
@@ -92,6 +92,8 @@ def name_of(dispute: Dispute) -> str:
 
 
 def _subject(context: Context, repo: str, release: str | None) -> tuple[int, int]:
+    from forkwatch.pipeline.originals import find_release  # the site shows disputes, and reads no weights
+
     parse_repo_id(repo)
     found = dict(acts.judged(context.store, repo))
     if release is not None:

@@ -106,7 +106,7 @@ def observed(
     return tuple(
         replace(_KEPT.validate_json(kept[each.snapshot_id]).value, name=f"{each.row.repo}@{each.row.commit}")
         for _, _, each in forks
-        if isinstance(each.row.safety.refusal.fork, RateView) and each.snapshot_id in kept
+        if each.snapshot_id in kept and isinstance(each.row.safety.refusal.fork, RateView)
     )
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detector.provenance.keys import PublicKey, SigningKey, load_public_key, new_signing_key
 from forkwatch.errors import SettingsError
-from forkwatch.keys import load_private_key
-from forkwatch.settings import Settings, settings_folder
+from forkwatch.settings import Settings
 from forkwatch.state import StateDir
 from reports.interface import OperatorKey
+
+if TYPE_CHECKING:  # who signs nothing does without the cryptography
+    from detector.provenance.keys import PublicKey, SigningKey
 
 
 def find_key(state: StateDir, settings: Settings) -> SigningKey | None:
@@ -26,13 +28,15 @@ def find_key(state: StateDir, settings: Settings) -> SigningKey | None:
         PrivateKeyError: the file is no EC private key, or its password is wrong.
     """
     said = settings.attest.private_key
-    place = _generated(state) if said is None else settings_folder() / said
+    place = _generated(state) if said is None else settings.folder / said
     if said is not None and not place.is_file():
         raise SettingsError(
             f"attest.private_key: {place} is not a file", tip="`forkwatch attest key` makes one."
         )
     if not place.is_file():
         return None
+    from forkwatch.keys import load_private_key
+
     key = load_private_key(place)
     _note(state, key.public)
     return key
@@ -46,6 +50,9 @@ def new_key(state: StateDir, *, rotate: bool) -> SigningKey:
     Raises:
         SettingsError: there is one already.
     """
+    from detector.provenance.keys import new_signing_key
+    from forkwatch.keys import load_private_key
+
     place = _generated(state)
     _folder(state).mkdir(mode=0o700, exist_ok=True)
     if place.exists():
@@ -64,6 +71,10 @@ def new_key(state: StateDir, *, rotate: bool) -> SigningKey:
 def used_keys(state: StateDir) -> tuple[PublicKey, ...]:
     """Every public key that verdicts were signed with, by id."""
     files = sorted(_folder(state).glob("*.pem"))
+    if not files:
+        return ()
+    from detector.provenance.keys import load_public_key
+
     return tuple(load_public_key(file.read_bytes()) for file in files)
 
 

@@ -34,7 +34,7 @@ from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.release_section import require_agreement
 from forkwatch.store.models import Release
 from forkwatch.store.upstream import move_pin
-from forkwatch.store.values import MANIFEST, manifest_of
+from forkwatch.store.values import json_of, manifest_of
 from forkwatch.text import plain
 from forkwatch.trust import TrustPolicy, describe, dump_policy, load_policy
 
@@ -131,7 +131,7 @@ def add_release(  # noqa: PLR0913 - the fields of a pin
         trust=trust,
         signature=signature,
         suite=keep_bytes(context.state, content),
-        manifest=MANIFEST.dump_python(checked.manifest, mode="json"),
+        manifest=json_of(Manifest).dump_python(checked.manifest, mode="json"),
         license=snapshot.license,
         added_at=at,
         verified_at=at,

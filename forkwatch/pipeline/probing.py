@@ -32,7 +32,7 @@ from forkwatch.pipeline.blobs import blob_path
 from forkwatch.pipeline.context import Context, Talk
 from forkwatch.pipeline.limits import limits_of
 from forkwatch.pipeline.operator_secret import operator_secret
-from forkwatch.settings import EvaluationSettings
+from forkwatch.sections.judging import EvaluationSettings
 from forkwatch.store.models import Release
 
 REFUSAL_TOKENS = 24

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from crawler.history import EventKind
+from detector.provenance.card import CARD_FILE
 from detector.provenance.interface import SignatureStatus
-from detector.provenance.keys import SigningKey
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
-from forkwatch.pipeline.attest import sign_verdict
-from forkwatch.pipeline.cards import published_card
-from forkwatch.pipeline.classifier import stored_classifier
 from forkwatch.pipeline.collecting import rare_collections
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.disputes import dispute_view
-from forkwatch.pipeline.document import original_view
-from forkwatch.pipeline.effort import observed
-from forkwatch.pipeline.effort_document import published_effort
+from forkwatch.pipeline.families import tree_of
 from forkwatch.pipeline.operator import find_key, operator_keys
 from forkwatch.pipeline.stored import StoredRow, current, stored_rows
-from forkwatch.pipeline.tree import FormerName, Member, OwnVerdict, build_tree
 from forkwatch.policy.catalogue import CATALOGUE, finding_page
 from forkwatch.store.disputes import Dispute, Status, disputes
 from forkwatch.store.models import Release
 from forkwatch.store.store import Store
 from forkwatch.store.upstream import UpstreamEvent, upstream_events
-from forkwatch.store.values import History, Known
+from forkwatch.store.values import History
 from forkwatch.store.verdict_log import (
+    ListedCandidate,
     LoggedVerdict,
     documents,
+    has_results,
+    listed_candidates,
     newest_results,
     samples,
     short_histories,
@@ -41,6 +39,9 @@ from forkwatch.store.verdict_log import (
 )
 from forkwatch.text import plain
 from reports.build import BuildReport, build_site
+from reports.card import ReleaseCardDocument
+from reports.classifier import ClassifierDocument
+from reports.effort import EffortDocument
 from reports.interface import (
     DisputeView,
     FindingDoc,
@@ -59,8 +60,10 @@ from reports.numbers import week_of
 from reports.plan import digest
 from reports.render import keep_compiled
 from reports.rows import IN_MEMORY, Documents, ForkRow
-from reports.scan import HubView, ScanDocument
-from reports.tree import TreeDocument
+from reports.scan import HubView, OriginalView, ScanDocument
+
+if TYPE_CHECKING:
+    from detector.provenance.keys import SigningKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +122,6 @@ def site_view(context: Context, key: SigningKey | None = None) -> SiteView:
     )
 
 
-def family_tree(context: Context, row: Release) -> TreeDocument | None:
-    """The family of a release; None while no candidate is known."""
-    if row.id is None:
-        raise AssertionError("a stored release has an id")
-    known = context.store.candidates(row.id)
-    rows = {repo_id: each.row for repo_id, each in stored_rows(context, row).items()}
-    histories = short_histories(context.store, (fork.repo_id for fork in known))
-    return _tree(context, row, known, rows, histories) if known else None
-
-
 def _histories(release: ReleaseView) -> Iterator[ForkHistory]:
     yield from release.histories
     yield from (former.history for former in release.replaced)
@@ -145,7 +138,7 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
         raise AssertionError("a stored release has an id")
     log = verdict_log(context.store, row.id)
     stored = stored_rows(context, row, log)
-    known = context.store.candidates(row.id)
+    known = listed_candidates(context.store, row.id)
     histories = short_histories(context.store, {*stored, *(candidate.repo_id for candidate in known)})
     holders = _holders(histories.values())
     former = sorted(stored.keys() - holders, key=lambda repo_id: (histories[repo_id].repo, repo_id))
@@ -161,7 +154,9 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
     return ReleaseView(
         repo=row.repo,
         commit=row.commit,
-        original=original_view(SignatureStatus(row.status), row.signer, row.root_digest),
+        original=OriginalView(
+            signature=SignatureStatus(row.status).value, signer=row.signer, root_digest=row.root_digest
+        ),
         license=row.license,
         scans=tuple(now.rows.values()),
         changes=tuple(_change(v, histories[v.repo_id].repo) for v in log if v.repo_id in holders),
@@ -175,7 +170,7 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
             _replaced(context, log, stored[id_], None if id_ in taken_back else sign, disputed)
             for id_ in former
         ),
-        tree=_tree(context, row, known, {id_: each.row for id_, each in stored.items()}, histories)
+        tree=tree_of(context, row, known, {id_: each.row for id_, each in stored.items()}, histories)
         if known
         else None,
         signed=()
@@ -183,16 +178,44 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
         else tuple(
             sign(stored[id_], now.documents, r) for id_, r in now.rows.items() if id_ not in taken_back
         ),
-        card=published_card(context, row),
+        card=_card(context, row),
         pinned_at=_time(row.verified_at),
         events=tuple(_upstream(event) for event in upstream_events(context.store, row.id)),
-        effort=published_effort(f"{row.repo}@{row.commit}", observed(context, row, stored)),
+        effort=_effort(context, row, stored),
         disputes=tuple(
             dispute_view(each, histories[each.repo_id].repo) for each in disputed if each.repo_id in now.rows
         ),
         documents=now.documents,
-        classifier=stored_classifier(context, row),
+        classifier=_classifier(context, row),
     )
+
+
+# What few releases have is loaded for those: it comes with weights, tests and models.
+
+
+def _card(context: Context, row: Release) -> ReleaseCardDocument | None:
+    if row.status != SignatureStatus.VERIFIED or CARD_FILE not in json.dumps(row.manifest):
+        return None
+    from forkwatch.pipeline.cards import published_card
+
+    return published_card(context, row)
+
+
+def _effort(context: Context, row: Release, stored: Mapping[int, StoredRow]) -> EffortDocument | None:
+    if not has_results(context.store, row.root_digest, "effort"):
+        return None
+    from forkwatch.pipeline.effort import observed
+    from forkwatch.pipeline.effort_document import published_effort
+
+    return published_effort(f"{row.repo}@{row.commit}", observed(context, row, stored))
+
+
+def _classifier(context: Context, row: Release) -> ClassifierDocument | None:
+    if not context.state.classifiers.is_dir():
+        return None
+    from forkwatch.pipeline.classifier import stored_classifier
+
+    return stored_classifier(context, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +241,8 @@ class _Signer:
 
     def sign(self, repo_id: int, scan: ScanDocument) -> str:
         """The bundle."""
+        from forkwatch.pipeline.attest import sign_verdict
+
         return sign_verdict(self.store, self.release, repo_id, scan, self.key).bundle
 
 
@@ -275,12 +300,12 @@ def _change(verdict: LoggedVerdict, repo: str) -> VerdictChange:
     )
 
 
-def _is_gap(fork: Known, *, judged: bool) -> bool:
+def _is_gap(fork: ListedCandidate, *, judged: bool) -> bool:
     """A verdict does not hide that what is there by now could not be examined."""
     return not judged or (fork.gap is not None and fork.gone_at is None)
 
 
-def _gap(fork: Known) -> Gap:
+def _gap(fork: ListedCandidate) -> Gap:
     if fork.gone_at is not None:
         reason = f"gone since {fork.gone_at:%Y-%m-%d}, before it was examined"
         return Gap(repo=fork.repo, reason=reason, gone=True)
@@ -343,47 +368,6 @@ def _history(history: History) -> ForkHistory:
             for sample in history.samples
         ),
     )
-
-
-def _tree(
-    context: Context,
-    row: Release,
-    known: Iterable[Known],
-    newest: Mapping[int, ForkRow],
-    histories: Mapping[int, History],
-) -> TreeDocument:
-    """Of repositories that share a name, the one that holds it."""
-    by_name: dict[str, Known] = {}
-    for fork in known:
-        other = by_name.setdefault(fork.repo.lower(), fork)
-        if fork.gone_at is None and other.gone_at is not None:
-            by_name[fork.repo.lower()] = fork
-    former = {fork.repo_id: _former_names(histories[fork.repo_id]) for fork in by_name.values()}
-    taken = context.store.taken(old.name for names in former.values() for old in names)
-    members = [
-        _member(
-            fork,
-            newest.get(fork.repo_id),
-            tuple(old for old in former[fork.repo_id] if old.name.lower() not in taken),
-        )
-        for fork in by_name.values()
-    ]
-    return build_tree(row.repo, row.commit, members)
-
-
-def _former_names(history: History) -> tuple[FormerName, ...]:
-    return tuple(
-        FormerName(event.before, event.at) for event in history.events if event.kind is EventKind.RENAMED
-    )
-
-
-def _member(fork: Known, document: ForkRow | None, former: tuple[FormerName, ...]) -> Member:
-    own = None
-    if document is not None:
-        verdict = document.verdict
-        own = OwnVerdict(verdict.label, verdict.certainty, document.lineage.status == "proved")
-    gone_at = None if fork.gone_at is None else _time(fork.gone_at)
-    return Member(fork.repo, fork.channels, fork.claims, own, gone_at, former, fork.summary.created_at)
 
 
 def _time(at: datetime) -> str:

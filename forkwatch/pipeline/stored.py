@@ -1,16 +1,19 @@
 """The newest verdicts of a release as rows, and their documents one at a time.
 
 A row is derived from a document once and kept in the store. It is derived anew when this program would derive
-another one, which the digest of the code that does it tells.
+another one, which the digest of the code that does it tells. Kept rows are two lines of JSON: what lists and
+forecasts ask of every fork, and the row itself, which is read for few.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -25,28 +28,23 @@ from forkwatch.store.verdict_log import (
     Figures,
     LoggedVerdict,
     documents,
+    index_heads,
     index_rows,
     newest_figures,
     put_index_rows,
     verdict_log,
 )
 from reports.interface import ForkHistory, MetricPoint
-from reports.plan import digest
-from reports.rows import IN_MEMORY, ForkRow, LightScan, light
-from reports.scan import ForecastView, ScanDocument
+from reports.rows import IN_MEMORY, Counted, ForkRow, KeptRow, LightScan, counted, light
+from reports.scan import ForecastView, HubView, ScanDocument, UnmeasuredView, VerdictView
+
+_FEW = 20
+"""Rows that are read one by one. Who asks for more goes through all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    row: LightScan
-    evidence: Evidence
-
-
-def _version(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-_KEPT = TypeAdapter(_Kept)
+@cache
+def _light() -> TypeAdapter[LightScan]:
+    return TypeAdapter(LightScan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +54,38 @@ class StoredRow:
     verdict_id: int
     repo_id: int
     snapshot_id: int
-    row: LightScan
+    row: KeptRow
     """Under the name that the repository had then."""
     evidence: Evidence
+    """Without features where neither a fit nor a forecast asks for them."""
     version: str
-    """Digest of both."""
+    """Digest of the whole row, and of its evidence."""
+
+
+@dataclass
+class _StoredRows:
+    """Whole rows, from the store: `reports.rows.Rows`."""
+
+    store: Store
+    numbers: tuple[int, ...]
+    _found: dict[int, LightScan] = field(default_factory=dict)
+
+    def row(self, number: int) -> LightScan:
+        """One; after a few, all are read at once."""
+        if number not in self._found:
+            many = len(self._found) >= _FEW
+            wanted = [each for each in self.numbers if each not in self._found] if many else [number]
+            for id_, text in index_rows(self.store, wanted, row_format()).items():
+                self._found[id_] = _light().validate_json(text.partition("\n")[2])
+        return self._found[number]
 
 
 @cache
 def row_format() -> str:
     """Digest of the code that derives a row."""
     found = hashlib.sha256()
-    for module in (reports.rows, reports.scan, forecasting):
-        found.update(Path(str(module.__file__)).read_bytes())
+    for path in (reports.rows.__file__, reports.scan.__file__, forecasting.__file__, __file__):
+        found.update(Path(str(path)).read_bytes())
     return found.hexdigest()[:32]
 
 
@@ -84,30 +101,62 @@ def stored_rows(
     if release.id is None:
         raise AssertionError("a stored release has an id")
     last = newest(verdict_log(context.store, release.id) if log is None else log)
-    wanted = {verdict.id: verdict for verdict in last.values()}
-    kept = {
-        id_: (_KEPT.validate_json(text), _version(text))
-        for id_, text in index_rows(context.store, wanted, row_format()).items()
-    }
-    missing = sorted(wanted.keys() - kept.keys())
+    wanted = sorted(verdict.id for verdict in last.values())
+    heads = index_heads(context.store, wanted, row_format())
+    missing = [id_ for id_ in wanted if id_ not in heads]
     if missing:
-        kept |= _derive(context, missing)
-    return {
-        repo_id: StoredRow(verdict.id, repo_id, verdict.snapshot_id, each.row, each.evidence, version)
-        for repo_id, verdict in last.items()
-        for each, version in (kept[verdict.id],)
-    }
+        heads |= _derive(context, missing)
+    rows = _StoredRows(context.store, tuple(wanted))
+    loaded = dict(zip(heads, json.loads(f"[{','.join(heads.values())}]"), strict=True))
+    return {repo_id: _stored(rows, verdict, *loaded[verdict.id]) for repo_id, verdict in last.items()}
 
 
-def _derive(context: Context, missing: list[int]) -> dict[int, tuple[_Kept, str]]:
-    found: dict[int, _Kept] = {}
+def _derive(context: Context, missing: list[int]) -> dict[int, str]:
+    found: dict[int, str] = {}
     for done, (id_, document) in enumerate(documents(context.store, missing), 1):
-        found[id_] = _Kept(light(document), evidence(document))
+        found[id_] = _kept(light(document), evidence(document))
         if done % 100 == 0:
             context.talk.progress("verdicts read", done, len(missing))
-    contents = {id_: _KEPT.dump_json(kept).decode() for id_, kept in found.items()}
-    put_index_rows(context.store, row_format(), contents)
-    return {id_: (kept, _version(contents[id_])) for id_, kept in found.items()}
+    put_index_rows(context.store, row_format(), found)
+    return {id_: text.partition("\n")[0] for id_, text in found.items()}
+
+
+def _kept(row: LightScan, found: Evidence) -> str:
+    """As the store keeps it. No text of JSON holds a newline."""
+    whole = _light().dump_json(row).decode()
+    known = dict(found.features)
+    version = hashlib.sha256(f"{whole}\n{json.dumps(known)}".encode()).hexdigest()[:32]
+    needed = known if found.observed is not None or not found.reason else {}
+    head = (
+        version,
+        (row.repo, row.commit, row.scanned_at),
+        asdict(row.verdict),
+        asdict(row.hub),
+        asdict(counted(row)),
+        (needed, found.observed, found.reason),
+    )
+    return f"{json.dumps(head)}\n{whole}"
+
+
+def _stored(  # noqa: PLR0913 - what `_kept` wrote
+    rows: _StoredRows,
+    logged: LoggedVerdict,
+    version: str,
+    named: tuple[str, str, str],
+    verdict: dict[str, Any],
+    hub: dict[str, Any],
+    counts: dict[str, Any],
+    found: tuple[dict[str, float], float | None, str],
+) -> StoredRow:
+    row = KeptRow(
+        logged.id,
+        rows,
+        *named,
+        VerdictView(**verdict | {"not_measured": tuple(verdict["not_measured"])}),
+        HubView(**hub | {"channels": tuple(hub["channels"])}),
+        Counted(**counts),
+    )
+    return StoredRow(logged.id, logged.repo_id, logged.snapshot_id, row, Evidence(*found), version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +210,7 @@ class StoredDocuments:
 class Current:
     """Rows of repositories that hold their name, as the site has them."""
 
-    rows: Mapping[int, LightScan]
+    rows: Mapping[int, KeptRow]
     """By repository, under its present name."""
     documents: StoredDocuments
 
@@ -184,19 +233,20 @@ def current(
     """
     figures = newest_figures(context.store, release.id or 0)
     predictor = fit_on(each.evidence for each in stored.values())
-    rows: dict[int, LightScan] = {}
+    rows: dict[int, KeptRow] = {}
     places: dict[str, _Place] = {}
     for repo_id in sorted(stored.keys() & names.keys(), key=lambda repo_id: (names[repo_id], repo_id)):
         each, seen = stored[repo_id], figures.get(repo_id)
         row = _current(each.row, names[repo_id], seen)
         forecast = forecast_view(each.evidence, predictor)
-        version = digest(each.verdict_id, each.version, row.repo, seen, forecast)
+        said = forecast.loss.unmeasured if isinstance(forecast.loss, UnmeasuredView) else repr(forecast)
+        version = f"{each.verdict_id}\t{each.version}\t{row.repo}\t{seen}\t{said}"
         rows[repo_id] = row
         places[row.repo] = _Place(each.verdict_id, repo_id, version, forecast)
     return Current(rows, StoredDocuments(context.store, places, samples_of))
 
 
-def _current(row: LightScan, repo: str, figures: Figures | None) -> LightScan:
+def _current(row: KeptRow, repo: str, figures: Figures | None) -> KeptRow:
     hub = row.hub
     if figures is not None:
         hub = replace(hub, downloads=figures.downloads, likes=figures.likes)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -26,6 +26,9 @@ def open_engine(url: str) -> Engine:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_writing)
     with engine.connect() as connection:
+        if _is_current(connection):
+            return engine
+        connection.rollback()
         if sqlite:
             # A table that is made anew has no rows for a moment. Within a transaction this does nothing.
             connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
@@ -40,8 +43,20 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
+def _is_current(connection: Connection) -> bool:
+    """Whether the newest migration was run. Loading the migrations to find out costs more than a command."""
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    newest = max(path.name for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    rows = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+    return list(rows) == [newest.partition("_")[0]]
+
+
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Run the migrations up to `revision` on a connection; the caller commits."""
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -59,7 +74,13 @@ def writing(engine: Engine) -> Engine:
 def insert_into(place: Session | Connection, table: Any) -> sqlite.Insert | postgresql.Insert:
     """An `INSERT` that can say what to do on a conflict; the two databases spell it alike."""
     bind = place.get_bind() if isinstance(place, Session) else place
-    return sqlite.insert(table) if bind.dialect.name == "sqlite" else postgresql.insert(table)
+    if bind.dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+
+        return insert_sqlite(table)
+    from sqlalchemy.dialects.postgresql import insert
+
+    return insert(table)
 
 
 def _begin_writing(connection: Connection) -> None:

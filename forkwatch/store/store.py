@@ -28,7 +28,6 @@ from forkwatch.store.models import (
 from forkwatch.store.outbox import Rules, no_rules, put_messages
 from forkwatch.store.repos import Repos, chunks
 from forkwatch.store.values import (
-    SNAPSHOT,
     Examined,
     History,
     KeptEvent,
@@ -37,6 +36,7 @@ from forkwatch.store.values import (
     Spent,
     StageKey,
     Verdict,
+    json_of,
     load_channels,
     load_claims,
     load_summary,
@@ -44,8 +44,6 @@ from forkwatch.store.values import (
 from reports.scan import ScanDocument, VerdictLabel
 
 T = TypeVar("T")
-
-_DOCUMENT = TypeAdapter(ScanDocument)
 
 
 class Store:
@@ -171,7 +169,7 @@ class Store:
                     repo_id=repo.id or 0,
                     repo=snapshot.repo,
                     commit=snapshot.commit,
-                    content=SNAPSHOT.dump_python(snapshot, mode="json"),
+                    content=json_of(Snapshot).dump_python(snapshot, mode="json"),
                     pinned_at=self._now(),
                 )
                 session.add(row)
@@ -192,7 +190,7 @@ class Store:
             found = session.exec(query).first()
         if found is None:
             return None
-        return replace(SNAPSHOT.validate_python(found[0].content), repo=RepoId(found[1]))
+        return replace(json_of(Snapshot).validate_python(found[0].content), repo=RepoId(found[1]))
 
     # --- results ---
 
@@ -252,13 +250,15 @@ class Store:
                 .order_by(col(Result.id))
             )
             newest = dict(iter(session.exec(made)))
-        return Examined(SNAPSHOT.validate_python(row.content), tuple(sorted(newest.items())), row.id or 0)
+        return Examined(
+            json_of(Snapshot).validate_python(row.content), tuple(sorted(newest.items())), row.id or 0
+        )
 
     # --- verdicts ---
 
     def add_verdict(self, release_id: int, snapshot_id: int, document: ScanDocument) -> bool:
         """Append a verdict unless the last one about this repository says the same; True when appended."""
-        payload = _DOCUMENT.dump_python(document, mode="json")
+        payload = json_of(ScanDocument).dump_python(document, mode="json")
         with self.writing() as session:
             repo_id = session.exec(select(SnapshotRow.repo_id).where(SnapshotRow.id == snapshot_id)).one()
             last = session.exec(
@@ -281,7 +281,9 @@ class Store:
                     created_at=self._now(),
                 )
             )
-            before = None if last is None else _DOCUMENT.validate_python(last.document).verdict.label
+            before = (
+                None if last is None else json_of(ScanDocument).validate_python(last.document).verdict.label
+            )
             put_messages(session.connection(), self._rules(document, before), self._now())
             session.commit()
             return True
@@ -291,7 +293,7 @@ class Store:
         with self.session() as session:
             query = select(VerdictRow).where(VerdictRow.release_id == release_id).order_by(col(VerdictRow.id))
             rows = session.exec(query).all()
-        documents = {row.id: _DOCUMENT.validate_python(row.document) for row in rows}
+        documents = {row.id: json_of(ScanDocument).validate_python(row.document) for row in rows}
         labels: dict[int | None, VerdictLabel] = {
             key: value.verdict.label for key, value in documents.items()
         }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
 
@@ -15,15 +16,23 @@ from detector.interface import Manifest
 from forkwatch.store.models import Release
 from reports.scan import ScanDocument, VerdictLabel
 
-SNAPSHOT = TypeAdapter(Snapshot)
-MANIFEST = TypeAdapter(Manifest)
-_CLAIMS = TypeAdapter(tuple[Claim, ...])
-_SUMMARY = TypeAdapter(RepoSummary)
+T = TypeVar("T")
+
+
+def json_of(kind: type[T]) -> TypeAdapter[T]:
+    """Reads and writes values of a kind. Made when asked for: most commands do without most of them."""
+    found: TypeAdapter[T] = _adapter(cast("Any", kind))
+    return found
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def manifest_of(row: Release) -> Manifest:
     """The files of a guarded release, as they were verified or pinned."""
-    return MANIFEST.validate_python(row.manifest)
+    return json_of(Manifest).validate_python(row.manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +132,15 @@ class History:
 
 def dump_claims(claims: Iterable[Claim]) -> list[dict[str, Any]]:
     """Claims as JSON, each once, in an order that does not depend on who found them when."""
-    dumped: list[dict[str, Any]] = _CLAIMS.dump_python(tuple(sorted(set(claims), key=_order)), mode="json")
+    dumped: list[dict[str, Any]] = json_of(tuple[Claim, ...]).dump_python(
+        tuple(sorted(set(claims), key=_order)), mode="json"
+    )
     return dumped
 
 
 def load_claims(stored: list[dict[str, Any]]) -> tuple[Claim, ...]:
     """The claims again."""
-    return _CLAIMS.validate_python(stored)
+    return json_of(tuple[Claim, ...]).validate_python(stored)
 
 
 def dump_channels(channels: Iterable[Channel]) -> list[str]:
@@ -145,13 +156,13 @@ def load_channels(stored: list[str]) -> tuple[Channel, ...]:
 
 def dump_summary(summary: RepoSummary) -> dict[str, Any]:
     """A summary as JSON, without what is not known."""
-    dumped: dict[str, Any] = _SUMMARY.dump_python(summary, mode="json", exclude_defaults=True)
+    dumped: dict[str, Any] = json_of(RepoSummary).dump_python(summary, mode="json", exclude_defaults=True)
     return dumped
 
 
 def load_summary(stored: dict[str, Any]) -> RepoSummary:
     """The summary again."""
-    return _SUMMARY.validate_python(stored)
+    return json_of(RepoSummary).validate_python(stored)
 
 
 def _order(claim: Claim) -> tuple[bool, str, str, str, bool]:

@@ -5,17 +5,21 @@ All of it is plain columns: an object a row would cost more than the rest of an 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, lru_cache
 
 from pydantic import TypeAdapter
 from sqlalchemy import Text, cast, func, select
 from sqlmodel import Session, col
 
 from crawler.history import EventKind
+from crawler.interface import Channel, Claim
 from forkwatch.store.engine import insert_into
 from forkwatch.store.models import (
+    CandidateRow,
     EventRow,
     MetricSample,
     RepoRow,
@@ -26,11 +30,21 @@ from forkwatch.store.models import (
 )
 from forkwatch.store.repos import chunks
 from forkwatch.store.store import Store
-from forkwatch.store.values import History, KeptEvent, Sample
+from forkwatch.store.values import (
+    History,
+    KeptEvent,
+    Sample,
+    json_of,
+    load_channels,
+    load_claims,
+    load_summary,
+)
 from reports.scan import ScanDocument, VerdictLabel
 
-_DOCUMENT = TypeAdapter(ScanDocument)
-_LABEL: TypeAdapter[VerdictLabel] = TypeAdapter(VerdictLabel)
+
+@cache
+def _label(text: str) -> VerdictLabel:
+    return TypeAdapter[VerdictLabel](VerdictLabel).validate_python(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +87,7 @@ def verdict_log(store: Store, release_id: int) -> tuple[LoggedVerdict, ...]:
     with store.session() as session:
         rows = session.execute(query).all()
         commits = _commits(session, {row[2] for row in rows})
-    labels: dict[int | None, VerdictLabel] = {row[0]: _LABEL.validate_python(row[3]) for row in rows}
+    labels: dict[int | None, VerdictLabel] = {row[0]: _label(row[3]) for row in rows}
     return tuple(
         LoggedVerdict(id_, repo_id, snapshot_id, commits[snapshot_id], at, labels.get(before), labels[id_])
         for id_, repo_id, snapshot_id, _, before, at in rows
@@ -100,6 +114,24 @@ def index_rows(store: Store, verdict_ids: Iterable[int], format_: str) -> dict[i
     return found
 
 
+def index_heads(store: Store, verdict_ids: Iterable[int], format_: str) -> dict[int, str]:
+    """The first lines of the same."""
+    found: dict[int, str] = {}
+    content = col(VerdictIndexRow.content)
+    with store.session() as session:
+        at_newline = (
+            func.instr(content, "\n")
+            if session.get_bind().dialect.name == "sqlite"
+            else func.strpos(content, "\n")
+        )
+        for chunk in chunks(sorted(verdict_ids)):
+            query = select(col(VerdictIndexRow.verdict_id), func.substr(content, 1, at_newline - 1)).where(
+                col(VerdictIndexRow.verdict_id).in_(chunk), col(VerdictIndexRow.format) == format_
+            )
+            found.update((row[0], row[1]) for row in session.execute(query))
+    return found
+
+
 def put_index_rows(store: Store, format_: str, contents: Mapping[int, str]) -> None:
     """Keep rows, in the place of those of another format."""
     with store.writing() as session:
@@ -119,7 +151,7 @@ def documents(store: Store, verdict_ids: Iterable[int]) -> Iterator[tuple[int, S
                 col(VerdictRow.id).in_(chunk)
             )
             for id_, text in session.execute(query).all():
-                yield id_ or 0, _DOCUMENT.validate_json(text)
+                yield id_ or 0, json_of(ScanDocument).validate_json(text)
 
 
 def newest_figures(store: Store, release_id: int) -> dict[int, Figures]:
@@ -156,6 +188,13 @@ def newest_results(store: Store, root_digest: str) -> dict[int, int]:
     )
     with store.session() as session:
         return {row[0]: row[1] for row in session.execute(query)}
+
+
+def has_results(store: Store, root_digest: str, stage: str) -> bool:
+    """Whether a stage left any result about forks of a release."""
+    query = select(col(Result.id)).where(col(Result.root_digest) == root_digest, col(Result.stage) == stage)
+    with store.session() as session:
+        return session.execute(query.limit(1)).first() is not None
 
 
 def stage_results(store: Store, root_digest: str, stage: str) -> dict[int, str]:
@@ -209,6 +248,63 @@ def short_histories(store: Store, repo_ids: Iterable[int]) -> dict[int, History]
                     samples=(),
                 )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCandidate:
+    """A candidate of a release, as the site lists it."""
+
+    repo_id: int
+    repo: str
+    """Its present name; its last one when it is gone."""
+    channels: tuple[Channel, ...]
+    claims: tuple[Claim, ...]
+    gone_at: datetime | None
+    gap: str | None
+
+
+def listed_candidates(store: Store, release_id: int) -> tuple[ListedCandidate, ...]:
+    """Candidates of a release by name, those that are gone included."""
+    query = (
+        select(
+            col(CandidateRow.repo_id),
+            col(RepoRow.name),
+            cast(col(CandidateRow.channels), Text),
+            cast(col(CandidateRow.claims), Text),
+            col(RepoRow.gone_at),
+            col(CandidateRow.gap),
+        )
+        .join(RepoRow, col(RepoRow.id) == col(CandidateRow.repo_id))
+        .where(col(CandidateRow.release_id) == release_id)
+        .order_by(col(RepoRow.name), col(RepoRow.id))
+    )
+    with store.session() as session:
+        return tuple(
+            ListedCandidate(repo_id, name, _channels(channels), _claims(claims), gone_at, gap)
+            for repo_id, name, channels, claims, gone_at, gap in session.execute(query)
+        )
+
+
+def creation_times(store: Store, release_id: int) -> dict[int, datetime | None]:
+    """When the Hub says that candidates of a release were made, by repository."""
+    query = (
+        select(col(RepoRow.id), col(RepoRow.summary))
+        .join(CandidateRow, col(RepoRow.id) == col(CandidateRow.repo_id))
+        .where(col(CandidateRow.release_id) == release_id)
+    )
+    with store.session() as session:
+        return {row[0]: load_summary(row[1]).created_at for row in session.execute(query)}
+
+
+@lru_cache(maxsize=1 << 12)
+def _channels(text: str) -> tuple[Channel, ...]:
+    """Many candidates were found in one way, and many claim the same."""
+    return load_channels(json.loads(text))
+
+
+@lru_cache(maxsize=1 << 12)
+def _claims(text: str) -> tuple[Claim, ...]:
+    return load_claims(json.loads(text))
 
 
 def samples(store: Store, repo_id: int) -> tuple[Sample, ...]:

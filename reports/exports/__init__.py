@@ -7,13 +7,14 @@ it depends on: `site.key`, `release.key` or `fork.key`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 
 from reports import classifier_json, schemas, tree_json, verdicts
 from reports.context import Fork, Release, Site
 from reports.exports import api, badge, evidence, feeds, moderation, names, osv, rows
 from reports.interface import ReleaseView
 from reports.plan import Entry, digest, fixed
+from reports.routes import sorted_releases
 
 SITE_ATOM, SITE_FEED = "api/v1/atom.xml", "api/v1/feed.json"
 
@@ -24,9 +25,14 @@ def site_exports(site: Site) -> Iterator[Entry]:
     known = schemas.published()
     published = tuple(f"api/v1/schema/{name}" for name in known)
     yield Entry("api/v1/index.json", digest("index", site.key), lambda: api.index_json(site, published))
-    yield Entry(SITE_ATOM, digest("atom", site.key), lambda: feeds.to_atom(feeds.site_feed(site, SITE_ATOM)))
+    told = cache(lambda: feeds.newest(site.about(view) for view in sorted_releases(site.view)))
     yield Entry(
-        SITE_FEED, digest("feed", site.key), lambda: feeds.to_json_feed(feeds.site_feed(site, SITE_FEED))
+        SITE_ATOM, digest("atom", site.key), lambda: feeds.to_atom(feeds.site_feed(site, SITE_ATOM, told()))
+    )
+    yield Entry(
+        SITE_FEED,
+        digest("feed", site.key),
+        lambda: feeds.to_json_feed(feeds.site_feed(site, SITE_FEED, told())),
     )
     for week, views in api.weekly(site).items():
         yield _week(site, week, views)
@@ -41,13 +47,14 @@ def release_exports(release: Release) -> Iterator[Entry]:
     tree, page = release.view.tree, release.site.routes.release(release.view)
     if tree is not None:
         path = release.site.routes.tree(release.view)
-        yield Entry(path, digest("tree", tree), lambda: tree_json.to_json(tree))
+        yield Entry(path, digest("tree", release.tree_key), lambda: tree_json.to_json(tree))
     atom, feed = names.of_release(page, "atom.xml"), names.of_release(page, "feed.json")
+    told = cache(lambda: feeds.newest([release]))
     made: tuple[tuple[str, Callable[[], bytes]], ...] = (
         (names.of_release(page, "forks.csv"), lambda: rows.forks_csv(_all(release))),
         (names.of_release(page, "forks.jsonl"), lambda: rows.to_jsonl(_all(release))),
-        (atom, lambda: feeds.to_atom(feeds.release_feed(release, atom))),
-        (feed, lambda: feeds.to_json_feed(feeds.release_feed(release, feed))),
+        (atom, lambda: feeds.to_atom(feeds.release_feed(release, atom, told()))),
+        (feed, lambda: feeds.to_json_feed(feeds.release_feed(release, feed, told()))),
     )
     for path, render in made:
         yield Entry(path, digest(path, release.site.base, release.key), render)
@@ -87,7 +94,7 @@ def _all(release: Release) -> tuple[Fork, ...]:
 
 
 def _about(fork: Fork, path: str, make: Callable[[Fork], bytes]) -> Entry:
-    return Entry(path, fork.file_key, lambda: make(fork))
+    return Entry(path, digest(fork.file_key), lambda: make(fork))
 
 
 def _week(site: Site, week: str, views: tuple[ReleaseView, ...]) -> Entry:

@@ -6,7 +6,7 @@ relative to the feed; a JSON Feed, whose links must be absolute, then has none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
@@ -64,17 +64,24 @@ class Feed:
         return relative(self.path, page) if self.base is None else self.base + page
 
 
-def release_feed(release: Release, path: str) -> Feed:
+def newest(releases: Iterable[Release]) -> tuple[Event, ...]:
+    """What feeds of some releases tell. Found before any is put into words: there may be very many."""
+    events = [event for release in releases for event in _events(release)]
+    return tuple(sorted(events, key=lambda event: (event.at, event.fork.path), reverse=True)[:MOST])
+
+
+def release_feed(release: Release, path: str, events: Sequence[Event]) -> Feed:
     """The feed of one release."""
     repo = release.view.repo
     page = release.site.routes.release(release.view)
-    return _feed(release.site, [release], f"forks of {clean(repo, 200)}", page, path)
+    feed = _uuid("feed", repo, path)
+    return _feed(release.site, feed, f"forks of {clean(repo, 200)}", page, path, events)
 
 
-def site_feed(site: Site, path: str) -> Feed:
+def site_feed(site: Site, path: str, events: Sequence[Event]) -> Feed:
     """The feed of all releases."""
-    releases = [site.about(view) for view in sorted_releases(site.view)]
-    return _feed(site, releases, "forks of guarded releases", "index.html", path)
+    feed = _uuid("feed", *(view.repo for view in sorted_releases(site.view)), path)
+    return _feed(site, feed, "forks of guarded releases", "index.html", path, events)
 
 
 def to_atom(feed: Feed) -> bytes:
@@ -114,25 +121,27 @@ def to_json_feed(feed: Feed) -> bytes:
     return (pretty(document) + "\n").encode("ascii")
 
 
-def _feed(site: Site, releases: Sequence[Release], title: str, page: str, path: str) -> Feed:
-    """The newest events are found before any is put into words: there may be very many."""
-    events = [event for release in releases for event in _events(release)]
-    newest = sorted(events, key=lambda event: (event.at, event.fork.path), reverse=True)[:MOST]
+def _feed(  # noqa: PLR0913 - what a feed is made of
+    site: Site, id_: str, title: str, page: str, path: str, events: Sequence[Event]
+) -> Feed:
     base = site.view.base_url
     return Feed(
-        id=_uuid("feed", *(release.view.repo for release in releases), path),
+        id=id_,
         title=f"forkwatch: {title}",
         page=page,
         path=path,
         base=None if base is None else base.rstrip("/") + "/",
-        updated=newest[0].at if newest else zulu(site.view.generated_at),
-        items=tuple(_item(event) for event in newest),
+        updated=events[0].at if events else zulu(site.view.generated_at),
+        items=tuple(_item(event) for event in events),
     )
 
 
 @dataclass(frozen=True)
-class _Event:
+class Event:
+    """Something that a feed tells."""
+
     at: str
+    """RFC 3339, UTC."""
     fork: Fork
     what: VerdictChange | DisputeView
 
@@ -147,15 +156,15 @@ class _Event:
         return _uuid("change", *about, what.at, what.after)
 
 
-def _events(release: Release) -> Iterator[_Event]:
+def _events(release: Release) -> Iterator[Event]:
     for fork in (*release.forks, *release.formers):
         for change in fork.changes:
-            yield _Event(zulu(change.at), fork, change)
+            yield Event(zulu(change.at), fork, change)
         for dispute in fork.disputes:
-            yield _Event(zulu(dispute.decided_at or dispute.opened_at), fork, dispute)
+            yield Event(zulu(dispute.decided_at or dispute.opened_at), fork, dispute)
 
 
-def _item(event: _Event) -> Item:
+def _item(event: Event) -> Item:
     repo, what = clean(event.fork.row.repo, 200), event.what
     if isinstance(what, DisputeView):
         title, text = _DISPUTE[what.status], clean(what.decision or what.statement, 600)

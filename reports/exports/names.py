@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from datetime import UTC
+from functools import lru_cache
 from urllib.parse import quote
 
 from reports.numbers import moment
@@ -81,6 +82,7 @@ def short_digest(*parts: str) -> str:
     ]
 
 
+@lru_cache(maxsize=1 << 16)
 def zulu(at: str) -> str:
     """A time of ours as RFC 3339 in UTC with a `Z`, which OSV insists on."""
     return moment(at).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -143,7 +143,7 @@ def test_a_manifest_that_does_not_hold_is_no_manifest(tmp_path, damage):
         case "old-format":
             (out / NAME).write_text("forkwatch.site/1\n")
         case "climbs":
-            (out / NAME).write_text(text.replace("\nindex.html\t", "\n../index.html\t"))
+            (out / NAME).write_text(text.replace("\tindex.html\t", "\t../index.html\t"))
             assert from_text((out / NAME).read_text()) is None
     (out / "how-to-read.html").write_text("changed by hand")
     report = build_site(small(), out)
