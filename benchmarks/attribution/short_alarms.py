@@ -1,9 +1,11 @@
-"""False alarms on the short answers of `short`: at least 1,000 disjoint sets of n in every cell.
+"""False alarms on the short answers of `short`: 1,000 disjoint sets of five in every cell.
 
     python -m benchmarks.attribution.short_alarms CORPUS SHORT N...
 
 CORPUS is that of `generate`: its forks' first eight tokens teach the heads. Of every cell of SHORT the first
-block teaches, the next three are what tests compare with (96 answers a prompt), and the others are tested.
+block teaches. The next 16 are two halves of eight: sets of each are compared with three blocks of the other
+half (96 answers a prompt). So the sets are disjoint, and none shares an output with what it is compared with;
+but each reference serves half of the sets, and its outputs are in sets of the other half.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from detector.outputs.features import score_features
 from detector.outputs.interface import ALPHA, ScoredOutput
 from detector.outputs.nuisance import setting_of
 
-TAUGHT, COMPARED = 1, 4
+TAUGHT, HALF, COMPARED = 1, 8, 3
 TESTS = ("MMD-Hamming", "RUT", "score test", "head, plain", "head, all cells")
 Values = Mapping[str, np.ndarray]
 """Prompt id to a row an answer."""
@@ -49,6 +51,7 @@ class Tests:
     """Everything that does not depend on what is tested."""
 
     def __init__(self, corpus: Path, cells: Mapping[str, list[Block]]) -> None:
+        """Teach the heads."""
         prompts = set(cells["seed"][0].by_prompt)
         samples = [sample_of(blocks[:TAUGHT]) for blocks in cells.values()]
         for variant in VARIANTS:
@@ -56,7 +59,10 @@ class Tests:
                 outputs = tuple(cut(o, TOKENS) for o in block.outputs if o.output.prompt_id in prompts)
                 samples.append(sample_of([replace(block, outputs=outputs)]))
         self.heads = Folds(table_of(samples), texts=False).without("fork", "none")
-        self.references = {cell: by_prompt(blocks[TAUGHT:COMPARED]) for cell, blocks in cells.items()}
+
+    def compare_with(self, cells: Mapping[str, list[Block]]) -> None:
+        """Take these blocks of every cell for the reference."""
+        self.references = {cell: by_prompt(blocks) for cell, blocks in cells.items()}
         plain = self.references["seed"]
         self.texts = {prompt: [o.output.text or "" for o in rows] for prompt, rows in plain.items()}
         self.plain = {name: _each(plain, function) for name, function in _PLAIN.items()}
@@ -114,18 +120,27 @@ def main() -> None:
     cells = {cell: read_blocks(short, "authentic", cell) for cell in DRAWS}
     tests = Tests(corpus, cells)
     print("| cell | n | sets | " + " | ".join(TESTS) + " |\n|---|---|---|" + "---|" * len(TESTS), flush=True)
+    halves = [
+        {cell: blocks[start : start + HALF] for cell, blocks in cells.items()}
+        for start in (TAUGHT, TAUGHT + HALF)
+    ]
     for n in map(int, sys.argv[3:]):
-        for cell, blocks in cells.items():
-            hits, count = alarms(tests, blocks[COMPARED:], n)
+        hits: dict[str, dict[str, int]] = {cell: defaultdict(int) for cell in cells}
+        counts: dict[str, int] = defaultdict(int)
+        for tested, other in (halves, halves[::-1]):
+            tests.compare_with({cell: blocks[:COMPARED] for cell, blocks in other.items()})
+            for cell, blocks in tested.items():
+                counts[cell] += alarms(tests, blocks, n, hits[cell])
+        for cell, count in counts.items():
             shown = (
-                f"{hits[test]} ({hits[test] / count:.1%}, ≤ {upper(hits[test], count):.1%})" for test in TESTS
+                f"{hits[cell][t]} ({hits[cell][t] / count:.1%}, ≤ {upper(hits[cell][t], count):.1%})"
+                for t in TESTS
             )
             print(f"| {cell} | {n} | {count} | " + " | ".join(shown).replace("%", " %") + " |", flush=True)
 
 
-def alarms(tests: Tests, blocks: Sequence[Block], n: int) -> tuple[dict[str, int], int]:
-    """Rejections by test, and sets; no answer is in two."""
-    hits: dict[str, int] = defaultdict(int)
+def alarms(tests: Tests, blocks: Sequence[Block], n: int, hits: dict[str, int]) -> int:
+    """Counts rejections by test; the number of sets, of which no answer is in two."""
     count = 0
     for block in blocks:
         outputs = [one for one in block.outputs if len(one.authentic.logp)]
@@ -139,7 +154,7 @@ def alarms(tests: Tests, blocks: Sequence[Block], n: int) -> tuple[dict[str, int
                 count += 1
                 for test, differs in tests.rejected(aggregate, [odds[id(o)] for o in aggregate]).items():
                     hits[test] += differs
-    return hits, count
+    return count
 
 
 if __name__ == "__main__":

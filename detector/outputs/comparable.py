@@ -94,14 +94,12 @@ def may_be_other_temperature(
 ) -> bool:
     """Whether drawn outputs that declare no temperature may be of one that the samples do not cover.
 
-    Without scores nobody can tell. With scores, the estimate has to lie beyond; a modified model can look so,
-    too, and is then found by who declares the temperature.
+    Without scores, or with few, nobody can tell. Else the estimate has to lie beyond; a modified model can
+    look so, too, and is then found by who declares the temperature.
     """
-    silent = [one for one in outputs if one.output.sampling.temperature is None]
-    if any(not len(one.authentic.logp) for one in silent):
-        return True
-    found = estimate_temperature([one.authentic for one in silent], anchors)
-    return found is not None and not grid.coldest <= found.estimate <= grid.hottest
+    silent = [one.authentic for one in outputs if one.output.sampling.temperature is None]
+    found = estimate_temperature(silent, anchors)
+    return bool(silent) and (found is None or not grid.coldest <= found.estimate <= grid.hottest)
 
 
 def limit_of(outputs: Sequence[ScoredOutput]) -> int | None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from detector.outputs.comparable import UNDECLARED, Grid, limit_of
+from detector.outputs.comparable import UNDECLARED, Grid, limit_of, may_be_other_temperature
 from detector.outputs.equality import equality
 from detector.outputs.interface import Decision, Output, ReferencePack, Sampling, ScoredOutput
 from detector.outputs.label import Evidence, classify
+from detector.outputs.pack import NOT_SCORED
 from tests.detector.outputs.chains import chain, drawn, probabilities, scored
 from tests.detector.outputs.speakers import AUTHENTIC, Speaker, sample, speak
 
@@ -79,6 +80,10 @@ def test_a_temperature_that_nobody_declared_stays_an_explanation() -> None:
     assert one.result.decision is Decision.DIFFERENT
     assert one.cells[UNDECLARED] == 1
     assert label(cold) == "benign-variant"
+    plain = Grid.of_pack(PACK)
+    assert may_be_other_temperature(plain, cold[:4], {})  # too few to estimate it
+    assert may_be_other_temperature(plain, [replace(one, authentic=NOT_SCORED) for one in cold], {})
+    assert not may_be_other_temperature(plain, said(cold, Sampling(temperature=1.0)), {})
     fork = said(speak(Speaker(5, 2.5), 2, 7), Sampling(temperature=1.0))
     assert label(fork) == "modified-unknown"
 
