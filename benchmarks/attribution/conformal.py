@@ -58,7 +58,8 @@ def rejections(
     table = table_of([sample_of([Block(blocks[0].model, blocks[0].cell, 0, tuple(flat))])])
     ends = np.cumsum([len(aggregate) for aggregate in chosen])[:-1]
     found = {}
-    for head, values in log_odds(folds.without(*key), table).items():
+    odds = log_odds(folds.without(*key), table)
+    for head, values in ((head, odds[head]) for head in calibration):
         if calibration[head].units(n)[0] < units_needed(ALPHA):
             continue
         parts = np.split(values.astype(np.float32), ends)

@@ -1,9 +1,12 @@
 """Power and false alarms of every test on the same aggregates of the corpus; one JSON line a cell and n.
 
-    python -m benchmarks.attribution.evaluate CORPUS OUT.jsonl
+    python -m benchmarks.attribution.evaluate CORPUS OUT.jsonl [MODEL...]
+
+With models named, drawn answers of these alone.
 
 Roles of the release's plain blocks: `TRAINING` teach classifiers, `REFERENCE` is what every test compares
-with, the rest is under test. Of the nuisance cells the first block teaches (hard negatives).
+with, the rest is under test. Of each nuisance cell half of the first block teaches (hard negatives) and half
+is what the test against all cells compares with.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.attribution import swap
-from benchmarks.attribution.corpus import Block, aggregates, read_blocks, transcript
+from benchmarks.attribution.corpus import Block, aggregates, halves, read_blocks, transcript
 from benchmarks.attribution.features import FAMILY, Folds, log_odds, sample_of, table_of
 from benchmarks.attribution.variants import VARIANTS
 from detector.outputs.evalues import bar
@@ -28,6 +31,7 @@ from detector.outputs.first_logprobs import logprob_test
 from detector.outputs.interface import ALPHA, Decision, ScoredOutput, Transcript
 from detector.outputs.likelihood import PLAIN, likelihoods, log_e_of
 from detector.outputs.met import _code_points, mmd_hamming
+from detector.outputs.nuisance import setting_of
 from detector.outputs.ranks import by_prompt, log_rank, rank_uniformity
 from detector.outputs.scores import features_by_prompt, score_test
 from detector.outputs.transcripts import greedy_transcript
@@ -40,6 +44,8 @@ NUISANCE_FROM = 10
 NUMERICS = ("", "-fp32", "-single", "-sdpa", "-pair", "-eight", "-int8")
 """Batch of 20 in bfloat16, float32, batch of 1, another attention kernel, batches of 2 and 8, 8 bits."""
 PACK, ROUNDS = 3, 8
+HEADS = ("score", "seed", "text")
+"""By scores against all settings together, by scores against the plain one, by text."""
 LISTED = 20
 """Tokens whose log-probabilities an endpoint gives."""
 CHECKED = 40
@@ -57,10 +63,14 @@ class Evaluation:
         self.forks = {v.name: read_blocks(corpus, v.name, "seed") for v in VARIANTS}
         self.forks = {name: blocks for name, blocks in self.forks.items() if blocks}
         samples = [sample_of(self.release[TRAINING])]
-        samples += [sample_of(blocks[:1]) for cell, blocks in self.cells.items() if cell != "seed" and blocks]
+        self.nuisances = {
+            cell: halves(blocks[0]) for cell, blocks in self.cells.items() if cell != "seed" and blocks
+        }
+        samples += [sample_of([taught]) for taught, _ in self.nuisances.values()]
         samples += [sample_of(blocks[:1]) for blocks in self.forks.values()]
         self.folds = Folds(table_of(samples))
-        self.reference_table = table_of([sample_of(self.reference)])
+        self.tables = {cell: table_of([sample_of([held])]) for cell, (_, held) in self.nuisances.items()}
+        self.tables["seed"] = table_of([sample_of(self.reference)])
         self.texts: dict[str, list[str]] = defaultdict(list)
         self.scored: dict[str, list[ScoredOutput]] = defaultdict(list)
         for block in self.reference:
@@ -82,17 +92,17 @@ class Evaluation:
         }
         self.pack["seed"] = _by_prompt(self.reference)
 
-    def of_heads(self, by: str, name: str) -> dict[str, dict[str, np.ndarray]]:
-        """Log-odds of the reference by prompt, heads trained without `name`."""
-        found = log_odds(self.folds.without(by, name), self.reference_table)
-        result: dict[str, dict[str, list[float]]] = {key: defaultdict(list) for key in found}
-        for key, values in found.items():
-            for prompt, value in zip(self.reference_table.prompt.tolist(), values, strict=True):
-                result[key][prompt].append(value)
-        return {
-            key: {prompt: np.array(values[: self.least]) for prompt, values in prompts.items()}
-            for key, prompts in result.items()
-        }
+    def of_heads(self, by: str, name: str, cell: str = "seed") -> dict[str, dict[str, np.ndarray]]:
+        """Log-odds of what a cell has to compare with, by prompt, heads trained without `name`."""
+        table = self.tables[cell]
+        result: dict[str, dict[str, np.ndarray]] = {}
+        for key, values in log_odds(self.folds.without(by, name), table).items():
+            prompts: dict[str, list[float]] = defaultdict(list)
+            for prompt, value in zip(table.prompt.tolist(), values, strict=True):
+                prompts[prompt].append(value)
+            least = min(map(len, prompts.values()))
+            result[key] = {prompt: np.array(rows[:least]) for prompt, rows in prompts.items()}
+        return result
 
     def run(self, model: str, cell: str, blocks: list[Block]) -> None:
         """All tests on all aggregates of a model in a cell."""
@@ -100,7 +110,9 @@ class Evaluation:
             "lofo": ("fork", model if model in FAMILY else "none"),
             "lofamo": ("family", FAMILY.get(model, "none")),
         }
-        reference = {name: self.of_heads(*fold) for name, fold in folds.items()}
+        reference = {
+            name: {cell: self.of_heads(*fold, cell) for cell in self.tables} for name, fold in folds.items()
+        }
         served: dict[int, dict[str, float]] = defaultdict(dict)
         for block in blocks:
             outputs = [one for one in block.outputs if len(one.authentic.logp)]
@@ -128,7 +140,7 @@ class Evaluation:
         aggregate: tuple[ScoredOutput, ...],
         model: str,
         served: Mapping[int, Mapping[str, float]],
-        reference: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+        reference: Mapping[str, Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]],
     ) -> dict[str, bool]:
         """Test to whether it rejects."""
         found: dict[str, bool] = {}
@@ -137,6 +149,8 @@ class Evaluation:
             found["likelihood-ratio"] = gain >= bar(ALPHA)
             # All other known forks at worst explain nothing: the mean over them loses log(number) at most.
             found["likelihood-ratio-of-30"] = gain - math.log(len(VARIANTS)) >= bar(ALPHA)
+        if len(aggregate) == 1:  # one of 33 answers: no permutation can reject
+            return found | dict.fromkeys(_PERMUTED, False)
         prompts = [one.output.prompt_id for one in aggregate]
         plain = {
             name: swap.stacked([(p, f(o)) for p, o in zip(prompts, aggregate, strict=True)], self.plain[name])
@@ -147,7 +161,6 @@ class Evaluation:
             "mmd-hamming": swap.hamming(kernels),
             "rank-uniformity": swap.uniformity(plain["rank"]),
             "surprise": swap.mean_shift(plain["surprise"]),
-            "surprise-uniformity": swap.uniformity(plain["surprise"]),
         }
         rows = np.array(
             [
@@ -155,22 +168,37 @@ class Evaluation:
                 for p, o in zip(prompts, aggregate, strict=True)
             ]
         )
-        for fold, heads in reference.items():
-            for head, values in heads.items():
-                pairs = [
-                    (p, served[id(o)][f"{fold}-{head}"]) for p, o in zip(prompts, aggregate, strict=True)
-                ]
-                statistics[f"{head}-head-{fold}"] = swap.total(swap.stacked(pairs, values))
+        for fold, cells in reference.items():
+            for head in HEADS:
+                statistics[f"{head}-head-{fold}"] = self._head(aggregate, served, cells["seed"], fold, head)
         found |= {name: swap.p_value(values) <= ALPHA for name, values in statistics.items()}
         found["score-permutation"] = swap.score_p(rows) <= ALPHA
         if len(aggregate) >= NUISANCE_FROM:
             found["score-nuisance"] = nuisance_p(self.pack, aggregate) <= ALPHA
-        untrained = [statistics[name] for name in ("rank-uniformity", "surprise", "mmd-hamming")]
-        found["combined-untrained"] = swap.p_value(*untrained) <= ALPHA
-        for fold in reference:
-            heads_of = [statistics[f"{head}-head-{fold}"] for head in ("score", "text")]
-            found[f"combined-{fold}"] = swap.p_value(*untrained, *heads_of) <= ALPHA
+            for fold, cells in reference.items():
+                for name, one_head in (("seed", False), ("score", True)):
+                    found[f"{name}-nuisance-{fold}"] = all(
+                        swap.p_value(
+                            self._head(
+                                aggregate, served, heads, fold, "score" if one_head else setting_of(cell)
+                            )
+                        )
+                        <= ALPHA
+                        for cell, heads in cells.items()
+                    )
         return found
+
+    @staticmethod
+    def _head(
+        aggregate: tuple[ScoredOutput, ...],
+        served: Mapping[int, Mapping[str, float]],
+        reference: Mapping[str, Mapping[str, np.ndarray]],
+        fold: str,
+        head: str,
+    ) -> np.ndarray:
+        """The statistic of a head against what one cell has to compare with."""
+        pairs = [(one.output.prompt_id, served[id(one)][f"{fold}-{head}"]) for one in aggregate]
+        return swap.total(swap.stacked(pairs, reference[head]))
 
     def _kernel(self, one: ScoredOutput) -> np.ndarray:
         """Kernel of the served answer and the reference answers to its prompt, (answers + 1, answers + 1)."""
@@ -325,17 +353,22 @@ def _share(texts: list[str]) -> np.ndarray:
 _PLAIN = {"rank": lambda one: log_rank(one.authentic), "surprise": _surprise}
 
 
+_HEADS = tuple(f"{head}-head-{fold}" for head in HEADS for fold in ("lofo", "lofamo"))
+_PERMUTED = ("mmd-hamming", "rank-uniformity", "surprise", "score-permutation", *_HEADS)
+
+
 def main() -> None:
     """Models and cells that the file has not yet."""
     corpus, out = Path(sys.argv[1]), Path(sys.argv[2])
     evaluation = Evaluation(corpus, out)
-    evaluation.greedy()
+    if not sys.argv[3:]:
+        evaluation.greedy()
     tested = {("authentic", "seed"): evaluation.release[REFERENCE.stop :]}
     tested |= {(name, "seed"): blocks for name, blocks in evaluation.forks.items()}
     # One block a nuisance cell: heads and the pack have seen it, so only the other tests of this row count.
     tested |= {("authentic", cell): blocks for cell, blocks in evaluation.cells.items() if cell != "seed"}
     for (model, cell), blocks in tested.items():
-        if blocks:
+        if blocks and model in (sys.argv[3:] or [model]):
             evaluation.run(model, cell, blocks)
             print(model, cell, len(blocks), flush=True)
 

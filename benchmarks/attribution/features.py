@@ -10,7 +10,7 @@ from benchmarks.attribution.corpus import Block
 from benchmarks.attribution.variants import VARIANTS
 from detector.outputs.interface import Sample
 from detector.outputs.table import Table, make_table
-from detector.outputs.training import fit_scores, fit_text
+from detector.outputs.training import fit_scores, fit_settings, fit_text
 
 BENIGN = {variant.name: variant.benign for variant in VARIANTS}
 FAMILY = {variant.name: variant.family for variant in VARIANTS}
@@ -35,30 +35,38 @@ def table_of(samples: Sequence[Sample]) -> Table:
 
 
 class Folds:
-    """Score and text heads by what was left out: nothing, one fork, or one family."""
+    """Score heads, of all settings and of each, and text heads by what was left out: a fork, or a family."""
 
     def __init__(self, training: Table, *, texts: bool = True) -> None:
         self._training = training
         self._texts = texts
-        self._held: dict[tuple[str, str], tuple[object, object]] = {}
+        self._held: dict[tuple[str, str], tuple[object, object, object]] = {}
 
-    def without(self, by: str, name: str) -> tuple[object, object]:
-        """(standard and score head, text space and head) of the training rows but those of `name`."""
+    def without(self, by: str, name: str) -> tuple[object, object, object]:
+        """(standard and score head), heads of settings, (text space and head) without the rows of `name`."""
         key = (by, name)
         if key not in self._held:
             column = {"fork": self._training.model, "family": self._training.family}[by]
             rows = np.flatnonzero(column != name)
             table = self._training.take(rows)
-            self._held[key] = (fit_scores(table), fit_text(table) if self._texts else None)
+            scores = fit_scores(table)
+            assert scores is not None
+            texts = fit_text(table) if self._texts else None
+            self._held[key] = (scores, fit_settings(table, scores[0]), texts)
         return self._held[key]
 
 
-def log_odds(heads: tuple[object, object], table: Table) -> Mapping[str, np.ndarray]:
-    """Log-odds of modified against authentic of each row, by scores and, where there is a head, by text."""
-    scores, texts = heads
+def log_odds(heads: tuple[object, object, object], table: Table) -> Mapping[str, np.ndarray]:
+    """Log-odds of modified against authentic of each row.
+
+    By scores, against all settings together (`score`) and each alone (its name); by `text`.
+    """
+    scores, settings, texts = heads
     standard, score_head = scores  # type: ignore[misc]
     assert table.scores is not None
-    found = {"score": score_head.dense(standard.apply(table.scores, table.prompt.tolist()))[:, 0]}
+    features = standard.apply(table.scores, table.prompt.tolist())
+    found = {"score": score_head.dense(features)[:, 0]}
+    found |= {name: head.dense(features)[:, 0] for name, head in settings.items()}  # type: ignore[attr-defined]
     if texts is not None:
         space, text_head = texts  # type: ignore[misc]
         found["text"] = text_head.text(space.weigh(table.counts, table.looks))[:, 0]

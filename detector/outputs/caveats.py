@@ -65,4 +65,9 @@ def _sampling(found: Evidence, outputs: Sequence[Output]) -> str:
 def _system(outputs: Sequence[Output]) -> str:
     other = sum(one.sampling.system_sha256 not in (None, _NO_SYSTEM) for one in outputs)
     aside = "outputs were given under a system prompt of their own, and are left aside."
-    return f"{other} {aside}" if other else ""
+    if other:
+        return f"{other} {aside}"
+    silent = sum(one.sampling.system_sha256 is None for one in outputs)
+    return (
+        f"{silent} outputs do not say whether there was a system prompt; none was assumed." if silent else ""
+    )

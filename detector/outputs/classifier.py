@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from detector.outputs.interface import (
     TestResult,
 )
 from detector.outputs.linear import Head, TextSpace, log_shares
+from detector.outputs.nuisance import setting_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,6 +116,7 @@ class Classifier:
     standard: Standard | None
     """None with `score_head`: there were no scores to train on."""
     score_head: Head | None
+    """Modified against the release in any cell: one threshold has to hold in all of them."""
     space: TextSpace
     text_head: Head
     fork_head: Head
@@ -124,6 +126,9 @@ class Classifier:
     """Where the outputs of each class lie: by the log-probabilities of `fork_head`, and by standardised
     scores."""
     calibrations: Mapping[Mode, Calibration]
+    setting_heads: Mapping[str, Head] = field(default_factory=dict)
+    """By setting (`nuisance.setting_of`), on the features of `score_head`: modified against the release in
+    this setting alone. A test that asks about one cell at a time loses no power to what another explains."""
     left_out: tuple[str, ...] = ()
     """What the pack held and training did not use, one sentence each."""
     provenance: Provenance = Provenance()
@@ -139,6 +144,17 @@ class Classifier:
         if self.score_head is None:
             raise ValueError("the classifier was trained without scores")
         return self.score_head.dense(self.standardised(outputs))[:, 0].astype(np.float32)
+
+    def log_odds_in(self, cell: str, outputs: Sequence[ScoredOutput]) -> Scores:
+        """The same by scores, against the release in the setting of this cell.
+
+        Raises:
+            ValueError: the classifier or an output has no scores.
+        """
+        head = self.setting_heads.get(setting_of(cell))
+        if head is None:
+            return self.log_odds(Mode.SCORE, outputs)
+        return head.dense(self.standardised(outputs))[:, 0].astype(np.float32)
 
     def standardised(self, outputs: Sequence[ScoredOutput]) -> Floats:
         """Score features of each output in units of the release's own, (n, 21).

@@ -51,6 +51,8 @@ class _Config:
     cells: Mapping[Mode, tuple[str, ...]]
     left_out: tuple[str, ...]
     provenance: Provenance
+    settings: tuple[str, ...] = ()
+    """None in files of before there were heads of settings."""
 
 
 def write_classifier(classifier: Classifier, folder: Path) -> str:
@@ -80,6 +82,7 @@ def write_classifier(classifier: Classifier, folder: Path) -> str:
         "ngram_longest": LONGEST,
         "known": [asdict(one) for one in classifier.known],
         "cells": {mode.value: list(found.cells) for mode, found in classifier.calibrations.items()},
+        "settings": sorted(classifier.setting_heads),
         "left_out": classifier.left_out,
         "provenance": asdict(classifier.provenance),
     }
@@ -141,7 +144,9 @@ def _estimator(head: Head) -> object:
 
 def _heads(classifier: Classifier) -> dict[str, Head]:
     heads = {"text": classifier.text_head, "fork": classifier.fork_head}
-    return heads if classifier.score_head is None else {**heads, "score": classifier.score_head}
+    if classifier.score_head is not None:
+        heads["score"] = classifier.score_head
+    return heads | {f"setting.{name}": head for name, head in classifier.setting_heads.items()}
 
 
 def _arrays(classifier: Classifier) -> dict[str, NDArray[Any]]:
@@ -249,6 +254,7 @@ def _classifier(config: _Config, arrays: Arrays) -> Classifier:
             )
             for mode, cells in config.cells.items()
         },
+        setting_heads={name: reader.head(f"setting.{name}", 1, numbers) for name in config.settings},
         left_out=config.left_out,
         provenance=config.provenance,
     )

@@ -2,19 +2,26 @@
 
 A platform says how its outputs were drawn. Where that is another system prompt, a temperature beyond those of
 the samples, or another length, the release's own outputs differ from the samples, too, and a test against
-them would call it modified. Such outputs are left aside. What is not declared is taken to be covered, but
-for the length of a text.
+them would call it modified. Such outputs are left aside. What is not declared is taken to be covered, with
+three exceptions. A text has to declare its length. Scored answers that seem to have been cut shorter than the
+samples are compared with the samples' beginnings. And where a temperature beyond the samples' is possible,
+that stays an explanation which no test rejects (`UNDECLARED`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from detector.outputs.interface import Output, ReferencePack, Sampling, ScoredOutput, TokenScores
 from detector.outputs.nuisance import temperature_of
+from detector.outputs.temperature import estimate_temperature
 
+UNDECLARED = "undeclared temperature"
+"""A nuisance that no sample stands for."""
+_CUT_SHARE, _CUT_LEAST = 0.25, 3
+"""Of the answers, that are exactly as long as the longest, where a limit was set on them all."""
 _NO_SYSTEM = sha256(b"").hexdigest()
 _SLACK = 1e-9
 
@@ -79,10 +86,40 @@ class Grid:
 
     def scores(self, scored: Iterable[ScoredOutput]) -> tuple[ScoredOutput, ...]:
         """Those whose scores can be compared, cut to the samples' length."""
-        return tuple(_cut(one, self.max_tokens) for one in scored if self.covers(one.output.sampling))
+        return tuple(cut(one, self.max_tokens) for one in scored if self.covers(one.output.sampling))
 
 
-def _cut(one: ScoredOutput, length: int | None) -> ScoredOutput:
+def may_be_other_temperature(
+    grid: Grid, outputs: Sequence[ScoredOutput], anchors: Mapping[float, Sequence[TokenScores]]
+) -> bool:
+    """Whether drawn outputs that declare no temperature may be of one that the samples do not cover.
+
+    Without scores, or with few, nobody can tell. Else the estimate has to lie beyond; a modified model can
+    look so, too, and is then found by who declares the temperature.
+    """
+    silent = [one.authentic for one in outputs if one.output.sampling.temperature is None]
+    found = estimate_temperature(silent, anchors)
+    return bool(silent) and (found is None or not grid.coldest <= found.estimate <= grid.hottest)
+
+
+def limit_of(outputs: Sequence[ScoredOutput]) -> int | None:
+    """Tokens that answers of undeclared length seem to have been cut to; None: no sign of it."""
+    lengths = [len(one.authentic.logp) for one in outputs if one.output.sampling.max_tokens is None]
+    longest = max(lengths, default=0)
+    alike = lengths.count(longest)
+    return longest if longest and alike >= max(_CUT_LEAST, _CUT_SHARE * len(lengths)) else None
+
+
+def cut_pack(pack: ReferencePack, length: int | None) -> ReferencePack:
+    """The pack with the beginnings of its samples alone."""
+    if length is None:
+        return pack
+    samples = (replace(one, scored=tuple(cut(each, length) for each in one.scored)) for one in pack.samples)
+    return replace(pack, samples=tuple(samples))
+
+
+def cut(one: ScoredOutput, length: int | None) -> ScoredOutput:
+    """The first tokens of an answer, as far as scores go."""
     scores = one.authentic
     if length is None or len(scores.logp) <= length:
         return one

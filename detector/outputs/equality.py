@@ -7,15 +7,19 @@ where there are some, else by text), first-token log-probabilities.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from detector.outputs.classifier import Classifier
-from detector.outputs.comparable import Grid
+from detector.outputs.comparable import UNDECLARED, Grid, cut, cut_pack, limit_of, may_be_other_temperature
 from detector.outputs.first_logprobs import NUMERIC_CELLS, first_logprobs, logprob_test
 from detector.outputs.heads import head_by_prompt, head_cells, head_test
 from detector.outputs.interface import Output, ReferencePack, ScoredOutput, TestResult, Transcript
 from detector.outputs.label import PLAIN_CELL, Equality
 from detector.outputs.likelihood import is_drawn
+from detector.outputs.nuisance import setting_of
+from detector.outputs.pack import NOT_SCORED
 from detector.outputs.scores import cell_tests, feature_cells, features_by_prompt, score_test
+from detector.outputs.temperature import temperature_anchors
 from detector.outputs.transcripts import greedy_answers, greedy_transcript
 from detector.outputs.two_sample import text_test
 
@@ -46,9 +50,7 @@ def equality(
         result = greedy_transcript(greedy, own, alpha=alpha)
         found.append(Equality(result, everywhere(result, numeric_cells(pack))))
     grid = Grid.of_pack(pack)
-    rows = grid.scores(scored)
-    drawn = None if classifier is None else _head_test(classifier, rows, pack, alpha)
-    drawn = drawn or _scored_test(rows, pack, alpha) or _text_test(grid.texts(outputs), pack, alpha)
+    drawn = _drawn_test(grid.scores(scored), grid.texts(outputs), pack, alpha, classifier)
     if drawn is not None:
         found.append(drawn)
     listed = first_logprobs(outputs)
@@ -56,6 +58,30 @@ def equality(
         result = logprob_test(listed, pack.first_logprobs, alpha=alpha)
         found.append(Equality(result, everywhere(result, set(NUMERIC_CELLS) & set(pack.first_logprobs))))
     return found
+
+
+def _drawn_test(
+    scored: Sequence[ScoredOutput],
+    texts: Sequence[Output],
+    pack: ReferencePack,
+    alpha: float,
+    classifier: Classifier | None,
+) -> Equality | None:
+    """By scores where there are some, with a classifier's head where there is one; else by texts."""
+    rows = [one for one in scored if is_drawn(one.output.sampling)]
+    length = limit_of(rows)
+    rows, short = [cut(one, length) for one in rows], cut_pack(pack, length)
+    found = None if classifier is None else _head_test(classifier, rows, short, alpha)
+    found = found or _scored_test(rows, short, alpha)
+    if found is None:
+        rows = [ScoredOutput(one, NOT_SCORED, {}) for one in texts if is_drawn(one.sampling)]
+        found = _text_test([one.output for one in rows], pack, alpha)
+    if found is None:
+        return None
+    anchors = temperature_anchors(short.samples)
+    if not may_be_other_temperature(Grid.of_pack(pack), rows, anchors):
+        return found
+    return replace(found, cells={**found.cells, UNDECLARED: 1.0})
 
 
 def own_transcripts(pack: ReferencePack | None) -> tuple[Transcript, ...]:
@@ -83,7 +109,7 @@ def numeric_cells(pack: ReferencePack | None) -> frozenset[str]:
 
 def _scored_test(scored: Sequence[ScoredOutput], pack: ReferencePack, alpha: float) -> Equality | None:
     cells = feature_cells(pack.samples)
-    served = features_by_prompt(one for one in scored if is_drawn(one.output.sampling))
+    served = features_by_prompt(scored)
     plain = cells.get(PLAIN_CELL)
     if not served or not plain or not served.keys() & plain.keys():
         return None
@@ -96,19 +122,20 @@ def _head_test(
     classifier: Classifier, scored: Sequence[ScoredOutput], pack: ReferencePack, alpha: float
 ) -> Equality | None:
     cells = head_cells(classifier, pack)
-    served = head_by_prompt(classifier, [one for one in scored if is_drawn(one.output.sampling)])
+    settings = {PLAIN_CELL, *map(setting_of, cells)}
+    served = {setting: head_by_prompt(classifier, scored, setting) for setting in settings}
     plain = cells.get(PLAIN_CELL)
-    if not served or not plain or not served.keys() & plain.keys():
+    if not plain or not served[PLAIN_CELL].keys() & plain.keys():
         return None
     each = {
-        cell: head_test(theirs, served, alpha=alpha, permutations=PERMUTATIONS)
+        cell: head_test(theirs, served[setting_of(cell)], alpha=alpha, permutations=PERMUTATIONS)
         for cell, theirs in cells.items()
     }
     return Equality(each[PLAIN_CELL], _p_values(each))
 
 
 def _text_test(outputs: Sequence[Output], pack: ReferencePack, alpha: float) -> Equality | None:
-    served = _texts(one for one in outputs if is_drawn(one.sampling))
+    served = _texts(outputs)
     cells = {
         one.cell: _texts(each.output for each in one.scored)
         for one in pack.samples

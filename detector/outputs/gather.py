@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from detector.outputs import attribution, caveats, heads, label, scores, stream, two_sample
 from detector.outputs.classifier import Assessment, Classifier, assess
-from detector.outputs.comparable import Grid, is_own_system
+from detector.outputs.comparable import UNDECLARED, Grid, is_own_system
 from detector.outputs.equality import equality, everywhere, is_release, numeric_cells, own_transcripts
 from detector.outputs.evalues import bar, needed
 from detector.outputs.interface import (
@@ -133,7 +133,7 @@ def gather(
         candidates=candidates,
         safety=(*safety, *_exact(graded, alpha)),
         safety_removed=bool(safety) and is_removed(wealth(graded), safety[0]),
-        cells=cells_of(pack) or frozenset(cell for one in equal for cell in one.cells),
+        cells=_cells(equal, pack),
         conversions=conversions_of(pack) | _converted(classifier),
         n_used=_used(outputs, pack, classifier),
         temperature=_temperature(outputs, pack),
@@ -176,6 +176,13 @@ def cells_of(pack: ReferencePack | None) -> frozenset[str]:
     if pack is None:
         return frozenset()
     return frozenset({PLAIN_CELL, *(one.cell for one in pack.samples if is_release(one.model, pack))})
+
+
+def _cells(equal: Sequence[Equality], pack: ReferencePack | None) -> frozenset[str]:
+    """Nuisances that would have to be rejected: those of the pack, and a temperature that nobody declared."""
+    tested = frozenset(cell for one in equal for cell in one.cells)
+    own = cells_of(pack)
+    return own | (tested & {UNDECLARED}) if own else tested
 
 
 def conversions_of(pack: ReferencePack | None) -> frozenset[str]:

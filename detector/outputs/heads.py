@@ -5,6 +5,10 @@ score does, and a permutation test needs no threshold: whatever the head learned
 prompts keeps the level, as long as it did not learn from the answers that it is compared with. Those are the
 outputs of the pack that training held back (`table.held_back`).
 
+Against each nuisance cell the statistic is that of a head of its setting, which learned to tell forks from
+the release in that setting. A head that has to pass over every nuisance at once sees little of a change that
+resembles one of them.
+
 One-sided: a higher mean log-odds of *modified* than the release's own. Measured beside its rivals, with the
 fork or its whole family left out of training: docs/methodology/outputs-results.md.
 """
@@ -16,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detector.outputs.classifier import Classifier, Mode
+from detector.outputs.classifier import Classifier
 from detector.outputs.interface import ALPHA, ReferencePack, ScoredOutput, TestResult
 from detector.outputs.permutation import (
     PERMUTATIONS,
@@ -50,15 +54,15 @@ def head_cells(classifier: Classifier, pack: ReferencePack) -> dict[str, LogOdds
     if classifier.score_head is None:
         return {}
     held = held_back(pack, classifier.provenance.seed)
-    return {cell: head_by_prompt(classifier, outputs) for cell, outputs in held.items()}
+    return {cell: head_by_prompt(classifier, outputs, cell) for cell, outputs in held.items()}
 
 
-def head_by_prompt(classifier: Classifier, outputs: Sequence[ScoredOutput]) -> LogOdds:
-    """Log-odds by prompt; answers without a token are left out."""
+def head_by_prompt(classifier: Classifier, outputs: Sequence[ScoredOutput], cell: str = "seed") -> LogOdds:
+    """Log-odds by prompt, against the setting of a cell; answers without a token are left out."""
     scored = [one for one in outputs if len(one.authentic.logp)]
     found: dict[str, list[float]] = {}
     if scored:
-        for one, value in zip(scored, classifier.log_odds(Mode.SCORE, scored).tolist(), strict=True):
+        for one, value in zip(scored, classifier.log_odds_in(cell, scored).tolist(), strict=True):
             found.setdefault(one.output.prompt_id, []).append(value)
     return {prompt: tuple(values) for prompt, values in found.items()}
 

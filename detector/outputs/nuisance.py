@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from detector.outputs.first_logprobs import NUMERIC_CELLS
 from detector.outputs.interface import ALPHA, Sampling, TestResult
 from detector.outputs.permutation import from_p, insufficient
 
@@ -64,6 +65,11 @@ def possible_cells(cells: Iterable[str], samplings: Iterable[Sampling]) -> tuple
 def is_plain(cell: str) -> bool:
     """Whether this is the setting that is claimed and no nuisance."""
     return cell == "seed"
+
+
+def setting_of(cell: str) -> str:
+    """The setting of a cell: number formats and engines are all the plain one, `seed`."""
+    return "seed" if cell in NUMERIC_CELLS else cell
 
 
 def temperature_of(cell: str) -> float | None:

@@ -14,6 +14,7 @@ from detector.outputs.conformal import Calibration
 from detector.outputs.features import Standard, fit_standard
 from detector.outputs.interface import ReferencePack
 from detector.outputs.linear import Head, TextSpace, log_shares, space_of
+from detector.outputs.nuisance import setting_of
 from detector.outputs.table import MAX_TRAINING, Parts, Table, class_weights, split
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ MAX_COLUMNS = 1 << 15
 """N-grams that count; the most frequent of those that occur in two texts."""
 SCORE_C, TEXT_C = 1.0, 10.0
 """Inverse strength of the penalty; texts have length 1, so their coefficients must be larger."""
+SETTING_C = 0.01
+"""Of heads of one setting, which have few authentic outputs to learn from."""
 _FOLDS = 4
 """Of the cross-fit that tells where outputs of a known fork lie."""
 _NOWHERE = 1e9
@@ -54,6 +57,20 @@ def fit_scores(table: Table) -> tuple[Standard, Head] | None:
     standard = fit_standard(table.scores[plain], table.prompt[plain].tolist())
     features = standard.apply(table.scores, table.prompt.tolist())
     return standard, fit_head(features, modified(table), class_weights(table), SCORE_C)
+
+
+def fit_settings(table: Table, standard: Standard) -> dict[str, Head]:
+    """A head on scores for each setting that the release was asked in; see `Classifier.setting_heads`."""
+    assert table.scores is not None
+    features = standard.apply(table.scores, table.prompt.tolist())
+    ours = table.model == AUTHENTIC
+    settings = np.array([setting_of(cell) for cell in table.cell.tolist()], np.str_)
+    found = {}
+    for setting in sorted(set(settings[ours].tolist())):
+        rows = np.flatnonzero(~ours | (settings == setting))
+        chosen = table.take(rows)
+        found[setting] = fit_head(features[rows], modified(chosen), class_weights(chosen), SETTING_C)
+    return found
 
 
 def _plain_cell(table: Table) -> str:
@@ -147,6 +164,7 @@ def train_parts(pack: ReferencePack, parts: Parts, seed: int = 0) -> Classifier:
         prompts=frozenset(one.output.prompt_id for outputs in parts.calibration.values() for one in outputs),
         standard=None if scores is None else scores[0],
         score_head=None if scores is None else scores[1],
+        setting_heads={} if scores is None else fit_settings(table, scores[0]),
         space=space,
         text_head=text_head,
         fork_head=fit_forks(space, naming),

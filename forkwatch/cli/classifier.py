@@ -41,8 +41,9 @@ def train(
     """Train a release's classifier of outputs, and measure it on what it has not seen.
 
     Without --pack the release is asked in every nuisance setting, its measured forks are asked plainly, and
-    the release scores the answers. 8 answers to each of 40 probes calibrate nothing yet: a threshold for n
-    outputs needs about 450 n answers of the release in each setting.
+    the release scores the answers. A threshold for n outputs needs about 450 n answers of the release in each
+    setting: 8 answers to each of 80 probes give one for a single output, and more outputs are not used. Where
+    the pack is at hand, `classify` needs no threshold to test equality: it compares with the pack's answers.
     """
     from forkwatch.cli.session import isolating_settings, session
     from forkwatch.pipeline.classifier_training import train_release

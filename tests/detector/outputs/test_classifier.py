@@ -264,6 +264,9 @@ def test_a_stored_classifier_gives_the_same_bits(classifier: Classifier, tmp_pat
     outputs = outputs_of(FORK, 40, 11)
     for mode in Mode:
         assert np.array_equal(classifier.log_odds(mode, outputs), again.log_odds(mode, outputs))
+    assert set(again.setting_heads) == {"seed", "temperature-0.8"}
+    for cell in classifier.setting_heads:
+        assert np.array_equal(classifier.log_odds_in(cell, outputs), again.log_odds_in(cell, outputs))
     assert np.array_equal(classifier.shares(outputs), again.shares(outputs))
     assert assess(classifier, outputs) == assess(again, outputs)
     assert write_classifier(again, tmp_path / "d") == digest
@@ -327,7 +330,7 @@ def test_the_skops_export_holds_no_code_and_the_same_scores(classifier: Classifi
     outputs = outputs_of(FORK, 20, 12)
     theirs = models["score"].decision_function(classifier.standardised(outputs))
     assert np.allclose(theirs, classifier.log_odds(Mode.SCORE, outputs), rtol=1e-6, atol=1e-6)
-    assert set(models) == {"score", "text", "fork"}
+    assert set(models) == {"score", "text", "fork", "setting.seed", "setting.temperature-0.8"}
 
 
 def test_the_card_says_all_that_it_must_and_quotes_nothing(

@@ -52,6 +52,19 @@ def test_level_and_power_on_a_family_that_it_has_not_seen(classifier: Classifier
     assert rejections(Speaker(9, SHIFT, 1)) >= 50
 
 
+def test_each_setting_has_a_head_of_its_own(classifier: Classifier) -> None:
+    """Only against colder answers does coldness speak for the release; formats are the plain setting."""
+    assert set(classifier.setting_heads) == {"seed", "temperature-0.8"}
+    cold = speak(Speaker(temperature=0.8), 3, 4)
+    against_plain, against_cold = (
+        classifier.log_odds_in(cell, cold).mean()
+        - classifier.log_odds_in(cell, speak(AUTHENTIC, 3, 5)).mean()
+        for cell in ("seed", "temperature-0.8")
+    )
+    assert against_cold < against_plain
+    assert (classifier.log_odds_in("int8", cold) == classifier.log_odds_in("seed", cold)).all()
+
+
 def test_it_says_when_it_cannot_tell(classifier: Classifier, plain: LogOdds) -> None:
     one = head_by_prompt(classifier, speak(AUTHENTIC, 1, 5, prompts=[0]))
     assert head_test(plain, one).decision is Decision.INSUFFICIENT
