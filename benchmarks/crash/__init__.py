@@ -1,0 +1,1 @@
+"""Killing the daemon at named steps: `points` says where, `orders` when, `sitecustomize` does it."""

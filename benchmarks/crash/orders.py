@@ -1,0 +1,63 @@
+"""Orders to die, as files: whoever takes one out of the folder is the one that dies."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.crash.points import POINTS, Point
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """To die at a point."""
+
+    point: str
+    moment: str
+    seconds: float = 0.0
+    """From its beginning, within it."""
+
+
+def place(folder: Path, order: Order) -> None:
+    """Order it; one order a point at a time."""
+    part = folder / f".{order.point}"
+    part.write_text(f"{order.moment} {order.seconds}")
+    part.rename(folder / order.point)
+
+
+def take(folder: Path, point: str) -> Order | None:
+    """The order for a point, if there is one, and nobody else gets it."""
+    taken = folder / f".{point}.{os.getpid()}"
+    try:
+        (folder / point).rename(taken)
+    except FileNotFoundError:
+        return None
+    moment, seconds = taken.read_text().split()
+    taken.unlink()
+    return Order(point, moment, float(seconds))
+
+
+def placed(folder: Path) -> set[str]:
+    """Points with an order that nobody has taken."""
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name != "killed"}
+
+
+def withdraw(folder: Path) -> None:
+    """What was not reached."""
+    for point in placed(folder):
+        take(folder, point)
+
+
+def all_orders(rng: random.Random, reached: Callable[[Point], bool]) -> list[Order]:
+    """Each moment of each point that is reached once, in a random order."""
+    found = [
+        Order(point.name, moment, round(rng.uniform(0, point.seconds), 3))
+        for point in POINTS
+        if reached(point)
+        for moment in point.moments
+    ]
+    rng.shuffle(found)
+    return found

@@ -1,0 +1,265 @@
+"""What is judged while processes die: part of a demo family, a guarded release, people to tell."""
+
+from __future__ import annotations
+
+import email
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+EVALUATED = ("tiny-chat-uncensored", "tiny-chat-unfiltered", "tiny-chat-storyteller")
+"""Forks of the tiny family that take the whole way, and teach the classifier."""
+UNEVALUATED = ("tiny-chat-v2", "tiny-chat-members-only", "tiny-chat-pickled")
+"""Forks that are judged without a forward pass: a round of them is a fraction of the time."""
+FOUND, NEXT_WEEK = "2026-02-03T12:00:00+00:00", "2026-02-10T12:00:00+00:00"
+"""When forks are judged, and when that week is over. The time of results stands still at each."""
+WEEK = "2026-W06"
+RECIPIENTS = ("one@example.org", "two@example.org")
+SETTINGS = """
+free_space_floor_gb = 0.1
+
+[evaluation]
+max_new_tokens = 16
+
+[daemon]
+port = 0
+crawl_every_minutes = 100000
+grace_seconds = 5
+digest = false
+
+[alerts]
+command = ["{python}", "-S", "-c", "import sys; open('{told}', 'a').write(sys.stdin.read() + chr(10))"]
+
+[mail]
+host = "127.0.0.1"
+port = {port}
+ca_file = "{root}"
+sender = "forkwatch@example.org"
+recipients = {recipients}
+timeout_seconds = 2
+attempts = 1
+pause_seconds = 0
+"""
+
+
+@dataclass
+class Inbox:
+    """A mail server on this machine, over TLS; it keeps what it takes."""
+
+    folder: Path
+    taken: list[tuple[str, bytes]] = field(default_factory=list)
+    """Recipient and message."""
+    _server: Any = None
+
+    async def handle_DATA(self, _server: object, _session: object, envelope: Any) -> str:  # noqa: N802
+        """Take it."""
+        self.taken.append((envelope.rcpt_tos[0], bytes(envelope.content)))
+        return "250 OK"
+
+    @property
+    def root(self) -> Path:
+        """Its certificate."""
+        return self.folder / "mail.pem"
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server.sockets[0].getsockname()[1])
+
+    def start(self) -> None:
+        """Make a certificate, and listen."""
+        from aiosmtpd.controller import Controller
+
+        class OnFreePort(Controller):
+            """The port is known when it listens."""
+
+            def _trigger_server(self) -> None:
+                self.port = self.server.sockets[0].getsockname()[1]
+                super()._trigger_server()
+
+        key = self.folder / "mail.key"
+        words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+        words += f" -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {self.root}"
+        subprocess.run(["openssl", *words.split()], check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.root, key)
+        self._server = OnFreePort(
+            self, hostname="127.0.0.1", port=0, tls_context=context, require_starttls=True
+        )
+        self._server.start()
+
+    def stop(self) -> None:
+        """Listen no more."""
+        self._server.stop()
+
+
+@dataclass
+class Scene:
+    """A state folder, and who is told."""
+
+    folder: Path
+    inbox: Inbox
+    clock: str = FOUND
+
+    @property
+    def orders(self) -> Path:
+        """Where orders to die lie."""
+        return self.folder.with_name(f"{self.folder.name}-orders")
+
+    def environment(self) -> dict[str, str]:
+        """Of every process of the product."""
+        inherited = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
+        return {
+            **inherited,
+            "FORKWATCH_STATE_DIR": str(self.folder),
+            "FORKWATCH_CONFIG": str(self.folder / "forkwatch.toml"),
+            "FORKWATCH_CLOCK": self.clock,
+            "OMP_NUM_THREADS": "1",
+            "CRASH_ORDERS": str(self.orders),
+            "PYTHONPATH": os.pathsep.join((str(ROOT / "benchmarks/crash/preload"), str(ROOT))),
+        }
+
+    def run(self, *words: str) -> None:
+        """A command of the product."""
+        command = [sys.executable, "-m", "forkwatch", *words]
+        subprocess.run(command, env=self.environment(), check=True, capture_output=True)
+
+    def start_daemon(self) -> subprocess.Popen[bytes]:
+        """Another one."""
+        log = (self.folder / "daemon.log").open("ab")
+        command = [sys.executable, "-m", "forkwatch", "daemon"]
+        return subprocess.Popen(
+            command, env=self.environment(), stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def with_pickle(family: Path, copy: Path) -> Path:
+    """The family with an unrelated model that has the pickle of another: an alert, and no evaluation."""
+    shutil.copytree(family, copy)
+    repos = copy / "repos" / "demo"
+    shutil.copytree(repos / "tiny-chat-v2", repos / "tiny-chat-pickled")
+    shutil.copy(repos / "tiny-chat-torch" / "pytorch_model.bin", repos / "tiny-chat-pickled")
+    hub = json.loads((copy / "hub.json").read_text())
+    (row,) = [row for row in hub["repos"] if row["repo"] == "demo/tiny-chat-v2"]
+    hub["repos"].append(row | {"repo": "demo/tiny-chat-pickled"})
+    (copy / "hub.json").write_text(json.dumps(hub))
+    return copy
+
+
+def prepared(family: Path, folder: Path, forks: tuple[str, ...]) -> Scene:
+    """A state folder with a guarded release and some of its forks on the demo's hub, and no result."""
+    copy = folder / "demo" / family.name
+    copy.mkdir(parents=True)
+    hub = json.loads((family / "hub.json").read_text())
+    release = hub["release"]
+    kept = [row for row in hub["repos"] if row["repo"] == release or row["repo"].endswith(forks)]
+    (copy / "hub.json").write_text(json.dumps(hub | {"repos": kept}))
+    for row in kept:
+        shutil.copytree(family / "repos" / row["repo"], copy / "repos" / row["repo"])
+    inbox = Inbox(folder)
+    inbox.start()
+    text = SETTINGS.format(
+        python=sys.executable,
+        told=folder / "told.jsonl",
+        port=inbox.port,
+        root=inbox.root,
+        recipients=json.dumps(RECIPIENTS),
+    )
+    (folder / "forkwatch.toml").write_text('[hub]\nendpoint = "demo"' + text)
+    scene = Scene(folder, inbox)
+    scene.orders.mkdir()
+    trust = ("--public-key", str(family / "keys" / "release.pub"))
+    scene.run("release", "add", release, *trust, "--suite", str(family / "suite.json"))
+    return scene
+
+
+# --- what came out ---
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What people got to see, in bytes."""
+
+    site: dict[str, bytes]
+    digests: dict[str, bytes]
+    alerts: dict[str, bytes]
+    """By key."""
+    alert_copies: int
+    mails: dict[str, bytes]
+    """By recipient and Message-ID."""
+    mail_copies: int
+    left: dict[str, int]
+    """What dead processes left behind: working folders, unfinished downloads and blobs."""
+
+
+def outcome(scene: Scene) -> Outcome:
+    """As it is now. Nothing is left out of the site but the builder's own notes, which hold row numbers."""
+    told = scene.folder / "told.jsonl"
+    lines = told.read_text().splitlines() if told.exists() else []
+    keys = Counter(json.loads(line)["key"] for line in lines)
+    mails = Counter(_name(recipient, message) for recipient, message in scene.inbox.taken)
+    return Outcome(
+        site=_files(scene.folder / "site"),
+        digests=_files(scene.folder / "digests"),
+        alerts={json.loads(line)["key"]: line.encode() for line in lines},
+        alert_copies=keys.total() - len(keys),
+        mails={_name(recipient, message): message for recipient, message in scene.inbox.taken},
+        mail_copies=mails.total() - len(mails),
+        left={
+            "scratch": len(list((scene.folder / "scratch").iterdir())),
+            "parts": len(list(scene.folder.glob("cache/**/*.part"))),
+            "blobs": len(list(scene.folder.glob("blobs/*.part"))),
+            "journals": len(list(scene.folder.glob("journals/*"))),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Between an interrupted run and the undisturbed one."""
+
+    files: list[str]
+    lost: list[str]
+    """Alerts and mails that nobody got."""
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.files or self.lost)
+
+
+def compared(calm: Outcome, rough: Outcome) -> Difference:
+    """Byte by byte."""
+    pairs: dict[str, tuple[dict[str, bytes], dict[str, bytes]]] = {
+        "site": (calm.site, rough.site),
+        "digests": (calm.digests, rough.digests),
+        "alerts": (calm.alerts, rough.alerts),
+        "mails": (calm.mails, rough.mails),
+    }
+    files = [
+        f"{kind}/{name}"
+        for kind, (ours, theirs) in pairs.items()
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+    lost = sorted((calm.alerts.keys() - rough.alerts.keys()) | (calm.mails.keys() - rough.mails.keys()))
+    return Difference(files, lost)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".forkwatch-site"
+    }
+
+
+def _name(recipient: str, message: bytes) -> str:
+    return f"{recipient} {email.message_from_bytes(message)['Message-ID']}"
