@@ -44,11 +44,8 @@ def _request(hub: LoopbackHub, web: httpx2.Client, route: Route) -> httpx2.Reque
     """A request to a route that is answered with 200 and a body."""
     model = f"{hub.endpoint}/api/models/{REPO}"
     match route:
-        case "validate-yaml" | "preupload" | "commit" | "lfs-batch":
+        case "validate-yaml" | "preupload" | "commit" | "lfs-batch" | "lfs-upload":
             return _write(hub, web, route)
-        case "lfs-upload":
-            url = f"{hub.endpoint}/lfs/{sha256(b'large').hexdigest()}"
-            return web.build_request("PUT", url, content=b"large")
         case "paths-info":
             return web.build_request("POST", f"{model}/paths-info/main", json={"paths": ["README.md"]})
         case "cdn":
@@ -77,6 +74,9 @@ def _request(hub: LoopbackHub, web: httpx2.Client, route: Route) -> httpx2.Reque
 
 def _write(hub: LoopbackHub, web: httpx2.Client, route: Route) -> httpx2.Request:
     """A request to a route that a Space is written by."""
+    if route == "lfs-upload":
+        url = f"{hub.endpoint}/lfs/{sha256(b'large').hexdigest()}"
+        return web.build_request("PUT", url, content=b"large")
     space = f"{hub.endpoint}/api/spaces/{SPACE}"
     requests = {
         "validate-yaml": (f"{hub.endpoint}/api/validate-yaml", b'{"content": "sdk: static"}'),
