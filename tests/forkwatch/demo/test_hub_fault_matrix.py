@@ -44,11 +44,8 @@ def _request(hub: LoopbackHub, web: httpx2.Client, route: Route) -> httpx2.Reque
     """A request to a route that is answered with 200 and a body."""
     model = f"{hub.endpoint}/api/models/{REPO}"
     match route:
-        case "validate-yaml" | "preupload" | "commit" | "lfs-batch":
+        case "validate-yaml" | "preupload" | "commit" | "lfs-batch" | "lfs-upload":
             return _write(hub, web, route)
-        case "lfs-upload":
-            url = f"{hub.endpoint}/lfs/{sha256(b'large').hexdigest()}"
-            return web.build_request("PUT", url, content=b"large")
         case "paths-info":
             return web.build_request("POST", f"{model}/paths-info/main", json={"paths": ["README.md"]})
         case "cdn":
@@ -81,6 +78,7 @@ def _write(hub: LoopbackHub, web: httpx2.Client, route: Route) -> httpx2.Request
     requests = {
         "validate-yaml": (f"{hub.endpoint}/api/validate-yaml", b'{"content": "sdk: static"}'),
         "preupload": (f"{space}/preupload/main", b'{"files": [{"path": "index.html", "size": 1}]}'),
+        "lfs-upload": (f"{hub.endpoint}/lfs/{sha256(b'large').hexdigest()}", b"large"),
         "lfs-batch": (
             f"{hub.endpoint}/spaces/{SPACE}.git/info/lfs/objects/batch",
             b'{"objects": [{"oid": "%s", "size": 1}]}' % (b"0" * 64),
@@ -88,7 +86,8 @@ def _write(hub: LoopbackHub, web: httpx2.Client, route: Route) -> httpx2.Request
         "commit": (f"{space}/commit/main", b'{"key": "header", "value": {"summary": "a page"}}'),
     }
     url, body = requests[route]
-    return web.build_request("POST", url, content=body, headers=TOKEN)
+    method = "PUT" if route == "lfs-upload" else "POST"
+    return web.build_request(method, url, content=body, headers=TOKEN)
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
