@@ -81,6 +81,7 @@ def _write(hub: LoopbackHub, web: httpx2.Client, route: Route) -> httpx2.Request
     requests = {
         "validate-yaml": (f"{hub.endpoint}/api/validate-yaml", b'{"content": "sdk: static"}'),
         "preupload": (f"{space}/preupload/main", b'{"files": [{"path": "index.html", "size": 1}]}'),
+        "lfs-upload": (f"{hub.endpoint}/lfs/{sha256(b'large').hexdigest()}", b"large"),
         "lfs-batch": (
             f"{hub.endpoint}/spaces/{SPACE}.git/info/lfs/objects/batch",
             b'{"objects": [{"oid": "%s", "size": 1}]}' % (b"0" * 64),
@@ -88,7 +89,8 @@ def _write(hub: LoopbackHub, web: httpx2.Client, route: Route) -> httpx2.Request
         "commit": (f"{space}/commit/main", b'{"key": "header", "value": {"summary": "a page"}}'),
     }
     url, body = requests[route]
-    return web.build_request("POST", url, content=body, headers=TOKEN)
+    method = "PUT" if route == "lfs-upload" else "POST"
+    return web.build_request(method, url, content=body, headers=TOKEN)
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
