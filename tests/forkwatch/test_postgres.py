@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine
 from sqlmodel import SQLModel
 
-from forkwatch.store.disputes import disputes, judged, open_dispute, withdraw
+from forkwatch.store.disputes import DisputeError, disputes, judged, open_dispute, withdraw
 from forkwatch.store.engine import open_engine
 from forkwatch.store.mailing import Claim, Draft, Refused, claim
 from forkwatch.store.store import Store
@@ -73,9 +73,9 @@ def _one_claims_and_one_decides(store: Store) -> None:
         claims = [pool.submit(ask) for _ in range(8)]
         withdrawn = [pool.submit(withdraw, store, release, repo, decision="no") for _ in range(4)]
         asked = [each.result() for each in claims]
-        taken = [each.result() for each in withdrawn]
+        refused = [each.exception() for each in withdrawn]
     assert sum(isinstance(each, Claim) for each in asked) == 1
     assert asked.count(Refused.BUSY) == 7
     assert next(each for each in asked if isinstance(each, Claim)).message == b"mail"
-    assert {(each.number, each.status) for each in taken} == {(opened.number, "withdrawn")}
-    assert len(disputes(store, release)) == 1
+    assert sum(isinstance(each, DisputeError) for each in refused) == 3
+    assert [(each.number, each.status) for each in disputes(store, release)] == [(opened.number, "withdrawn")]
