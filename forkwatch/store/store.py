@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
-from crawler.history import EventKind
 from crawler.interface import RepoId, RepoSummary, Snapshot
 from forkwatch.store.engine import insert_into, writing
 from forkwatch.store.models import (
@@ -27,6 +26,7 @@ from forkwatch.store.models import (
 )
 from forkwatch.store.outbox import Rules, no_rules, put_messages
 from forkwatch.store.repos import Repos, chunks
+from forkwatch.store.rows import KNOWN, event_of, known_of, summary_of
 from forkwatch.store.values import (
     Examined,
     History,
@@ -37,9 +37,6 @@ from forkwatch.store.values import (
     StageKey,
     Verdict,
     json_of,
-    load_channels,
-    load_claims,
-    load_summary,
 )
 from reports.scan import ScanDocument, VerdictLabel
 
@@ -124,13 +121,13 @@ class Store:
 
     def _known(self, release_id: int, *conditions: Any) -> tuple[Known, ...]:
         query = (
-            select(*_KNOWN)
+            select(*KNOWN)
             .join(RepoRow, col(RepoRow.id) == col(CandidateRow.repo_id))
             .where(CandidateRow.release_id == release_id, *conditions)
             .order_by(RepoRow.name, RepoRow.id)
         )
         with self.session() as session:
-            return tuple(_known(*row) for row in session.execute(query))
+            return tuple(known_of(*row) for row in session.execute(query))
 
     def set_gap(self, release_id: int, repo_id: int, reason: str | None) -> None:
         """Say why a candidate has no verdict, or that it has one now (None)."""
@@ -154,7 +151,7 @@ class Store:
 
         `head`: it is the present state of its repository, and so an observation of it.
         """
-        seen = _summary(snapshot)
+        seen = summary_of(snapshot)
         with self.writing() as session:
             repos = Repos(session, self._now())
             repos.load([seen])
@@ -316,7 +313,7 @@ class Store:
                 for event in session.exec(
                     select(EventRow).where(col(EventRow.repo_id).in_(chunk)).order_by(col(EventRow.id))
                 ):
-                    events.setdefault(event.repo_id, []).append(_event(event))
+                    events.setdefault(event.repo_id, []).append(event_of(event))
                 for sample in session.exec(
                     select(MetricSample)
                     .where(col(MetricSample.repo_id).in_(chunk))
@@ -357,65 +354,3 @@ _VOLATILE = frozenset({"hub", "cost", "scanned_at", "forecast"})
 
 def _said(document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in _VOLATILE}
-
-
-_KNOWN: tuple[Any, ...] = (
-    CandidateRow.repo_id,
-    RepoRow.identity,
-    RepoRow.name,
-    CandidateRow.channels,
-    CandidateRow.claims,
-    RepoRow.summary,
-    CandidateRow.first_seen,
-    RepoRow.last_seen,
-    RepoRow.last_checked,
-    RepoRow.gone_at,
-    CandidateRow.gap,
-)
-"""Columns and not objects: there may be 10,000 of them."""
-
-
-def _known(  # noqa: PLR0913 - the columns above
-    repo_id: int,
-    identity: str,
-    name: str,
-    channels: list[str],
-    claims: list[dict[str, Any]],
-    summary: dict[str, Any],
-    first_seen: datetime,
-    last_seen: datetime,
-    last_checked: datetime | None,
-    gone_at: datetime | None,
-    gap: str | None,
-) -> Known:
-    return Known(
-        repo_id=repo_id,
-        identity=identity,
-        repo=RepoId(name),
-        channels=load_channels(channels),
-        claims=load_claims(claims),
-        summary=load_summary(summary),
-        first_seen=first_seen,
-        observed_at=max(last_seen, last_checked or last_seen),
-        gone_at=gone_at,
-        gap=gap,
-    )
-
-
-def _event(row: EventRow) -> KeptEvent:
-    return KeptEvent(row.at, EventKind(row.kind), row.name, row.before, row.after)
-
-
-def _summary(snapshot: Snapshot) -> RepoSummary:
-    """What a snapshot of the head tells of its repository."""
-    return RepoSummary(
-        repo=snapshot.repo,
-        object_id=snapshot.object_id,
-        commit=snapshot.commit,
-        tags=snapshot.tags,
-        access=snapshot.access,
-        created_at=snapshot.created_at,
-        last_modified=snapshot.last_modified,
-        downloads=snapshot.downloads,
-        likes=snapshot.likes,
-    )
