@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from forkwatch.store.models import CandidateRow, RepoRow, VerdictRow
@@ -72,7 +72,7 @@ def _newest(release_id: int) -> Any:
     )
 
 
-def _gaps(release_id: int, former: set[int], *what: ColumnElement[Any]) -> Any:
+def _gaps(release_id: int, former: set[int], *what: Any) -> Any:
     """A verdict does not hide that what is there by now could not be examined."""
     judged = (
         select(col(VerdictRow.id))
