@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, Table, text
 from sqlmodel import SQLModel
 
-from crawler.interface import RepoSummary
+from crawler.interface import Commit, RepoId, RepoSummary
 from forkwatch.jobs.interface import JobState, NewJob, Role
 from forkwatch.store.job_rows import JobRow
 from forkwatch.store.models import CandidateRow, Release, RepoRow
@@ -54,9 +54,9 @@ def _name(number: int) -> str:
 def _repo(number: int) -> dict[str, Any]:
     name = _name(number)
     summary = RepoSummary(
-        repo=name,
+        repo=RepoId(name),
         object_id=f"{number:024x}",
-        commit=f"{number:040x}",
+        commit=Commit(f"{number:040x}"),
         created_at=_AT,
         last_modified=_AT,
         downloads=number % 5_000,

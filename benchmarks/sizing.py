@@ -131,8 +131,12 @@ def print_plan(read: Sequence[Cost], weights: float) -> None:
         small, whole = (forks * FORK_GB * part for part in (SKETCHED, share))
         line = [f"{forks:,}", f"{-(-forks // LISTED):,}", f"{forks * calls['api']:,.0f}", _time(limited)]
         for size in (small, whole):
-            line += [f"{size / 1000:,.2f} TB", _time(size * 8 / LINE_GBIT)]
+            line += [_size(size), _time(size * 8 / LINE_GBIT)]
         print(f"| {' | '.join(line)} |")
+
+
+def _size(gigabytes: float) -> str:
+    return f"{gigabytes / 1000:,.1f} TB" if gigabytes >= 1000 else f"{gigabytes:.1f} GB"
 
 
 def _time(seconds: float) -> str:

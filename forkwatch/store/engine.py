@@ -99,7 +99,7 @@ def insert_into(place: Session | Connection, table: Any) -> sqlite.Insert | post
 
 
 def _begin_writing(connection: Connection) -> None:
-    """Take the write lock, in turn with others who want it.
+    """Take the write lock, and look for it often where another process has it.
 
     SQLite's own waiting looks again after 100 ms at last: beside processes that write all the time, one of
     them would wait for seconds. The driver's connection is asked, since each look is a few microseconds.

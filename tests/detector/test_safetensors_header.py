@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import struct
+import weakref
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from safetensors.torch import save
 from detector.errors import MalformedWeightsError, UnreadableTensorError
 from detector.formats import open_weights
 from detector.formats import safetensors_header as header
+from detector.formats.safetensors import SafetensorsReader
 from detector.formats.safetensors_header import read_header
 from tests.detector.zoo import MemoryFile, one_file, safetensors_bytes
 
@@ -170,3 +173,16 @@ def test_random_headers_are_read_or_refused(tensors: dict[str, Any], data: bytes
     except MalformedWeightsError:
         return
     assert sum(tensor.nbytes for tensor in checked.tensors) == len(data)
+
+
+def test_a_reader_that_is_dropped_drops_its_files() -> None:
+    """At once, without a collection of cycles: a worker opens thousands of forks."""
+    source = MemoryFile(safetensors_bytes({"w": torch.zeros(4, 2)}))
+    held, reader = weakref.ref(source), SafetensorsReader({"model.safetensors": source})
+    gc.disable()
+    try:
+        assert reader.band("w@T", 0, 1).shape == (1, 4)
+        del source, reader
+        assert held() is None
+    finally:
+        gc.enable()
