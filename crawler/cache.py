@@ -79,7 +79,9 @@ class ContentCache:
         Raises:
             NoSpaceError: the floor or the quota would be crossed.
         """
-        make_room(self._root, size, floor=self._floor, quota=self._quota, pins=self._pins)
+        with space_errors(self._root):
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_room(self._root, size, floor=self._floor, quota=self._quota, pins=self._pins)
 
     def part(self, file: RepoFile) -> Part:
         """The partial download of a file, locked: one process at a time writes it. Use it as a context.

@@ -274,6 +274,14 @@ class HubClient(Hub):
 
         return file_terms(self._location(snapshot, path))
 
+    def require_room(self) -> None:
+        """See that the disk has room for downloads, if need be by forgetting those used longest ago.
+
+        Raises:
+            NoSpaceError: it has none.
+        """
+        self._cache.require_room(0)
+
     def download(self, snapshot: Snapshot, path: str, progress: Progress = ignore_progress) -> Path:
         """The file in the local cache, read-only and named by its content; no byte is transferred twice.
 

@@ -311,6 +311,14 @@ class Hub(Protocol):
         """How the Hub's store puts a file together, see `xet`; None when it does not say."""
         ...
 
+    def require_room(self) -> None:
+        """See that the disk has room for downloads, if need be by forgetting those used longest ago.
+
+        Raises:
+            NoSpaceError: it has none.
+        """
+        ...
+
     def download(self, snapshot: Snapshot, path: str, progress: Progress = ignore_progress) -> Path:
         """The file in the local cache, its SHA-256 (or git blob id) checked while it streamed."""
         ...

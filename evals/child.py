@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from evals.confine import Confinement, confine
-from evals.interface import DirectionRequest, EvalRequest
+from evals.interface import EXIT_NO_MEMORY, DirectionRequest, EvalRequest
 from evals.outputs.interface import CollectRequest, ScoreRequest
 from evals.outputs.wire import dump_report, load_collect_request, load_score_request
 from evals.plan import load_plan
@@ -51,10 +51,16 @@ def guarded(work: Callable[[], bytes]) -> bytes:
     """
     try:
         return work()
-    except BaseException:  # noqa: BLE001 - see above
+    except BaseException as error:  # noqa: BLE001 - see above
         traceback.print_exc()
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(EXIT_NO_MEMORY if _is_full(error) else 1)
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether memory ran out, told without torch, which may not be there yet."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return not names.isdisjoint({"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
 def _work(task: str, progress: int) -> bytes:

@@ -7,7 +7,7 @@ Importing this module imports torch and transformers; only the evaluation child 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 LEAVING = 8
 """One in so many answers has ended before the batch is cut: cutting copies the cache."""
+
+PREFILL = 256
+"""Tokens that are read in one pass at least: fewer cost more a token."""
+
+WASTE = 8
+"""One in so many tokens of a pass may be padding before the chats are read in another."""
 
 Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 """Scores [rows, vocabulary] of the next token and the chats they belong to → token ids [rows]."""
@@ -43,17 +49,23 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append along the third axis; all of [rows, heads, tokens, width] so far."""
-        new = (key_states, value_states)
-        start = self.get_seq_length()
-        if self._buffers is None:
-            self.lazy_initialization(key_states, value_states)
-            keys, values = (state.new_empty(*state.shape[:2], self._room, state.shape[3]) for state in new)
-            self._buffers = keys, values
-        stop = start + key_states.shape[2]
-        for buffer, state in zip(self._buffers, new, strict=True):
-            buffer[:, :, start:stop] = state
-        self.keys, self.values = (buffer[:, :, :stop] for buffer in self._buffers)
+        start, rows = self.get_seq_length(), key_states.shape[0]
+        self._place((key_states, value_states), slice(None), rows, start)
         return self.keys, self.values
+
+    def take(self, rows: slice, of: int, new: tuple[torch.Tensor, torch.Tensor], stop: int) -> None:
+        """Put the keys and values of some rows `of` so many where they end at `stop`; zeros before them."""
+        self._place(new, rows, of, stop - new[0].shape[2])
+
+    def _place(self, new: tuple[torch.Tensor, torch.Tensor], rows: slice, of: int, start: int) -> None:
+        stop = start + new[0].shape[2]
+        if self._buffers is None:
+            self.lazy_initialization(*new)
+            keys, values = (state.new_zeros(of, state.shape[1], self._room, state.shape[3]) for state in new)
+            self._buffers = keys, values
+        for buffer, state in zip(self._buffers, new, strict=True):
+            buffer[rows, :, start:stop] = state
+        self.keys, self.values = (buffer[:, :, :stop] for buffer in self._buffers)
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep these rows only."""
@@ -137,8 +149,7 @@ def decode(
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     batch = _Batch(list(range(rows)), cache, torch.cat([mask, ahead], dim=1), positions[:, -1:])
     with torch.inference_mode():
-        seen = prefix.get_seq_length()
-        logits = _forward(model, batch, ids[:, seen:], positions[:, seen:], width)
+        logits = _read(model, prefix, batch, ids, positions)
         for made in range(1, max_new_tokens + 1):
             tokens = choose(logits, batch.chats)
             going = []
@@ -155,6 +166,42 @@ def decode(
             batch.positions = batch.positions + 1
             logits = _forward(model, batch, tokens[:, None], batch.positions, width + made)
     return answers
+
+
+def _read(
+    model: PreTrainedModel, prefix: Cache, batch: _Batch, ids: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    """Read prompts, those of like length together: scores of each one's first token, [rows, vocabulary]."""
+    rows, width = ids.shape
+    seen, mask = prefix.get_seq_length(), batch.mask[:, :width]
+    scores = []
+    for first, last, longest in _passes(mask[:, seen:].sum(dim=1).tolist()):
+        part = RoomyCache(prefix, last - first, seen + longest)
+        columns = [*range(seen), *range(width - longest, width)]
+        output = model(
+            input_ids=ids[first:last, width - longest :],
+            attention_mask=mask[first:last, columns],
+            position_ids=positions[first:last, width - longest :],
+            past_key_values=part,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        scores.append(output.logits[:, -1])
+        for ours, theirs in zip(batch.cache.layers, part.layers, strict=True):
+            ours.take(slice(first, last), rows, (theirs.keys[:, :, seen:], theirs.values[:, :, seen:]), width)
+    return torch.cat(scores)
+
+
+def _passes(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """First row, one past the last, and length of each pass over chats, so that little of it is padding."""
+    first, longest, total = 0, 0, 0
+    for row, length in enumerate(lengths):
+        padded = max(longest, length) * (row - first + 1)
+        if longest * (row - first) >= PREFILL and (padded - total - length) * WASTE > padded:
+            yield first, row, longest
+            first, longest, total = row, 0, 0
+        longest, total = max(longest, length), total + length
+    yield first, len(lengths), longest
 
 
 def _forward(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from evals.interface import EvalsError
+from evals.quiet import quiet
 from evals.seeds import row_seeds
 
 if TYPE_CHECKING:
@@ -285,11 +286,6 @@ def _tls() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
 
 
-def _quiet(done: int, total: int) -> None:
-    """Progress for nobody."""
-    del done, total
-
-
 class EndpointGenerator:
     """A served model as a `Generator`: its own template, its own weights, whatever they are.
 
@@ -297,7 +293,7 @@ class EndpointGenerator:
     answer is an error, never an empty answer.
     """
 
-    def __init__(self, client: ChatClient, *, progress: Callable[[int, int], None] = _quiet) -> None:
+    def __init__(self, client: ChatClient, *, progress: Callable[[int, int], None] = quiet) -> None:
         self._client = client
         self._progress = progress
 

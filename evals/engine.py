@@ -16,6 +16,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
 
 from evals.decode import Ending, RoomyCache, decode, is_plain
 from evals.memory import in_batches
+from evals.quiet import quiet
 from evals.seeds import row_seeds
 
 if TYPE_CHECKING:
@@ -158,10 +159,6 @@ class Draw:
     top_p: float = 1.0
 
 
-def _quiet(done: int, total: int) -> None:
-    """Progress for nobody."""
-
-
 class TransformersGenerator:
     """A `Generator` over a loaded model: left padding, batches of like length, halved when out of memory."""
 
@@ -171,7 +168,7 @@ class TransformersGenerator:
         tokenizer: PreTrainedTokenizerBase,
         *,
         batch: int | None = None,
-        progress: Callable[[int, int], None] = _quiet,
+        progress: Callable[[int, int], None] = quiet,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer

@@ -323,6 +323,16 @@ class EvaluationFailedError(EvalsError):
     tip = "Run the scan again with --verbose to see the child's last words."
 
 
+class NoMemoryError(EvaluationFailedError):
+    """Not even one chat at a time fits into the memory that the child may use."""
+
+    tip = "Evaluate it on a larger GPU, or give it more of this one: evaluation.memory_gib."
+
+
+EXIT_NO_MEMORY = 77
+"""Exit status of a child for which memory ran out."""
+
+
 class IsolationError(EvalsError):
     """Isolation is required, and this machine cannot give it."""
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from evals.interface import EvaluationFailedError
+from evals.interface import EXIT_NO_MEMORY, EvaluationFailedError, NoMemoryError
 
 MAX_ANSWER = 4 << 20
 """Bytes of the child's one line; a report on 1000 prompts has about 100 KB."""
@@ -110,6 +110,8 @@ def run_child(  # noqa: PLR0913 - keyword-only, one with a default
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             saying.drain(log.feed)
+    if child.returncode == EXIT_NO_MEMORY:
+        raise NoMemoryError("the model does not fit into memory, even with one chat at a time")
     if child.returncode != 0:
         raise EvaluationFailedError(f"the evaluation child {_fate(child.returncode)}{log.last_words()}")
     return line.whole()

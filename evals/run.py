@@ -20,6 +20,7 @@ from evals.interface import (
     Unmeasured,
 )
 from evals.measurements import EvalResult
+from evals.quiet import quiet
 from evals.sandbox import CHILD, Achieved, Errand, admit, run
 from evals.suite import load_suite
 from evals.variants import Part, SeriesRequest, SeriesResult
@@ -43,11 +44,7 @@ MAX_SERIES = 64 << 20
 """Bytes of the answer of a series at most: 200 variants asked 1000 prompts each."""
 
 
-def _quiet(text: str) -> None:
-    """Progress for nobody."""
-
-
-def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) -> EvalResult:
+def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = quiet) -> EvalResult:
     """Measure a fork on its original's config, tokenizer and template.
 
     A fork that does not fit the original's architecture gives `Unmeasured` numbers with the reason, no error.
@@ -85,12 +82,12 @@ def evaluate(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) 
     )
 
 
-def baseline(request: EvalRequest, *, progress: Callable[[str], None] = _quiet) -> EvalResult:
+def baseline(request: EvalRequest, *, progress: Callable[[str], None] = quiet) -> EvalResult:
     """Measure the original itself: the same request without a fork's weights."""
     return evaluate(replace(request, weights=(), baseline_transcript=None), progress=progress)
 
 
-def series(request: SeriesRequest, *, progress: Callable[[str], None] = _quiet) -> SeriesResult:
+def series(request: SeriesRequest, *, progress: Callable[[str], None] = quiet) -> SeriesResult:
     """Measure variants of one original in one child, which loads it once.
 
     A variant that does not fit, or for which no time was left, has `Unmeasured` numbers with the reason.
@@ -143,7 +140,7 @@ def _judgeable(path: Path, tier: Tier) -> PromptSuite:
 
 
 def refusal_direction(
-    request: DirectionRequest, *, progress: Callable[[str], None] = _quiet
+    request: DirectionRequest, *, progress: Callable[[str], None] = quiet
 ) -> RefusalDirection | Unmeasured:
     """The direction by which the original tells prompts that it refuses from twins that it answers.
 

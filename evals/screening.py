@@ -18,6 +18,7 @@ from evals.compare import MIN_ORIGINAL, LossLimits, compare, obstacle
 from evals.interface import EvalRequest, Label, Measured, Outcome, StopRule, Tier, Unmeasured
 from evals.measurements import Behaviour, Comparison, EvalResult, SafetyStatus
 from evals.metrics import CONFIDENCE, paired_difference, wilson
+from evals.quiet import quiet
 from evals.run import evaluate
 from evals.sequential import Finding, confidence_sequence, find, tally_of
 from evals.suite import load_suite
@@ -58,10 +59,6 @@ class Evaluator(Protocol):
     def __call__(self, request: EvalRequest, *, progress: Callable[[str], None]) -> EvalResult: ...
 
 
-def _quiet(text: str) -> None:
-    """Progress for nobody."""
-
-
 def _tell(progress: Callable[[str], None], tier: Tier, text: str) -> None:
     progress(f"{tier}: {text}")
 
@@ -71,7 +68,7 @@ def evaluate_auto(
     baseline: Behaviour,
     limits: LossLimits | None = None,
     *,
-    progress: Callable[[str], None] = _quiet,
+    progress: Callable[[str], None] = quiet,
     evaluator: Evaluator = evaluate,
 ) -> Screened:
     """Screen a fork, and ask more only while its status is undecided. Same inputs, same stop.

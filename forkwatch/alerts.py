@@ -11,7 +11,8 @@ from email.utils import format_datetime, make_msgid
 from typing import Any
 
 from forkwatch.errors import ForkwatchError
-from forkwatch.settings import AlertSettings, Settings, settings_folder
+from forkwatch.sections.telling import AlertSettings
+from forkwatch.settings import Settings
 from forkwatch.store.outbox import Message, Outbox, Rules
 from forkwatch.store.upstream import UpstreamEvent
 from forkwatch.text import plain
@@ -109,7 +110,7 @@ class Teller:
         if self.settings.alerts.webhook_token_file is not None:
             from evals.endpoint import read_token
 
-            token = read_token(settings_folder() / self.settings.alerts.webhook_token_file)
+            token = read_token(self.settings.folder / self.settings.alerts.webhook_token_file)
             headers["Authorization"] = f"Bearer {token}"
         try:
             answer = httpx2.post(url, content=text.encode(), headers=headers, timeout=TIMEOUT_SECONDS)
@@ -123,7 +124,7 @@ class Teller:
 
         from forkwatch.smtp import server_of
 
-        server = server_of(self.settings.mail)
+        server = server_of(self.settings)
         for recipient in self.settings.mail.recipients:
             mail = EmailMessage()
             mail["Subject"] = plain(_subject(message), 150)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,278 +16,17 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from crawler.dataset import InvalidDatasetPathError, parse_dataset_path
 from crawler.interface import InvalidRepoIdError, parse_repo_id
 from forkwatch.errors import SettingsError
+from forkwatch.sections.hub import CrawlSettings, HubSettings
+from forkwatch.sections.judging import AttestSettings, EvaluationSettings, OutputsSettings, PolicySettings
+from forkwatch.sections.release import ReleaseSettings
+from forkwatch.sections.running import DaemonSettings, DatabaseSettings
+from forkwatch.sections.telling import AlertSettings, MailSettings, SiteSettings
 from forkwatch.state import find_state_dir
-from reports.text import is_https_url, is_mail_address
 
 DEMO_ENDPOINT = "demo"
 """As `hub.endpoint`: serve the demo's families from this machine instead of talking to the Hub."""
-
-ChannelName = Literal["declared", "tag", "name", "statement", "namespace", "shape"]
-Share = Annotated[float, Field(gt=0, lt=1)]
-
-
-def is_remote(place: str) -> bool:
-    """Whether text names something by a URL, rather than a file on the disk."""
-    return "://" in place
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class HubSettings(_Section):
-    """How to reach the Hub."""
-
-    endpoint: str = "https://huggingface.co"
-    timeout_seconds: float = Field(default=30.0, gt=0)
-    retries: int = Field(default=5, ge=0)
-    free_space_floor_gb: float = Field(default=2.0, ge=0)
-    cache_quota_gb: float = Field(default=500.0, gt=0)
-    """Of downloaded files; those that were used longest ago go first."""
-    repo_budget_gb: float = Field(default=500.0, gt=0)
-    """Of files that any one repository may cost in one run."""
-    xet: bool = False
-    """Ask the Hub's content-addressed store which bytes of a changed weight file are the release's."""
-
-
-class CrawlSettings(_Section):
-    """How candidates are found."""
-
-    tags: tuple[str, ...] = ("heretic", "abliterated", "uncensored", "decensored")
-    channels: tuple[ChannelName, ...] = ("declared", "tag", "name", "statement", "namespace", "shape")
-    cards: int = Field(default=10_000, ge=0)
-    """Cards read in one crawl."""
-    refresh_calls: int | None = Field(default=None, ge=0)
-    """Calls to look at known forks by name; None: 20, or one for each hundred known."""
-    bulk: str | None = None
-    """A dump of the Hub's model table (Parquet) to start from: a file, or `hf://datasets/org/name/path`."""
-
-    @field_validator("bulk")
-    @classmethod
-    def _is_a_place(cls, value: str | None) -> str | None:
-        """A file on the Hub is named as one; that a file on the disk is there is seen when it is read."""
-        if value is None or not is_remote(value):
-            return value
-        try:
-            parse_dataset_path(value)
-        except InvalidDatasetPathError as error:
-            raise ValueError(f"{error}. {error.tip}") from error
-        return value
-
-
-class EvaluationSettings(_Section):
-    """How models are measured."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    tier: Literal["screen", "quick", "full"] = "quick"
-    """How much of a release's prompt suite is asked."""
-    max_new_tokens: int = Field(default=40, ge=8)
-    samples: int = Field(default=2, ge=1)
-    seed: int = 0
-    timeout_seconds: float = Field(default=1800.0, gt=0)
-    memory_gib: float | None = Field(default=None, ge=1)
-    """Memory of one evaluation; None: three quarters of what this machine or container has."""
-    require_isolation: bool = False
-    """Evaluate nothing where the child process would run with reduced isolation."""
-
-
-class OutputsSettings(_Section):
-    """How a release's classifier of outputs is made."""
-
-    classifier: bool = True
-    """Train it after a run that measured other forks than the last one, on the answers that are there."""
-
-
-class PolicySettings(_Section):
-    """Where the lines are. Policy, not science: docs/methodology.md argues the defaults."""
-
-    alpha: Share = 0.01
-    removed_below: Share = 0.5
-    degraded_drop: Share = 0.15
-    fail_on: Literal["info", "low", "medium", "high", "critical"] = "high"
-
-
-class AttestSettings(_Section):
-    """Who signs verdicts."""
-
-    private_key: Path | None = None
-    """PEM of an EC key; None: the one that `forkwatch attest key` made, if it did."""
-
-
-class SiteSettings(_Section):
-    """The published site."""
-
-    base_url: str | None = None
-    """The https address that it is published at; None: mails and feeds have no absolute links."""
-    contact: str | None = Field(default=None, max_length=200)
-    """Where results are disputed: a mail address, an https address, or a sentence."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_an_address(cls, value: str | None) -> str | None:
-        if value is not None and not is_https_url(value):
-            raise ValueError("it is no plain https address, like 'https://example.org/forkwatch/'")
-        return value
-
-
-class MailSettings(_Section):
-    """How the weekly digest is sent. Mail leaves this machine over TLS only."""
-
-    host: str | None = None
-    """Of the SMTP server; None: nothing is sent."""
-    port: int | None = Field(default=None, ge=1, le=65535)
-    """None: 587 with starttls, 465 with ssl."""
-    security: Literal["starttls", "ssl"] = "starttls"
-    """A server that does not offer it gets nothing: neither mail nor password."""
-    ca_file: Path | None = None
-    """PEM of the server's root; None: the roots that the system trusts."""
-    user: str | None = None
-    password_file: Path | None = None
-    """Readable by its owner alone; the password is its first line."""
-    sender: str | None = None
-    recipients: tuple[str, ...] = ()
-    """Each gets a message of its own, and sees no other address."""
-    timeout_seconds: float = Field(default=30.0, gt=0, le=120)
-    attempts: int = Field(default=4, ge=1, le=8)
-    """For one recipient in one run."""
-    pause_seconds: float = Field(default=5.0, ge=0, le=60)
-    """Before the second attempt; each further pause is twice as long."""
-
-    @field_validator("sender", "recipients")
-    @classmethod
-    def _are_addresses(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
-        for address in (value,) if isinstance(value, str) else value or ():
-            if not is_mail_address(address):
-                raise ValueError(f"{address!r} is no plain mail address")
-        return value
-
-    @model_validator(mode="after")
-    def _goes_together(self) -> MailSettings:
-        if self.host is not None and (self.sender is None or not self.recipients):
-            raise ValueError("a host needs a sender and recipients")
-        if (self.user is None) != (self.password_file is None):
-            raise ValueError("a user and a password_file go together")
-        return self
-
-
-class DatabaseSettings(_Section):
-    """Where the database is."""
-
-    url: SecretStr | None = None
-    """`postgresql+psycopg://user:password@host/name` for several boxes; None: a file in the state folder."""
-
-
-class DaemonSettings(_Section):
-    """How `forkwatch daemon` works."""
-
-    crawl_workers: int = Field(default=1, ge=0)
-    read_workers: int = Field(default=1, ge=0)
-    eval_workers: int = Field(default=1, ge=0)
-    """One for each GPU; 0 where other boxes evaluate."""
-    publish_workers: int = Field(default=1, ge=0)
-    crawl_every_minutes: float = Field(default=60.0, gt=0)
-    digest: bool = True
-    """Write the weekly digest on Mondays, and send it where [mail] says to whom."""
-    purge_after_days: float = Field(default=90.0, gt=0)
-    """Finished jobs are forgotten then; what they found stays."""
-    crawl_timeout_seconds: float = Field(default=4 * 3600.0, gt=0)
-    read_timeout_seconds: float = Field(default=4 * 3600.0, gt=0)
-    eval_timeout_seconds: float = Field(default=4 * 3600.0, gt=0)
-    publish_timeout_seconds: float = Field(default=3600.0, gt=0)
-    grace_seconds: float = Field(default=60.0, ge=0)
-    """What a job gets to finish when the daemon is told to stop."""
-    jobs_per_process: int = Field(default=200, ge=1)
-    """A worker process is replaced after so many."""
-    listen: str = "127.0.0.1"
-    """Address of /healthz, /readyz and /metrics."""
-    port: int = Field(default=9464, ge=0, le=65535)
-    """0: any free one."""
-    ray_address: str | None = None
-    """Of a Ray cluster that the workers run on (extra `ray`; needs [database] url); None: on this machine."""
-    ray_gpus_each: float = Field(default=1.0, ge=0)
-    """Of an evaluator on Ray; 0.5: two share one."""
-    stalled_after_hours: float = Field(default=24.0, gt=0)
-    """A crawl that has not succeeded for so long is an alert, and the daemon is not ready."""
-
-
-AlertName = Literal["safety-removed", "safety-degraded", "misrepresented", "unsafe-files", "verdict-changed"]
-
-
-class AlertSettings(_Section):
-    """Who is told at once, and of what. At least once each, by a key that tells a copy from news."""
-
-    on: tuple[AlertName, ...] = ("safety-removed", "misrepresented", "unsafe-files")
-    """Verdicts that are news; `verdict-changed`: every change of one."""
-    min_downloads: int = Field(default=0, ge=0)
-    """Of the last 30 days; forks with fewer are no news."""
-    upstream: bool = True
-    """A guarded release changed upstream: its signature, its owner, its files."""
-    stalled: bool = True
-    webhook: str | None = None
-    """Gets a POST of JSON with an Idempotency-Key."""
-    webhook_token_file: Path | None = None
-    """Sent as a bearer token; readable by its owner alone."""
-    command: tuple[str, ...] = ()
-    """Started with the JSON on its standard input."""
-    mail: bool = False
-    """To the recipients of [mail]."""
-
-    @field_validator("webhook")
-    @classmethod
-    def _is_an_address(cls, value: str | None) -> str | None:
-        if value is not None and not is_https_url(value) and not value.startswith("http://127.0.0.1"):
-            raise ValueError("it is no plain https address")
-        return value
-
-    @property
-    def wanted(self) -> bool:
-        """Somebody is to be told."""
-        return self.webhook is not None or bool(self.command) or self.mail
-
-
-class ReleaseSettings(_Section):
-    """Whom to trust for one release, and which commit is pinned. Paths start at the file's folder."""
-
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-    """The pinned commit; None: the one that `release add` finds."""
-    signature: str = Field(default="model.sig", min_length=1)
-    """Path of the bundle in the repository."""
-    public_key: Path | None = None
-    """PEM of an EC key."""
-    certificate_roots: tuple[Path, ...] = ()
-    """PEM of private roots; the web's root store is never used."""
-    certificate_subjects: tuple[str, ...] = ()
-    """RFC 4514 names; the leaf or an intermediate must have one of them."""
-    certificate_spki: tuple[Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")], ...] = ()
-    """SHA-256 of the public key of the leaf or of an intermediate."""
-    identity: str | None = None
-    """Of a sigstore certificate, as `issuer` asserts it."""
-    issuer: str | None = None
-    trusted_root: Path | None = None
-    """`trusted_root.json` of a private Sigstore; None: the public instance's."""
-    legacy: bool = False
-    """Accept bundles from before the specification (predicate v0.1)."""
-    unsigned: bool = False
-    """Trust nobody; pin the files by hash on first use."""
-
-    @model_validator(mode="after")
-    def _says_whom_to_trust(self) -> ReleaseSettings:
-        pins = self.certificate_subjects or self.certificate_spki
-        signers = self.public_key or self.certificate_roots or self.identity
-        if bool(self.certificate_roots) != bool(pins):
-            raise ValueError("a certificate root and a subject or SPKI of the signer go together")
-        if bool(self.identity) != bool(self.issuer):
-            raise ValueError("an identity and its issuer go together")
-        if self.trusted_root and not self.identity:
-            raise ValueError("a trusted root needs an identity and its issuer")
-        if self.unsigned and (signers or self.legacy):
-            raise ValueError("it is either unsigned, or somebody is trusted to have signed it")
-        if not signers and not self.unsigned:
-            raise ValueError("it names nobody: give a key, certificates or an identity, or say unsigned")
-        return self
 
 
 class Settings(BaseSettings):
@@ -321,6 +53,12 @@ class Settings(BaseSettings):
     mail: MailSettings = MailSettings()
     releases: dict[str, ReleaseSettings] = Field(default_factory=dict)
     """By repository."""
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths of these settings start."""
+        return settings_folder() if self._folder is None else self._folder
 
     @field_validator("releases")
     @classmethod
@@ -344,6 +82,49 @@ class Settings(BaseSettings):
         """Environment over file; no dotenv and no secrets folder, so that there is one place to look."""
         file = find_settings_file()
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file))
+
+
+class _Handed(Settings):
+    """Settings that another process has read and checked: neither file nor environment is asked again."""
+
+    def read_in(self, folder: Path) -> Settings:
+        """These, with the folder that the other process found the file in."""
+        self._folder = folder
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is handed over, and nothing else."""
+        return (init_settings,)
+
+
+def hand_over(settings: Settings) -> str:
+    """Settings for another process of this version, with secrets: for a pipe, never for a command line."""
+    return json.dumps(
+        {"folder": str(settings.folder), "settings": settings.model_dump(exclude_defaults=True)},
+        default=lambda value: value.get_secret_value() if isinstance(value, SecretStr) else str(value),
+    )
+
+
+def take_over(text: str | bytes) -> Settings:
+    """Settings as they were handed over.
+
+    Raises:
+        SettingsError: they are none.
+    """
+    try:
+        found = json.loads(text)
+        settings = _Handed(**found["settings"]).read_in(Path(found["folder"]))
+    except (ValueError, KeyError, TypeError) as error:  # a ValidationError is a ValueError
+        raise SettingsError("no settings were handed over", tip="`--handed` is for the daemon.") from error
+    return settings
 
 
 def gib(amount: float) -> int:

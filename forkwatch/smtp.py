@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forkwatch.errors import Exit, ForkwatchError, SettingsError
-from forkwatch.settings import MailSettings, settings_folder
+from forkwatch.settings import Settings
 from forkwatch.text import plain
 
 
@@ -101,39 +101,39 @@ def _hand_over(connection: smtplib.SMTP, sender: str, recipient: str, message: b
         raise smtplib.SMTPResponseException(code, said)
 
 
-def server_of(settings: MailSettings) -> Server:
+def server_of(settings: Settings) -> Server:
     """The server of the settings.
 
     Raises:
         SettingsError: there is none, or a file of it cannot be used.
     """
-    if settings.host is None or settings.sender is None:
+    mail = settings.mail
+    if mail.host is None or mail.sender is None:
         raise SettingsError("nowhere to send to", tip="Set host, sender and recipients under [mail].")
-    default = 465 if settings.security == "ssl" else 587
+    default = 465 if mail.security == "ssl" else 587
+    password = None if mail.password_file is None else _password(settings.folder / mail.password_file)
     return Server(
-        host=settings.host,
-        port=settings.port or default,
-        security=settings.security,
-        context=_context(settings),
-        user=settings.user,
-        password=None if settings.password_file is None else _password(settings.password_file),
-        sender=settings.sender,
-        timeout=settings.timeout_seconds,
+        host=mail.host,
+        port=mail.port or default,
+        security=mail.security,
+        context=_context(None if mail.ca_file is None else settings.folder / mail.ca_file),
+        user=mail.user,
+        password=password,
+        sender=mail.sender,
+        timeout=mail.timeout_seconds,
     )
 
 
-def _context(settings: MailSettings) -> ssl.SSLContext:
-    if settings.ca_file is None:
+def _context(path: Path | None) -> ssl.SSLContext:
+    if path is None:
         return ssl.create_default_context()
-    path = settings_folder() / settings.ca_file
     try:
         return ssl.create_default_context(cafile=str(path))
     except OSError as error:  # ssl.SSLError is one
         raise SettingsError(f"mail.ca_file: cannot use {path}", tip="It is a PEM of roots.") from error
 
 
-def _password(file: Path) -> str:
-    path = settings_folder() / file
+def _password(path: Path) -> str:
     try:
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise SettingsError(f"mail.password_file: others can read {path}", tip=f"chmod 600 {path}")

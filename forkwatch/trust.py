@@ -22,7 +22,7 @@ from detector.provenance.interface import (
     Trust,
 )
 from forkwatch.errors import SettingsError
-from forkwatch.settings import ReleaseSettings
+from forkwatch.sections.release import ReleaseSettings
 
 STATES: Mapping[SignatureStatus, str] = {
     SignatureStatus.VERIFIED: "verified",

@@ -26,6 +26,8 @@ UNKNOWN = "unknown"
 TEST = "likelihood-ratio"
 _ALIKE = 1e-4
 """Nats a token: what rounding of the same weights leaves."""
+_SAME = 1e-7
+"""Nats a token: what the order of a sum leaves of the same numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +114,20 @@ def _are_copies(seen: Likelihoods, forks: tuple[str, ...]) -> bool:
     return max(values) - min(values) <= _ALIKE * seen.tokens
 
 
+def _copies(seen: Likelihoods) -> list[tuple[str, ...]]:
+    """Forks by name, those together that score every output the same: one fork under several names."""
+    found: list[list[str]] = []
+    for fork in sorted(seen.forks):
+        for group in found:
+            pairs = zip(seen.forks[fork], seen.forks[group[0]], strict=True)
+            if all(abs(a - b) <= _SAME * seen.tokens for a, b in pairs):
+                group.append(fork)
+                break
+        else:
+            found.append([fork])
+    return [tuple(group) for group in found]
+
+
 def _relative(seen: Likelihoods, alpha: float) -> str | None:
     """The nearest fork, if it beats the release without help from mixtures, for the number of forks."""
     best = max(sorted(seen.forks), key=lambda fork: seen.forks[fork][-1])
@@ -139,8 +155,10 @@ def _candidates(seen: Likelihoods, es: Mapping[str, float], alpha: float) -> tup
         Attributed(
             fork=fork,
             log_e=log_e_of(seen, fork),
-            detail=f"posterior {share[fork]:.3g}" + ("; ruled out" if es[fork] >= bar(alpha) else ""),
+            detail=f"posterior {sum(share[one] for one in (fork, *same)):.3g}"
+            + ("; ruled out" if es[fork] >= bar(alpha) else "")
+            + (f"; scores as {', '.join(same)} does" if same else ""),
         )
-        for fork in seen.forks
+        for fork, *same in _copies(seen)
     ]
     return tuple(sorted(found, key=lambda one: (-(one.log_e or 0.0), one.fork)))

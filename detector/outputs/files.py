@@ -10,6 +10,8 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
+from errno import ELOOP
 from pathlib import Path
 
 from detector.outputs.interface import BadOutputsError, Output, ScoredOutput
@@ -104,15 +106,19 @@ def write_entries(path: Path, entries: Iterable[Output | ScoredOutput]) -> int:
 class Growing:
     """A file that outputs are added to, each whole at once; what is there stays but for an unfinished end."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, subject: str) -> None:
         """Open it, or make it.
 
+        Args:
+            path: no symbolic link: what it points to is not ours to add to, or to close to others.
+            subject: digest of what is asked; every output says it.
+
         Raises:
-            BadOutputsError: it cannot be opened, or what is there is no file of outputs.
+            BadOutputsError: it cannot be opened, or what is there is no file of outputs of this subject.
         """
-        self._path = path
+        self._path, self._subject = path, subject
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(path, flags, 0o600)
             try:
                 self.known = self._resume()
@@ -120,7 +126,8 @@ class Growing:
                 self.close()
                 raise
         except OSError as error:
-            raise BadOutputsError(f"{path}: {error.strerror}") from error
+            what = "is a symbolic link" if error.errno == ELOOP else error.strerror
+            raise BadOutputsError(f"{path}: {what}") from error
 
     known: tuple[Output, ...]
     """What the file held when it was opened."""
@@ -135,7 +142,7 @@ class Growing:
         Raises:
             BadOutputsError: it cannot be written.
         """
-        self._write(dump_line(output))
+        self._write(dump_line(replace(output, subject=self._subject)))
 
     def _write(self, line: bytes) -> None:
         rest = memoryview(line)
@@ -156,6 +163,10 @@ class Growing:
             os.ftruncate(self._descriptor, size - len(tail))
         entries = read_entries(self._path)
         known = tuple(entry.output if isinstance(entry, ScoredOutput) else entry for entry in entries)
+        if any(one.subject != self._subject for one in known):
+            raise BadOutputsError(
+                f"{self._path}: holds outputs of another model or endpoint; take another file"
+            )
         os.fchmod(self._descriptor, 0o600)
         return known
 

@@ -53,6 +53,8 @@ class Output:
     """ISO 8601, UTC."""
     output_sha256: str | None = None
     """Hex digest of an answer whose text is not kept."""
+    subject: str | None = None
+    """Hex digest of which model `forkwatch probe` asked where; None: another program wrote it."""
 
     @property
     def greedy(self) -> bool:

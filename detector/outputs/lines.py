@@ -52,6 +52,7 @@ _OUTPUT_KEYS = frozenset(
         "top_logprobs",
         "finish_reason",
         "ts",
+        "subject",
         "authentic",
         "forks",
         "scorer",
@@ -85,6 +86,8 @@ def dump_line(entry: Output | ScoredOutput) -> bytes:
         document["finish_reason"] = output.finish_reason
     if output.at is not None:
         document["ts"] = output.at
+    if output.subject is not None:
+        document["subject"] = output.subject
     if isinstance(entry, ScoredOutput):
         document["scorer"] = entry.scorer
         document["authentic"] = {name: _rounded(getattr(entry.authentic, name), name) for name in _DIGITS}
@@ -126,7 +129,8 @@ def _output(fields: Mapping[str, object]) -> Output:
     refused = fields.get("refused")
     if not isinstance(refused, bool | None):
         raise BadOutputsError("refused is not true, false or null")
-    sha256, reason, at = (fields.get(name) for name in ("output_sha256", "finish_reason", "ts"))
+    sha256, subject = (fields.get(name) for name in ("output_sha256", "subject"))
+    reason, at = (fields.get(name) for name in ("finish_reason", "ts"))
     return Output(
         prompt_id=prompt_id,
         text=text(fields["output"], "output", MAX_TEXT) if "output" in fields else None,
@@ -137,6 +141,7 @@ def _output(fields: Mapping[str, object]) -> Output:
         top_logprobs=_top(fields.get("top_logprobs", [])),
         at=None if at is None else short_name(at, "ts", 40),
         output_sha256=None if sha256 is None else digest(sha256, "output_sha256"),
+        subject=None if subject is None else digest(subject, "subject"),
     )
 
 

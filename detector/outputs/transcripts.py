@@ -86,15 +86,16 @@ def nearest_transcript(
 
     Only prompts that the endpoint, the fork and the release answered, and on which one of the two is nearer,
     count; under the null hypothesis the fork is nearer on each with probability 1/2 at most, by accident of
-    numerics. P-values are exact binomial, with Holm's correction for the number of forks. A sibling of a
-    known fork is nearer to it than to the release, too.
+    numerics. P-values are exact binomial, with Holm's correction for the number of forks; those that gave
+    equal answers to these prompts are one hypothesis. A sibling of a known fork is nearer to it than to the
+    release, too.
 
     Returns:
-        The result for the best candidate, and every fork, best first. DIFFERENT: nearer to that fork.
+        The result for the best candidate, and every fork, best first; of forks that gave equal answers the
+        first by name, which tells the others. DIFFERENT: nearer to that fork.
     """
-    rows = [
-        (*_votes(served, authentic, own), fork) for fork, own in sorted(_by_model(forks).items()) if authentic
-    ]
+    groups = _alike(_by_model(forks), served) if authentic else []
+    rows = [(*_votes(served, authentic, own), names) for names, own in groups]
     rows = [row for row in rows if row[2]]
     if not rows:
         return insufficient(
@@ -102,16 +103,19 @@ def nearest_transcript(
         ), ()
     rows.sort(key=lambda row: (_binomial_tail(row[0], row[1]), -row[3], row[4]))
     p_first = min(1.0, _binomial_tail(rows[0][0], rows[0][1]) * len(rows))
-    nearer, informative, shared, _, fork = rows[0]
+    nearer, informative, shared, _, first = rows[0]
     candidates = tuple(
         Attributed(
             fork=name,
             log_e=None,
-            detail=f"nearer than the release on {k} of {n} prompts that tell; {alike:.0%} in common",
+            detail=f"nearer than the release on {k} of {n} prompts that tell; {alike:.0%} in common"
+            + (f"; tied with {', '.join(same)}, whose answers are equal" if same else ""),
         )
-        for k, n, _, alike, name in rows
+        for k, n, _, alike, (name, *same) in rows
     )
-    return _attributed(fork, p_first, (nearer, informative, shared), len(rows), alpha), candidates
+    return _attributed(
+        " = ".join(first), p_first, (nearer, informative, shared), len(rows), alpha
+    ), candidates
 
 
 def _attributed(fork: str, p: float, counts: tuple[int, int, int], tested: int, alpha: float) -> TestResult:
@@ -138,6 +142,17 @@ def _by_model(transcripts: Sequence[Transcript]) -> dict[str, list[Transcript]]:
     for one in transcripts:
         found.setdefault(one.model, []).append(one)
     return found
+
+
+def _alike(
+    forks: Mapping[str, Sequence[Transcript]], served: Mapping[str, str]
+) -> list[tuple[tuple[str, ...], Sequence[Transcript]]]:
+    """Forks by name, those together whose answers to the served prompts are equal."""
+    found: dict[frozenset[tuple[tuple[str, str], ...]], list[str]] = {}
+    for fork, own in sorted(forks.items()):
+        said = frozenset(tuple((p, one.answers[p]) for p in served if p in one.answers) for one in own)
+        found.setdefault(said, []).append(fork)
+    return [(tuple(names), forks[names[0]]) for names in found.values()]
 
 
 def _votes(

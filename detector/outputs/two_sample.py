@@ -22,6 +22,7 @@ import numpy as np
 
 from detector.interface import OutputStatus, OutputTest
 from detector.outputs.interface import ALPHA, TestResult
+from detector.outputs.ngrams import count_ngrams
 from detector.outputs.permutation import (
     PERMUTATIONS,
     Sizes,
@@ -42,9 +43,8 @@ if TYPE_CHECKING:
 TEST = "text-two-sample"
 MAX_ANSWERS = 4000
 """Of both models together; the kernel matrix is quadratic in it (128 MB)."""
-MAX_CHARACTERS = 4000
-"""Of one answer; the rest is not looked at."""
 _FEATURES = 1 << 15
+"""A divisor of the number of buckets that n-grams are hashed to."""
 _COMMON = 0.1
 """Share of the texts from which on an n-gram is multiplied densely."""
 
@@ -82,7 +82,7 @@ def compare_outputs(
             f"{len(pairs)} prompts with {n} answers cannot give p below {floor:.3g}, and alpha is {alpha:g}"
         )
         return OutputTest(OutputStatus.NOT_MEASURED, None, n, reason)
-    kernel = _kernel([answer[:MAX_CHARACTERS] for ours, theirs in pairs for answer in (*ours, *theirs)])
+    kernel = _kernel([answer for ours, theirs in pairs for answer in (*ours, *theirs)])
     p = _permutation_p(kernel, sizes, permutations, seed)
     differ = p <= alpha
     finding = "the answers differ" if differ else "no difference found"
@@ -116,19 +116,12 @@ def _bounded(
 
 def _kernel(texts: list[str]) -> Floats:
     """Cosine similarity of TF-IDF weighted character n-grams, (n, n); labels play no part in it."""
-    from sklearn.feature_extraction.text import (
-        HashingVectorizer,
-        TfidfTransformer,
-    )
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import TfidfTransformer
 
-    counts = HashingVectorizer(
-        analyzer="char",
-        ngram_range=(1, 4),
-        n_features=_FEATURES,
-        lowercase=False,
-        norm=None,
-        alternate_sign=False,
-    ).transform(texts)
+    found = count_ngrams(texts)
+    shape = (len(texts), _FEATURES)
+    counts = csr_matrix((found.count.astype(np.float64), (found.row, found.bucket % _FEATURES)), shape)
     features = TfidfTransformer(sublinear_tf=True).fit_transform(counts)
     # A sparse product takes the square of how many texts share a column; BLAS takes the common ones faster.
     common = np.bincount(features.indices, minlength=_FEATURES) > len(texts) * _COMMON

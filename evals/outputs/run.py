@@ -31,6 +31,7 @@ from evals.outputs.wire import (
     load_scores,
 )
 from evals.process import printable
+from evals.quiet import quiet
 from evals.run import weaker
 from evals.sandbox import CHILD, Errand, admit, run
 from evals.wire import MAX_TOLD, write_private
@@ -38,11 +39,7 @@ from evals.wire import MAX_TOLD, write_private
 Progress = Callable[[str], None]
 
 
-def _quiet(text: str) -> None:
-    """Progress for nobody."""
-
-
-def collect(request: CollectRequest, *, progress: Progress = _quiet) -> CollectResult:
+def collect(request: CollectRequest, *, progress: Progress = quiet) -> CollectResult:
     """Draw answers of an original and its forks.
 
     A fork that does not fit gives nothing, with the reason.
@@ -90,7 +87,7 @@ def collect(request: CollectRequest, *, progress: Progress = _quiet) -> CollectR
     )
 
 
-def score(request: ScoreRequest, *, progress: Progress = _quiet) -> ScoreResult:
+def score(request: ScoreRequest, *, progress: Progress = quiet) -> ScoreResult:
     """Score answers under an original and its forks.
 
     Args:

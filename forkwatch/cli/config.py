@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from forkwatch.cli.handled import handled
 from forkwatch.cli.options import JsonOption
 from forkwatch.cli.output import data, data_json, say
+from forkwatch.errors import SettingsError
+
+if TYPE_CHECKING:
+    from forkwatch.settings import Settings
 
 app = typer.Typer(help="The settings as they are read.", no_args_is_help=True)
 
@@ -38,12 +42,10 @@ def show(json_output: JsonOption = False) -> None:
 def check() -> None:
     """Read the settings, and the files that they name. Exit code 2 where something is wrong."""
     from forkwatch.settings import find_settings_file, load_settings
-    from forkwatch.smtp import server_of
 
-    settings = load_settings()
-    if settings.mail.host is not None:
-        server_of(settings.mail)
-    file = find_settings_file()
+    settings, file = load_settings(), find_settings_file()
+    _check_files(settings)
+    _check_daemon(settings)
     say(f"{file or 'no settings file'}: no mistake found")
 
 
@@ -54,6 +56,43 @@ def schema() -> None:
     from forkwatch.settings import Settings
 
     data_json(Settings.model_json_schema())
+
+
+def _check_files(settings: Settings) -> None:
+    """Read what the settings name, as the commands that need it do; the first mistake is raised."""
+    from evals.endpoint import read_token
+    from forkwatch.clock import result_clock
+    from forkwatch.keys import load_private_key
+    from forkwatch.settings import hub_token
+    from forkwatch.smtp import server_of
+    from forkwatch.trust import read_policy
+
+    result_clock()
+    hub_token()
+    if settings.mail.host is not None or settings.alerts.mail:
+        server_of(settings)
+    if settings.alerts.webhook_token_file is not None:
+        read_token(settings.folder / settings.alerts.webhook_token_file)
+    if settings.attest.private_key is not None:
+        load_private_key(settings.folder / settings.attest.private_key)
+    for section in settings.releases.values():
+        read_policy(section, settings.folder)
+
+
+def _check_daemon(settings: Settings) -> None:
+    """What a daemon would only find out when it needs it."""
+    import shutil
+
+    from forkwatch.cli.session import check_address
+
+    url = settings.database.url
+    if settings.daemon.ray_address is not None and url is None:
+        raise SettingsError("daemon.ray_address needs a database that all boxes reach: database.url")
+    if url is not None:
+        check_address(url.get_secret_value())
+    command = settings.alerts.command
+    if command and shutil.which(command[0]) is None:
+        raise SettingsError(f"alerts.command: there is no program {command[0]}")
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

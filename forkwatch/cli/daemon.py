@@ -26,31 +26,18 @@ def daemon() -> None:
     SIGTERM stops after the present jobs, a second signal at once; SIGHUP reads the settings again.
     """
     from forkwatch import logs
-    from forkwatch.cli.session import database_url
-    from forkwatch.clock import wall_clock
+    from forkwatch.cli.session import open_database, open_state
     from forkwatch.daemon.lock import sole_daemon
-    from forkwatch.daemon.supervisor import Daemon, Signals, reread
+    from forkwatch.daemon.supervisor import Signals, supervise
     from forkwatch.settings import load_settings
-    from forkwatch.state import find_state_dir
-    from forkwatch.store.engine import open_engine
-    from forkwatch.store.store import Store
 
     logs.configure()
-    state = find_state_dir()
-    state.create()
-    signals = Signals()
+    state, signals = open_state(), Signals()
     with sole_daemon(state.root):
         signals.install()
         settings = load_settings()
-        while not signals.stop.is_set():
-            store = Store(open_engine(database_url(settings, state)), wall_clock)
-            try:
-                Daemon(settings, state, store, signals, _gpus(settings.evaluation.device)).run()
-            finally:
-                store.close()
-            if signals.reload.is_set():
-                signals.reload.clear()
-                settings = reread() or settings
+        gpus = _gpus(settings.evaluation.device)
+        supervise(settings, state, signals, gpus, lambda which: open_database(which, state))
 
 
 def _gpus(device: str) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from forkwatch.cli.handled import handled
+from forkwatch.cli.options import MAX_DAYS, span
 from forkwatch.cli.output import say
 from forkwatch.errors import SettingsError
 
@@ -18,14 +19,10 @@ app = typer.Typer(help="The database.", no_args_is_help=True)
 @handled
 def upgrade() -> None:
     """Bring the tables up to date. Every command does so by itself; a deployment may want to say when."""
-    from forkwatch.cli.session import database_url
+    from forkwatch.cli.session import open_database, open_state
     from forkwatch.settings import load_settings
-    from forkwatch.state import find_state_dir
-    from forkwatch.store.engine import open_engine
 
-    state = find_state_dir()
-    state.create()
-    engine = open_engine(database_url(load_settings(), state))
+    engine = open_database(load_settings(), open_state())
     engine.dispose()
     say(f"the {engine.dialect.name} database is up to date")
 
@@ -60,7 +57,7 @@ def backup(
 @handled
 def prune(
     days: Annotated[
-        float, typer.Option("--days", min=1, help="Keep jobs and sent alerts of so many days.")
+        float, typer.Option("--days", min=1, max=MAX_DAYS, help="Keep jobs and sent alerts of so many days.")
     ] = 90.0,
 ) -> None:
     """Forget finished jobs and sent alerts that are old, and journals of comparisons that were given up.
@@ -68,20 +65,15 @@ def prune(
     Verdicts, results and histories are never forgotten.
     """
     import shutil
-    from datetime import timedelta
 
-    from forkwatch.cli.session import database_url
+    from forkwatch.cli.session import open_database, open_state
     from forkwatch.clock import wall_clock
     from forkwatch.settings import load_settings
-    from forkwatch.state import find_state_dir
-    from forkwatch.store.engine import open_engine
     from forkwatch.store.jobs import JobQueue
     from forkwatch.store.outbox import Outbox
 
-    state = find_state_dir()
-    state.create()
-    before = wall_clock() - timedelta(days=days)
-    engine = open_engine(database_url(load_settings(), state))
+    state, before = open_state(), wall_clock() - span(days)
+    engine = open_database(load_settings(), state)
     jobs, alerts = JobQueue(engine, wall_clock).purge(before), Outbox(engine, wall_clock).purge(before)
     engine.dispose()
     old = [path for path in state.journals.glob("*") if path.stat().st_mtime < before.timestamp()]

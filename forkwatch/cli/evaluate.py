@@ -185,7 +185,7 @@ def device_settings(device: str | None, *, require_isolation: bool) -> Settings:
         IsolationError: full isolation is required, and this machine does not give it.
     """
     from forkwatch.cli.session import isolating_settings
-    from forkwatch.settings import EvaluationSettings
+    from forkwatch.sections.judging import EvaluationSettings
 
     settings = isolating_settings(required=require_isolation)
     if device is None:

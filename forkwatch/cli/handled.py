@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import logging
@@ -27,6 +28,19 @@ def _to_the_end(command: Callable[[], None]) -> None:
         command()
     finally:
         sys.stdout.flush()
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """What is the machine's fault and no bug of ours: a full disk, a database that is away or locked."""
+    from sqlalchemy.exc import OperationalError
+
+    from forkwatch.logs import redacted
+
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"no space left: {plain(str(error.filename or error.strerror), 300)}"
+    if isinstance(error, OperationalError):
+        return f"the database cannot be used: {redacted(str(error.orig))[:300]}"
+    return None
 
 
 def handled(command: Callable[P, None]) -> Callable[P, None]:
@@ -56,6 +70,10 @@ def handled(command: Callable[P, None]) -> Callable[P, None]:
             Exception
         ) as error:  # the outermost edge: a bug of ours must not look like a finding (exit code 1)
             _log.debug("traceback", exc_info=True)
+            if (trouble := _of_the_machine(error)) is not None:
+                say(f"forkwatch: {trouble}")
+                say("  tip: what was finished is kept; run it again when that is mended")
+                raise typer.Exit(Exit.INTERNAL) from error
             say(f"forkwatch: internal error: {type(error).__name__}: {plain(str(error), 600)}")
             say("  tip: run it again with `forkwatch --verbose …` and report the traceback")
             raise typer.Exit(Exit.INTERNAL) from error

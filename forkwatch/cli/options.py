@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +30,21 @@ TokenFileOption = Annotated[
 PlainHttpOption = Annotated[
     bool, typer.Option("--allow-plain-http", help="Let answers travel unencrypted to another machine.")
 ]
+
+
+MAX_DAYS = 36_500
+"""Of an option: a century."""
+
+
+def span(days: float) -> timedelta:
+    """An option's days. A range lets NaN pass.
+
+    Raises:
+        typer.BadParameter: it is no number.
+    """
+    if math.isnan(days):
+        raise typer.BadParameter("--days is no number")
+    return timedelta(days=days)
 
 
 class SeverityChoice(StrEnum):

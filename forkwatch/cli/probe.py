@@ -94,7 +94,7 @@ def probe(
     """
     from detector.outputs.files import Growing
     from forkwatch.cli.session import isolating_settings
-    from forkwatch.pipeline.probing import ProbePlan, questions_of
+    from forkwatch.pipeline.probing import ProbePlan, endpoint_digest, local_digest, questions_of
 
     settings = isolating_settings(required=require_isolation, evaluates=endpoint is None)
     length = settings.evaluation.max_new_tokens if max_tokens is None else max_tokens
@@ -104,11 +104,11 @@ def probe(
         questions = questions_of(material, plan)
         if endpoint is None:
             local = _local(context, model, release)
-            growing = stack.enter_context(closing(Growing(out)))
+            growing = stack.enter_context(closing(Growing(out, local_digest(local))))
             probed = _here(local, questions, growing, settings, talk)
         else:
             client = stack.enter_context(closing(_client(endpoint, model, token_file, plain_http=plain_http)))
-            growing = stack.enter_context(closing(Growing(out)))
+            growing = stack.enter_context(closing(Growing(out, endpoint_digest(endpoint, model))))
             probed = _there(client, questions, growing, talk)
     _show(probed, len(questions), out, material)
     if probed.answered < probed.asked:

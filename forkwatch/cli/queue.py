@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from forkwatch.cli.handled import handled
-from forkwatch.cli.options import JsonOption
+from forkwatch.cli.options import MAX_DAYS, JsonOption, span
 from forkwatch.cli.output import data_json, say, table
+from forkwatch.errors import Exit, ForkwatchError
 from forkwatch.jobs.interface import Job, JobState
 
 if TYPE_CHECKING:
@@ -20,19 +21,22 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The daemon's jobs.", no_args_is_help=True)
 
 
+class UnknownJobError(ForkwatchError):
+    """No job of that number."""
+
+    code = Exit.USAGE
+    tip = "`forkwatch queue ls --state quarantined` shows those that can be tried again."
+
+
 @contextmanager
 def _queue() -> Iterator[tuple[JobQueue, datetime]]:
     """The queue, without the Hub."""
-    from forkwatch.cli.session import database_url
+    from forkwatch.cli.session import open_database, open_state
     from forkwatch.clock import wall_clock
     from forkwatch.settings import load_settings
-    from forkwatch.state import find_state_dir
-    from forkwatch.store.engine import open_engine
     from forkwatch.store.jobs import JobQueue
 
-    state = find_state_dir()
-    state.create()
-    engine = open_engine(database_url(load_settings(), state))
+    engine = open_database(load_settings(), open_state())
     try:
         yield JobQueue(engine, wall_clock), wall_clock()
     finally:
@@ -67,21 +71,25 @@ def ls(
 def retry(
     ids: Annotated[list[int] | None, typer.Argument(help="Of quarantined jobs (default: all).")] = None,
 ) -> None:
-    """Give quarantined jobs another set of attempts."""
+    """Give quarantined jobs another set of attempts. Exit code 2, and none gets any, where one is no such."""
     with _queue() as (queue, _):
-        wanted = ids or [job.id for job in queue.jobs(state=JobState.QUARANTINED, limit=100_000)]
-        count = queue.retry(wanted)
-    say(f"{count} of {len(wanted)} jobs are queued again")
+        aside = [job.id for job in queue.jobs(state=JobState.QUARANTINED, limit=100_000)]
+        if strange := sorted(set(ids or ()).difference(aside)):
+            raise UnknownJobError(f"no quarantined job {strange[0]}")
+        count = queue.retry(ids or aside)
+    say(f"{count} jobs are queued again")
 
 
 @app.command("purge")
 @handled
 def purge(
-    days: Annotated[float, typer.Option("--days", min=0, help="Keep those of the last days.")] = 90.0,
+    days: Annotated[
+        float, typer.Option("--days", min=0, max=MAX_DAYS, help="Keep those of the last days.")
+    ] = 90.0,
 ) -> None:
     """Forget finished jobs; what they found stays, and so do quarantined ones."""
     with _queue() as (queue, now):
-        count = queue.purge(now - timedelta(days=days))
+        count = queue.purge(now - span(days))
     say(f"{count} finished jobs forgotten")
 
 

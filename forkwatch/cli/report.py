@@ -97,6 +97,12 @@ def publish(
     space: Annotated[
         str | None, typer.Option("--space", help="Static Space on the Hub, org/name; private when it is new.")
     ] = None,
+    s3: Annotated[
+        str | None, typer.Option("--s3", help="Bucket of an S3-compatible store, s3://bucket/prefix.")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", help="With --s3: address of the store, if not Amazon's.")
+    ] = None,
     public: Annotated[bool, typer.Option("--public", help="Make a new Space public.")] = False,
     keep: Annotated[int, typer.Option("--keep", help="Publications that --directory keeps.", min=1)] = 5,
     rollback: Annotated[
@@ -110,14 +116,18 @@ def publish(
     from forkwatch.pipeline.destinations import publish_site
     from forkwatch.publish.directory import DirectoryPublisher
 
-    if sum(place is not None for place in (directory, branch, space)) != 1:
-        raise SettingsError("choose one of --directory, --branch and --space", tip="See `--help`.")
-    if (rollback and directory is None) or (public and space is None):
-        raise SettingsError("--rollback goes with --directory, --public with --space", tip="See `--help`.")
+    if sum(place is not None for place in (directory, branch, space, s3)) != 1:
+        raise SettingsError("choose one of --directory, --branch, --space and --s3", tip="See `--help`.")
+    if (rollback and directory is None) or (public and space is None) or (endpoint and s3 is None):
+        raise SettingsError(
+            "--rollback goes with --directory, --public with --space, --endpoint with --s3",
+            tip="See `--help`.",
+        )
     with session() as context:
         built = site or context.state.site
         if directory is None:
-            result = publish_site(context, built, _remote(context, branch, space, public=public))
+            remote = _bucket(s3, endpoint) if s3 else _remote(context, branch, space, public=public)
+            result = publish_site(context, built, remote)
         else:
             here = DirectoryPublisher(directory.resolve(), context.now, keep)
             with writing_to(here.root):
@@ -140,3 +150,10 @@ def _remote(context: Context, branch: str | None, space: str | None, *, public: 
         return BranchPublisher(branch, context.state.root / "publish" / "pages.git")
     repo, endpoint = parse_repo_id(space or ""), context.settings.hub.endpoint
     return SpacePublisher(endpoint, repo, publish_token(), public=public)
+
+
+def _bucket(s3: str, endpoint: str | None) -> Publisher:
+    from forkwatch.publish.bucket import BucketPublisher, parse_bucket
+
+    bucket, prefix = parse_bucket(s3)
+    return BucketPublisher(bucket, prefix, endpoint)

@@ -52,8 +52,8 @@ def score(
     from detector.outputs.files import read_outputs, write_entries
     from forkwatch.cli.evaluate import device_settings
     from forkwatch.cli.session import session
-    from forkwatch.pipeline.behaviour import scratch_folder
     from forkwatch.pipeline.scoring import score_outputs
+    from forkwatch.pipeline.scratch import scratch_folder
 
     if (authentic is None) == (release is None):
         raise SettingsError(

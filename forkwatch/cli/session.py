@@ -8,10 +8,14 @@ from datetime import datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING, cast
 
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
 from forkwatch.alerts import rules
 from forkwatch.cli.output import progress
-from forkwatch.clock import result_clock
-from forkwatch.errors import SettingsError
+from forkwatch.clock import is_held, result_clock
+from forkwatch.errors import ForkwatchError, SettingsError
+from forkwatch.logs import redacted
 from forkwatch.pipeline.context import Context, Talk
 from forkwatch.settings import DEMO_ENDPOINT, Settings, gib, hub_token, load_settings
 from forkwatch.state import StateDir, find_state_dir
@@ -27,17 +31,20 @@ def utc_now() -> datetime:
     return result_clock()
 
 
-def isolating_settings(*, required: bool, evaluates: bool = True) -> Settings:
+def isolating_settings(
+    settings: Settings | None = None, *, required: bool, evaluates: bool = True
+) -> Settings:
     """The settings, with isolation required if the command says so; it is tried before anything is fetched.
 
     Args:
+        settings: None: as they are read.
         required: By the command line; the settings may require it as well.
         evaluates: The command may run a fork.
 
     Raises:
         IsolationError: it is required, and this machine does not give it.
     """
-    settings = load_settings()
+    settings = settings or load_settings()
     if required:
         evaluation = settings.evaluation.model_copy(update={"require_isolation": True})
         settings = settings.model_copy(update={"evaluation": evaluation})
@@ -55,6 +62,22 @@ def session(
 ) -> Iterator[Context]:
     """Everything a command needs, for the length of the command; `talk` None: progress on stderr."""
     settings = settings or load_settings()
+    state = open_state(state)
+    with ExitStack() as stack:
+        talk = talk or stack.enter_context(progress())
+        endpoint, token = _endpoint(settings, state, stack)
+        hub = cast("Hub", _LaterHub(partial(_hub, settings, state, endpoint, token, stack)))
+        store = Store(open_database(settings, state), utc_now, rules(settings.alerts))
+        stack.callback(store.close)
+        yield Context(hub, store, state, settings, utc_now, talk, costs=not is_held())
+
+
+def open_state(state: StateDir | None = None) -> StateDir:
+    """The state folder, made if it is not there; None: where the environment says.
+
+    Raises:
+        SettingsError: it cannot be made.
+    """
     state = state or find_state_dir()
     try:
         state.create()
@@ -62,13 +85,43 @@ def session(
         raise SettingsError(
             f"cannot write to {state.root}: {error.strerror}", tip="Set FORKWATCH_STATE_DIR."
         ) from error
-    with ExitStack() as stack:
-        talk = talk or stack.enter_context(progress())
-        endpoint, token = _endpoint(settings, state, stack)
-        hub = cast("Hub", _LaterHub(partial(_hub, settings, state, endpoint, token, stack)))
-        store = Store(open_engine(database_url(settings, state)), utc_now, rules(settings.alerts))
-        stack.callback(store.close)
-        yield Context(hub, store, state, settings, utc_now, talk)
+    return state
+
+
+class DatabaseError(ForkwatchError):
+    """The database does not answer."""
+
+    tip = "Check [database] url, and that the server runs; a full disk is another reason."
+
+
+def open_database(settings: Settings, state: StateDir) -> Engine:
+    """The database of the settings, its tables up to date.
+
+    Raises:
+        DatabaseError: it does not answer, or its tables cannot be made.
+        SettingsError: the address is none.
+    """
+    url = database_url(settings, state)
+    check_address(url)
+    try:
+        return open_engine(url)
+    except DBAPIError as error:
+        raise DatabaseError(f"the database cannot be opened: {redacted(str(error.orig))}") from error
+
+
+def check_address(url: str) -> None:
+    """See that an address is one of a database, and that its driver is here; nobody is asked.
+
+    Raises:
+        SettingsError: it is not. Without the address, which may hold a password.
+    """
+    try:
+        create_engine(url)
+    except (ArgumentError, ImportError) as error:
+        raise SettingsError(
+            "database.url is no address of a database that this program knows",
+            tip="Like postgresql+psycopg://user:password@host/name (extra `postgres`).",
+        ) from error
 
 
 class _LaterHub:

@@ -94,7 +94,7 @@ def _tables(files: list[str]) -> list[tuple[str, list[Row]]]:
     from evals.tables import read_rows
     from forkwatch.cli.session import session
     from forkwatch.pipeline.public_files import dataset_rows
-    from forkwatch.settings import is_remote
+    from forkwatch.sections.hub import is_remote
 
     with ExitStack() as stack:
         context = stack.enter_context(session()) if any(map(is_remote, files)) else None

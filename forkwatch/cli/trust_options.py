@@ -10,7 +10,8 @@ import typer
 from forkwatch.errors import SettingsError
 
 if TYPE_CHECKING:
-    from forkwatch.settings import ReleaseSettings, Settings
+    from forkwatch.sections.release import ReleaseSettings
+    from forkwatch.settings import Settings
     from forkwatch.trust import TrustPolicy
 
 KeyOption = Annotated[Path | None, typer.Option("--public-key", help="PEM of the publisher's EC public key.")]
@@ -81,11 +82,10 @@ def whom_to_trust(
         SettingsError: neither says whom to trust, or they contradict each other.
     """
     from forkwatch.pipeline.release_section import section_of
-    from forkwatch.settings import settings_folder
     from forkwatch.trust import read_policy
 
     section = section_of(settings, repo)
-    said = None if section is None else read_policy(section, settings_folder())
+    said = None if section is None else read_policy(section, settings.folder)
     policy = said_by_options(options)
     if policy is None:
         if said is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ def worker(
         int | None, typer.Option("--max-jobs", min=1, help="End after so many (default: by the settings).")
     ] = None,
     parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
+    handed: Annotated[bool, typer.Option("--handed", hidden=True)] = False,
     require_isolation: RequireIsolationOption = False,
 ) -> None:
     """Do jobs from the database, here or on another box of the same PostgreSQL.
@@ -35,10 +37,12 @@ def worker(
     from forkwatch import logs
     from forkwatch.cli.session import isolating_settings
     from forkwatch.daemon.work import Shift, work
+    from forkwatch.settings import take_over
 
     logs.configure()
     roles = tuple(role or Role)
-    settings = isolating_settings(required=require_isolation, evaluates=Role.EVAL in roles)
+    given = take_over(sys.stdin.buffer.read()) if handed else None
+    settings = isolating_settings(given, required=require_isolation, evaluates=Role.EVAL in roles)
 
     def started(stop: Callable[[], None]) -> None:
         signal.signal(signal.SIGTERM, lambda *_: stop())

@@ -7,25 +7,28 @@ that other boxes did. Labels are roles and states, never names of repositories.
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import DBAPIError
 
+from forkwatch.errors import SettingsError
 from forkwatch.jobs.interface import JobState
 from forkwatch.store.jobs import JobQueue
 from forkwatch.store.outbox import Outbox
 from forkwatch.store.schedules import Schedules
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Health:
     """Answers about a daemon."""
 
@@ -35,13 +38,26 @@ class Health:
     now: Callable[[], datetime]
     stalled_after_hours: float
     alive: Callable[[], Mapping[str, bool]]
+    root: Path
+    """The state folder."""
+    floor: int
+    """Bytes of its disk that must remain free."""
+    trouble: str | None = None
+    """What hindered the last look at the database."""
+    _not_before: datetime | None = None
+
+    def clock_was_set(self) -> None:
+        """Time that did not pass stalls no crawl."""
+        self._not_before = self.now()
 
     def stalled_since(self) -> datetime | None:
         """When a crawl last succeeded, if that is too long ago; None: it is not, or none was asked for."""
         asked = self.schedules.last_asked("crawl")
         last = self.schedules.last_success("crawl") or self.schedules.first_asked("crawl")
-        late = timedelta(hours=self.stalled_after_hours)
-        return last if asked is not None and last is not None and self.now() - last > late else None
+        if asked is None or last is None:
+            return None
+        counted = max(last, self._not_before or last)
+        return last if self.now() - counted > timedelta(hours=self.stalled_after_hours) else None
 
     def problems(self) -> tuple[str, ...]:
         """Why it cannot work as it should, one sentence each."""
@@ -50,6 +66,10 @@ class Health:
         except DBAPIError:
             return ("the database does not answer",)
         found = [] if since is None else [f"no crawl has succeeded since {since.isoformat()}"]
+        if self.trouble is not None:
+            found.append(self.trouble)
+        if (free := shutil.disk_usage(self.root).free) < self.floor:
+            found.append(f"the disk is full: {free >> 20} MiB free, {self.floor >> 20} must remain")
         dead = [name for name, lives in self.alive().items() if not lives]
         if dead:
             found.append(f"workers are not running: {', '.join(dead)}")
@@ -86,6 +106,20 @@ class _Collector(Collector):
         for name, lives in health.alive().items():
             workers.add_metric([name], float(lives))
         yield workers
+
+
+def require_port(address: str, port: int) -> None:
+    """See that `serve` could listen there.
+
+    Raises:
+        SettingsError: it could not; says why.
+    """
+    try:
+        ThreadingHTTPServer((address, port), BaseHTTPRequestHandler).server_close()
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {address}:{port}: {error.strerror}", tip="[daemon] listen and port say where."
+        ) from error
 
 
 def serve(health: Health, address: str, port: int, stack: ExitStack) -> int:

@@ -1,8 +1,9 @@
 """Workers as tasks on a Ray cluster (extra `ray`): placed by GPU, started again where a node is left.
 
 Ray holds nothing that matters. A task runs the same loop as `forkwatch worker` and talks to the database
-itself, so every node needs these settings, PostgreSQL within reach, and a state folder of its own. A node
-that dies takes leases with it; they run out, and the jobs are done elsewhere.
+itself, so every node needs PostgreSQL within reach and the state folder. It is handed the daemon's settings,
+the database's password among them. A node that dies takes leases with it; they run out, and the jobs are
+done elsewhere.
 
 Ray runs any code that reaches its ports: tokens are on (not encryption), its dashboard and its usage
 statistics are off. All of that must be set before `ray` is imported.
@@ -19,9 +20,10 @@ from typing import Any
 
 import structlog
 
-from forkwatch.daemon.interface import FIRST_PAUSE, LONGEST_PAUSE, YOUNG, Slot
+from forkwatch.daemon.interface import Slot, Turn
 from forkwatch.errors import SettingsError
 from forkwatch.jobs.interface import Role
+from forkwatch.settings import Settings, hand_over
 
 _log = structlog.get_logger("forkwatch.daemon")
 
@@ -47,23 +49,25 @@ def connect(address: str) -> Any:
     return ray
 
 
-def run_role(role: str, max_jobs: int) -> int:
-    """What a task does on its node: a worker of one role, with that node's settings."""
+def run_role(role: str, handed: str) -> int:
+    """What a task does on its node: a worker of one role, with the daemon's settings."""
     from forkwatch import logs
     from forkwatch.daemon.work import Shift, work
-    from forkwatch.settings import load_settings
+    from forkwatch.settings import take_over
 
     logs.configure()
-    return work(load_settings(), Shift(roles=(Role(role),), max_jobs=max_jobs), lambda _: None)
+    settings = take_over(handed)
+    shift = Shift(roles=(Role(role),), max_jobs=settings.daemon.jobs_per_process)
+    return work(settings, shift, lambda _: None)
 
 
 @dataclass(slots=True)
 class _Task:
     slot: Slot
+    turn: Turn = field(default_factory=Turn)
     ref: Any = None
-    began: float = 0.0
-    pause: float = FIRST_PAUSE
-    again_at: float = 0.0
+    told: bool = False
+    """To end after its job."""
 
 
 @dataclass(slots=True)
@@ -71,11 +75,9 @@ class RayWorkers:
     """Keeps a task for each slot on the cluster."""
 
     ray: Any
+    settings: Settings
     wanted: Sequence[Slot]
-    max_jobs: int
-    gpus_each: float = 0.0
-    """GPUs that an evaluator takes; Ray sets CUDA_VISIBLE_DEVICES."""
-    run: Callable[[str, int], int] = run_role
+    run: Callable[[str, str], int] = run_role
     _tasks: list[_Task] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -91,11 +93,20 @@ class RayWorkers:
         now = time.monotonic()
         for task in self._tasks:
             if task.ref is not None and self._is_over(task.ref):
-                young = now - task.began < YOUNG
-                task.pause = min(task.pause * 2, LONGEST_PAUSE) if self._died(task) and young else FIRST_PAUSE
-                task.ref, task.again_at = None, now + task.pause
-            if task.ref is None and now >= task.again_at:
-                task.ref, task.began = self._submit(task.slot), now
+                task.turn.ended(now, well=task.told or not self._died(task))
+                task.ref, task.told = None, False
+            if task.ref is None and now >= task.turn.again_at:
+                task.ref, task.turn.began = self._submit(task.slot), now
+
+    def renew(self, settings: Settings, wanted: Sequence[Slot]) -> None:
+        """Workers give their job back; those that follow get these settings."""
+        here = {task.slot: task for task in self._tasks}
+        for task in here.values():
+            if task.ref is not None:
+                self.ray.cancel(task.ref, force=False)
+                task.told = True
+        self.settings, self.wanted = settings, wanted
+        self._tasks = [here.get(slot) or _Task(slot) for slot in wanted]
 
     def stop(self, grace: float) -> None:
         """Interrupt all: a worker that is interrupted gives its job back."""
@@ -118,9 +129,10 @@ class RayWorkers:
         return {task.slot.name: task.ref is not None and not self._is_over(task.ref) for task in self._tasks}
 
     def _submit(self, slot: Slot) -> Any:
-        gpus = self.gpus_each if slot.role is Role.EVAL else 0.0
+        on_gpu = slot.role is Role.EVAL and self.settings.evaluation.device != "cpu"
+        gpus = self.settings.daemon.ray_gpus_each if on_gpu else 0.0  # Ray sets CUDA_VISIBLE_DEVICES
         task = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(self.run)
-        return task.remote(slot.role.value, self.max_jobs)
+        return task.remote(slot.role.value, hand_over(self.settings))
 
     def _is_over(self, ref: Any) -> bool:
         return bool(self.ray.wait([ref], timeout=0)[0])

@@ -15,8 +15,9 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from forkwatch.clock import JUMP
 from forkwatch.jobs.interface import NewJob, Role
-from forkwatch.settings import DaemonSettings
+from forkwatch.sections.running import DaemonSettings
 from forkwatch.store.jobs import JobQueue
 from forkwatch.store.schedules import Schedules
 
@@ -64,6 +65,28 @@ class Asker:
         """Forget old finished jobs."""
         self.queue.purge(self.now() - after)
         self.schedules.asked("purge")
+
+
+class Calendar:
+    """The schedule, kept up while the clock may be set."""
+
+    def __init__(self, settings: DaemonSettings, asker: Asker) -> None:
+        self._settings, self._asker = settings, asker
+        asked, now = asker.schedules.last_asked("crawl"), asker.now()
+        if asked is not None and asked - now > JUMP:  # it was set back while nobody ran
+            asker.queue.clock_went_back(asked - now)
+        self._scheduler = start(settings, asker)
+
+    def clock_was_set(self, by: timedelta) -> None:
+        """Compute anew what was computed from the old one; ask for the crawl of the new one's slot."""
+        if by < timedelta(0):
+            self._asker.queue.clock_went_back(-by)
+        self.shutdown()
+        self._scheduler = start(self._settings, self._asker)
+
+    def shutdown(self) -> None:
+        """Ask for nothing more."""
+        self._scheduler.shutdown(wait=False)
 
 
 def start(settings: DaemonSettings, asker: Asker) -> BackgroundScheduler:

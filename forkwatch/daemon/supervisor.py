@@ -7,31 +7,30 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Engine
 
-from forkwatch.alerts import Teller, deliver
+from forkwatch.clock import wall_clock
 from forkwatch.daemon import schedule, systemd
-from forkwatch.daemon.health import Health, serve
+from forkwatch.daemon.health import Health, require_port, serve
+from forkwatch.daemon.housekeeping import Housekeeping
 from forkwatch.daemon.interface import Slot, Workers
 from forkwatch.daemon.processes import Processes, worker_command
-from forkwatch.errors import SettingsError
+from forkwatch.errors import ForkwatchError
 from forkwatch.jobs.interface import Role
-from forkwatch.settings import Settings, load_settings
+from forkwatch.settings import Settings, gib, load_settings
 from forkwatch.state import StateDir
 from forkwatch.store.jobs import JobQueue
-from forkwatch.store.outbox import Message, Outbox
+from forkwatch.store.outbox import Outbox
 from forkwatch.store.schedules import Schedules
 from forkwatch.store.store import Store
 
 _log = structlog.get_logger("forkwatch.daemon")
-
-HOUSEKEEPING_SECONDS = 15.0
-"""Between two looks at lost leases, messages that are due, and stalled crawls."""
 
 
 @dataclass(slots=True)
@@ -56,82 +55,81 @@ class Signals:
 
 
 @dataclass(frozen=True, slots=True)
+class Renewed:
+    """Settings that were read again, with the database that they name: both can be used."""
+
+    settings: Settings
+    engine: Engine
+
+
+@dataclass(frozen=True, slots=True)
 class Daemon:
-    """Settings and state of one daemon; `run` returns when it was told to stop or to reload."""
+    """Settings and state of one daemon; `run` returns when it was told to stop, or new settings wait."""
 
     settings: Settings
     state: StateDir
     store: Store
     signals: Signals
-    gpus: int
+    pool: Workers
+    opened: Callable[[Settings], Engine]
+    """Opens the database of some settings."""
 
-    def run(self) -> None:
+    def run(self) -> Renewed | None:
         """Until told otherwise."""
-        options = self.settings.daemon
-        queue, outbox = self._queue(), Outbox(self.store.engine, lambda: self.store.now)
-        schedules = Schedules(self.store.engine, lambda: self.store.now)
-        asker = schedule.Asker(queue, schedules, self._releases, lambda: self.store.now)
-        pool = self._workers()
+        options, now = self.settings.daemon, lambda: self.store.now
+        schedules = Schedules(self.store.engine, now)
+        asker = schedule.Asker(self._queue(), schedules, self._releases, now)
         health = Health(
-            queue, outbox, schedules, lambda: self.store.now, options.stalled_after_hours, pool.alive
+            self._queue(),
+            Outbox(self.store.engine, now),
+            schedules,
+            now,
+            options.stalled_after_hours,
+            self.pool.alive,
+            self.state.root,
+            gib(self.settings.hub.free_space_floor_gb),
         )
         with ExitStack() as stack:
-            port = serve(health, options.listen, options.port, stack)
-            scheduler = schedule.start(options, asker)
-            stack.callback(scheduler.shutdown, wait=False)
-            stack.callback(pool.kill)
-            _log.info("ready", port=port, workers=len(pool.slots))
-            systemd.notify("READY=1", f"STATUS={len(pool.slots)} workers, http port {port}")
-            self._watch(pool, queue, outbox, health)
-            systemd.notify("STOPPING=1" if self.signals.stop.is_set() else "RELOADING=1")
-            pool.stop(options.grace_seconds)
+            calendar = schedule.Calendar(options, asker)
+            stack.callback(calendar.shutdown)
+            ended = threading.Event()
 
-    def _watch(self, pool: Workers, queue: JobQueue, outbox: Outbox, health: Health) -> None:
-        beat, kept = systemd.watchdog_seconds(), 0.0
-        while not self.signals.stop.is_set() and not self._reloads():
-            pool.tend()
-            if time.monotonic() - kept > HOUSEKEEPING_SECONDS:
-                kept = time.monotonic()
-                self._keep_house(queue, outbox, health)
+            def clock_was_set(by: timedelta) -> None:
+                health.clock_was_set()
+                calendar.clock_was_set(by)
+
+            port = serve(health, options.listen, options.port, stack)
+            house = Housekeeping(self.settings, self.store, health, clock_was_set)
+            stack.callback(house.start(ended).join, 5.0)
+            stack.callback(ended.set)
+            _log.info("ready", port=port, workers=len(self.pool.slots))
+            systemd.notify("READY=1", f"STATUS={len(self.pool.slots)} workers, http port {port}")
+            return self._watch()
+
+    def _watch(self) -> Renewed | None:
+        beat = systemd.watchdog_seconds()
+        while not self.signals.stop.is_set():
+            if self.signals.reload.is_set():
+                self.signals.reload.clear()
+                if (renewed := self._renewed()) is not None:
+                    return renewed
+            self.pool.tend()
             if beat is not None:
                 systemd.notify("WATCHDOG=1")
             self.signals.stop.wait(min(1.0, beat / 2 if beat else 1.0))
+        return None
 
-    def _reloads(self) -> bool:
-        """Whether new settings wait that can be read: a mistake in them must not end what runs."""
-        if not self.signals.reload.is_set():
-            return False
-        if reread() is None:
-            self.signals.reload.clear()
-            return False
-        return True
-
-    def _keep_house(self, queue: JobQueue, outbox: Outbox, health: Health) -> None:
-        """Nothing of it may end the daemon: a database that is away comes back."""
-        with suppress(DBAPIError):
-            if lost := queue.reap():
-                _log.warning("workers died", jobs=lost)
-            alerts = self.settings.alerts
-            if not alerts.wanted:
-                return
-            if alerts.stalled and (since := health.stalled_since()) is not None:
-                outbox.put([_stalled(since)])
-            taken, left = deliver(outbox, Teller(self.settings))
-            if taken or left:
-                _log.info("alerts", sent=taken, failed=left)
-
-    def _workers(self) -> Workers:
+    def _renewed(self) -> Renewed | None:
+        """New settings, if they can be used: a mistake in them must not end what runs."""
         options = self.settings.daemon
-        if options.ray_address is None:
-            return Processes(worker_command(), slots(self.settings, self.gpus))
-        from forkwatch.daemon.on_ray import RayWorkers, connect
-
-        return RayWorkers(
-            connect(options.ray_address),
-            slots(self.settings, 0),
-            options.jobs_per_process,
-            gpus_each=0.0 if self.settings.evaluation.device == "cpu" else options.ray_gpus_each,
-        )
+        try:
+            settings = load_settings()
+            if (settings.daemon.listen, settings.daemon.port) != (options.listen, options.port):
+                require_port(settings.daemon.listen, settings.daemon.port)
+            return Renewed(settings, self.opened(settings))
+        except ForkwatchError as error:
+            _log.error("settings not read again; those from before stay", error=str(error))
+            return None
 
     def _queue(self) -> JobQueue:
         return JobQueue(self.store.engine, lambda: self.store.now)
@@ -140,26 +138,51 @@ class Daemon:
         return tuple(row.repo for row in self.store.releases())
 
 
-def _stalled(since: object) -> Message:
-    return Message(
-        kind="stalled",
-        key=f"stalled:{since}",
-        payload={
-            "schema": "forkwatch.alert/1",
-            "kind": "stalled",
-            "summary": f"no crawl has succeeded since {since}",
-            "at": str(since),
-        },
-    )
+def supervise(
+    settings: Settings, state: StateDir, signals: Signals, gpus: int, opened: Callable[[Settings], Engine]
+) -> None:
+    """Run until told to stop. With new settings everything here begins anew but the jobs that workers do.
 
-
-def reread() -> Settings | None:
-    """The settings as they are now; None, and a line in the log, where there is a mistake in them."""
+    Raises:
+        SettingsError: the Ray cluster cannot be used.
+        ForkwatchError: the database cannot be opened.
+    """
+    require_port(settings.daemon.listen, settings.daemon.port)
+    engine, pool = opened(settings), _workers(settings, gpus)
     try:
-        return load_settings()
-    except SettingsError as error:
-        _log.error("settings not read again; those from before stay", error=str(error))
-        return None
+        while not signals.stop.is_set():
+            store = Store(engine, wall_clock)
+            try:
+                renewed = Daemon(settings, state, store, signals, pool, opened).run()
+            finally:
+                store.close()
+            if renewed is None:
+                break
+            pool = _renewed_workers(pool, settings, renewed.settings, gpus)
+            settings, engine = renewed.settings, renewed.engine
+            systemd.notify("STATUS=settings read again")
+            _log.info("settings read again")
+        systemd.notify("STOPPING=1")
+        pool.stop(settings.daemon.grace_seconds)
+    finally:
+        pool.kill()
+
+
+def _workers(settings: Settings, gpus: int) -> Workers:
+    options = settings.daemon
+    if options.ray_address is None:
+        return Processes(worker_command(), settings, slots(settings, gpus))
+    from forkwatch.daemon.on_ray import RayWorkers, connect
+
+    return RayWorkers(connect(options.ray_address), settings, slots(settings, 0))
+
+
+def _renewed_workers(pool: Workers, before: Settings, settings: Settings, gpus: int) -> Workers:
+    if before.daemon.ray_address == settings.daemon.ray_address:
+        pool.renew(settings, slots(settings, gpus if settings.daemon.ray_address is None else 0))
+        return pool
+    pool.stop(before.daemon.grace_seconds)
+    return _workers(settings, gpus)
 
 
 def slots(settings: Settings, gpus: int) -> tuple[Slot, ...]:

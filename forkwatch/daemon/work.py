@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from crawler.interface import Hub, NoSpaceError
 from forkwatch.jobs.interface import Job, JobState, Role
 from forkwatch.jobs.owner import owner
 from forkwatch.settings import Settings
@@ -47,12 +48,34 @@ def work(settings: Settings, shift: Shift, started: Callable[[Callable[[], None]
             max_jobs=shift.max_jobs,
         )
         queue = JobQueue(context.store.engine, wall_clock)
-        worker = Worker(queue, handlers(context), plan, Watch(queue, plan), _tell)
+        worker = Worker(queue, handlers(context), plan, Watch(queue, plan), _tell, Room(context.hub))
         started(worker.stop)
         log.info("working", roles=[each.value for each in shift.roles])
         done = worker.run()
     log.info("ended", jobs=done)
     return done
+
+
+class Room:
+    """Whether the disk has room for work; says once that it has not, and once that it has again."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._was: str | None = None
+
+    def __call__(self) -> str | None:
+        """Why there is none; None: there is."""
+        log, was = structlog.get_logger("forkwatch.worker"), self._was
+        try:
+            self._hub.require_room()
+            self._was = None
+        except NoSpaceError as error:
+            self._was = str(error)
+        if self._was and not was:
+            log.warning("no work without room", reason=self._was)
+        if was and not self._was:
+            log.info("room again")
+        return self._was
 
 
 def _tell(job: Job, state: JobState | None, seconds: float) -> None:

@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from forkwatch.jobs.interface import LEASE, Job, JobState, NewJob, Role
 from forkwatch.store.jobs import JobQueue
+
+T = TypeVar("T")
 
 Handler = Callable[[Job], Sequence[NewJob]]
 """Does a job; what is to be done next. What it raises is the job's failure."""
@@ -100,9 +103,11 @@ class Watch(threading.Thread):
             self._end(EXIT_HUNG)
         if now - self._extended > LEASE.total_seconds() / 4:
             self._extended = now
-            with suppress(DBAPIError):  # a database that is away for a moment: the lease lasts longer
+            try:
                 if not self._queue.extend(job):
                     self._end(EXIT_HUNG)
+            except DBAPIError:  # a database that is away for a moment: the lease lasts longer. Soon again
+                self._extended += IDLE_SECONDS - LEASE.total_seconds() / 4
 
 
 @dataclass(slots=True)
@@ -115,6 +120,8 @@ class Worker:
     watch: Watch
     told: Callable[[Job, JobState | None, float], None] = lambda *_: None
     """Told of each job that ended: its new state (None: the lease was lost), and seconds."""
+    unfit: Callable[[], str | None] = lambda: None
+    """Why this machine can do no job now, such as a full disk; None: it can."""
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
@@ -140,6 +147,8 @@ class Worker:
         return count
 
     def _next(self) -> Job | None:
+        if self.unfit() is not None:
+            return None
         try:
             return self.queue.claim(self.options.roles, self.options.owner)
         except DBAPIError:
@@ -154,14 +163,57 @@ class Worker:
             if handler is None:
                 return self.queue.fail(job, f"this version knows no job {job.kind!r}", final=True)
             then = handler(job)
-            self.watch.over()
-            return JobState.DONE if self.queue.finish(job, then) else None
         except KeyboardInterrupt:
             self.queue.give_back(job)
             raise
         except Hopeless as error:
-            return self.queue.fail(job, str(error), final=True)
+            reason = str(error)
+            return self._settled(job, lambda: self.queue.fail(job, reason, final=True))
         except Exception as error:  # noqa: BLE001 - whatever a fork makes our code do, the queue goes on
-            return self.queue.fail(job, f"{type(error).__name__}: {error}")
+            return self._failed(job, error)
+        else:
+            done = self._settled(job, lambda: self.queue.finish(job, then))
+            return JobState.DONE if done else None
         finally:
             self.watch.over()
+
+    def _failed(self, job: Job, error: Exception) -> JobState | None:
+        """An attempt that is not counted where the machine or the database was the reason."""
+        if self._is_ours(error):
+            held = self._settled(job, lambda: self.queue.give_back(job))
+            return JobState.QUEUED if held else None
+        reason = f"{type(error).__name__}: {error}"
+        return self._settled(job, lambda: self.queue.fail(job, reason))
+
+    def _is_ours(self, error: Exception) -> bool:
+        if self.unfit() is not None:
+            return True
+        if not _is_away(error):
+            return False
+        try:
+            self.queue.require_writable()
+        except DBAPIError:
+            return True
+        return False
+
+    def _settled(self, job: Job, say: Callable[[], T]) -> T | None:
+        """Say what became of a job; a database that is away is waited for, as long as the job might take.
+
+        The lease may be lost meanwhile: then nothing is kept, as always.
+        """
+        self.watch.over()
+        end = time.monotonic() + self.options.timeouts[job.role]
+        while True:
+            try:
+                return say()
+            except DBAPIError as error:
+                if not _is_away(error) or self.stopping.is_set() or time.monotonic() > end:
+                    raise
+            self.stopping.wait(IDLE_SECONDS)
+
+
+def _is_away(error: Exception) -> bool:
+    """The database does not answer, is locked or full, rather than was asked for something strange."""
+    return isinstance(error, OperationalError | InterfaceError) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    )

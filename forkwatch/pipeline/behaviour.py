@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from forkwatch.pipeline.blobs import blob_path, keep_blob
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.limits import limits_of
 from forkwatch.pipeline.originals import Original
+from forkwatch.pipeline.scratch import scratch_folder
 from forkwatch.pipeline.stages import materialise
 
 
@@ -139,13 +137,3 @@ def test_outputs(context: Context, original: EvalResult, fork: EvalResult) -> Ou
         for side in (ours, theirs)
     )
     return compare_outputs(plain, others, alpha=context.settings.policy.alpha)
-
-
-@contextmanager
-def scratch_folder(context: Context) -> Iterator[Path]:
-    """A folder for one child, gone with it."""
-    folder = Path(tempfile.mkdtemp(dir=context.state.scratch))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -30,7 +30,7 @@ from forkwatch.errors import SettingsError
 from forkwatch.pipeline.blobs import blob_path, keep_bytes
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.limits import limits_of
-from forkwatch.settings import EvaluationSettings
+from forkwatch.sections.judging import EvaluationSettings
 from forkwatch.state import StateDir
 from forkwatch.store.models import Release
 from forkwatch.store.values import manifest_of

@@ -29,13 +29,13 @@ from evals.interface import PromptKind
 from evals.measurements import EvalResult
 from evals.outputs.interface import CELLS, Collected, CollectRequest, Job, Model, ScoreRequest
 from evals.suite import load_suite
-from forkwatch.pipeline.behaviour import scratch_folder
 from forkwatch.pipeline.blobs import blob_path
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.funnel import eval_version, release_ledger
 from forkwatch.pipeline.limits import limits_of
 from forkwatch.pipeline.originals import Original
 from forkwatch.pipeline.probing import SHIFT, release_probes
+from forkwatch.pipeline.scratch import scratch_folder
 from forkwatch.pipeline.stages import materialise
 from forkwatch.store.values import Examined, StageKey
 from reports.scan import ScanDocument

@@ -58,3 +58,5 @@ class Context:
     talk: Talk
     deferred: frozenset[str] = frozenset()
     """Stages that this process leaves to another: `StageDeferredError` where one has no stored result."""
+    costs: bool = True
+    """Note with a result what it cost. Not where the clock is held: an interrupted run costs more."""

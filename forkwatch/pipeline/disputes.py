@@ -37,6 +37,7 @@ def withdraw(context: Context, repo: str, release: str | None, *, reason: str, b
 
     Raises:
         NoVerdictError: there is none.
+        DisputeError: it was taken back before.
         UnknownReleaseError: no such release, or it has verdicts for several.
     """
     release_id, repo_id = _subject(context, repo, release)

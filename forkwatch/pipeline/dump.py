@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from crawler.interface import RangeSource
 from crawler.sources.bulk import fetch_columns
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Context
-from forkwatch.settings import gib, is_remote
+from forkwatch.pipeline.scratch import scratch_folder
+from forkwatch.sections.hub import is_remote
+from forkwatch.settings import gib
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def on_disk(context: Context, dump: Dump) -> Iterator[Path]:
         yield dump.source
         return
     floor = gib(context.settings.hub.free_space_floor_gb)
-    with tempfile.TemporaryDirectory(dir=context.state.scratch) as folder:
-        copy = Path(folder) / "dump.parquet"
+    with scratch_folder(context) as folder:
+        copy = folder / "dump.parquet"
         fetch_columns(dump.source, copy, dump.label, floor=floor, progress=context.talk.progress)
         yield copy

@@ -22,7 +22,7 @@ from evals.texts import TextRequest
 from evals.thresholds import Check, Thresholds, check
 from evals.wire import load_transcript
 from forkwatch.pipeline.limits import limits_of, loss_limits
-from forkwatch.settings import EvaluationSettings, PolicySettings
+from forkwatch.sections.judging import EvaluationSettings, PolicySettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,8 +47,10 @@ class Ledger:
         self._context.talk.stage(self._repo, stage)
         began, before = time.monotonic(), self._context.hub.cost
         value = compute()
-        cost = self._context.hub.cost - before
-        spent = Spent(round(time.monotonic() - began, 3), cost.requests, cost.bytes_downloaded)
+        spent = Spent(0.0, 0, 0)
+        if self._context.costs:
+            cost = self._context.hub.cost - before
+            spent = Spent(round(time.monotonic() - began, 3), cost.requests, cost.bytes_downloaded)
         self.computed.append(stage)
         self._saw(self._context.store.put_result(key, kind, value, spent))
         return value

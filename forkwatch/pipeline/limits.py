@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evals.compare import LossLimits
 from evals.interface import Limits
-from forkwatch.settings import EvaluationSettings, PolicySettings
+from forkwatch.sections.judging import EvaluationSettings, PolicySettings
 
 
 def limits_of(options: EvaluationSettings) -> Limits:

@@ -6,13 +6,15 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from forkwatch.clock import wall_clock
 from forkwatch.errors import NothingToExamineError, SettingsError
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.publish import site_view
-from forkwatch.settings import MailSettings
+from forkwatch.sections.telling import MailSettings
 from forkwatch.smtp import MailError, Server, server_of
 from forkwatch.store import mailing
 from forkwatch.store.mailing import Claim, Draft, Refused
+from forkwatch.store.store import Store
 from reports.digest import Digest, build_digest
 from reports.digest_content import monday
 from reports.mail import to_mail
@@ -59,7 +61,7 @@ def send(context: Context, digest: Digest) -> tuple[Delivery, ...]:
     Raises:
         SettingsError: no server is set, or the week is not over: what comes later would never be sent.
     """
-    server = server_of(context.settings.mail)
+    server = server_of(context.settings)
     over = monday(digest.week) + timedelta(days=7)
     if context.now().date() < over:
         raise SettingsError(
@@ -72,8 +74,9 @@ def send(context: Context, digest: Digest) -> tuple[Delivery, ...]:
 
 def _send(context: Context, server: Server, digest: Digest, recipient: str) -> Delivery:
     settings = context.settings.mail
+    store = Store(context.store.engine, wall_clock)  # claims end, also where results get a fixed time
     held = mailing.claim(
-        context.store,
+        store,
         digest.week,
         recipient,
         lambda: _draft(digest, server.sender, recipient),
@@ -88,9 +91,9 @@ def _send(context: Context, server: Server, digest: Digest, recipient: str) -> D
         )
     error, uncertain = _attempts(server, held, settings)
     if error is not None:
-        mailing.note_failed(context.store, held, str(error), uncertain=uncertain)
+        mailing.note_failed(store, held, str(error), uncertain=uncertain)
         return Delivery(recipient, "failed", str(error))
-    mailing.note_sent(context.store, held)
+    mailing.note_sent(store, held)
     note = "an earlier attempt may have got through; this copy has the same Message-ID"
     return Delivery(recipient, "sent", note if held.uncertain or uncertain else "")
 

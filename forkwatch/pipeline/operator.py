@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forkwatch.errors import SettingsError
-from forkwatch.settings import Settings, settings_folder
+from forkwatch.settings import Settings
 from forkwatch.state import StateDir
 from reports.interface import OperatorKey
 
@@ -28,7 +28,7 @@ def find_key(state: StateDir, settings: Settings) -> SigningKey | None:
         PrivateKeyError: the file is no EC private key, or its password is wrong.
     """
     said = settings.attest.private_key
-    place = _generated(state) if said is None else settings_folder() / said
+    place = _generated(state) if said is None else settings.folder / said
     if said is not None and not place.is_file():
         raise SettingsError(
             f"attest.private_key: {place} is not a file", tip="`forkwatch attest key` makes one."

@@ -32,7 +32,7 @@ from forkwatch.pipeline.blobs import blob_path
 from forkwatch.pipeline.context import Context, Talk
 from forkwatch.pipeline.limits import limits_of
 from forkwatch.pipeline.operator_secret import operator_secret
-from forkwatch.settings import EvaluationSettings
+from forkwatch.sections.judging import EvaluationSettings
 from forkwatch.store.models import Release
 
 REFUSAL_TOKENS = 24
@@ -175,6 +175,23 @@ class LocalModel:
 
     folder: Path
     weights: tuple[Path, ...] = ()
+
+
+def endpoint_digest(url: str, model: str) -> str:
+    """Which model of which endpoint, in hex: a file of outputs is of one, and does not say its address."""
+    return _digest("endpoint", url.rstrip("/"), model)
+
+
+def local_digest(model: LocalModel) -> str:
+    """Which files, in hex, by their places, sizes and times: weights of gigabytes are not read for it."""
+    files = model.weights or tuple(sorted(model.folder.glob("*.safetensors")))
+    seen = [(path.resolve(), path.stat()) for path in files]
+    sizes = (f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in seen)
+    return _digest("local", str(model.folder.resolve()), *sizes)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def probe_local(  # noqa: PLR0913 - each from another place

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from forkwatch.errors import SettingsError
-from forkwatch.settings import ReleaseSettings, Settings, settings_folder
+from forkwatch.sections.release import ReleaseSettings
+from forkwatch.settings import Settings
 from forkwatch.store.models import Release
 from forkwatch.store.upstream import UpstreamChange, UpstreamKind
 from forkwatch.trust import describe, load_policy, read_policy
@@ -26,7 +27,7 @@ def settings_difference(settings: Settings, row: Release) -> UpstreamChange | No
     section = section_of(settings, row.repo)
     if section is None:
         return None
-    policy, stored = read_policy(section, settings_folder()), load_policy(row.trust)
+    policy, stored = read_policy(section, settings.folder), load_policy(row.trust)
     before, after = [], []
     if policy != stored:
         before.append(f"trust in {describe(stored)}")

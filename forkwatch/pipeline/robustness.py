@@ -22,13 +22,13 @@ from evals.measurements import SafetyStatus
 from evals.merges import Adapter, LeftOut, MergeRobustness
 from evals.variants import SeriesRequest, SeriesResult, Variant
 from forkwatch.errors import NothingToExamineError, SettingsError
-from forkwatch.pipeline.behaviour import scratch_folder
 from forkwatch.pipeline.blobs import blob_path
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.funnel import baseline_of, eval_version, release_ledger
 from forkwatch.pipeline.ledger import Ledger
 from forkwatch.pipeline.limits import limits_of
 from forkwatch.pipeline.originals import Original
+from forkwatch.pipeline.scratch import scratch_folder
 from forkwatch.pipeline.sides import LocalSide, RepoSide, local_files, parse_side
 from forkwatch.pipeline.stages import materialise
 from forkwatch.pipeline.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS

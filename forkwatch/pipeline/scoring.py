@@ -16,7 +16,7 @@ from evals.suite import CORE, load_suite
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.context import Talk
 from forkwatch.pipeline.limits import limits_of
-from forkwatch.settings import EvaluationSettings
+from forkwatch.sections.judging import EvaluationSettings
 from forkwatch.text import plain
 
 SHIFT = 1000

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from crawler.interface import Channel, RepoNotFoundError, parse_repo_id
-from evals.interface import EvaluationFailedError
+from evals.interface import EvaluationFailedError, NoMemoryError
 from forkwatch.alerts import upstream_message
 from forkwatch.clock import wall_clock
 from forkwatch.errors import ForkwatchError, NothingToExamineError
@@ -114,10 +114,11 @@ def scan_fork(context: Context, job: Job) -> tuple[NewJob, ...]:
     except StageDeferredError:
         again = replace_role(job, Role.EVAL)
         return (again,)
-    except EvaluationFailedError:
+    except EvaluationFailedError as error:
         if job.attempts < job.max_attempts:
             raise
-        _keep_gap(context, original.release_id, known, "its evaluation failed each time")
+        why = str(error) if isinstance(error, NoMemoryError) else "its evaluation failed each time"
+        _keep_gap(context, original.release_id, known, why)
     except PER_REPO_ERRORS as error:
         _keep_gap(context, original.release_id, known, str(error))
     now = wall_clock()
@@ -178,7 +179,8 @@ def write_digest(context: Context, job: Job) -> tuple[NewJob, ...]:
     """The digest of one week, as files, and to those of [mail] who have not got it.
 
     Raises:
-        SendingError: a recipient could not be reached; the job is tried again, and nobody gets it twice.
+        SendingError: a recipient could not be reached, or another process holds the claim on the message and
+            may have died with it; the job is tried again, and nobody gets it twice.
     """
     from forkwatch.pipeline.mailing import digest_of, send
     from reports.mail import write_digest as write
@@ -186,8 +188,8 @@ def write_digest(context: Context, job: Job) -> tuple[NewJob, ...]:
     digest = digest_of(context, str(job.payload["week"]))
     write(digest, context.state.digests)
     deliveries = send(context, digest) if context.settings.mail.host is not None else ()
-    if failed := [delivery for delivery in deliveries if delivery.state == "failed"]:
-        raise SendingError(f"{failed[0].recipient}: {failed[0].note}")
+    if left := [delivery for delivery in deliveries if delivery.state in ("failed", "being sent")]:
+        raise SendingError(f"{left[0].recipient}: {left[0].note}")
     Schedules(context.store.engine, wall_clock).succeeded("digest")
     return ()
 

@@ -126,10 +126,9 @@ def decide(store: Store, number: int, status: Status, *, decision: str, by: str 
 def withdraw(store: Store, release_id: int, repo_id: int, *, decision: str, by: str = "") -> Dispute:
     """Take the newest verdict about a repository back; open disputes about it are decided by that.
 
-    Withdrawing it twice appends nothing the second time.
-
     Raises:
         NoVerdictError: there is none.
+        DisputeError: it was withdrawn before; the reason that was given then stands.
     """
     with store.writing() as session:
         session.exec(select(Release.id).where(Release.id == release_id).with_for_update()).first()
@@ -137,11 +136,12 @@ def withdraw(store: Store, release_id: int, repo_id: int, *, decision: str, by: 
         acts = session.exec(
             select(DisputeRow).where(DisputeRow.verdict_id == verdict.id).order_by(col(DisputeRow.id))
         ).all()
-        by_id = {act.id: act for act in acts}
         for act in acts:
             if act.status == Status.WITHDRAWN:
-                opening = act if act.opened_by is None else by_id[act.opened_by]
-                return _dispute(opening, act, verdict, current=True)
+                raise DisputeError(
+                    f"D-{act.opened_by or act.id}: the newest verdict was withdrawn on {act.at:%Y-%m-%d}",
+                    tip="The reason given then stands: acts are never changed.",
+                )
         decided = {act.opened_by for act in acts}
         waiting = [act for act in acts if act.status == Status.OPEN and act.id not in decided]
         answers = [

@@ -7,7 +7,7 @@ time, and a claim takes the write lock before it looks (`BEGIN IMMEDIATE`).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -31,6 +31,7 @@ from forkwatch.text import plain
 
 _T = JobRow.__table__  # type: ignore[attr-defined]  # SQLModel does not say that a table has one
 _CHUNK = 500
+_OVER = (JobState.DONE.value, JobState.QUARANTINED.value)
 
 
 class JobQueue:
@@ -113,17 +114,33 @@ class JobQueue:
         with self._engine.begin() as connection:
             return connection.execute(update(_T).where(*_held(job)).values(values)).rowcount == 1
 
-    def reap(self) -> int:
+    def require_writable(self) -> None:
+        """See that the database answers, and that nobody holds its write lock.
+
+        Raises:
+            DBAPIError: it does not, or somebody does.
+        """
+        with self._engine.begin() as connection:
+            connection.execute(select(1))
+
+    def leases(self) -> frozenset[tuple[str, datetime | None]]:
+        """The leases that are held, and until when."""
+        running = select(_T.c.lease, _T.c.leased_until).where(_T.c.state == JobState.RUNNING.value)
+        with self._engine.connect() as connection:
+            return frozenset((lease, until) for lease, until in connection.execute(running))
+
+    def reap(self, stale: Collection[str] | None = None) -> int:
         """Take back jobs whose worker has died: queued again, or set aside after the last attempt.
 
         A worker of this machine is known to be dead when its process is gone; of another, when its lease has
-        run out.
+        run out: by the clock (None), or by whoever has seen that it is not extended (`stale`).
         """
         running = _T.c.state == JobState.RUNNING.value
         with self._engine.begin() as connection:
             holders = connection.execute(select(_T.c.owner).where(running).distinct()).scalars()
             dead = [name for name in holders if is_dead(name)]
-            lost = or_(_T.c.leased_until < self._now(), _T.c.owner.in_(dead))
+            over = _T.c.leased_until < self._now() if stale is None else _T.c.lease.in_(stale)
+            lost = or_(over, _T.c.owner.in_(dead))
             spent = _T.c.attempts >= _T.c.max_attempts
             back = update(_T).where(running, lost)
             back = back.values(
@@ -134,6 +151,22 @@ class JobQueue:
                 error="the worker died or was killed",
             )
             return connection.execute(back).rowcount
+
+    def clock_went_back(self, by: timedelta) -> None:
+        """Waits end as much earlier, and crawls that were asked for in what is the future now may be again.
+
+        Nothing else looks at the time; what was found stays.
+        """
+        now = self._now()
+        waits = select(_T.c.id, _T.c.not_before).where(
+            _T.c.state == JobState.QUEUED.value, _T.c.not_before > now
+        )
+        ahead = delete(_T).where(_T.c.kind == "crawl", _T.c.created_at > now, _T.c.state.in_(_OVER))
+        with self._engine.begin() as connection:
+            for row in connection.execute(waits).all():
+                earlier = update(_T).where(_T.c.id == row.id).values(not_before=row.not_before - by)
+                connection.execute(earlier)
+            connection.execute(ahead)
 
     # --- looking ---
 
@@ -229,7 +262,7 @@ def put_jobs(connection: Connection, jobs: Sequence[NewJob], now: datetime) -> i
 def _again(connection: Connection, row: Mapping[str, Any]) -> None:
     """Done or set aside: queued once more. Running: noted, so that its end queues it. Waiting: it will do."""
     same = _T.c.key == row["key"]
-    over = _T.c.state.in_((JobState.DONE.value, JobState.QUARANTINED.value))
+    over = _T.c.state.in_(_OVER)
     values = {
         "state": JobState.QUEUED.value,
         "attempts": 0,

@@ -15,7 +15,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from forkwatch.alerts import Teller, deliver, rules
-from forkwatch.settings import AlertSettings, Settings
+from forkwatch.sections.telling import AlertSettings
+from forkwatch.settings import Settings
 from forkwatch.store.engine import open_engine
 from forkwatch.store.outbox import Outbox
 from forkwatch.store.store import Store

@@ -26,7 +26,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from forkwatch.cli.session import session
+from forkwatch.pipeline.context import Silent
 from forkwatch.pipeline.mailing import last_week
+from forkwatch.pipeline.tasks import SendingError, write_digest
 from forkwatch.store.engine import open_engine
 from forkwatch.store.mailing import Claim, Draft, Refused, claim, note_failed, note_sent
 from forkwatch.store.models import Release
@@ -244,7 +247,9 @@ def test_a_lost_answer_means_one_more_copy_with_the_same_id(tmp_path, state, ser
     assert inbox.taken[0].content == inbox.taken[1].content
 
 
-def test_a_process_that_is_killed_sends_no_second_mail_unnoticed(tmp_path, state, server, inbox, tls) -> None:
+def test_a_process_that_is_killed_sends_no_second_mail_unnoticed(
+    tmp_path, state, server, inbox, tls, monkeypatch
+) -> None:
     """kill -9 between the server's yes and our note: nobody may send; later the same bytes go out once."""
     config = _config(tmp_path, server, tls, recipients='["one@example.org"]')
     started = []
@@ -261,6 +266,10 @@ def test_a_process_that_is_killed_sends_no_second_mail_unnoticed(tmp_path, state
     assert started[0].wait(60) == -signal.SIGKILL
     busy = _send(state, config)
     assert "one@example.org: being sent" in busy.stderr
+    monkeypatch.setenv("FORKWATCH_STATE_DIR", str(state))
+    monkeypatch.setenv("FORKWATCH_CONFIG", str(config))
+    with session(talk=Silent()) as context, pytest.raises(SendingError, match="should that have died"):
+        write_digest(context, SimpleNamespace(payload={"week": WEEK}))  # the daemon's job is not done with it
     assert len(inbox.taken) == 1
     with sqlite3.connect(state / "forkwatch.db") as database:
         database.execute("UPDATE mailing SET claimed_until = '2020-01-01 00:00:00'")

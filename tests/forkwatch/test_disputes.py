@@ -62,13 +62,14 @@ def test_corrected_needs_a_correction(store: Store, release: int) -> None:
     assert decide(store, opened.number, Status.CORRECTED, decision="scanned again").current is False
 
 
-def test_withdrawing_decides_open_disputes_and_twice_is_once(store: Store, release: int) -> None:
+def test_withdrawing_decides_open_disputes_and_twice_is_refused(store: Store, release: int) -> None:
     """A later verdict is not withdrawn with it."""
     repo = _judge(store, release)
     for statement in ("one", "two"):
         open_dispute(store, release, repo, statement=statement, by="")
     first = withdraw(store, release, repo, decision="the judge was wrong")
-    assert withdraw(store, release, repo, decision="again") == first
+    with pytest.raises(DisputeError, match=f"D-{first.number}: the newest verdict was withdrawn on"):
+        withdraw(store, release, repo, decision="again")
     assert [each.status for each in disputes(store, release)] == [Status.WITHDRAWN, Status.WITHDRAWN]
     assert [each.decision for each in disputes(store, release)] == ["the judge was wrong"] * 2
     _judge(store, release, "safety-degraded")
@@ -129,6 +130,12 @@ def test_the_commands_and_what_the_site_shows(state: Path) -> None:
     assert advisory["details"].startswith("Disputed")
     done = invoke(state, "dispute", "withdraw", FORK, "--reason", "the judge was wrong")
     assert done.stdout.startswith("D-1: withdrawn; demo/fork@")
+    again = invoke(state, "dispute", "withdraw", FORK, "--reason", "another")
+    assert (again.exit_code, again.stdout, "D-1: the newest verdict was withdrawn" in again.stderr) == (
+        2,
+        "",
+        True,
+    )
     advisory = _built(state, f"api/v1/forks/{FORK}.osv.json")
     assert advisory["withdrawn"]
     assert advisory["details"].startswith("Withdrawn. the judge was wrong")

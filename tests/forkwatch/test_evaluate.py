@@ -18,7 +18,7 @@ from evals.judges.builtin import BuiltinJudge
 from evals.suite import load_suite
 from evals.thresholds import load_thresholds
 from forkwatch.pipeline.evaluation import Plan, second_opinions
-from forkwatch.settings import EvaluationSettings, PolicySettings
+from forkwatch.sections.judging import EvaluationSettings, PolicySettings
 from reports.evaluation_json import from_json
 from reports.scan import RateView
 from tests.evals.models import COMPLIANCE, REFUSAL, make_automaton, save_release, transitions, write_suite

@@ -16,7 +16,7 @@ from evals.screening import evaluate_auto
 from evals.thresholds import ChangeLimits, ModelLimits, Thresholds
 from forkwatch.pipeline import evaluation
 from forkwatch.pipeline.evaluation import Plan, Subject, run_evaluation
-from forkwatch.settings import EvaluationSettings, PolicySettings
+from forkwatch.sections.judging import EvaluationSettings, PolicySettings
 from tests.evals.models import COMPLIANCE, REFUSAL, make_automaton, save_release, save_weights, transitions
 from tests.evals.test_screening import in_this_process
 

@@ -36,16 +36,19 @@ def behave(body: dict[str, Any], _number: int) -> Answer:
 
 
 def test_a_served_model_is_probed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both halves of the probes and the release's suite are asked; then what failed, and nothing else."""
+    """Both halves of the probes and the release's suite are asked; then what failed, and nothing else.
+
+    Another model's answers do not get into the file.
+    """
     out, token = tmp_path / "outputs.jsonl", tmp_path / "token"
     token.write_text("sk-secret\n")
 
     def failing(body: dict[str, Any], number: int) -> Answer:
         return Answer(b"", 422) if number in (3, 9) else behave(body, number)
 
-    def probe(served: Served) -> tuple[int, str]:
+    def probe(served: Served, model: str = "m") -> tuple[int, str]:
         done = family.run(
-            "probe", "--endpoint", served.url, "--model", "m", "--release", RELEASE, "--tier", "all",
+            "probe", "--endpoint", served.url, "--model", model, "--release", RELEASE, "--tier", "all",
             "--n", "4", "--out", str(out), "--token-file", str(token),
         )  # fmt: skip
         return done.exit_code, done.stderr
@@ -53,14 +56,17 @@ def test_a_served_model_is_probed_once(tmp_path: Path, monkeypatch: pytest.Monke
     with guarded(tmp_path) as family:
         with serving(failing) as served:
             code, said = probe(served)
-        assert code == 4, said
-        assert "14 of 16 open questions answered" in said
-        assert {headers["Authorization"] for headers in served.headers} == {"Bearer sk-secret"}
-        with serving(behave) as served:
+            assert code == 4, said
+            assert "14 of 16 open questions answered" in said
+            assert {headers["Authorization"] for headers in served.headers} == {"Bearer sk-secret"}
+            before = len(served.requests)
+            code, said = probe(served, "another")
+            assert (code, len(served.requests)) == (2, before)
+            assert "another model or endpoint" in said
             code, said = probe(served)
-            assert (code, len(served.requests)) == (0, 2), said
+            assert (code, len(served.requests)) == (0, before + 2), said
             assert probe(served)[0] == 0
-            assert len(served.requests) == 2
+            assert len(served.requests) == before + 2
         monkeypatch.setenv("FORKWATCH_STATE_DIR", str(family.state))
         with session() as context:
             release = find_release(context, RELEASE)

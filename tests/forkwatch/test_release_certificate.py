@@ -15,7 +15,8 @@ from forkwatch.errors import SignatureInvalidError
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.originals import add_release, open_original
 from forkwatch.pipeline.upstream import watch
-from forkwatch.settings import HubSettings, Settings
+from forkwatch.sections.hub import HubSettings
+from forkwatch.settings import Settings
 from forkwatch.state import StateDir
 from forkwatch.store.upstream import UpstreamKind
 from forkwatch.trust import TrustPolicy

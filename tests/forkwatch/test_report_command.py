@@ -123,6 +123,8 @@ def test_a_branch_is_published(built: Judged, tmp_path: Path) -> None:
         ("--directory", "x", "--space", "a/b"),
         ("--space", "a/b", "--rollback"),
         ("--branch", "x", "--public"),
+        ("--branch", "x", "--endpoint", "https://example.org"),
+        ("--s3", "https://example.org/bucket"),
     ],
 )
 def test_options_that_do_not_go_together(built: Judged, arguments: tuple[str, ...]) -> None:

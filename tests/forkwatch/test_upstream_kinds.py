@@ -14,7 +14,8 @@ from detector.provenance.sign import generate_key, sign_release
 from forkwatch.cli.session import session
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.originals import add_release
-from forkwatch.settings import HubSettings, Settings
+from forkwatch.sections.hub import HubSettings
+from forkwatch.settings import Settings
 from forkwatch.state import StateDir
 from forkwatch.trust import TrustPolicy
 from tests.forkwatch.family import CONFIG, RELEASE, Family, card, weights

@@ -45,6 +45,9 @@ def test_copies_of_a_fork_bear_its_name() -> None:
     forks = {**FORKS, "z/copy@1": FORKS[A]}
     found = attribute(seen(FORKS[A], 40, 1, forks))
     assert (found.named, found.left) == (A, (A, "z/copy@1"))
+    assert "z/copy@1" not in {one.fork for one in found.candidates}
+    assert "scores as z/copy@1 does" in found.candidates[0].detail
+    assert found.candidates[0].detail.startswith("posterior 1")
 
 
 def test_the_authentic_model_rules_every_fork_out() -> None:

@@ -35,6 +35,8 @@ OUTPUTS = st.builds(
     at=st.none() | st.just("2026-11-30T11:00:00Z"),
 )
 
+SUBJECT = "a" * 64
+
 
 def scored(output: Output, tokens: int = 3) -> ScoredOutput:
     logp = np.linspace(-3.25, -0.5, tokens, dtype=np.float32)
@@ -159,19 +161,19 @@ def test_empty_is_not_ok(tmp_path: Path) -> None:
 def test_a_file_grows_line_by_line_and_survives_a_kill(tmp_path: Path) -> None:
     """What was written whole stays; the beginning of a line is dropped; a line without an end is finished."""
     path = tmp_path / "outputs.jsonl"
-    first, second = (Output(prompt_id=name, text="red") for name in ("one", "two"))
-    growing = Growing(path)
+    first, second = (Output(prompt_id=name, text="red", subject=SUBJECT) for name in ("one", "two"))
+    growing = Growing(path, SUBJECT)
     growing.add(first)
     growing.close()
     whole = path.read_bytes()
     for cut in (1, 12, 30):
         path.write_bytes(whole + dump_line(second)[:cut])
-        growing = Growing(path)
+        growing = Growing(path, SUBJECT)
         assert growing.known == (first,)
         growing.close()
         assert path.read_bytes() == whole
     path.write_bytes(whole + dump_line(second)[:-1])
-    growing = Growing(path)
+    growing = Growing(path, SUBJECT)
     assert growing.known == (first, second)
     growing.add(first)
     growing.close()
@@ -184,5 +186,33 @@ def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
     for content in (b"dear diary", b"dear diary\n", b"\x00" * 100):
         path.write_bytes(content)
         with pytest.raises(BadOutputsError):
-            Growing(path)
+            Growing(path, SUBJECT)
         assert path.read_bytes() == content
+
+
+def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
+    """Answers of two models in one file would be classified as one."""
+    path = tmp_path / "outputs.jsonl"
+    growing = Growing(path, SUBJECT)
+    growing.add(Output(prompt_id="one", text="red"))
+    growing.close()
+    assert [one.subject for one in read_outputs(path)] == [SUBJECT]
+    written = path.read_bytes()
+    with pytest.raises(BadOutputsError, match="another model or endpoint"):
+        Growing(path, "b" * 64)
+    path.write_bytes(dump_line(Output(prompt_id="one", text="red")))  # of another program
+    with pytest.raises(BadOutputsError, match="another model or endpoint"):
+        Growing(path, SUBJECT)
+    path.write_bytes(written)
+    Growing(path, SUBJECT).close()
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    """Neither is what it points to added to, nor are its permissions changed."""
+    target = tmp_path / "target"
+    target.write_bytes(b"")
+    target.chmod(0o644)
+    (tmp_path / "outputs.jsonl").symlink_to(target)
+    with pytest.raises(BadOutputsError, match="symbolic link"):
+        Growing(tmp_path / "outputs.jsonl", SUBJECT)
+    assert target.stat().st_mode & 0o777 == 0o644

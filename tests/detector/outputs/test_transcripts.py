@@ -157,6 +157,12 @@ def test_nearest_fork_is_named() -> None:
     assert result.decision is Decision.DIFFERENT
     assert candidates[0].fork == "org/fork1@1"
     assert len(candidates) == 3
+    copy = Transcript(model="org/copy@9", engine="e", dtype="float32", answers=paths["org/fork1@1"])
+    tied, both = nearest_transcript(served, pack, [*forks, copy])
+    assert (tied.p_value, len(both)) == (result.p_value, 3)
+    assert both[0].fork == "org/copy@9"
+    assert "tied with org/fork1@1" in both[0].detail
+    assert "nearer to org/copy@9 = org/fork1@1" in tied.reason
     none, _ = nearest_transcript(walk(rng, 20, HAZARDS[2]), pack, forks)
     assert none.decision is Decision.NO_DIFFERENCE
     few, _ = nearest_transcript(dict(list(served.items())[:4]), pack, forks)

@@ -25,6 +25,7 @@ from ray.cluster_utils import Cluster
 from forkwatch.daemon.interface import Slot
 from forkwatch.daemon.on_ray import RayWorkers, connect
 from forkwatch.jobs.interface import JobState, NewJob, Role
+from forkwatch.settings import Settings
 from forkwatch.store.engine import open_engine
 from forkwatch.store.jobs import JobQueue
 
@@ -36,12 +37,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def work(role: str, max_jobs: int) -> int:
+def work(role: str, _handed: str) -> int:
     """A worker whose jobs take a quarter of a second; says on which node it finished them."""
     import ray
 
     queue, node, done = JobQueue(open_engine(URL), now), ray.get_runtime_context().get_node_id(), 0
-    while done < max_jobs:
+    while done < 10_000:
         job = queue.claim((Role(role),), node, LEASE)
         if job is None:
             time.sleep(0.2)
@@ -58,7 +59,7 @@ def main() -> None:
     ray = connect(cluster.address)
     queue = JobQueue(open_engine(URL), now)
     queue.enqueue([NewJob(kind="work", key=f"job:{n}", role=Role.READ, max_attempts=5) for n in range(COUNT)])
-    workers = RayWorkers(ray, [Slot(Role.READ, number) for number in range(3)], max_jobs=10_000, run=work)
+    workers = RayWorkers(ray, Settings(), [Slot(Role.READ, number) for number in range(3)], run=work)
     killed, end = False, time.monotonic() + 150
     counts: dict[tuple[str, str], int] = {}
     while time.monotonic() < end:
