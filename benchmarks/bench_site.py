@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_site [--forks 10000] [--generator PYTHON] [--json FILE]
 
-The store is a real one (SQLite); 30 % of the forks are evaluated. Our builds are the command as a user
-runs it, imports included. Every measurement is a process of its own, whose peak memory and processor time the
+The store is a real one (SQLite); 30 % of the forks are evaluated. Our builds are the command as a user runs
+it, imports included. Every measurement is a process of its own, whose peak memory and processor time the
 kernel tells: on a machine that others use, processor time is what can be compared. "Plain" is the script that
 anybody would write first: load every document, render every page with the same templates, write every file.
 `--generator` is a Python with Pelican: it gets the finished content of the same pages and wraps it in a

@@ -282,7 +282,7 @@ class VerdictIndexRow(SQLModel, table=True):
     format: str
     """Of the content, see `forkwatch.pipeline.stored`; another one is derived anew."""
     content: str = Field(sa_type=Text)
-    """JSON."""
+    """Two lines of JSON: what is asked of every verdict, and the whole row."""
 
 
 class MetricSample(SQLModel, table=True):
