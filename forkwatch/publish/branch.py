@@ -60,10 +60,10 @@ class BranchPublisher:
         return changes.result(f"{self.remote} {self.branch}")
 
     def _prepare(self) -> None:
-        if not (self.cache / "HEAD").is_file():
-            self._git("init", "--quiet", "--bare", str(self.cache), where=None)
         for lock in self.cache.glob("*.lock"):  # of a git that was killed: nobody else uses this repository
             lock.unlink()
+        if self._ask("rev-parse", "--git-dir") is None:  # there is none, or `init` was killed half way
+            self._git("init", "--quiet", "--bare", str(self.cache), where=None)
 
     def _tip(self) -> str | None:
         """The commit that is published; its trees and manifest are here after this."""

@@ -141,6 +141,15 @@ def test_a_branch_is_one_commit_with_the_whole_site(tmp_path, bare, one, two):
     assert published(bare) == tree(one[0])
 
 
+def test_a_cache_that_was_half_made_is_made(tmp_path, bare, one):
+    """`git init` that was killed leaves a HEAD and no repository."""
+    (tmp_path / "cache.git").mkdir()
+    (tmp_path / "cache.git" / "HEAD").write_text("ref: refs/heads/main\n")
+    (tmp_path / "cache.git" / "config.lock").touch()
+    branch(tmp_path, bare).publish(*one)
+    assert published(bare) == tree(one[0])
+
+
 def test_a_branch_of_others_is_left_alone(tmp_path, bare, one, monkeypatch):
     """Neither a foreign branch nor one that moved between our look and our push is overwritten."""
     work = tmp_path / "work"
