@@ -204,7 +204,7 @@ class Streams:
                 return [work(lanes[number], piece) for piece in range(start, min(start + share, last))]
 
             spread = map if self._pool is None else self._pool.map
-            for found in spread(turn, range(len(lanes))):
+            for found in list(spread(turn, range(len(lanes)))):  # no lane works on when nobody asks for more
                 yield from found
 
 

@@ -45,7 +45,9 @@ class Extent:
 
     def window(self, offset: int, length: int) -> Window | None:
         """The same bytes where they lie in memory; None where they have to be read. Raises as `read_into`."""
-        if (self.offset + offset) % ALIGNED or not _is(type(self.source), _Mapping):
+        if offset < 0 or offset + length > self.nbytes or (self.offset + offset) % ALIGNED:
+            return None
+        if not _is(type(self.source), _Mapping):
             return None
         return cast("_Mapping", self.source).window(self.offset + offset, length)
 
