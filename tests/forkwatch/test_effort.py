@@ -29,7 +29,8 @@ from evals.interface import Unmeasured
 from forkwatch.cli.session import session
 from forkwatch.errors import Exit
 from forkwatch.pipeline.attest import _stages
-from forkwatch.pipeline.effort import read_stated
+from forkwatch.pipeline.effort import observed, read_stated
+from forkwatch.pipeline.originals import find_release
 from forkwatch.pipeline.stated import MAX_BYTES
 from forkwatch.pipeline.weight_effort import weight_evidence
 from forkwatch.store.values import Examined
@@ -125,6 +126,15 @@ def document(state: Path) -> EffortDocument:
     done = invoke(state, "effort", RELEASE, "--axis", "parameters", "--json")
     assert done.exit_code == 0, done.stderr
     return from_json(done.stdout)
+
+
+def test_a_run_notes_what_forks_took(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run --once` leaves it for the site; nobody has to ask first."""
+    monkeypatch.setenv("FORKWATCH_STATE_DIR", str(state))
+    with session() as context:
+        names = [found.name for found in observed(context, find_release(context, None))]
+
+    assert any(name.startswith("demo/tiny-chat-uncensored@") for name in names)
 
 
 def test_removed_forks_are_on_the_curve(document: EffortDocument) -> None:
