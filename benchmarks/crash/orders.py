@@ -33,7 +33,7 @@ def take(folder: Path, point: str) -> Order | None:
     taken = folder / f".{point}.{os.getpid()}"
     try:
         (folder / point).rename(taken)
-    except FileNotFoundError:
+    except OSError:  # there is none
         return None
     moment, seconds = taken.read_text().split()
     taken.unlink()
