@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks.crash.orders import Order, take
-from benchmarks.crash.points import BEFORE, POINTS, WITHIN, Point
+from benchmarks.crash.points import AFTER, BEFORE, POINTS, WITHIN, Point
 
 VARIABLE = "CRASH_ORDERS"
 
@@ -39,17 +39,17 @@ def deadly(point: Point, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         folder = Path(os.environ[VARIABLE])
-        order = take(folder, point.name)
-        if order is None:
-            return function(*args, **kwargs)
-        if order.moment == BEFORE:
+        order = take(folder, point.name, (BEFORE, WITHIN))
+        if order is not None and order.moment == BEFORE:
             die(folder, order, ended=False)
-        if order.moment == WITHIN:
+        if order is not None:
             timer = threading.Timer(order.seconds, die, (folder, order), {"ended": False})
             timer.daemon = True
             timer.start()
         found = function(*args, **kwargs)
-        die(folder, order, ended=order.moment == WITHIN)
+        late = order or take(folder, point.name, (AFTER,))  # not before: a point within it may kill
+        if late is not None:
+            die(folder, late, ended=late.moment == WITHIN)
         return found
 
     return wrapped
