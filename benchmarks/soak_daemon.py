@@ -21,17 +21,25 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.crash.scene import EVALUATED, UNEVALUATED, Outcome, compared, outcome, prepared, with_pickle
+from benchmarks.crash.scene import (
+    EVALUATED,
+    UNEVALUATED,
+    Outcome,
+    Warm,
+    compared,
+    guarded,
+    outcome,
+    prepared,
+    with_pickle,
+)
 from benchmarks.crash.soak import Soak, round_of
 
 
-def one_round(
-    family: Path, out: Path, forks: tuple[str, ...], seed: int, kills: int
-) -> tuple[int, Soak, Outcome, int]:
-    """A state of its own, judged while processes die."""
-    began = time.monotonic()
-    scene = prepared(family, out / f"seed-{seed}", forks)
-    soak = round_of(scene, seed, kills, evaluated=forks is EVALUATED)
+def one_round(base: Path, warm: Warm, seed: int, kills: int) -> tuple[int, Soak, Outcome, int]:
+    """A state of its own, judged while processes die; seed 0: while nobody does."""
+    began, evaluated = time.monotonic(), base.name == "evaluated"
+    scene = prepared(base, base.with_name(f"seed-{seed}"), warm, evaluated=evaluated)
+    soak = round_of(scene, seed, kills, evaluated=evaluated)
     return seed, soak, outcome(scene), round(time.monotonic() - began)
 
 
@@ -40,21 +48,20 @@ def main() -> None:
     family, out = Path(sys.argv[1]), Path(sys.argv[2])
     wanted = int(sys.argv[3]) if len(sys.argv) > 3 else 200
     seed = int(sys.argv[4]) if len(sys.argv) > 4 else 1
-    forks = UNEVALUATED if sys.argv[5:6] == ["unevaluated"] else EVALUATED
+    kind = sys.argv[5] if len(sys.argv) > 5 else "evaluated"
     at_once = int(sys.argv[6]) if len(sys.argv) > 6 else 1
-    family = with_pickle(family, out / "tiny")
-    scene = prepared(family, out / "calm", forks)
-    began = time.monotonic()
-    round_of(scene, 0, 0, evaluated=forks is EVALUATED)
-    calm = outcome(scene)
+    forks = UNEVALUATED if kind == "unevaluated" else EVALUATED
+    base = guarded(with_pickle(family, out / "tiny"), out / kind, forks)
+    warm = Warm()
+    _, _, calm, seconds = one_round(base, warm, 0, 0)
     told = f"{len(calm.site)} files, {len(calm.alerts)} alerts, {len(calm.mails)} mails"
-    print(f"undisturbed: {told}, {time.monotonic() - began:.0f} s", flush=True)
+    print(f"undisturbed: {told}, {seconds} s", flush=True)
     total, bad = Counter[str](), 0
     each = wanted // at_once if wanted < 35 * at_once else 35
     with ThreadPoolExecutor(at_once) as pool:
         while total.total() < wanted:
             seeds = range(seed, seed + at_once)
-            rounds = pool.map(lambda number: one_round(family, out, forks, number, each), seeds)
+            rounds = pool.map(lambda number: one_round(base, warm, number, each), seeds)
             for number, soak, found, seconds in rounds:
                 difference = compared(calm, found)
                 total += soak.kills

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.crash.points import POINTS, Point
+from benchmarks.crash.points import AFTER, BEFORE, POINTS, WITHIN, Point
+
+MOMENTS = (BEFORE, WITHIN, AFTER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,14 @@ def place(folder: Path, order: Order) -> None:
     part.rename(folder / order.point)
 
 
-def take(folder: Path, point: str) -> Order | None:
-    """The order for a point, if there is one, and nobody else gets it."""
+def take(folder: Path, point: str, moments: tuple[str, ...] = MOMENTS) -> Order | None:
+    """The order for a point and one of these moments, if there is one, and nobody else gets it."""
     taken = folder / f".{point}.{os.getpid()}"
     try:
+        if not (folder / point).read_text().startswith(moments):
+            return None
         (folder / point).rename(taken)
-    except FileNotFoundError:
+    except OSError:  # there is none
         return None
     moment, seconds = taken.read_text().split()
     taken.unlink()

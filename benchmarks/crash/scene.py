@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import email
 import json
+import logging
 import os
 import shutil
 import ssl
 import subprocess
 import sys
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +35,7 @@ max_new_tokens = 16
 port = 0
 crawl_every_minutes = 100000
 grace_seconds = 5
+eval_workers = {evaluators}
 digest = false
 
 [alerts]
@@ -78,6 +81,8 @@ class Inbox:
         """Make a certificate, and listen."""
         from aiosmtpd.controller import Controller
 
+        logging.getLogger("mail.log").setLevel(logging.CRITICAL)  # who sends may die in the middle
+
         class OnFreePort(Controller):
             """The port is known when it listens."""
 
@@ -101,12 +106,52 @@ class Inbox:
         self._server.stop()
 
 
+class Warm:
+    """An interpreter that has imported everything, and forks daemons; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.crash.warm"],
+            env=_environment() | {"CRASH_ORDERS": os.devnull},
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._answer()
+
+    def start_daemon(self, environment: dict[str, str], log: Path) -> int:
+        """A new one; its process number."""
+        assert self._process.stdin is not None
+        with self._lock:
+            self._process.stdin.write(json.dumps({"environment": environment, "log": str(log)}) + "\n")
+            self._process.stdin.flush()
+            return int(self._answer())
+
+    def close(self) -> None:
+        """No more of them."""
+        self._process.communicate()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+def _environment() -> dict[str, str]:
+    inherited = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
+    path = os.pathsep.join((str(ROOT / "benchmarks/crash/preload"), str(ROOT)))
+    return {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
 @dataclass
 class Scene:
     """A state folder, and who is told."""
 
     folder: Path
     inbox: Inbox
+    warm: Warm
     clock: str = FOUND
 
     @property
@@ -116,15 +161,12 @@ class Scene:
 
     def environment(self) -> dict[str, str]:
         """Of every process of the product."""
-        inherited = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
         return {
-            **inherited,
+            **_environment(),
             "FORKWATCH_STATE_DIR": str(self.folder),
             "FORKWATCH_CONFIG": str(self.folder / "forkwatch.toml"),
             "FORKWATCH_CLOCK": self.clock,
-            "OMP_NUM_THREADS": "1",
             "CRASH_ORDERS": str(self.orders),
-            "PYTHONPATH": os.pathsep.join((str(ROOT / "benchmarks/crash/preload"), str(ROOT))),
         }
 
     def run(self, *words: str) -> None:
@@ -132,13 +174,9 @@ class Scene:
         command = [sys.executable, "-m", "forkwatch", *words]
         subprocess.run(command, env=self.environment(), check=True, capture_output=True)
 
-    def start_daemon(self) -> subprocess.Popen[bytes]:
-        """Another one."""
-        log = (self.folder / "daemon.log").open("ab")
-        command = [sys.executable, "-m", "forkwatch", "daemon"]
-        return subprocess.Popen(
-            command, env=self.environment(), stdout=log, stderr=log, start_new_session=True
-        )
+    def start_daemon(self) -> int:
+        """Another one; its process number."""
+        return self.warm.start_daemon(self.environment(), self.folder / "daemon.log")
 
 
 def with_pickle(family: Path, copy: Path) -> Path:
@@ -154,7 +192,7 @@ def with_pickle(family: Path, copy: Path) -> Path:
     return copy
 
 
-def prepared(family: Path, folder: Path, forks: tuple[str, ...]) -> Scene:
+def guarded(family: Path, folder: Path, forks: tuple[str, ...]) -> Path:
     """A state folder with a guarded release and some of its forks on the demo's hub, and no result."""
     copy = folder / "demo" / family.name
     copy.mkdir(parents=True)
@@ -164,20 +202,32 @@ def prepared(family: Path, folder: Path, forks: tuple[str, ...]) -> Scene:
     (copy / "hub.json").write_text(json.dumps(hub | {"repos": kept}))
     for row in kept:
         shutil.copytree(family / "repos" / row["repo"], copy / "repos" / row["repo"])
+    (folder / "forkwatch.toml").write_text('[hub]\nendpoint = "demo"\nfree_space_floor_gb = 0.1\n')
+    command = [sys.executable, "-m", "forkwatch", "release", "add", release]
+    command += ["--public-key", str(family / "keys" / "release.pub"), "--suite", str(family / "suite.json")]
+    here = {"FORKWATCH_STATE_DIR": str(folder), "FORKWATCH_CONFIG": str(folder / "forkwatch.toml")}
+    subprocess.run(
+        command, env=os.environ | here | {"FORKWATCH_CLOCK": FOUND}, check=True, capture_output=True
+    )
+    return folder
+
+
+def prepared(base: Path, folder: Path, warm: Warm, *, evaluated: bool) -> Scene:
+    """A copy of a guarded state, with people to tell."""
+    shutil.copytree(base, folder)
     inbox = Inbox(folder)
     inbox.start()
     text = SETTINGS.format(
         python=sys.executable,
+        evaluators=int(evaluated),
         told=folder / "told.jsonl",
         port=inbox.port,
         root=inbox.root,
         recipients=json.dumps(RECIPIENTS),
     )
     (folder / "forkwatch.toml").write_text('[hub]\nendpoint = "demo"' + text)
-    scene = Scene(folder, inbox)
+    scene = Scene(folder, inbox, warm)
     scene.orders.mkdir()
-    trust = ("--public-key", str(family / "keys" / "release.pub"))
-    scene.run("release", "add", release, *trust, "--suite", str(family / "suite.json"))
     return scene
 
 

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -44,6 +43,15 @@ def family_of(daemon: int) -> list[tuple[int, str]]:
     return [(pid, words[pid]) for pid in found]
 
 
+def lives(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def kill(pid: int) -> bool:
     """SIGKILL; False: it was gone."""
     try:
@@ -59,7 +67,7 @@ class Soak:
 
     scene: Scene
     rng: random.Random
-    power_fails: float = 0.15
+    power_fails: float = 0.5
     """Share of the kills after which everything else dies as well."""
     kills: Counter[str] = field(default_factory=Counter)
     """By step; those that came along with another are not counted."""
@@ -76,16 +84,17 @@ class Soak:
         daemon, quiet, tended = self.scene.start_daemon(), 0, 0.0
         if ask:
             _ask(self.scene)
-        while quiet < 5:
+        while quiet < 2:
             time.sleep(0.2)
             self._order(orders)
             daemon = self._kept(daemon)
-            if time.monotonic() - tended > 1.5:
+            if time.monotonic() - tended > 1.0:
                 tended = time.monotonic()
                 quiet = 0 if _tend(self.scene) else quiet + 1
         withdraw(self.scene.orders)
-        daemon.terminate()
-        daemon.wait()
+        os.kill(daemon, signal.SIGTERM)
+        while lives(daemon):
+            time.sleep(0.05)
 
     def _order(self, orders: list[Order]) -> None:
         """Have some out, each at another point."""
@@ -98,7 +107,7 @@ class Soak:
                 place(self.scene.orders, order)
                 out.add(order.point)
 
-    def _kept(self, daemon: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    def _kept(self, daemon: int) -> int:
         """Count who has died; now and then all others die as well. The daemon that runs now."""
         new = self._new()
         for point in new:
@@ -106,12 +115,10 @@ class Soak:
         self._kill_child()
         if new and self.rng.random() < self.power_fails:
             self.powered_off += 1
-            for pid, _ in family_of(daemon.pid):
+            for pid, _ in family_of(daemon):
                 kill(pid)
-        self._running = family_of(daemon.pid) if self.children else []
-        if daemon.poll() is None:
-            return daemon
-        return self.scene.start_daemon()
+        self._running = family_of(daemon) if self.children else []
+        return daemon if lives(daemon) else self.scene.start_daemon()
 
     def _kill_child(self) -> None:
         """An evaluation child, which runs nothing of ours to die by: at a random time after it was seen."""

@@ -19,9 +19,9 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks.crash.orders import Order, take
-from benchmarks.crash.points import BEFORE, POINTS, WITHIN, Point
+from benchmarks.crash.points import AFTER, BEFORE, POINTS, WITHIN, Point
 
-FOLDER = os.environ.get("CRASH_ORDERS")
+VARIABLE = "CRASH_ORDERS"
 
 
 def die(folder: Path, order: Order, *, ended: bool) -> None:
@@ -33,22 +33,23 @@ def die(folder: Path, order: Order, *, ended: bool) -> None:
     signal.pause()
 
 
-def deadly(folder: Path, point: Point, function: Callable[..., Any]) -> Callable[..., Any]:
+def deadly(point: Point, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, at which the process dies where that is ordered."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        order = take(folder, point.name)
-        if order is None:
-            return function(*args, **kwargs)
-        if order.moment == BEFORE:
+        folder = Path(os.environ[VARIABLE])
+        order = take(folder, point.name, (BEFORE, WITHIN))
+        if order is not None and order.moment == BEFORE:
             die(folder, order, ended=False)
-        if order.moment == WITHIN:
+        if order is not None:
             timer = threading.Timer(order.seconds, die, (folder, order), {"ended": False})
             timer.daemon = True
             timer.start()
         found = function(*args, **kwargs)
-        die(folder, order, ended=order.moment == WITHIN)
+        late = order or take(folder, point.name, (AFTER,))  # not before: a point within it may kill
+        if late is not None:
+            die(folder, late, ended=late.moment == WITHIN)
         return found
 
     return wrapped
@@ -57,8 +58,7 @@ def deadly(folder: Path, point: Point, function: Callable[..., Any]) -> Callable
 class Finder:
     """Wraps the functions of a module when it has been imported."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._names = {point.module for point in POINTS}
 
     def find_spec(
@@ -84,8 +84,8 @@ class Finder:
             if point.module == module.__name__:
                 *above, name = point.attribute.split(".")
                 owner = functools.reduce(getattr, above, module)
-                setattr(owner, name, deadly(self._folder, point, getattr(owner, name)))
+                setattr(owner, name, deadly(point, getattr(owner, name)))
 
 
-if FOLDER:
-    sys.meta_path.insert(0, Finder(Path(FOLDER)))
+if VARIABLE in os.environ:
+    sys.meta_path.insert(0, Finder())

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.crash.orders import Order
+from benchmarks.crash.points import AFTER, BEFORE
 from benchmarks.crash.scene import (
     FOUND,
     NEXT_WEEK,
     UNEVALUATED,
     Outcome,
     Scene,
+    Warm,
     compared,
+    guarded,
     outcome,
     prepared,
     with_pickle,
@@ -34,18 +37,19 @@ def judged(scene: Scene, first: list[Order], then: list[Order]) -> tuple[Outcome
 @pytest.mark.slow
 def test_what_people_see_is_the_same_bytes_after_kills(built_family: Path, tmp_path: Path) -> None:
     """kill -9 in a verdict's transaction, between told and noted, between files and switch, in the digest."""
-    family = with_pickle(built_family, tmp_path / "tiny")
-    calm, _ = judged(prepared(family, tmp_path / "calm", UNEVALUATED), [], [])
+    base = guarded(with_pickle(built_family, tmp_path / "tiny"), tmp_path / "base", UNEVALUATED)
+    warm = Warm()
+    calm, _ = judged(prepared(base, tmp_path / "calm", warm, evaluated=False), [], [])
     assert len(calm.alerts) == 1
     assert len(calm.mails) == 2
     first = [
-        Order("verdict.transaction", "after"),
-        Order("outbox.tell", "after"),
-        Order("publish.switch", "before"),
+        Order("verdict.transaction", AFTER),
+        Order("outbox.tell", AFTER),
+        Order("publish.switch", BEFORE),
     ]
-    rough, soak = judged(
-        prepared(family, tmp_path / "rough", UNEVALUATED), first, [Order("digest.write", "after")]
-    )
+    then = [Order("digest.write", AFTER)]
+    rough, soak = judged(prepared(base, tmp_path / "rough", warm, evaluated=False), first, then)
+    warm.close()
     assert soak.kills.total() == 4
     difference = compared(calm, rough)
     assert not difference, difference
