@@ -52,7 +52,7 @@ def train_adapter(family: Path, folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_real_adapters_are_found_ranked_and_merged(world: World, family: Path, tmp_path: Path) -> None:
     """Of two benign adapters the more downloaded comes first, whoever made it; singly and together, at four
-    scales and in two storages, the release keeps its refusals; a quarter of a delta moves it less than all."""
+    scales and in two storages, it keeps its refusals; a quarter of a delta moves it less than all."""
     train_adapter(family, tmp_path / "lora")
     world.hub.create_repo(TRAINED, downloads=50_000)
     weights = {path.name: path for path in (tmp_path / "lora").iterdir() if path.name != "README.md"}
