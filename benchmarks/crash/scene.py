@@ -169,11 +169,6 @@ class Scene:
             "CRASH_ORDERS": str(self.orders),
         }
 
-    def run(self, *words: str) -> None:
-        """A command of the product."""
-        command = [sys.executable, "-m", "forkwatch", *words]
-        subprocess.run(command, env=self.environment(), check=True, capture_output=True)
-
     def start_daemon(self) -> int:
         """Another one; its process number."""
         return self.warm.start_daemon(self.environment(), self.folder / "daemon.log")
