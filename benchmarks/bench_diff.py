@@ -9,6 +9,8 @@ Peers live in environments of their own, outside of the repository:
 
     modeldiffr, modeldna, diffai-python    --peers  or FORKWATCH_BENCH_PEERS: a Python that has them
     cisco-ai-provenance-kit                --cisco  or FORKWATCH_BENCH_CISCO: a Python ≥ 3.12 that has it
+
+The latter says nothing unless a tokenizer lies beside the weights: copy one into the folders.
 """
 
 from __future__ import annotations
