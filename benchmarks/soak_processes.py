@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +77,7 @@ def _open_files(pid: int) -> int:
     pinned, count = set[str](), 0
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            target = os.readlink(descriptor)
+            target = str(descriptor.readlink())
         except OSError:  # closed meanwhile
             continue
         if "/state/cache/" in target and target not in pinned:
