@@ -7,7 +7,6 @@ whoever started the worker starts another.
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 import time
@@ -28,9 +27,6 @@ Handler = Callable[[Job], Sequence[NewJob]]
 
 IDLE_SECONDS = 2.0
 """Between two looks at an empty queue."""
-TIDY_SECONDS = 30.0
-"""Between two collections of cycles: a file closes when nobody refers to it, which a cycle hides, and Python
-looks for those by the number of objects, not by what they hold."""
 EXIT_HUNG = 70
 """Exit status of a worker that ended itself in the middle of a job."""
 
@@ -136,7 +132,7 @@ class Worker:
     def run(self) -> int:
         """Work until told to stop; how many jobs were done or failed."""
         self.watch.start()
-        count, tidied = 0, time.monotonic()
+        count = 0
         while not self.stopping.is_set() and count != self.options.max_jobs:
             job = self._next()
             if job is None:
@@ -148,9 +144,6 @@ class Worker:
             state = self._do(job)
             self.told(job, state, time.monotonic() - began)
             count += 1
-            if time.monotonic() - tidied > TIDY_SECONDS:
-                gc.collect()
-                tidied = time.monotonic()
         return count
 
     def _next(self) -> Job | None:
