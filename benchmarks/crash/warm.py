@@ -95,15 +95,18 @@ def _make_helper() -> None:
         """A worker that the helper has made: waited for and signalled like any other child."""
 
         def __init__(self, command: Sequence[str], env: dict[str, str], **_: object) -> None:
-            ours.send(json.dumps({"words": list(command[3:]), "environment": env}).encode())
+            theirs, mine = os.pipe()
+            asked = json.dumps({"words": list(command[3:]), "environment": env})
+            socket.send_fds(ours, [asked.encode()], [theirs])
+            os.close(theirs)
             self.pid, self.returncode, self.args = int(ours.recv(64)), None, command
-            self.stdin = self.stdout = self.stderr = None
+            self.stdin, self.stdout, self.stderr = os.fdopen(mine, "wb"), None, None
             self._child_created, self._waitpid_lock = True, threading.Lock()
 
     class Module:
         """`subprocess`, as far as the product's module uses it."""
 
-        DEVNULL, TimeoutExpired = subprocess.DEVNULL, subprocess.TimeoutExpired
+        PIPE, TimeoutExpired = subprocess.PIPE, subprocess.TimeoutExpired
 
     module: Any = Module
     module.Popen = Popen
@@ -112,14 +115,20 @@ def _make_helper() -> None:
 
 def _help(end: socket.socket) -> NoReturn:
     libc = ctypes.CDLL(None, use_errno=True)
-    while message := end.recv(1 << 20):
+    while True:
+        message, handles, *_ = socket.recv_fds(end, 1 << 20, 1)
+        if not message:
+            break
         asked = json.loads(message)
         pid = libc.syscall(_SYS_CLONE, _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
         if pid == 0:
             ctypes.pythonapi.PyOS_AfterFork_Child()
             end.close()
+            os.dup2(handles[0], 0)
+            os.close(handles[0])
             _become(asked["environment"])
             _run(asked["words"])
+        os.close(handles[0])
         end.send(str(pid).encode())
     os._exit(0)
 

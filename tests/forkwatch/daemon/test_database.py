@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 from forkwatch.daemon.housekeeping import Reaper
 from forkwatch.jobs.interface import Job, JobState, NewJob, Role
@@ -53,15 +52,10 @@ def write_lock(database: Path, seconds: float) -> Iterator[None]:
 
 
 @pytest.fixture
-def impatient(tmp_path: Path) -> Iterator[Engine]:
-    """A database whose connections wait for a lock for a tenth of a second, instead of thirty."""
+def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """A database where writers wait for a lock for a tenth of a second, instead of thirty."""
     engine = open_engine(f"sqlite:///{tmp_path / 'queue.db'}")
-    engine.dispose()
-
-    def hurry(connection: Any, _record: object) -> None:
-        connection.execute("PRAGMA busy_timeout=100")
-
-    event.listen(engine, "connect", hurry)
+    monkeypatch.setattr("forkwatch.store.engine.BUSY_SECONDS", 0.1)
     yield engine
     engine.dispose()
 
