@@ -97,7 +97,7 @@ class Housekeeping:
     def _keep(self) -> None:
         if lost := self.reaper.reap():
             _log.warning("workers died", jobs=lost)
-        if shown := show_quarantined(self.store, self._queue(), self._shown):
+        if shown := show_quarantined(self.settings, self.store, self._queue(), self._shown):
             _log.warning("set aside", repos=shown)
         self._queue().forget_made_up("crawl")
         self._alert()
