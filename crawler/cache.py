@@ -19,6 +19,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,14 +75,15 @@ class ContentCache:
         return self._pins.adopt(path, descriptor)
 
     def require_room(self, size: int) -> None:
-        """Make room for `size` more bytes.
+        """Make room for `size` more bytes. For none, workers ask each second: then no file is looked at.
 
         Raises:
             NoSpaceError: the floor or the quota would be crossed.
         """
         with space_errors(self._root):
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            make_room(self._root, size, floor=self._floor, quota=self._quota, pins=self._pins)
+            if size or shutil.disk_usage(self._root).free < self._floor:
+                make_room(self._root, size, floor=self._floor, quota=self._quota, pins=self._pins)
 
     def part(self, file: RepoFile) -> Part:
         """The partial download of a file, locked: one process at a time writes it. Use it as a context.

@@ -25,9 +25,6 @@ from forkwatch.sections.running import DaemonSettings, DatabaseSettings
 from forkwatch.sections.telling import AlertSettings, MailSettings, SiteSettings
 from forkwatch.state import find_state_dir
 
-DEMO_ENDPOINT = "demo"
-"""As `hub.endpoint`: serve the demo's families from this machine instead of talking to the Hub."""
-
 
 class Settings(BaseSettings):
     """Everything that can be configured."""

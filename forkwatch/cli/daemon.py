@@ -36,8 +36,7 @@ def daemon() -> None:
     with sole_daemon(state.root):
         signals.install()
         settings = load_settings()
-        gpus = _gpus(settings.evaluation.device)
-        supervise(settings, state, signals, gpus, lambda which: open_database(which, state))
+        supervise(settings, state, signals, _gpus, lambda which: open_database(which, state))
 
 
 def _gpus(device: str) -> int:

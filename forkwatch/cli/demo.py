@@ -64,7 +64,8 @@ def _demo_state() -> tuple[StateDir, Settings]:
     """A state folder whose settings name the demo's hub, so that `forkwatch scan demo/…` works afterwards."""
     import os
 
-    from forkwatch.settings import DEMO_ENDPOINT, load_settings
+    from forkwatch.sections.hub import DEMO_ENDPOINT
+    from forkwatch.settings import load_settings
     from forkwatch.state import LOCAL_STATE, StateDir, find_state_dir
 
     state = find_state_dir() if os.environ.get("FORKWATCH_STATE_DIR") else StateDir(LOCAL_STATE.absolute())

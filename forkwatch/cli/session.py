@@ -17,7 +17,8 @@ from forkwatch.clock import is_held, result_clock
 from forkwatch.errors import ForkwatchError, SettingsError
 from forkwatch.logs import redacted
 from forkwatch.pipeline.context import Context, Talk
-from forkwatch.settings import DEMO_ENDPOINT, Settings, gib, hub_token, load_settings
+from forkwatch.sections.hub import DEMO_ENDPOINT
+from forkwatch.settings import Settings, gib, hub_token, load_settings
 from forkwatch.state import StateDir, find_state_dir
 from forkwatch.store.engine import open_engine
 from forkwatch.store.store import Store

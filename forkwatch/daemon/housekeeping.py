@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -65,6 +64,8 @@ class Housekeeping:
     jumps: Jumps = field(default_factory=Jumps)
     reaper: Reaper = field(init=False)
     _shown: set[int] = field(default_factory=set)
+    _moved: timedelta = timedelta(0)
+    """By how much the clock was set, while nobody could be told."""
 
     def __post_init__(self) -> None:
         self.reaper = Reaper(self._queue())
@@ -82,22 +83,27 @@ class Housekeeping:
         return thread
 
     def look(self) -> None:
-        """Nothing of it may end the daemon: a database that is away, and a disk that is full, come back."""
+        """Nothing of it may end the thread, unseen: a database that is away, and a full disk, come back."""
         if moved := self.jumps.look():
             _log.warning("the clock was set", seconds=moved.total_seconds())
-            with suppress(DBAPIError):
-                self.clock_was_set(moved)
+            self._moved += moved
         try:
+            if self._moved:
+                self.clock_was_set(self._moved)
+                self._moved = timedelta(0)
             self._keep()
             self.health.trouble = None
         except DBAPIError as error:
             self.health.trouble = f"the database cannot be used: {type(error.orig).__name__}"
             _log.warning("database", error=str(error.orig)[:300])
+        except Exception as error:  # noqa: BLE001 - see above; /readyz says so
+            self.health.trouble = f"leases, alerts and schedule are not looked after: {type(error).__name__}"
+            _log.error("housekeeping", exc_info=True)
 
     def _keep(self) -> None:
         if lost := self.reaper.reap():
             _log.warning("workers died", jobs=lost)
-        if shown := show_quarantined(self.store, self._queue(), self._shown):
+        if shown := show_quarantined(self.settings, self.store, self._queue(), self._shown):
             _log.warning("set aside", repos=shown)
         self._queue().forget_made_up("crawl")
         self._alert()

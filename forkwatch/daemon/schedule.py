@@ -81,8 +81,8 @@ class Calendar:
         """Compute anew what was computed from the old one; ask for the crawl of the new one's slot."""
         if by < timedelta(0):
             self._asker.queue.clock_went_back(-by)
-        self.shutdown()
-        self._scheduler = start(self._settings, self._asker)
+        before, self._scheduler = self._scheduler, start(self._settings, self._asker)
+        before.shutdown(wait=False)
 
     def shutdown(self) -> None:
         """Ask for nothing more."""

@@ -139,9 +139,20 @@ class Daemon:
 
 
 def supervise(
-    settings: Settings, state: StateDir, signals: Signals, gpus: int, opened: Callable[[Settings], Engine]
+    settings: Settings,
+    state: StateDir,
+    signals: Signals,
+    gpus: Callable[[str], int],
+    opened: Callable[[Settings], Engine],
 ) -> None:
     """Run until told to stop. With new settings everything here begins anew but the jobs that workers do.
+
+    Args:
+        settings: To begin with.
+        state: The state folder.
+        signals: What is waited for.
+        gpus: How many there are for a `[evaluation] device`.
+        opened: Opens the database of some settings.
 
     Raises:
         SettingsError: the Ray cluster cannot be used.
@@ -168,26 +179,29 @@ def supervise(
         pool.kill()
 
 
-def _workers(settings: Settings, gpus: int) -> Workers:
+def _workers(settings: Settings, gpus: Callable[[str], int]) -> Workers:
     options = settings.daemon
     if options.ray_address is None:
         return Processes(worker_command(), settings, slots(settings, gpus))
     from forkwatch.daemon.on_ray import RayWorkers, connect
 
-    return RayWorkers(connect(options.ray_address), settings, slots(settings, 0))
+    return RayWorkers(connect(options.ray_address), settings, slots(settings, gpus))
 
 
-def _renewed_workers(pool: Workers, before: Settings, settings: Settings, gpus: int) -> Workers:
+def _renewed_workers(
+    pool: Workers, before: Settings, settings: Settings, gpus: Callable[[str], int]
+) -> Workers:
     if before.daemon.ray_address == settings.daemon.ray_address:
-        pool.renew(settings, slots(settings, gpus if settings.daemon.ray_address is None else 0))
+        pool.renew(settings, slots(settings, gpus))
         return pool
     pool.stop(before.daemon.grace_seconds)
     return _workers(settings, gpus)
 
 
-def slots(settings: Settings, gpus: int) -> tuple[Slot, ...]:
-    """The workers that should run: one evaluator sees one GPU, where there are any."""
+def slots(settings: Settings, gpus: Callable[[str], int]) -> tuple[Slot, ...]:
+    """The workers that should run: one evaluator sees one GPU, where there are any. Ray places its own."""
     options = settings.daemon
+    here = 0 if options.ray_address is not None else gpus(settings.evaluation.device)
     wanted = (
         (Role.CRAWL, options.crawl_workers),
         (Role.READ, options.read_workers),
@@ -195,7 +209,7 @@ def slots(settings: Settings, gpus: int) -> tuple[Slot, ...]:
         (Role.PUBLISH, options.publish_workers),
     )
     return tuple(
-        Slot(role, number, number % gpus if role is Role.EVAL and gpus else None)
+        Slot(role, number, number % here if role is Role.EVAL and here else None)
         for role, count in wanted
         for number in range(count)
     )

@@ -24,7 +24,7 @@ from detector.outputs.interface import (
     ReferencePack,
     TestResult,
 )
-from detector.outputs.pack import samples_digest
+from detector.outputs.pack import samples_digest, write_private
 from detector.outputs.table import Parts, split
 from forkwatch import __version__
 from forkwatch.pipeline.classifier_document import classifier_document
@@ -45,6 +45,8 @@ _LIBRARIES = ("numpy", "scikit-learn", "scipy")
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _TEMPLATE = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 CARD, DOCUMENT = "card.md", "document.json"
+INPUTS = "inputs"
+"""What the files beside it were made of by a run; written last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ _ATTRIBUTION = TypeAdapter(ForkAttribution)
 def update_classifier(context: Context, original: Original) -> Trained | None:
     """Train the release's classifier if its measured forks are others than before; None: there are none.
 
-    Each of the forks gets a result of its own. What exists is never worked out again.
+    Each of the forks gets a result of its own. What exists is not worked out again, but for the files where
+    they are of other forks by now: a fork that is gone may come back.
     """
     if not context.settings.outputs.classifier:
         return None
@@ -83,6 +86,7 @@ def update_classifier(context: Context, original: Original) -> Trained | None:
     if not forks:
         return None
     version = f"{VERSION}+{_inputs(context, original, forks)}"
+    inputs = classifier_folder(context.state, original.root_digest, scored=False) / INPUTS
 
     def work_out() -> Trained:
         pack = transcript_pack(context, original, forks)
@@ -91,9 +95,12 @@ def update_classifier(context: Context, original: Original) -> Trained | None:
         except NothingToLearnError as error:
             return Trained("", str(error))
         digest, evaluation = train_and_keep(context, original, pack, parts)
+        write_private(inputs, version.encode())
         return Trained(digest, forks=held_out_results(evaluation))
 
     trained = release_ledger(context, original).once(STAGE, version, _TRAINED, work_out)
+    if trained.digest and not (inputs.is_file() and inputs.read_text() == version):
+        work_out()
     for fork in forks:
         ledger = Ledger(context, fork.document.repo, fork.examined.snapshot_id, original.root_digest)
         found = _attribution(fork, trained)
@@ -159,7 +166,6 @@ def train_and_keep(
     """
     from detector.outputs.classifier_files import write_classifier
     from detector.outputs.evaluation import evaluate
-    from detector.outputs.pack import write_private
     from detector.outputs.training import train_parts
 
     now = context.now().isoformat(timespec="seconds")

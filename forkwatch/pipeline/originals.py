@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +31,7 @@ from forkwatch.pipeline.blobs import blob_path, keep_bytes
 from forkwatch.pipeline.cards import keep_card
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.release_section import require_agreement
+from forkwatch.pipeline.scratch import scratch_folder
 from forkwatch.store.models import Release
 from forkwatch.store.upstream import move_pin
 from forkwatch.store.values import json_of, manifest_of
@@ -326,14 +326,11 @@ def fetch_folder(context: Context, snapshot: Snapshot) -> Path:
     folder = _folder(context, snapshot.repo, snapshot.commit)
     if folder.is_dir():
         return folder
-    part = Path(tempfile.mkdtemp(dir=context.state.scratch))
-    try:
+    with scratch_folder(context) as part:
         for file in snapshot.files:
             place_file(context.hub.download(snapshot, file.path, context.talk.progress), part / file.path)
         folder.parent.mkdir(parents=True, exist_ok=True)
         part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

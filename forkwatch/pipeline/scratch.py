@@ -18,7 +18,10 @@ from forkwatch.pipeline.context import Context
 
 @contextmanager
 def scratch_folder(context: Context) -> Iterator[Path]:
-    """A folder for one piece of work, locked while it lasts: one that nobody holds was left by the dead."""
+    """A folder for one piece of work, locked while it lasts: one that nobody holds was left by the dead.
+
+    Nothing else may put a folder there: it would be swept away.
+    """
     folder, handle = _make(context.state.scratch)
     try:
         yield folder

@@ -15,8 +15,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
-from crawler.interface import Channel, RepoNotFoundError, parse_repo_id
-from evals.interface import EvaluationFailedError, NoMemoryError
+from crawler.interface import Access, Channel, RepoNotFoundError, parse_repo_id
+from evals.interface import EvaluationFailedError
 from forkwatch.alerts import upstream_message
 from forkwatch.clock import wall_clock
 from forkwatch.errors import ForkwatchError, NothingToExamineError
@@ -31,6 +31,7 @@ from forkwatch.pipeline.originals import Original, find_release, open_original
 from forkwatch.pipeline.publish import publish
 from forkwatch.pipeline.run import PER_REPO_ERRORS, require_rows, scan
 from forkwatch.pipeline.upstream import watch
+from forkwatch.settings import Settings
 from forkwatch.store.models import Release
 from forkwatch.store.outbox import Outbox
 from forkwatch.store.schedules import Schedules
@@ -76,16 +77,23 @@ def crawl_release(context: Context, job: Job) -> tuple[NewJob, ...]:
 
 def scan_job(context: Context, row: Release, known: Known, now: datetime) -> NewJob:
     """The job that judges one fork as it is now."""
-    state = known.summary.commit or f"modified {known.summary.last_modified}"
-    parts = (row.root_digest, known.identity, state, methods(context.settings))
-    text = json.dumps(parts)
     return NewJob(
         kind="scan",
-        key=f"scan:{hashlib.sha256(text.encode()).hexdigest()[:32]}",
+        key=scan_key(context.settings, row, known),
         role=Role.READ,
         payload={"release": row.repo, "repo": known.repo},
         priority=priority(known, now),
     )
+
+
+def scan_key(settings: Settings, row: Release, known: Known) -> str:
+    """What a verdict about a fork depends on. A repository that is opened is another one without a commit."""
+    seen = known.summary
+    state = seen.commit or f"modified {seen.last_modified}"
+    if seen.access is not Access.OPEN:
+        state = f"{state} {seen.access}"
+    text = json.dumps((row.root_digest, known.identity, state, methods(settings)))
+    return f"scan:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def priority(known: Known, now: datetime) -> float:
@@ -102,7 +110,7 @@ def scan_fork(context: Context, job: Job) -> tuple[NewJob, ...]:
     What is wrong with the repository is its gap and shown, and the job is done.
 
     Raises:
-        CrawlerError: the Hub cannot be reached; the job is tried again.
+        CrawlerError: the Hub cannot be reached; the job is tried again, and set aside in the end.
         EvaluationFailedError: likewise.
     """
     original = open_original(context, find_release(context, str(job.payload["release"])))
@@ -114,19 +122,17 @@ def scan_fork(context: Context, job: Job) -> tuple[NewJob, ...]:
     except StageDeferredError:
         again = replace_role(job, Role.EVAL)
         return (again,)
-    except EvaluationFailedError as error:
-        if job.attempts < job.max_attempts:
-            raise
-        why = str(error) if isinstance(error, NoMemoryError) else "its evaluation failed each time"
-        _keep_gap(context, original.release_id, known, why)
+    except EvaluationFailedError:  # of the machine perhaps, and not of the repository
+        raise
     except PER_REPO_ERRORS as error:
-        _keep_gap(context, original.release_id, known, str(error))
+        if known is not None:
+            context.store.set_gap(original.release_id, known.repo_id, str(error))
     now = wall_clock()
     learn = (learn_job(original, now),) if job.role is Role.EVAL else ()
     return (*learn, publish_job(now))
 
 
-def replace_role(job: Job, role: Role) -> NewJob:
+def replace_role(job: Job | NewJob, role: Role) -> NewJob:
     """The same work for workers of another role."""
     return NewJob(
         kind=job.kind, key=f"{job.key}:{role}", role=role, payload=job.payload, priority=job.priority
@@ -206,8 +212,3 @@ TASKS: Mapping[str, Task] = {
 def handlers(context: Context) -> dict[str, Callable[[Job], Sequence[NewJob]]]:
     """The tasks for a worker."""
     return {kind: partial(task, context) for kind, task in TASKS.items()}
-
-
-def _keep_gap(context: Context, release_id: int, known: Known | None, reason: str) -> None:
-    if known is not None:
-        context.store.set_gap(release_id, known.repo_id, reason)

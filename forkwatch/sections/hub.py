@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from crawler.dataset import InvalidDatasetPathError, parse_dataset_path
 from forkwatch.sections.base import Section
+
+DEMO_ENDPOINT = "demo"
+"""As `hub.endpoint`: serve the demo's families from this machine instead of talking to the Hub."""
 
 ChannelName = Literal["declared", "tag", "name", "statement", "namespace", "shape"]
 
@@ -30,6 +34,21 @@ class HubSettings(Section):
     """Of files that any one repository may cost in one run."""
     xet: bool = False
     """Ask the Hub's content-addressed store which bytes of a changed weight file are the release's."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if value != DEMO_ENDPOINT and not _is_http(value):
+            raise ValueError("it is no http(s) address, like 'https://huggingface.co'")
+        return value
+
+
+def _is_http(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, a broken IPv6 address
+        return False
 
 
 class CrawlSettings(Section):

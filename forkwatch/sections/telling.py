@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from forkwatch.sections.base import Section
 from reports.text import is_https_url, is_mail_address
+
+_HERE = re.compile(r"http://127\.0\.0\.1(:\d{1,5})?(/[!-~]*)?")
+"""A webhook on this machine: nothing else may listen to what goes there, so that it needs no TLS."""
 
 AlertName = Literal["safety-removed", "safety-degraded", "misrepresented", "unsafe-files", "verdict-changed"]
 
@@ -91,7 +95,7 @@ class AlertSettings(Section):
     @field_validator("webhook")
     @classmethod
     def _is_an_address(cls, value: str | None) -> str | None:
-        if value is not None and not is_https_url(value) and not value.startswith("http://127.0.0.1"):
+        if value is not None and not is_https_url(value) and not _HERE.fullmatch(value):
             raise ValueError("it is no plain https address")
         return value
 

@@ -176,6 +176,12 @@ class JobQueue:
         with self._engine.connect() as connection:
             return tuple(map(_job, connection.execute(query)))
 
+    def is_done(self, key: str) -> bool:
+        """Whether the job of that key was done."""
+        query = select(_T.c.id).where(_T.c.key == key, _T.c.state == JobState.DONE.value)
+        with self._engine.connect() as connection:
+            return connection.execute(query).first() is not None
+
     def depths(self) -> tuple[Depth, ...]:
         """Counts by role and state."""
         query = (

@@ -331,3 +331,14 @@ def test_file_in_the_cache_is_found_by_its_content_alone(tmp_path: Path) -> None
     path.rename(elsewhere)
     path.symlink_to(elsewhere)
     assert cache.find(file) is None
+
+
+def test_asked_for_nothing_the_cache_is_not_gone_through(tmp_path: Path) -> None:
+    """Workers ask each second, of caches with many files; only a disk that is too full makes them look."""
+    old = tmp_path / "sha256" / "aa" / "file"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(bytes(KILO))
+    ContentCache(tmp_path, floor=0, patience=1, quota=1).require_room(0)
+    assert old.exists()
+    with pytest.raises(NoSpaceError):
+        ContentCache(tmp_path, floor=1 << 60, patience=1, quota=1).require_room(0)

@@ -13,8 +13,16 @@ from sqlmodel import Session, select
 
 from detector.outputs.interface import ReferencePack
 from detector.outputs.pack import write_pack
+from forkwatch.cli.session import session
 from forkwatch.errors import Exit
+from forkwatch.pipeline.classifier import update_classifier
 from forkwatch.pipeline.classifier_pack import ObservedFork
+from forkwatch.pipeline.context import Silent
+from forkwatch.pipeline.originals import open_original
+from forkwatch.sections.hub import HubSettings
+from forkwatch.sections.judging import PolicySettings
+from forkwatch.settings import Settings
+from forkwatch.state import StateDir
 from forkwatch.store.engine import open_engine
 from forkwatch.store.models import Release, Result
 from forkwatch.store.store import Store
@@ -67,6 +75,22 @@ def test_a_cast_of_a_modified_model_is_of_its_family(state: Path) -> None:
         for edits in ((cast, merge), (merge, cast), (cast,), ())
     ]
     assert families == ["low-rank-merge", "low-rank-merge", "dtype-cast", "unknown"]
+
+
+def test_the_files_are_of_the_forks_that_are_measured_now(state: Path) -> None:
+    """Also where the same were measured before, and others in between."""
+    (file,) = (state / "classifiers").glob("*/texts/document.json")
+    alphas = []
+    for alpha in (0.01, 0.05, 0.01, 0.01):
+        settings = Settings(
+            hub=HubSettings(endpoint="http://127.0.0.1:9"), policy=PolicySettings(alpha=alpha)
+        )
+        before = file.stat().st_ino, file.read_bytes()
+        with session(settings, StateDir(state), talk=Silent()) as context:
+            update_classifier(context, open_original(context, context.store.releases()[0]))
+        alphas.append(json.loads(file.read_bytes())["alpha"])
+    assert alphas == [0.01, 0.05, 0.01, 0.01]
+    assert (file.stat().st_ino, file.read_bytes()) == before
 
 
 def test_the_card_is_printed_and_the_files_are_private(demo: Demo) -> None:

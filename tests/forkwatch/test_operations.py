@@ -48,11 +48,24 @@ def test_settings_are_shown_with_their_origin_and_without_passwords(
     assert settings["daemon.grace_seconds"]["from"] == "default"
 
 
-def test_a_wrong_setting_is_one_line(state: Path) -> None:
-    (state / "forkwatch.toml").write_text("[daemon]\nport = 'http'\n")
-    checked = RUN.invoke(app, ["config", "check"])
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("daemon", "port", "http"),
+        ("hub", "endpoint", "huggingface.co"),
+        ("hub", "endpoint", "https://"),
+        ("hub", "endpoint", "https://hub:port"),
+        ("hub", "endpoint", "ftp://hub"),
+        ("alerts", "webhook", "http://127.0.0.1.example.org/"),
+        ("alerts", "webhook", "http://127.0.0.1@example.org/"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(state: Path, section: str, name: str, value: str) -> None:
+    """At the start, and not when it is used first."""
+    (state / "forkwatch.toml").write_text(f"[{section}]\n{name} = '{value}'\n")
+    checked = RUN.invoke(app, ["status"])
     assert checked.exit_code == 2
-    assert "daemon.port" in checked.output
+    assert f"{section}.{name}" in checked.output
 
 
 def test_the_schema_is_of_the_settings(state: Path) -> None:

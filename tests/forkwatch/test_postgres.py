@@ -20,9 +20,19 @@ from sqlmodel import SQLModel
 from forkwatch.store.disputes import DisputeError, disputes, judged, open_dispute, withdraw
 from forkwatch.store.engine import open_engine
 from forkwatch.store.mailing import Claim, Draft, Refused, claim
+from forkwatch.store.standing import gaps, standing
 from forkwatch.store.store import Store
 from forkwatch.store.upstream import UpstreamChange, UpstreamKind, move_pin, note_changes, upstream_events
-from tests.forkwatch.past import Clock
+from forkwatch.store.verdict_log import (
+    creation_times,
+    has_results,
+    index_heads,
+    index_rows,
+    listed_candidates,
+    put_index_rows,
+    verdict_log,
+)
+from tests.forkwatch.past import A, B, Clock
 from tests.forkwatch.samples import FORK, SNAPSHOT
 from tests.forkwatch.test_upgrade import first_tables
 from tests.reports.samples import FORKS, scan
@@ -59,6 +69,7 @@ def test_upgrade_and_looks_at_once(engine: Engine, clock: Clock) -> None:
     move_pin(store, row)
     assert [event.decision for event in upstream_events(store, 1)] == ["adopted"]
     _one_claims_and_one_decides(store)
+    _lists_are_read(store)
 
 
 def _one_claims_and_one_decides(store: Store) -> None:
@@ -79,3 +90,20 @@ def _one_claims_and_one_decides(store: Store) -> None:
     assert next(each for each in asked if isinstance(each, Claim)).message == b"mail"
     assert sum(isinstance(each, DisputeError) for each in refused) == 3
     assert [(each.number, each.status) for each in disputes(store, release)] == [(opened.number, "withdrawn")]
+
+
+def _lists_are_read(store: Store) -> None:
+    """What the site and `status` read in statements of their own: heads of rows, candidates, counts."""
+    verdict = verdict_log(store, 1)[-1]
+    for version in ("old", "new"):
+        put_index_rows(store, version, {verdict.id: f'{{"of": "{version}"}}\n{{"whole": "row"}}'})
+    assert index_heads(store, [verdict.id], "old") == {}
+    assert index_heads(store, [verdict.id], "new") == {verdict.id: '{"of": "new"}'}
+    assert index_rows(store, [verdict.id], "new")[verdict.id].endswith('\n{"whole": "row"}')
+    assert [fork.repo for fork in listed_candidates(store, 1)] == [A, B]
+    assert set(creation_times(store, 1)) == {fork.repo_id for fork in listed_candidates(store, 1)}
+    assert not has_results(store, "sha256:1", "effort")
+    stands = standing(store, 1)
+    assert (sum(count for _, count in stands.labels), stands.last_result is not None) == (2, True)
+    assert dict(gaps(store, 1)) == {B: "gated"}
+    assert stands.gaps == 1

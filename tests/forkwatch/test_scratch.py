@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+from crawler.interface import Progress, Snapshot
+from forkwatch.pipeline.originals import fetch_folder
 from forkwatch.pipeline.scratch import scratch_folder
 from forkwatch.state import StateDir
+from tests.forkwatch.samples import SNAPSHOT
 
 KILLED = """
 import os, pathlib, signal, sys, types
@@ -32,4 +35,22 @@ def test_what_a_killed_process_left_goes_and_what_is_held_stays(tmp_path: Path) 
         assert list(state.scratch.iterdir()) == [first]
         with scratch_folder(context) as second:  # type: ignore[arg-type]
             assert sorted(state.scratch.iterdir()) == sorted([first, second])
+    assert list(state.scratch.iterdir()) == []
+
+
+def test_an_original_that_is_being_fetched_is_no_leftover(tmp_path: Path) -> None:
+    """Another process makes working folders during the hours that it takes."""
+    state, content = StateDir(tmp_path / "state"), tmp_path / "content"
+    state.create()
+    content.write_text("x")
+
+    def download(_snapshot: Snapshot, _path: str, _progress: Progress) -> Path:
+        with scratch_folder(context):  # type: ignore[arg-type]
+            return content
+
+    talk = SimpleNamespace(progress=None)
+    context = SimpleNamespace(state=state, hub=SimpleNamespace(download=download), talk=talk)
+    folder = fetch_folder(context, SNAPSHOT)  # type: ignore[arg-type]
+    assert len(SNAPSHOT.files) > 1
+    assert {path.name for path in folder.iterdir()} == {file.path for file in SNAPSHOT.files}
     assert list(state.scratch.iterdir()) == []
