@@ -113,9 +113,10 @@ def test_mapped_and_read_bytes_give_the_same(
             path = tmp_path / f"{name}{len(odd)}"
             path.write_bytes(header + data[8 + length :])
             sides.append(open_weights({"model.safetensors": LocalFile(path)}))
-        (pair,) = pair_tensors(sides[0].tensors(), sides[1].tensors()).pairs
+        original, fork = sides
+        (pair,) = pair_tensors(original.tensors(), fork.tensors()).pairs
         with Streams(pair.original.nbytes) as streams:
-            found.append(compare_pair(pair, *sides, streams=streams))
+            found.append(compare_pair(pair, original, fork, streams=streams))
     assert found[0] == replace(found[1], pair=found[0].pair)
 
 
