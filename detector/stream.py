@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -196,16 +196,19 @@ class Streams:
         lanes = self._lanes if threads else self._lanes[:1]
         for first in range(0, pieces, BATCH * len(lanes)):
             last = min(first + BATCH * len(lanes), pieces)
-
             share = -(-(last - first) // len(lanes))
 
             def turn(number: int, first: int = first, last: int = last, share: int = share) -> list[T]:
                 start = first + number * share
                 return [work(lanes[number], piece) for piece in range(start, min(start + share, last))]
 
-            spread = map if self._pool is None else self._pool.map
-            for found in list(spread(turn, range(len(lanes)))):  # no lane works on when nobody asks for more
-                yield from found
+            if self._pool is None:
+                yield from turn(0)
+                continue
+            turns = [self._pool.submit(turn, number) for number in range(len(lanes))]
+            wait(turns)  # no lane works on when another failed, or nobody asks for more
+            for one in turns:
+                yield from one.result()
 
 
 class _Side:

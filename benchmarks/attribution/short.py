@@ -23,7 +23,7 @@ from benchmarks.attribution.generate import SYSTEM, Job, Worker
 from benchmarks.attribution.sampler import Draw, sample, score
 
 PROMPTS, TOKENS, EACH, BLOCKS = 10, 8, 32, 37
-"""The first four blocks of a cell are references; 33 x 32 sets of one answer to each prompt are tested."""
+"""Blocks of 32 answers to each prompt; `short_alarms` takes the first 17 of a cell."""
 DRAWS = {
     "seed": Draw(),
     "int8": Draw(),

@@ -7,15 +7,19 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
+from time import sleep
 
 import pytest
 import torch
 
 import detector.stream
-from crawler.interface import ByteSource
+import detector.tiles
+from crawler.interface import ByteSource, CorruptDownloadError
 from crawler.local import LocalFile
 from detector.compare import Comparison, compare_pair
 from detector.formats import open_weights
+from detector.formats.extent import Extent
 from detector.interface import TensorStatus, WeightReader
 from detector.pairing import pair_tensors
 from detector.stream import Streams
@@ -89,9 +93,14 @@ def test_one_thread_and_two_give_the_same_bits(tmp_path: Path, monkeypatch: pyte
     assert found[0] == found[1]
 
 
-def test_mapped_and_read_bytes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_mapped_and_read_bytes_give_the_same(
+    compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file whose tensors begin between two elements is read, others are looked at where they lie."""
+    monkeypatch.setattr(detector.tiles, "FUSED_ELEMENTS", 0 if compiled else 1 << 30)
     monkeypatch.setattr(detector.stream, "CPU_TILE", 1000)
+    monkeypatch.setattr(detector.stream, "STORED_TILE", 1000)
     monkeypatch.setattr(detector.stream, "WINDOW", 5000)
     before, after = matrix(), changed(matrix())
     found = []
@@ -104,8 +113,46 @@ def test_mapped_and_read_bytes_give_the_same(tmp_path: Path, monkeypatch: pytest
             path = tmp_path / f"{name}{len(odd)}"
             path.write_bytes(header + data[8 + length :])
             sides.append(open_weights({"model.safetensors": LocalFile(path)}))
-        found.append(compare(*sides))
+        original, fork = sides
+        (pair,) = pair_tensors(original.tensors(), fork.tensors()).pairs
+        with Streams(pair.original.nbytes) as streams:
+            found.append(compare_pair(pair, original, fork, streams=streams))
     assert found[0] == replace(found[1], pair=found[0].pair)
+
+
+class Failing:
+    """A file whose first half cannot be read, while another thread is busy with the second."""
+
+    size = 1 << 16
+
+    def __init__(self) -> None:
+        self.begun, self.reading = Event(), 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        raise NotImplementedError
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        if offset < self.size // 2:
+            assert self.begun.wait(10)
+            raise CorruptDownloadError("gone")
+        self.reading += 1
+        self.begun.set()
+        sleep(0.2)
+        buffer[:] = bytes(len(buffer))
+        self.reading -= 1
+
+
+@pytest.mark.usefixtures("threads")
+def test_no_thread_works_on_when_another_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would still be using its memory when the next tensor is compared in it."""
+    monkeypatch.setattr(detector.stream, "BYTES", 1 << 15)
+    file = Failing()
+    extent = Extent(file, 0, file.size, "BF16", plain=True)
+    with Streams() as streams:
+        with pytest.raises(CorruptDownloadError, match="gone"):
+            streams.equal(extent, extent)
+        assert file.begun.is_set()
+        assert file.reading == 0
 
 
 @pytest.mark.usefixtures("threads")
@@ -172,6 +219,7 @@ from pathlib import Path
 from crawler.local import LocalFile
 from detector.diff import diff_weights
 from detector.formats import open_weights
+from detector.formats.extent import Extent
 sides = [open_weights({"model.safetensors": LocalFile(Path(path))}) for path in sys.argv[1:]]
 (tensor,) = diff_weights(*sides).tensors
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
