@@ -123,6 +123,9 @@ class Worker:
     unfit: Callable[[], str | None] = lambda: None
     """Why this machine can do no job now, such as a full disk; None: it can."""
     stopping: threading.Event = field(default_factory=threading.Event)
+    _count: int = field(default=0, init=False)
+    _claimed: Job | None = field(default=None, init=False)
+    """The next job, claimed with the end of the one before."""
 
     def stop(self) -> None:
         """End after the present job."""
@@ -132,8 +135,7 @@ class Worker:
     def run(self) -> int:
         """Work until told to stop; how many jobs were done or failed."""
         self.watch.start()
-        count = 0
-        while not self.stopping.is_set() and count != self.options.max_jobs:
+        while not self.stopping.is_set() and self._count != self.options.max_jobs:
             job = self._next()
             if job is None:
                 if self.options.drain:
@@ -143,10 +145,15 @@ class Worker:
             began = time.monotonic()
             state = self._do(job)
             self.told(job, state, time.monotonic() - began)
-            count += 1
-        return count
+            self._count += 1
+        if self._claimed is not None:  # told to stop just then
+            self.queue.give_back(self._claimed)
+        return self._count
 
     def _next(self) -> Job | None:
+        if self._claimed is not None:
+            job, self._claimed = self._claimed, None
+            return job
         if self.unfit() is not None:
             return None
         try:
@@ -172,10 +179,18 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - whatever a fork makes our code do, the queue goes on
             return self._failed(job, error)
         else:
-            done = self._settled(job, lambda: self.queue.finish(job, then))
+            done = self._settled(job, lambda: self._finish(job, then))
             return JobState.DONE if done else None
         finally:
             self.watch.over()
+
+    def _finish(self, job: Job, then: Sequence[NewJob]) -> bool:
+        """Where this worker goes on, its next job is claimed by the way: one flush of the disk for both."""
+        last = self.stopping.is_set() or self._count + 1 == self.options.max_jobs
+        if last or self.unfit() is not None:
+            return self.queue.finish(job, then)
+        held, self._claimed = self.queue.finish_and_claim(job, then, self.options.roles, self.options.owner)
+        return held
 
     def _failed(self, job: Job, error: Exception) -> JobState | None:
         """An attempt that is not counted where the machine or the database was the reason."""

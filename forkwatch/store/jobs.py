@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Row,
+    Select,
     Text,
     Update,
     bindparam,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    true,
     union_all,
     update,
 )
@@ -62,10 +64,8 @@ class JobQueue:
 
     def claim(self, roles: Sequence[Role], owner: str, lease: timedelta = LEASE) -> Job | None:
         """The best job of these roles that may run now, leased; None: there is none."""
-        now = self._now()
-        values = {"now": now, "owner": owner, "lease": secrets.token_hex(16), "until": now + lease}
         with self._once.begin() as connection:
-            row = connection.execute(_claims(tuple(sorted(set(roles)))), values).first()
+            row = connection.execute(_claims(frozenset(roles)), _claim(self._now(), owner, lease)).first()
         return None if row is None else _job(row)
 
     def extend(self, job: Job, lease: timedelta = LEASE) -> bool:
@@ -74,13 +74,22 @@ class JobQueue:
 
     def finish(self, job: Job, then: Sequence[NewJob] = ()) -> bool:
         """Done, and what is next, in one transaction. False: the lease was lost, and nothing is kept."""
-        now = self._now()
-        values = {"job": job.id, "held": job.lease, "now": now}
         with (self._engine if then else self._once).begin() as connection:
-            if connection.execute(_FINISHED, values).rowcount != 1:
-                return False
-            put_jobs(connection, then, now)
-            return True
+            return _finish(connection, job, then, self._now())
+
+    def finish_and_claim(
+        self, job: Job, then: Sequence[NewJob], roles: Sequence[Role], owner: str
+    ) -> tuple[bool, Job | None]:
+        """`finish`, the lease held or not, then `claim`, in one transaction: the disk is waited for once."""
+        now, new = self._now(), _claim(self._now(), owner, LEASE)
+        if self._engine.dialect.name == "postgresql" and not then:
+            with self._once.begin() as connection:
+                both = connection.execute(_finishes_and_claims(frozenset(roles)), _end(job, now) | new).one()
+            return both.finished == 1, None if both.id is None else _job(both)
+        with self._engine.begin() as connection:
+            held = _finish(connection, job, then, now)
+            row = connection.execute(_claims(frozenset(roles)), new).first()
+        return held, None if row is None else _job(row)
 
     def fail(self, job: Job, error: str, *, final: bool = False) -> JobState | None:
         """It failed: wait and try again, or set it aside after the last attempt (or now, `final`).
@@ -225,14 +234,14 @@ class JobQueue:
 
 
 @cache
-def _claims(roles: tuple[Role, ...]) -> Update:
+def _claims(roles: frozenset[Role]) -> Update:
     """The statement that claims the best job of some roles: built once, it is half of what a claim computes.
 
     The best of each role is one step in the index; all roles in one condition would be sorted at each claim.
     """
     now = bindparam("now", type_=_T.c.not_before.type)
     heads = []
-    for role in roles:
+    for role in sorted(roles):
         head = (
             select(_T.c.id, _T.c.priority)
             .where(IS_QUEUED, _T.c.role == role.value, or_(_T.c.not_before.is_(None), _T.c.not_before <= now))
@@ -250,8 +259,8 @@ def _claims(roles: tuple[Role, ...]) -> Update:
         .values(
             state=JobState.RUNNING.value,
             attempts=_T.c.attempts + 1,
-            lease=bindparam("lease"),
-            owner=bindparam("owner"),
+            lease=bindparam("new_lease"),
+            owner=bindparam("new_owner"),
             leased_until=bindparam("until", type_=_T.c.leased_until.type),
         )
         .returning(_T)
@@ -272,6 +281,29 @@ _FINISHED = (
     )
 )
 """Done; queued again where it was asked for meanwhile."""
+
+
+@cache
+def _finishes_and_claims(roles: frozenset[Role]) -> Select[Any]:
+    """Both as one statement, which SQLite does not have: one way to the server and back. Always one row."""
+    finished = _FINISHED.returning(_T.c.id).cte("finished")
+    claimed = _claims(roles).cte("claimed")
+    count = select(func.count().label("finished")).select_from(finished).subquery()
+    return select(count.c.finished, claimed).select_from(count.outerjoin(claimed, true()))
+
+
+def _claim(now: datetime, owner: str, lease: timedelta) -> dict[str, Any]:
+    return {"now": now, "new_owner": owner, "new_lease": secrets.token_hex(16), "until": now + lease}
+
+
+def _end(job: Job, now: datetime) -> dict[str, Any]:
+    return {"job": job.id, "held": job.lease, "now": now}
+
+
+def _finish(connection: Connection, job: Job, then: Sequence[NewJob], now: datetime) -> bool:
+    held = connection.execute(_FINISHED, _end(job, now)).rowcount == 1
+    put_jobs(connection, then if held else (), now)
+    return held
 
 
 def put_jobs(connection: Connection, jobs: Sequence[NewJob], now: datetime) -> int:

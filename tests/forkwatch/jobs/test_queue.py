@@ -169,17 +169,61 @@ def test_workers_at_once_do_each_job_once(queue: JobQueue, engine: Engine) -> No
     }
 
 
+def test_the_next_job_is_claimed_with_the_end_of_one(queue: JobQueue) -> None:
+    queue.enqueue([read("a", priority=3), read("b", priority=2), read("c", priority=1)])
+    held, second = queue.finish_and_claim(claimed(queue), [], [Role.READ], "me")
+    assert second is not None
+    assert (held, second.key, second.attempts, second.owner) == (True, "read:b", 1, "me")
+
+    ask = [read("d", priority=9)]
+    held, third = queue.finish_and_claim(second, ask, [Role.READ], "me")
+    assert third is not None
+    assert (held, third.key) == (True, "read:d"), "what a job asks for is claimed with its end"
+    assert queue.finish_and_claim(replace(third, lease="another's"), [read("e")], [Role.EVAL], "me") == (
+        False,
+        None,
+    )
+    held, fourth = queue.finish_and_claim(replace(third, lease="another's"), [], [Role.READ], "me")
+    assert fourth is not None
+    assert (held, fourth.key) == (False, "read:c"), "the lease was lost; the worker goes on"
+    assert queue.finish_and_claim(fourth, [], [Role.READ], "me") == (True, None)
+    assert {job.key: job.state for job in queue.jobs()} == {
+        "read:a": JobState.DONE,
+        "read:b": JobState.DONE,
+        "read:c": JobState.DONE,
+        "read:d": JobState.RUNNING,
+    }
+
+
+def test_workers_that_claim_with_the_end_do_each_job_once(queue: JobQueue) -> None:
+    queue.enqueue([read(str(number), priority=number % 7) for number in range(120)])
+
+    def work(_: int) -> list[int]:
+        done, job = [], queue.claim((Role.READ,), "w")
+        while job is not None:
+            held, following = queue.finish_and_claim(job, [], (Role.READ,), "w")
+            done += [job.id] if held else []
+            job = following
+        return done
+
+    with ThreadPoolExecutor(8) as pool:
+        counted = Counter(number for done in pool.map(work, range(8)) for number in done)
+    assert len(counted) == 120
+    assert set(counted.values()) == {1}
+    assert {job.state for job in queue.jobs(limit=200)} == {JobState.DONE}
+
+
 def test_a_claim_walks_along_what_waits(engine: Engine) -> None:
     """Not along what is done: months of it lie in the table."""
-    roles = tuple(sorted(Role))
+    roles = frozenset(Role)
     statement = _claims(roles).compile(dialect=engine.dialect)
     explain = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
     values = {
         **statement.params,
         "now": datetime.now(UTC),
         "until": datetime.now(UTC),
-        "owner": "",
-        "lease": "",
+        "new_owner": "",
+        "new_lease": "",
     }
     with engine.connect() as connection:
         if engine.dialect.name != "sqlite":  # it would read a table as small as this one from end to end

@@ -58,6 +58,24 @@ def test_jobs_and_what_they_ask_for_are_done(queue: JobQueue) -> None:
     assert set(states(queue).values()) == {JobState.DONE}
 
 
+def test_a_worker_that_ends_holds_no_job(queue: JobQueue) -> None:
+    """Told to stop just as its next job was claimed, it gives that back; at its last job it claims none."""
+    queue.enqueue([job("first"), job("second"), job("third"), job("fourth")])
+    options = WorkerOptions(roles=ROLES, owner="test", timeouts=dict.fromkeys(Role, 60.0), max_jobs=2)
+    done = {"work": lambda _: ()}
+    working = Worker(queue, done, options, Watch(queue, options, pytest.fail))
+    working.told = lambda *_: working.stopping.set()
+    assert working.run() == 1
+    assert {each.key: each.attempts for each in queue.jobs()} == {
+        "first": 1,
+        "second": 0,
+        "third": 0,
+        "fourth": 0,
+    }
+    assert Worker(queue, done, options, Watch(queue, options, pytest.fail)).run() == 2
+    assert list(states(queue).values()) == [*(3 * [JobState.DONE]), JobState.QUEUED]
+
+
 def test_a_job_that_fails_waits_and_the_others_go_on(queue: JobQueue) -> None:
     def handle(each: Job) -> Sequence[NewJob]:
         if each.key == "bad":
