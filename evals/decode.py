@@ -15,8 +15,6 @@ import torch
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from evals.attention import for_one_token
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -150,7 +148,7 @@ def decode(
     cache = RoomyCache(prefix, rows, width + max_new_tokens)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     batch = _Batch(list(range(rows)), cache, torch.cat([mask, ahead], dim=1), positions[:, -1:])
-    with torch.inference_mode(), for_one_token(model):
+    with torch.inference_mode():
         logits = _read(model, prefix, batch, ids, positions)
         for made in range(1, max_new_tokens + 1):
             tokens = choose(logits, batch.chats)
