@@ -12,8 +12,6 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
-import structlog
-
 from forkwatch.text import plain
 
 _SECRETS = re.compile(r"hf_[A-Za-z0-9]{8,}|(?<=://)[^/\s@]+:[^/\s@]+(?=@)|(?i:bearer)\s+\S+")
@@ -28,6 +26,8 @@ def redacted(text: str) -> str:
 
 def configure(*, json: bool | None = None, level: int = logging.INFO) -> None:
     """Set up structlog and the standard library's logging for a daemon or a worker."""
+    import structlog  # commands of a person log nothing, and want `redacted`
+
     as_json = not sys.stderr.isatty() if json is None else json
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,

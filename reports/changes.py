@@ -11,7 +11,7 @@ from reports.context import Site, Values, change_key
 from reports.exports import names
 from reports.interface import DisputeView, ReleaseEvent, ReleaseView, SiteView, VerdictChange
 from reports.numbers import moment, week_of
-from reports.plan import Entry, digest
+from reports.plan import Entry, digest, digest_of
 from reports.routes import release_key, sorted_releases
 from reports.summary import Gone, Net, gone, net_changes
 from reports.trends import trend
@@ -44,7 +44,7 @@ class Share:
     @property
     def key(self) -> str:
         """Digest of all of it."""
-        changes = sorted(map(change_key, self.changes))
+        changes = digest_of((sorted(map(change_key, self.changes)),))
         return digest(release_key(self.release), changes, self.gone, self.events, self.opened, self.decided)
 
 
@@ -78,6 +78,11 @@ def week_pages(view: SiteView) -> tuple[WeekPage, ...]:
     return tuple(WeekPage(name, tuple(found[name])) for name in sorted(found, reverse=True))
 
 
+def has_page(view: SiteView, name: str) -> bool:
+    """Whether something happened in a week."""
+    return any(week == name for release in view.releases for week, _, _ in _happened(release))
+
+
 def _happened(release: ReleaseView) -> Iterator[tuple[str, str, object]]:
     """(week, list of `Share`, item)."""
     for change in release.changes:
@@ -105,7 +110,7 @@ def change_pages(site: Site) -> Iterator[Entry]:
         later = weeks[place - 1].name if place else None
         earlier = weeks[place + 1].name if place + 1 < len(weeks) else None
         pages = [site.routes.fork(share.release, repo) for share in week.shares for repo in share.repos]
-        key = digest(keys[week.name], later, earlier, sorted(filter(None, pages)))
+        key = digest(keys[week.name], later, earlier, digest_of((sorted(filter(None, pages)),)))
         yield site.page("week.html", week.path, key, partial(_week, week, later, earlier))
 
 

@@ -6,7 +6,7 @@ Each has a `key`, a digest of everything that a file about it may depend on. `Si
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -85,7 +85,7 @@ class Site:
 
     @cached_property
     def _releases(self) -> dict[str, Release]:
-        return {release_key(view): Release(self, view, Past(view)) for view in self.view.releases}
+        return {release_key(view): Release(self, view, view.once(Past)) for view in self.view.releases}
 
     def page(self, template: str, path: str, key: str, values: Callable[[], Values]) -> Entry:
         """Plan one page.
@@ -161,16 +161,25 @@ class Release:
         view = self.view
         return digest(
             self.facts_key,
-            [fork.key for fork in self.forks],
-            [fork.key for fork in self.formers],
-            sorted((gap.repo, gap.reason, gap.gone) for gap in view.gaps),
-            sorted(map(change_key, view.changes)),
+            digest_of(
+                (
+                    [fork.key for fork in self.forks],
+                    [fork.key for fork in self.formers],
+                    sorted((gap.repo, gap.reason, gap.gone) for gap in view.gaps),
+                    sorted(map(change_key, view.changes)),
+                )
+            ),
             self.tree_key,
             view.events,
             view.effort,
             view.classifier,
             view.disputes,
         )
+
+    def pieces(self, kind: str, forks: Iterable[Fork], make: Callable[[Fork], str]) -> list[str]:
+        """A text about each fork, see `Fork.piece`."""
+        wanted = ((fork.document, fork.file_key, fork) for fork in forks)
+        return self.site.pieces.texts(f"{kind} {release_key(self.view)}", wanted, make)
 
     @cached_property
     def tree_key(self) -> str:
@@ -297,8 +306,8 @@ class Fork:
 
     def piece(self, kind: str, make: Callable[[], str]) -> str:
         """A text about this fork that depends on `key` and the site's `base` alone, kept between builds."""
-        name = f"{kind} {release_key(self.release.view)}"
-        return self.site.pieces.text(name, self.document, self.file_key, make)
+        (text,) = self.release.pieces(kind, [self], lambda _: make())
+        return text
 
     @cached_property
     def file_key(self) -> str:

@@ -218,7 +218,7 @@ def _no_week(week: str) -> str:
 
 
 def _items(release: ReleaseView, week: str, addresses: Routes) -> Iterator[Item]:
-    past = Past(release)
+    past = release.once(Past)
     rows = {row.repo: row for row in release.scans}
     for net in week_changes(release, week):
         row = rows.get(net.repo)

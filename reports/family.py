@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reports.context import Release, Values
-from reports.plan import Entry, digest
+from reports.plan import Entry, digest, digest_of
 from reports.scan import VerdictLabel
 from reports.tree import Branch, TreeDocument, branches
 from reports.words import VERDICTS
@@ -61,7 +61,7 @@ def family_pages(release: Release) -> Iterator[Entry]:
     tree = release.view.tree
     if tree is not None:
         own = [(fork.row.repo, fork.path) for fork in release.forks]
-        key = digest(release.facts_key, release.tree_key, own)
+        key = digest(release.facts_key, release.tree_key, digest_of((own,)))
         yield release.site.page("family.html", family_path(release), key, lambda: _values(release, tree))
 
 

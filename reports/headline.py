@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports.context import Release
-from reports.interface import VerdictChange
+from reports.interface import ReleaseView, VerdictChange
 from reports.numbers import plural
+from reports.rows import ForkRow
 from reports.scan import VerdictLabel
-from reports.summary import funnel, gone_in
+from reports.summary import Past, asking, funnel, gone_in
 from reports.trends import shift
 
 LOST: frozenset[VerdictLabel] = frozenset({"safety-degraded", "safety-removed"})
@@ -28,16 +29,11 @@ class Tile:
 
 def headline(releases: Sequence[Release], week: str) -> tuple[Tile, ...]:
     """Of some releases, in the week of the newest result."""
-    counts = funnel([release.view for release in releases])
-    shifts = [shift(_standing(release), week) for release in releases]
-    lost = [
-        fork.row
-        for release in releases
-        for fork in release.forks
-        if fork.row.verdict.label in LOST and _stands(release, fork.row.repo)
-    ]
-    asking = sum(release.past.asks(fork.row) for release in releases for fork in release.forks)
-    went = sum(len(gone_in(release.view, week)) for release in releases)
+    views = [release.view for release in releases]
+    counts = funnel(views)
+    shifts = [shift(view.once(_standing), week) for view in views]
+    lost = [row for view in views for row in view.once(_lost)]
+    went = sum(len(gone_in(view, week)) for view in views)
     new = sum(each.new for each in shifts)
     missing = counts.candidates - counts.judged
     return (
@@ -55,7 +51,7 @@ def headline(releases: Sequence[Release], week: str) -> tuple[Tile, ...]:
         ),
         Tile(
             "Need a decision",
-            asking,
+            sum(len(view.once(asking)) for view in views),
             _moved(sum(each.asking() for each in shifts)),
             "those, misrepresented ones and unsafe files",
         ),
@@ -77,15 +73,21 @@ def headline(releases: Sequence[Release], week: str) -> tuple[Tile, ...]:
     )
 
 
-def _standing(release: Release) -> list[VerdictChange]:
+def _standing(release: ReleaseView) -> list[VerdictChange]:
     """Changes of forks that are counted now: else a fork that came and went would count as a rise."""
-    return [change for change in release.view.changes if _stands(release, change.repo)]
+    past = release.once(Past)
+    return [change for change in release.changes if _stands(past, change.repo)]
 
 
-def _stands(release: Release, repo: str) -> bool:
+def _lost(release: ReleaseView) -> list[ForkRow]:
+    past = release.once(Past)
+    return [row for row in release.scans if row.verdict.label in LOST and _stands(past, row.repo)]
+
+
+def _stands(past: Past, repo: str) -> bool:
     """The fork is there, and its verdict was not taken back."""
-    history = release.past.history(repo)
-    return (history is None or history.gone_at is None) and release.past.withdrawn(repo) is None
+    history = past.history(repo)
+    return (history is None or history.gone_at is None) and past.withdrawn(repo) is None
 
 
 def _moved(count: int) -> str:

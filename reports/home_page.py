@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import partial
 
 from reports import charts
-from reports.changes import week_pages, week_path
+from reports.changes import has_page, week_path
 from reports.context import Fork, Site, Values
 from reports.downloads import SITE
 from reports.headline import headline
 from reports.plan import Entry, digest
 from reports.routes import sorted_releases
 from reports.search import PATH, SearchRow, line, script
-from reports.summary import attention, attention_count, former_names, funnel, sorted_gaps
+from reports.summary import asking, attention, former_names, funnel, sorted_gaps
 from reports.trends import trend
 from reports.words import VERDICTS
 
@@ -29,10 +28,9 @@ def home_pages(site: Site) -> Iterator[Entry]:
 
 def _values(site: Site) -> Values:
     releases = sorted_releases(site.view)
-    weeks = {week.name for week in week_pages(site.view)}
     return {
         "releases": [
-            (release, charts.verdict_bar(release.scans), funnel([release]), attention_count(release))
+            (release, charts.verdict_bar(release.scans), funnel([release]), len(release.once(asking)))
             for release in releases
         ],
         "tiles": headline([site.about(release) for release in releases], site.week),
@@ -42,7 +40,7 @@ def _values(site: Site) -> Values:
         "gaps": [(release, gap) for release in releases for gap in sorted_gaps(release)],
         "newest": site.view.generated_at,
         "week": site.week,
-        "week_page": week_path(site.week) if site.week in weeks else None,
+        "week_page": week_path(site.week) if has_page(site.view, site.week) else None,
         "index": PATH,
         "json": "verdicts.json",
         "downloads": SITE,
@@ -59,8 +57,9 @@ def _rows(site: Site) -> Iterator[tuple[str, str, str]]:
             page,
             line(SearchRow(repo=view.repo, page=page, note="Guarded release", hashes=hashes)),
         )
-        for fork in (*release.forks, *release.formers):
-            yield fork.row.repo, fork.path, fork.piece("search", partial(_line, fork))
+        forks = (*release.forks, *release.formers)
+        for fork, text in zip(forks, release.pieces("search", forks, _line), strict=True):
+            yield fork.row.repo, fork.path, text
 
 
 def _line(fork: Fork) -> str:

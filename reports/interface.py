@@ -6,8 +6,9 @@ autoescape, links are built from validated ids only, and no raw model answer eve
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from reports.card import ReleaseCardDocument
 from reports.classifier import ClassifierDocument
@@ -16,6 +17,8 @@ from reports.plan import digest
 from reports.rows import IN_MEMORY, Documents, ForkRow
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
 from reports.tree import TreeDocument
+
+T = TypeVar("T")
 
 EventName = Literal[
     "new-commit", "renamed", "deleted", "reappeared", "re-registered", "gated", "disabled", "opened"
@@ -216,7 +219,7 @@ class ReplacedFork:
     disputes: tuple[DisputeView, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ReleaseView:
     """A guarded release and its forks."""
 
@@ -253,6 +256,14 @@ class ReleaseView:
     def to_decide(self) -> tuple[ReleaseEvent, ...]:
         """Events that somebody has to decide about."""
         return tuple(event for event in self.events if event.decision is None)
+
+    def once(self, find: Callable[[ReleaseView], T]) -> T:
+        """What `find` finds in it: several pages ask for the same, and there may be very many forks."""
+        known: dict[Callable[[ReleaseView], Any], Any] = self.__dict__.setdefault("_known", {})
+        if find not in known:
+            known[find] = find(self)
+        found: T = known[find]
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

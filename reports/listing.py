@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from reports.context import Fork, Release, Values
-from reports.plan import Entry, digest
+from reports.plan import Entry, digest, digest_of
 from reports.words import VERDICTS, VerdictWord
 
 PAGE = 100
@@ -45,7 +45,7 @@ class Listing:
     @property
     def key(self) -> str:
         """Digest of what is on the page."""
-        own = [fork.key for fork in self.forks]
+        own = digest_of(([fork.key for fork in self.forks],))
         return digest(
             own, self.number, self.paths, self.total, None if self.word is None else self.word.label
         )

@@ -93,20 +93,16 @@ def files_of(line: str) -> dict[str, Record]:
     """The files of a line.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or one of them is outside the site.
     """
     parts = line.split("\t")[1:]
-    if not parts or len(parts) % 4:
+    if not parts or len(parts) % 4 or not all(map(is_inside, parts[::4])):
         raise ValueError("not a line of a manifest")
     each = iter(parts)
     return {
         path: Record(key, sha256, int(size))
         for path, key, sha256, size in zip(each, each, each, each, strict=True)
     }
-
-
-_STEPS = ("//", "/./", "/../", "\t/", "\t./", "\t../", "/\t", "/.\t", "/..\t", "\t.\t", "\t..\t")
-"""What a path that does not stay inside has in it: see `is_inside`. To look for eleven texts is quicker."""
 
 
 def blocks_from_text(text: str) -> Blocks | None:
@@ -121,7 +117,7 @@ def blocks_from_text(text: str) -> Blocks | None:
     found = {line.split("\t", 2)[1]: line for line in lines if "\t" in line}
     blocks = Blocks(found, templates)
     whole = files == str(blocks.count) and len(found) == len(lines)
-    return blocks if whole and not any(step in body for step in _STEPS) else None
+    return blocks if whole else None
 
 
 def from_text(text: str) -> Manifest | None:
@@ -135,7 +131,7 @@ def from_text(text: str) -> Manifest | None:
             files |= files_of(line)
     except ValueError:
         return None
-    return Manifest(files, blocks.templates) if all(map(is_inside, files)) else None
+    return Manifest(files, blocks.templates)
 
 
 def read_blocks(site: Path) -> Blocks | None:

@@ -7,11 +7,14 @@ made anew only when that key is another one. What is kept is inserted as it is: 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 from reports.plan import template_set
+
+T = TypeVar("T")
 
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS piece (kind TEXT, name TEXT, key TEXT, text TEXT, PRIMARY KEY (kind, name))"
@@ -34,17 +37,23 @@ class Pieces:
 
     def text(self, kind: str, name: str, key: str, make: Callable[[], str]) -> str:
         """What `make` gives, or gave for the same key."""
+        (text,) = self.texts(kind, [(name, key, None)], lambda _: make())
+        return text
+
+    def texts(self, kind: str, wanted: Iterable[tuple[str, str, T]], make: Callable[[T], str]) -> list[str]:
+        """The same of many: name, key, and what `make` makes it from."""
         if self._file is None:
-            return make()
+            return [make(item) for _, _, item in wanted]
         if kind != self._kind:
             self.save()
             self._kind, self._known = kind, self._read(kind)
-        known = self._known.get(name)
-        if known is not None and known[0] == key:
-            return known[1]
-        text = make()
-        self._known[name] = self._new[name] = key, text
-        return text
+        found, known = [], self._known
+        for name, key, item in wanted:
+            kept = known.get(name)
+            if kept is None or kept[0] != key:
+                kept = known[name] = self._new[name] = key, make(item)
+            found.append(kept[1])
+        return found
 
     def save(self) -> None:
         """Write what is new."""

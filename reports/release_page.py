@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from reports import charts
 from reports.changes import week_path
@@ -57,7 +56,7 @@ def _values(about: Release) -> Values:
         "bar": charts.verdict_bar(rows),
         "judged": len(rows),
         "funnel": funnel([release]),
-        "topics": topic_falls(fork.piece("falls", partial(_falls, fork)) for fork in about.forks),
+        "topics": topic_falls(about.pieces("falls", about.forks, _falls)),
         "weeks": [
             (name, week_path(name), changes[:MOST_CHANGES], len(changes))
             for name in names[:MOST_WEEKS]

@@ -6,8 +6,9 @@ work on rows; a page about one fork loads that fork's document, and forgets it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from reports.plan import digest
 from reports.scan import (
@@ -159,8 +160,14 @@ class KeptRow:
     commit: str
     scanned_at: str
     verdict: VerdictView
-    hub: HubView
+    seen: Mapping[str, Any]
+    """What `hub` is made of: few are asked for it."""
     counted: Counted
+
+    @property
+    def hub(self) -> HubView:
+        """As `ForkRow`."""
+        return HubView(**{**self.seen, "channels": tuple(self.seen["channels"])})
 
     @property
     def release(self) -> str:

@@ -164,20 +164,33 @@ def withdrawal(disputes: Sequence[DisputeView]) -> DisputeView | None:
 
 def funnel(releases: Sequence[ReleaseView]) -> Funnel:
     """Count over some releases."""
-    scans = [scan for release in releases for scan in _present(release)]
-    missed = [gap for release in releases for gap in unjudged(release)]
+    parts = [release.once(_funnel) for release in releases]
+    return Funnel(
+        candidates=sum(part.candidates for part in parts),
+        judged=sum(part.judged for part in parts),
+        lineage=sum(part.lineage for part in parts),
+        evaluated=sum(part.evaluated for part in parts),
+        gaps=_added(part.gaps for part in parts),
+        unevaluated=_added(part.unevaluated for part in parts),
+        lost=_added(part.lost for part in parts),
+        gone=sum(part.gone for part in parts),
+    )
+
+
+def _funnel(release: ReleaseView) -> Funnel:
+    known = [counted(scan) for scan in _present(release)]
+    missed = unjudged(release)
     gaps = [gap for gap in missed if not gap.gone]
-    known = [counted(scan) for scan in scans]
     unmeasured = [each for each in known if each.safety == "not-measured"]
     return Funnel(
-        candidates=len(scans) + len(gaps),
-        judged=len(scans),
+        candidates=len(known) + len(gaps),
+        judged=len(known),
         lineage=sum(each.lineage != "unknown" for each in known),
-        evaluated=len(scans) - len(unmeasured),
-        gaps=_tally([gap.reason for gap in gaps]),
-        unevaluated=_tally([each.reason or "no reason recorded" for each in unmeasured]),
-        lost=_tally([gap.reason for release in releases for gap in lost(release)]),
-        gone=sum(len(gone(release)) for release in releases) + len(missed) - len(gaps),
+        evaluated=len(known) - len(unmeasured),
+        gaps=_tally(Counter(gap.reason for gap in gaps)),
+        unevaluated=_tally(Counter(each.reason or "no reason recorded" for each in unmeasured)),
+        lost=_tally(Counter(gap.reason for gap in lost(release))),
+        gone=len(gone(release)) + len(missed) - len(gaps),
     )
 
 
@@ -185,17 +198,16 @@ def attention(view: SiteView) -> tuple[Attention, ...]:
     """Forks whose verdict asks for a decision and that are still there: newest first, then by name."""
     found = [
         Attention(release, scan, past.verdict_since(scan))
-        for release, past in ((release, Past(release)) for release in sorted_releases(view))
-        for scan in sorted_scans(release)
-        if past.asks(scan)
+        for release, past in ((release, release.once(Past)) for release in sorted_releases(view))
+        for scan in release.once(asking)
     ]
     return tuple(sorted(found, key=lambda item: moment(item.since), reverse=True))
 
 
-def attention_count(release: ReleaseView) -> int:
-    """How many forks of a release have a verdict that asks for a decision."""
-    past = Past(release)
-    return sum(past.asks(scan) for scan in release.scans)
+def asking(release: ReleaseView) -> tuple[ForkRow, ...]:
+    """Forks of a release whose verdict asks for a decision, by name."""
+    past = release.once(Past)
+    return tuple(scan for scan in sorted_scans(release) if past.asks(scan))
 
 
 def _present(release: ReleaseView) -> Iterator[ForkRow]:
@@ -211,6 +223,10 @@ def former_names(history: ForkHistory) -> tuple[str, ...]:
 
 def gone(release: ReleaseView) -> tuple[Gone, ...]:
     """Forks that had a verdict and are gone, by name."""
+    return release.once(_gone)
+
+
+def _gone(release: ReleaseView) -> tuple[Gone, ...]:
     labels = {scan.repo: scan.verdict.label for scan in release.scans}
     found = [
         Gone(history.repo, history.gone_at, labels[history.repo], replaced=False)
@@ -275,7 +291,13 @@ def sorted_gaps(release: ReleaseView) -> tuple[Gap, ...]:
     return tuple(sorted(release.gaps, key=lambda gap: (gap.repo.lower(), gap.repo, gap.reason)))
 
 
-def _tally(reasons: Sequence[str]) -> tuple[Reason, ...]:
-    counts = Counter(reasons)
+def _added(tallies: Iterable[Sequence[Reason]]) -> tuple[Reason, ...]:
+    counts: Counter[str] = Counter()
+    for reason in (reason for tally in tallies for reason in tally):
+        counts[reason.text] += reason.count
+    return _tally(counts)
+
+
+def _tally(counts: Counter[str]) -> tuple[Reason, ...]:
     by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return tuple(Reason(text, count) for text, count in by_count)

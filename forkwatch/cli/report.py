@@ -27,6 +27,9 @@ def build(
     full: Annotated[bool, typer.Option("--full", help="Render also what did not change.")] = False,
 ) -> None:
     """Build the site and this week's digest from stored verdicts."""
+    from forkwatch.pipeline.collecting import collect_seldom
+
+    collect_seldom()
     from forkwatch.cli.session import session
     from forkwatch.cli.writing import writing_to
     from forkwatch.pipeline.publish import publish

@@ -11,6 +11,11 @@ _SELDOM = (50_000, 20, 20)
 10). What cycles there are, of templates and queries, still goes before it matters."""
 
 
+def collect_seldom() -> None:
+    """For the rest of a process that ends soon: going back to the default costs one more search of it all."""
+    gc.set_threshold(*_SELDOM)
+
+
 @contextmanager
 def rare_collections() -> Iterator[None]:
     """Of a site of 10,000 forks the search took 2 of 7 seconds after one change."""

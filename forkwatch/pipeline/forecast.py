@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean
 
 from detector.interface import VALUE_PRESERVING, EditKind
@@ -185,6 +186,7 @@ def forecast_view(fork: Evidence, predictor: Predictor | NoPredictor) -> Forecas
     return ForecastView(loss=number, error=round(predictor.error, 4), guess=round(predictor.guess, 4))
 
 
+@lru_cache(maxsize=1 << 8)
 def _none(reason: str) -> ForecastView:
     return ForecastView(loss=UnmeasuredView(unmeasured=reason))
 

@@ -36,7 +36,7 @@ from forkwatch.store.verdict_log import (
 )
 from reports.interface import ForkHistory, MetricPoint
 from reports.rows import IN_MEMORY, Counted, ForkRow, KeptRow, LightScan, counted, light
-from reports.scan import ForecastView, HubView, ScanDocument, UnmeasuredView, VerdictView
+from reports.scan import ForecastView, ScanDocument, UnmeasuredView, VerdictView
 
 _FEW = 20
 """Rows that are read one by one. Who asks for more goes through all of them."""
@@ -152,8 +152,8 @@ def _stored(  # noqa: PLR0913 - what `_kept` wrote
         logged.id,
         rows,
         *named,
-        VerdictView(**verdict | {"not_measured": tuple(verdict["not_measured"])}),
-        HubView(**hub | {"channels": tuple(hub["channels"])}),
+        VerdictView(**{**verdict, "not_measured": tuple(verdict["not_measured"])}),
+        hub,
         Counted(**counts),
     )
     return StoredRow(logged.id, logged.repo_id, logged.snapshot_id, row, Evidence(*found), version)
@@ -240,14 +240,15 @@ def current(
         row = _current(each.row, names[repo_id], seen)
         forecast = forecast_view(each.evidence, predictor)
         said = forecast.loss.unmeasured if isinstance(forecast.loss, UnmeasuredView) else repr(forecast)
-        version = f"{each.verdict_id}\t{each.version}\t{row.repo}\t{seen}\t{said}"
+        sampled = None if seen is None else (seen.downloads, seen.likes, seen.count, seen.at.isoformat())
+        version = f"{each.verdict_id}\t{each.version}\t{row.repo}\t{sampled}\t{said}"
         rows[repo_id] = row
         places[row.repo] = _Place(each.verdict_id, repo_id, version, forecast)
     return Current(rows, StoredDocuments(context.store, places, samples_of))
 
 
 def _current(row: KeptRow, repo: str, figures: Figures | None) -> KeptRow:
-    hub = row.hub
+    seen = row.seen
     if figures is not None:
-        hub = replace(hub, downloads=figures.downloads, likes=figures.likes)
-    return replace(row, repo=repo, hub=hub)
+        seen = {**seen, "downloads": figures.downloads, "likes": figures.likes}
+    return KeptRow(row.number, row.rows, repo, row.commit, row.scanned_at, row.verdict, seen, row.counted)

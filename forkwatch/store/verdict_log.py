@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 
 from pydantic import TypeAdapter
 from sqlalchemy import Text, cast, func, select
-from sqlmodel import Session, col
+from sqlmodel import col
 
 from crawler.history import EventKind
 from crawler.interface import Channel, Claim
@@ -80,26 +80,19 @@ def verdict_log(store: Store, release_id: int) -> tuple[LoggedVerdict, ...]:
             col(VerdictRow.label),
             col(VerdictRow.supersedes),
             col(VerdictRow.created_at),
+            col(SnapshotRow.commit),
         )
+        .join(SnapshotRow, col(SnapshotRow.id) == col(VerdictRow.snapshot_id))
         .where(col(VerdictRow.release_id) == release_id)
         .order_by(col(VerdictRow.id))
     )
     with store.session() as session:
         rows = session.execute(query).all()
-        commits = _commits(session, {row[2] for row in rows})
     labels: dict[int | None, VerdictLabel] = {row[0]: _label(row[3]) for row in rows}
     return tuple(
-        LoggedVerdict(id_, repo_id, snapshot_id, commits[snapshot_id], at, labels.get(before), labels[id_])
-        for id_, repo_id, snapshot_id, _, before, at in rows
+        LoggedVerdict(id_, repo_id, snapshot_id, commit, at, labels.get(before), labels[id_])
+        for id_, repo_id, snapshot_id, _, before, at, commit in rows
     )
-
-
-def _commits(session: Session, snapshots: set[int]) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for chunk in chunks(sorted(snapshots)):
-        query = select(col(SnapshotRow.id), col(SnapshotRow.commit)).where(col(SnapshotRow.id).in_(chunk))
-        found.update((id_ or 0, commit) for id_, commit in session.execute(query))
-    return found
 
 
 def index_rows(store: Store, verdict_ids: Iterable[int], format_: str) -> dict[int, str]:

@@ -7,13 +7,13 @@ it depends on: `site.key`, `release.key` or `fork.key`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache
 
 from reports import classifier_json, schemas, tree_json, verdicts
-from reports.context import Fork, Release, Site
+from reports.context import Fork, Release, Site, change_key
 from reports.exports import api, badge, evidence, feeds, moderation, names, osv, rows
 from reports.interface import ReleaseView
-from reports.plan import Entry, digest, fixed
+from reports.plan import Entry, digest, digest_of, fixed
 from reports.routes import sorted_releases
 
 SITE_ATOM, SITE_FEED = "api/v1/atom.xml", "api/v1/feed.json"
@@ -51,8 +51,8 @@ def release_exports(release: Release) -> Iterator[Entry]:
     atom, feed = names.of_release(page, "atom.xml"), names.of_release(page, "feed.json")
     told = cache(lambda: feeds.newest([release]))
     made: tuple[tuple[str, Callable[[], bytes]], ...] = (
-        (names.of_release(page, "forks.csv"), lambda: rows.forks_csv(_all(release))),
-        (names.of_release(page, "forks.jsonl"), lambda: rows.to_jsonl(_all(release))),
+        (names.of_release(page, "forks.csv"), lambda: rows.forks_csv(release)),
+        (names.of_release(page, "forks.jsonl"), lambda: rows.to_jsonl(release)),
         (atom, lambda: feeds.to_atom(feeds.release_feed(release, atom, told()))),
         (feed, lambda: feeds.to_json_feed(feeds.release_feed(release, feed, told()))),
     )
@@ -84,13 +84,10 @@ def _verdicts(site: Site) -> str:
         return verdicts.row_json(fork.release.view, fork.release.past, fork.row, site.routes)
 
     def rows(view: ReleaseView) -> list[str]:
-        return [fork.piece("verdict", partial(row, fork)) for fork in site.about(view).forks]
+        release = site.about(view)
+        return release.pieces("verdict", release.forks, row)
 
     return verdicts.verdicts_from(site.view, rows)
-
-
-def _all(release: Release) -> tuple[Fork, ...]:
-    return (*release.forks, *release.formers)
 
 
 def _about(fork: Fork, path: str, make: Callable[[Fork], bytes]) -> Entry:
@@ -98,10 +95,7 @@ def _about(fork: Fork, path: str, make: Callable[[Fork], bytes]) -> Entry:
 
 
 def _week(site: Site, week: str, views: tuple[ReleaseView, ...]) -> Entry:
-    parts = [
-        (view.repo, view.commit, sorted(view.changes, key=lambda each: (each.at, each.repo)))
-        for view in views
-    ]
+    parts = [(view.repo, view.commit, sorted(map(change_key, view.changes))) for view in views]
     pages = sorted(site.routes.fork(view, change.repo) or "" for view in views for change in view.changes)
     path = names.changes(week)
-    return Entry(path, digest(path, parts, pages), lambda: api.changes_json(site, week, views))
+    return Entry(path, digest(path, digest_of((parts, pages))), lambda: api.changes_json(site, week, views))

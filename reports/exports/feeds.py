@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
+from operator import itemgetter
 from xml.etree import ElementTree as ET
 
 from reports.context import Fork, Release, Site
@@ -66,8 +68,9 @@ class Feed:
 
 def newest(releases: Iterable[Release]) -> tuple[Event, ...]:
     """What feeds of some releases tell. Found before any is put into words: there may be very many."""
-    events = [event for release in releases for event in _events(release)]
-    return tuple(sorted(events, key=lambda event: (event.at, event.fork.path), reverse=True)[:MOST])
+    told = (each for release in releases for each in _told(release))
+    found = nlargest(MOST, told, key=itemgetter(0, 1))  # as sorted with reverse: equal ones stay in order
+    return tuple(Event(at, fork, what) for at, _, fork, what in found)
 
 
 def release_feed(release: Release, path: str, events: Sequence[Event]) -> Feed:
@@ -156,12 +159,12 @@ class Event:
         return _uuid("change", *about, what.at, what.after)
 
 
-def _events(release: Release) -> Iterator[Event]:
+def _told(release: Release) -> Iterator[tuple[str, str, Fork, VerdictChange | DisputeView]]:
     for fork in (*release.forks, *release.formers):
         for change in fork.changes:
-            yield Event(zulu(change.at), fork, change)
+            yield zulu(change.at), fork.path, fork, change
         for dispute in fork.disputes:
-            yield Event(zulu(dispute.decided_at or dispute.opened_at), fork, dispute)
+            yield zulu(dispute.decided_at or dispute.opened_at), fork.path, fork, dispute
 
 
 def _item(event: Event) -> Item:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from reports.context import Fork
+from reports.context import Fork, Release
 from reports.contract import adapter, plain_value, schema_of
 from reports.exports.tables import Cell, to_csv
 from reports.routes import release_key
@@ -115,15 +114,18 @@ def line(fork: Fork) -> ForkLine:
     )
 
 
-def to_jsonl(forks: Iterable[Fork]) -> bytes:
+def to_jsonl(release: Release) -> bytes:
     """One JSON object a line, in ASCII."""
-    return "".join(fork.piece("jsonl", partial(_jsonl, fork)) for fork in forks).encode("ascii")
+    return "".join(release.pieces("jsonl", _all(release), _jsonl)).encode("ascii")
 
 
-def forks_csv(forks: Iterable[Fork]) -> bytes:
+def forks_csv(release: Release) -> bytes:
     """The same as a table."""
-    head = to_csv(COLUMNS, ())
-    return head + "".join(fork.piece("csv", partial(_csv, fork)) for fork in forks).encode("utf-8")
+    return to_csv(COLUMNS, ()) + "".join(release.pieces("csv", _all(release), _csv)).encode("utf-8")
+
+
+def _all(release: Release) -> tuple[Fork, ...]:
+    return (*release.forks, *release.formers)
 
 
 def json_schema() -> dict[str, object]:
