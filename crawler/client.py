@@ -24,8 +24,6 @@ from crawler.interface import (
     Cost,
     FileMissingError,
     Hub,
-    ListQuery,
-    Order,
     Progress,
     RangeSource,
     RepoId,
@@ -36,6 +34,7 @@ from crawler.interface import (
     ignore_progress,
 )
 from crawler.parse import RepoInfo, repo_info, repo_summary
+from crawler.query import ListQuery, Order
 
 if TYPE_CHECKING:
     from crawler.dataset import DatasetPath

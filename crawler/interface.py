@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NewType, Protocol
 
 from crawler.hub_scan import NOT_TOLD, HubScan
+from crawler.query import ListQuery
 from crawler.refused import RefusedFile
 
 if TYPE_CHECKING:
@@ -162,26 +163,6 @@ class Cost:
 
     def __sub__(self, other: Cost) -> Cost:
         return Cost(*map(int.__sub__, astuple(self), astuple(other)))
-
-
-class Order(StrEnum):
-    """Orders of a model listing, newest first. `CREATED` is stable while pages are read; `MODIFIED` moves."""
-
-    CREATED = "createdAt"
-    MODIFIED = "lastModified"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListQuery:
-    """One model listing. All conditions must hold."""
-
-    tags: tuple[str, ...] = ()
-    search: str | None = None
-    """Substring of the repository's id."""
-    author: str | None = None
-    parameters: tuple[int, int] | None = None
-    """Least and greatest parameter count."""
-    order: Order = Order.CREATED
 
 
 @dataclass(frozen=True, slots=True)

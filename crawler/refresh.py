@@ -12,16 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
-from crawler.interface import (
-    CrawlerError,
-    Hub,
-    HubUnavailableError,
-    ListQuery,
-    Order,
-    RepoId,
-    RepoNotFoundError,
-    RepoSummary,
-)
+from crawler.interface import CrawlerError, Hub, HubUnavailableError, RepoId, RepoNotFoundError, RepoSummary
+from crawler.query import ListQuery, Order
 from crawler.sources.interface import FATAL, Target
 from crawler.walk import MAX_ROWS
 

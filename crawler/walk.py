@@ -19,13 +19,12 @@ from crawler.interface import (
     CrawlerError,
     Hub,
     HubUnavailableError,
-    ListQuery,
-    Order,
     RepoId,
     RepoNotFoundError,
     RepoSummary,
 )
 from crawler.memory import NEVER_HAD_ROWS, Recollection
+from crawler.query import ListQuery, Order
 from crawler.sources.interface import FATAL, Batch, Listing, Memory, Reading, Source
 from crawler.sources.rows import speaks_of
 

@@ -97,7 +97,6 @@ def tree_digest(document: TreeDocument) -> str:
     return digest_of((document.release, nodes, edges, len(document.verdicts), counts))
 
 
-_NODE = attrgetter("repo", "role", "channels", "gone_at")
 _VERDICT = attrgetter("label", "certainty", "inferred_from")
 _EDGE = attrgetter("child", "base", "kind", "relation", "channels", "statement")
 

@@ -14,12 +14,12 @@ from crawler.interface import (
     Claim,
     Commit,
     Hub,
-    ListQuery,
     NoSpaceError,
     RepoId,
     RepoSummary,
     Shape,
 )
+from crawler.query import ListQuery
 
 FATAL = (BadTokenError, NoSpaceError)
 """Errors about us, which end a crawl; any other `CrawlerError` is about one repository or listing."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crawler.interface import Candidate, Channel, Claim, Hub, ListQuery, Order, RepoSummary
+from crawler.interface import Candidate, Channel, Claim, Hub, RepoSummary
+from crawler.query import ListQuery, Order
 from crawler.related import mentions, name_stem, spellings
 from crawler.sources.interface import Family, Listing, Source
 from crawler.sources.rows import candidate, inherits, is_ancestor

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from crawler.card import MODIFICATION_TAGS
-from crawler.interface import Access, Candidate, Channel, Claim, Hub, ListQuery, Order, RepoSummary
+from crawler.interface import Access, Candidate, Channel, Claim, Hub, RepoSummary
+from crawler.query import ListQuery, Order
 from crawler.related import mentions
 from crawler.sources.interface import Family, Listing, Source
 from crawler.sources.rows import bases, candidate, inherits, is_ancestor, said, same_shape, speaks_of

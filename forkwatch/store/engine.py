@@ -12,6 +12,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from forkwatch.errors import Exit, ForkwatchError
+
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
@@ -23,8 +25,19 @@ BUSY_SECONDS, LONGEST_PAUSE = 30, 0.001
 _BUSY = f"PRAGMA busy_timeout={1000 * BUSY_SECONDS}"
 
 
+class NewerDatabaseError(ForkwatchError):
+    """There is no way back."""
+
+    code = Exit.USAGE
+    tip = "Install that version again, or put a backup from before back."
+
+
 def open_engine(url: str) -> Engine:
-    """An engine on an up-to-date database; SQLite in WAL mode with foreign keys on."""
+    """An engine on an up-to-date database; SQLite in WAL mode with foreign keys on.
+
+    Raises:
+        NewerDatabaseError: a later version of this program has used it.
+    """
     engine = create_engine(url)
     sqlite = engine.dialect.name == "sqlite"
     if sqlite:
@@ -52,9 +65,11 @@ def _is_current(connection: Connection) -> bool:
     """Whether the newest migration was run. Loading the migrations to find out costs more than a command."""
     if not inspect(connection).has_table("alembic_version"):
         return False
-    newest = max(path.name for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    newest = max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
     rows = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
-    return list(rows) == [newest.partition("_")[0]]
+    if any(row > newest for row in rows):
+        raise NewerDatabaseError(f"the database is of a later version: {max(rows)}, not {newest}")
+    return list(rows) == [newest]
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:

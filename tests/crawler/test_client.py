@@ -23,12 +23,12 @@ from crawler.interface import (
     Cost,
     FileMissingError,
     HubUnavailableError,
-    ListQuery,
     RepoId,
     RepoNotFoundError,
     Snapshot,
     TooLargeError,
 )
+from crawler.query import ListQuery
 from forkwatch.demo.hub import Fault, LoopbackHub
 from tests.crawler.conftest import CONFIG, REPO, WEIGHTS, MakeClient, finished
 

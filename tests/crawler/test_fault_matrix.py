@@ -37,13 +37,13 @@ from crawler.interface import (
     CorruptDownloadError,
     CrawlerError,
     HubUnavailableError,
-    ListQuery,
     NoSpaceError,
     RangeIgnoredError,
     RepoId,
     RepoNotFoundError,
     Snapshot,
 )
+from crawler.query import ListQuery
 from forkwatch.demo.hub import Fault, LoopbackHub, RecordedRequest
 from forkwatch.demo.hub.faults import Kind, Route
 from tests.crawler.conftest import CONFIG, MakeClient, finished

@@ -9,13 +9,8 @@ from pathlib import Path
 import pytest
 
 from crawler.client import HubClient
-from crawler.interface import (
-    AccessDeniedError,
-    CrawlerError,
-    ListQuery,
-    RangeIgnoredError,
-    Snapshot,
-)
+from crawler.interface import AccessDeniedError, CrawlerError, RangeIgnoredError, Snapshot
+from crawler.query import ListQuery
 from forkwatch.demo.hub import Fault, LoopbackHub
 from forkwatch.demo.hub.faults import Kind, Route
 from tests.crawler.conftest import CONFIG, REPO, WEIGHTS, MakeClient, finished

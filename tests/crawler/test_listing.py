@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from crawler.client import HubClient
-from crawler.interface import Access, Cost, ListQuery, Order, RepoId, RepoNotFoundError, Shape
+from crawler.interface import Access, Cost, RepoId, RepoNotFoundError, Shape
+from crawler.query import ListQuery, Order
 from forkwatch.demo.hub import LoopbackHub
 from tests.crawler.conftest import CONFIG, FILES, REPO
 from tests.crawler.shards import safetensors

@@ -15,10 +15,10 @@ from crawler.interface import (
     BadAnswerError,
     CorruptDownloadError,
     HubUnavailableError,
-    ListQuery,
     RepoId,
     TooLargeError,
 )
+from crawler.query import ListQuery
 from crawler.transport import Session
 from tests.crawler.conftest import MakeClient
 from tests.crawler.liar import Answer, Liar, lying

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import email
-import email.policy
 import os
 import shutil
 import signal
 import sqlite3
-import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import AuthResult, Envelope, Session
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from forkwatch.cli.session import session
 from forkwatch.pipeline.context import Silent
@@ -35,6 +26,7 @@ from forkwatch.store.mailing import Claim, Draft, Refused, claim, note_failed, n
 from forkwatch.store.models import Release
 from forkwatch.store.store import Store
 from tests.forkwatch.conftest import invoke
+from tests.forkwatch.mail_server import Inbox, MailServer, localhost_tls, taking
 from tests.forkwatch.past import CREATED, Clock
 from tests.forkwatch.samples import FORK, RELEASE, SNAPSHOT
 from tests.reports.samples import FORKS, scan
@@ -43,69 +35,11 @@ WEEK = "2026-W05"
 """Of `Clock`: over, whenever this runs."""
 
 LEASE = timedelta(minutes=10)
-Answer = Callable[[object, Envelope], str]
-
-
-@dataclass
-class Inbox:
-    """What the server took; `answers` are given first, one a message."""
-
-    taken: list[Envelope] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
-    users: list[bytes] = field(default_factory=list)
-
-    async def handle_DATA(self, server: object, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        if self.answers:
-            return self.answers.pop(0)(server, envelope)
-        self.taken.append(envelope)
-        return "250 OK"
-
-    def login(self, server, session, envelope, mechanism, data) -> AuthResult:
-        self.users.append(data.login)
-        known = data.password == b"secret"
-        return AuthResult(success=known, handled=known)
-
-    def mails(self):
-        return [email.message_from_bytes(each.content, policy=email.policy.default) for each in self.taken]
-
-
-class _Server(Controller):
-    """On a free port."""
-
-    def _trigger_server(self) -> None:
-        self.port = self.server.sockets[0].getsockname()[1]
-        super()._trigger_server()
 
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A certificate for localhost, and the server's context."""
-    folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    root, secret = folder / "root.pem", folder / "key.pem"
-    root.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    secret.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(root, secret)
-    return SimpleNamespace(root=root, context=context)
+    return localhost_tls(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
@@ -116,7 +50,7 @@ def inbox() -> Inbox:
 @pytest.fixture
 def server(inbox: Inbox, tls: SimpleNamespace) -> Iterator[Controller]:
     """STARTTLS and a login are required."""
-    running = _Server(
+    running = MailServer(
         inbox,
         hostname="127.0.0.1",
         port=0,
@@ -217,7 +151,7 @@ def test_each_recipient_gets_it_once(tmp_path, state, server, inbox, tls) -> Non
 
 def test_a_busy_server_is_asked_again_and_a_refusal_is_not_final(tmp_path, state, server, inbox, tls) -> None:
     """421, then taken; 554 fails at once, and the next run tries again."""
-    inbox.answers = [lambda *_: "451 later", _taking(inbox), lambda *_: "554 no"]
+    inbox.answers = [lambda *_: "451 later", taking(inbox), lambda *_: "554 no"]
     config = _config(tmp_path, server, tls)
     failed = _send(state, config)
     assert failed.exit_code == 4
@@ -303,7 +237,7 @@ def test_wrong_settings_are_said(tmp_path, state, tls, changes, says) -> None:
 @pytest.fixture
 def wrapped(inbox: Inbox, tls: SimpleNamespace) -> Iterator[Controller]:
     """TLS from the first byte, as on port 465."""
-    running = _Server(
+    running = MailServer(
         inbox,
         hostname="127.0.0.1",
         port=0,
@@ -345,7 +279,7 @@ def test_the_wrong_kind_of_tls_is_said(tmp_path, state, server, inbox, tls) -> N
 
 def test_without_tls_nothing_leaves(tmp_path, state, inbox, tls) -> None:
     """A server without STARTTLS, one that nobody vouches for, and one that does not know the password."""
-    plain = _Server(inbox, hostname="127.0.0.1", port=0)
+    plain = MailServer(inbox, hostname="127.0.0.1", port=0)
     plain.start()
     done = _send(state, _config(tmp_path, plain, tls))
     plain.stop()
@@ -413,11 +347,3 @@ def test_claims_exclude_each_other_and_keep_the_first_message(store: Store, cloc
     assert ask() is Refused.SENT
     assert not note_failed(store, third, "late", uncertain=True)
     assert isinstance(claim(store, "2026-W06", "one@example.org", lambda: Draft("<x>", b"x"), LEASE), Claim)
-
-
-def _taking(inbox: Inbox) -> Answer:
-    def take(_server: object, envelope: Envelope) -> str:
-        inbox.taken.append(envelope)
-        return "250 OK"
-
-    return take

@@ -7,14 +7,20 @@ import logging
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from crawler.client import HubClient
 from forkwatch import logs
 from forkwatch.cli.app import app
+from forkwatch.cli.session import session
 from forkwatch.errors import SettingsError
+from forkwatch.pipeline.context import Silent
+from forkwatch.sections.hub import HubSettings
 from forkwatch.settings import Settings, hand_over, hub_token, load_settings, take_over
+from forkwatch.state import StateDir
 from forkwatch.store.engine import open_engine
 from forkwatch.store.jobs import JobQueue
 from forkwatch.store.store import Store
@@ -200,3 +206,30 @@ def test_a_worker_refuses_a_state_folder_that_is_not_the_database_s(state: Path,
     refused = RUN.invoke(app, ["worker", "--drain", "--role", "read"])
     assert (refused.exit_code, "lacks the prompts of lab/guarded" in refused.output) == (2, True)
     assert RUN.invoke(app, ["worker", "--drain", "--role", "crawl"]).exit_code == 0
+
+
+def test_the_hub_is_made_when_it_is_asked_and_closed_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+
+    class Client(HubClient):
+        def __init__(self, **options: Any) -> None:
+            happened.append("made")
+            super().__init__(**options)
+
+        def close(self) -> None:
+            happened.append("closed")
+            super().close()
+
+    monkeypatch.setattr("crawler.client.HubClient", Client)
+    settings = Settings(hub=HubSettings(endpoint="http://127.0.0.1:9", free_space_floor_gb=0))
+    with session(settings, StateDir(tmp_path), talk=Silent()) as context:
+        assert happened == []
+        context.hub.require_room()
+        assert context.hub.cost.requests == 0
+        assert happened == ["made"]
+    assert happened == ["made", "closed"]
+    with session(settings, StateDir(tmp_path), talk=Silent()):
+        pass
+    assert happened == ["made", "closed"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import create_engine, text
 
@@ -16,7 +17,8 @@ from crawler.interface import (
     Relation,
 )
 from detector.provenance.interface import KeyTrust, Trust
-from forkwatch.store.engine import open_engine, upgrade
+from forkwatch.store import engine as engine_module
+from forkwatch.store.engine import NewerDatabaseError, open_engine, upgrade
 from forkwatch.store.memory import StoreMemory
 from forkwatch.store.store import Store
 from forkwatch.trust import TrustPolicy, load_policy
@@ -153,3 +155,17 @@ def test_an_upgraded_name_that_is_another_repository_by_now_is_not_adopted(
     assert known is not None
     assert known.repo_id != verdict.repo_id
     engine.dispose()
+
+
+def test_what_is_up_to_date_is_opened_without_migrations_and_what_is_newer_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    open_engine(url).dispose()
+    monkeypatch.setattr(engine_module, "upgrade", lambda _: pytest.fail("it was upgraded"))
+    again = open_engine(url)
+    with again.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    again.dispose()
+    with pytest.raises(NewerDatabaseError):
+        open_engine(url)
