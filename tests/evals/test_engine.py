@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 from transformers import MistralConfig, MistralForCausalLM
 
+import evals.decode
 from evals.child import _is_full
 from evals.engine import (
     SeededNoise,
@@ -157,8 +158,14 @@ def test_out_of_memory_halves_the_batch() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_leaving_the_batch_changes_no_answer(temperature: float) -> None:
-    """Answers that end early, by one of several end tokens, are those of `generate()`, whoever goes on."""
+@pytest.mark.parametrize("prefill", [1, 1 << 20], ids=["several passes", "one pass"])
+def test_leaving_the_batch_changes_no_answer(
+    temperature: float, prefill: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers that end early, by one of several end tokens, are those of `generate()`, whoever goes on, and
+    however many passes read the prompts."""
+    monkeypatch.setattr(evals.decode, "PREFILL", prefill)
+    assert list(evals.decode._passes([3, 3, 9])) == ([(0, 2, 3), (2, 3, 9)] if prefill == 1 else [(0, 3, 9)])
     model = make_model(dtype=torch.float32)
     model.generation_config.eos_token_id = list(range(6, 10))
     ours = TransformersGenerator(model, TOKENIZER, batch=32)
