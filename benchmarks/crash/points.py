@@ -52,7 +52,7 @@ POINTS = (
     Point("result.keep", _STORE, "Store.put_result", (BEFORE, AFTER)),
     Point("verdict.transaction", _STORE, "put_messages", (BEFORE, AFTER)),
     Point("verdict.add", _STORE, "Store.add_verdict", (BEFORE, AFTER)),
-    Point("job.finish", "forkwatch.store.jobs", "JobQueue.finish", (BEFORE, AFTER)),
+    Point("job.finish", "forkwatch.jobs.worker", "Worker._finish", (BEFORE, AFTER)),
     Point("outbox.tell", "forkwatch.alerts", "Teller.tell", (BEFORE, AFTER)),
     Point("outbox.mark", "forkwatch.store.outbox", "Outbox.sent", (AFTER,)),
     Point("publish.render", "forkwatch.pipeline.publish", "build_site", (WITHIN,), 2.0),

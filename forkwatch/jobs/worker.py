@@ -185,7 +185,7 @@ class Worker:
             self.watch.over()
 
     def _finish(self, job: Job, then: Sequence[NewJob]) -> bool:
-        """Where this worker goes on, its next job is claimed by the way: one flush of the disk for both."""
+        """Where this worker goes on, its next job may be claimed by the way."""
         last = self.stopping.is_set() or self._count + 1 == self.options.max_jobs
         if last or self.unfit() is not None:
             return self.queue.finish(job, then)

@@ -74,22 +74,27 @@ class JobQueue:
 
     def finish(self, job: Job, then: Sequence[NewJob] = ()) -> bool:
         """Done, and what is next, in one transaction. False: the lease was lost, and nothing is kept."""
+        now = self._now()
         with (self._engine if then else self._once).begin() as connection:
-            return _finish(connection, job, then, self._now())
+            if connection.execute(_FINISHED, _end(job, now)).rowcount != 1:
+                return False
+            put_jobs(connection, then, now)
+            return True
 
     def finish_and_claim(
         self, job: Job, then: Sequence[NewJob], roles: Sequence[Role], owner: str
     ) -> tuple[bool, Job | None]:
-        """`finish`, the lease held or not, then `claim`, in one transaction: the disk is waited for once."""
-        now, new = self._now(), _claim(self._now(), owner, LEASE)
-        if self._engine.dialect.name == "postgresql" and not then:
-            with self._once.begin() as connection:
-                both = connection.execute(_finishes_and_claims(frozenset(roles)), _end(job, now) | new).one()
-            return both.finished == 1, None if both.id is None else _job(both)
-        with self._engine.begin() as connection:
-            held = _finish(connection, job, then, now)
-            row = connection.execute(_claims(frozenset(roles)), new).first()
-        return held, None if row is None else _job(row)
+        """`finish`, the lease held or not, and on PostgreSQL `claim` with it, where nothing is next.
+
+        The disk is waited for once. On SQLite that holds the only writer's lock for longer, and is slower.
+        """
+        if self._engine.dialect.name != "postgresql" or then:
+            return self.finish(job, then), None
+        now = self._now()
+        values = _end(job, now) | _claim(now, owner, LEASE)
+        with self._once.begin() as connection:
+            both = connection.execute(_finishes_and_claims(frozenset(roles)), values).one()
+        return both.finished == 1, None if both.id is None else _job(both)
 
     def fail(self, job: Job, error: str, *, final: bool = False) -> JobState | None:
         """It failed: wait and try again, or set it aside after the last attempt (or now, `final`).
@@ -298,12 +303,6 @@ def _claim(now: datetime, owner: str, lease: timedelta) -> dict[str, Any]:
 
 def _end(job: Job, now: datetime) -> dict[str, Any]:
     return {"job": job.id, "held": job.lease, "now": now}
-
-
-def _finish(connection: Connection, job: Job, then: Sequence[NewJob], now: datetime) -> bool:
-    held = connection.execute(_FINISHED, _end(job, now)).rowcount == 1
-    put_jobs(connection, then if held else (), now)
-    return held
 
 
 def put_jobs(connection: Connection, jobs: Sequence[NewJob], now: datetime) -> int:

@@ -169,30 +169,17 @@ def test_workers_at_once_do_each_job_once(queue: JobQueue, engine: Engine) -> No
     }
 
 
-def test_the_next_job_is_claimed_with_the_end_of_one(queue: JobQueue) -> None:
-    queue.enqueue([read("a", priority=3), read("b", priority=2), read("c", priority=1)])
-    held, second = queue.finish_and_claim(claimed(queue), [], [Role.READ], "me")
-    assert second is not None
-    assert (held, second.key, second.attempts, second.owner) == (True, "read:b", 1, "me")
-
-    ask = [read("d", priority=9)]
-    held, third = queue.finish_and_claim(second, ask, [Role.READ], "me")
-    assert third is not None
-    assert (held, third.key) == (True, "read:d"), "what a job asks for is claimed with its end"
-    assert queue.finish_and_claim(replace(third, lease="another's"), [read("e")], [Role.EVAL], "me") == (
-        False,
-        None,
-    )
-    held, fourth = queue.finish_and_claim(replace(third, lease="another's"), [], [Role.READ], "me")
-    assert fourth is not None
-    assert (held, fourth.key) == (False, "read:c"), "the lease was lost; the worker goes on"
-    assert queue.finish_and_claim(fourth, [], [Role.READ], "me") == (True, None)
-    assert {job.key: job.state for job in queue.jobs()} == {
-        "read:a": JobState.DONE,
-        "read:b": JobState.DONE,
-        "read:c": JobState.DONE,
-        "read:d": JobState.RUNNING,
-    }
+def test_the_next_job_is_claimed_with_the_end_of_one(queue: JobQueue, engine: Engine) -> None:
+    queue.enqueue([read("a", priority=3), read("b", priority=2)])
+    first = claimed(queue)
+    held, second = queue.finish_and_claim(first, [], [Role.READ], "me")
+    assert held
+    assert (second is not None) == (engine.dialect.name == "postgresql")
+    second = second or claimed(queue)
+    assert (second.key, second.attempts, second.owner) == ("read:b", 1, "me")
+    assert queue.finish_and_claim(first, [read("c")], [Role.READ], "me") == (False, None)
+    assert queue.finish_and_claim(second, [], [Role.READ], "me") == (True, None)
+    assert {job.key: job.state for job in queue.jobs()} == {"read:a": JobState.DONE, "read:b": JobState.DONE}
 
 
 def test_workers_that_claim_with_the_end_do_each_job_once(queue: JobQueue) -> None:
@@ -203,7 +190,7 @@ def test_workers_that_claim_with_the_end_do_each_job_once(queue: JobQueue) -> No
         while job is not None:
             held, following = queue.finish_and_claim(job, [], (Role.READ,), "w")
             done += [job.id] if held else []
-            job = following
+            job = following or queue.claim((Role.READ,), "w")
         return done
 
     with ThreadPoolExecutor(8) as pool:
