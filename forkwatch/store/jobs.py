@@ -86,7 +86,7 @@ class JobQueue:
     ) -> tuple[bool, Job | None]:
         """`finish`, the lease held or not, and on PostgreSQL `claim` with it, where nothing is next.
 
-        The disk is waited for once. On SQLite that holds the only writer's lock for longer, and is slower.
+        The disk is waited for once. On SQLite it would hold the only writer's lock for longer.
         """
         if self._engine.dialect.name != "postgresql" or then:
             return self.finish(job, then), None
