@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from detector.interface import Manifest
 from detector.provenance.checked import FileState, paths_in
 from detector.provenance.hash_cache import HashCache
 from detector.provenance.interface import CertificateTrust, KeyTrust, SignedFiles, Trust, root_digest
@@ -20,7 +21,7 @@ from forkwatch.pipeline.authentic_document import lines
 from forkwatch.pipeline.references import reference
 from forkwatch.pipeline.subjects import LocalSubject
 from forkwatch.store.models import Release
-from forkwatch.store.values import MANIFEST
+from forkwatch.store.values import json_of
 from forkwatch.trust import UNSIGNED, dump_policy
 from tests.detector.provenance.bundles import seal, statement_of
 from tests.detector.provenance.pki import SIGNER, Issued, issue, leaf, usage
@@ -107,7 +108,7 @@ def test_pinned_weights_without_a_suffix(folder: Path, path: str) -> None:
         root_digest=manifest.root_digest,
         trust=dump_policy(UNSIGNED),
         signature="model.sig",
-        manifest=MANIFEST.dump_python(manifest, mode="json"),
+        manifest=json_of(Manifest).dump_python(manifest, mode="json"),
         verified_at=AT,
     )
     (folder / "README.md").write_bytes(b"# another card")

@@ -173,7 +173,7 @@ def test_a_branch_of_others_is_left_alone(tmp_path, bare, one, monkeypatch):
 
 @pytest.fixture
 def hub(monkeypatch):
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     with LoopbackHub() as running:
         yield running
 
