@@ -208,15 +208,20 @@ def main() -> None:
     for job in asked or plan(blocks=8):
         if time.time() > until:
             break
-        if not _ready(job, corpus / "deltas"):
-            continue
-        try:
-            os.close(os.open(corpus / "claims" / job.name, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
+        if not _ready(job, corpus / "deltas") or not claimed(corpus, job):
             continue
         started = time.monotonic()
         worker.run(job)
         print(job.name, f"{time.monotonic() - started:.1f} s", flush=True)
+
+
+def claimed(corpus: Path, job: Job) -> bool:
+    """Whether the job is this process's: several share a corpus."""
+    try:
+        os.close(os.open(corpus / "claims" / job.name, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 def _ready(job: Job, deltas: Path) -> bool:

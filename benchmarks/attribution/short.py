@@ -10,7 +10,6 @@ that were drawn are scored, not the text tokenised again. Files are as `generate
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 import zlib
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.attribution.generate import SYSTEM, Job, Worker
+from benchmarks.attribution.generate import SYSTEM, Job, Worker, claimed
 from benchmarks.attribution.sampler import Draw, sample, score
 
 PROMPTS, TOKENS, EACH, BLOCKS = 10, 8, 32, 37
@@ -81,9 +80,7 @@ def main() -> None:
     for job in [Job("authentic", cell, block) for block in range(BLOCKS) for cell in DRAWS]:
         if time.time() > until:
             break
-        try:
-            os.close(os.open(corpus / "claims" / job.name, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
+        if not claimed(corpus, job):
             continue
         started = time.process_time()
         worker.run(job)

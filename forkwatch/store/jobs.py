@@ -7,19 +7,15 @@ time, and a claim takes the write lock before it looks (`BEGIN IMMEDIATE`).
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     Connection,
     Engine,
     Row,
-    Select,
     Text,
-    Update,
     bindparam,
     case,
     cast,
@@ -28,8 +24,6 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    true,
-    union_all,
     update,
 )
 
@@ -37,6 +31,7 @@ from forkwatch.jobs.interface import LEASE, MAX_ERROR, Depth, Job, JobState, New
 from forkwatch.jobs.owner import is_dead
 from forkwatch.store.engine import insert_into, one_statement, writing
 from forkwatch.store.job_rows import IS_QUEUED, IS_RUNNING, JobRow
+from forkwatch.store.job_statements import FINISHED, claim_values, claims, end_values, finishes_and_claims
 from forkwatch.store.repos import chunks
 from forkwatch.text import plain
 
@@ -65,7 +60,9 @@ class JobQueue:
     def claim(self, roles: Sequence[Role], owner: str, lease: timedelta = LEASE) -> Job | None:
         """The best job of these roles that may run now, leased; None: there is none."""
         with self._once.begin() as connection:
-            row = connection.execute(_claims(frozenset(roles)), _claim(self._now(), owner, lease)).first()
+            row = connection.execute(
+                claims(frozenset(roles)), claim_values(self._now(), owner, lease)
+            ).first()
         return None if row is None else _job(row)
 
     def extend(self, job: Job, lease: timedelta = LEASE) -> bool:
@@ -76,7 +73,7 @@ class JobQueue:
         """Done, and what is next, in one transaction. False: the lease was lost, and nothing is kept."""
         now = self._now()
         with (self._engine if then else self._once).begin() as connection:
-            if connection.execute(_FINISHED, _end(job, now)).rowcount != 1:
+            if connection.execute(FINISHED, end_values(job, now)).rowcount != 1:
                 return False
             put_jobs(connection, then, now)
             return True
@@ -91,9 +88,9 @@ class JobQueue:
         if self._engine.dialect.name != "postgresql" or then:
             return self.finish(job, then), None
         now = self._now()
-        values = _end(job, now) | _claim(now, owner, LEASE)
+        values = end_values(job, now) | claim_values(now, owner, LEASE)
         with self._once.begin() as connection:
-            both = connection.execute(_finishes_and_claims(frozenset(roles)), values).one()
+            both = connection.execute(finishes_and_claims(frozenset(roles)), values).one()
         return both.finished == 1, None if both.id is None else _job(both)
 
     def fail(self, job: Job, error: str, *, final: bool = False) -> JobState | None:
@@ -236,73 +233,6 @@ class JobQueue:
         moot = delete(aside).where(aside.c.kind == kind, aside.c.state == JobState.QUARANTINED.value, made_up)
         with self._engine.begin() as connection:
             return connection.execute(moot).rowcount
-
-
-@cache
-def _claims(roles: frozenset[Role]) -> Update:
-    """The statement that claims the best job of some roles: built once, it is half of what a claim computes.
-
-    The best of each role is one step in the index; all roles in one condition would be sorted at each claim.
-    """
-    now = bindparam("now", type_=_T.c.not_before.type)
-    heads = []
-    for role in sorted(roles):
-        head = (
-            select(_T.c.id, _T.c.priority)
-            .where(IS_QUEUED, _T.c.role == role.value, or_(_T.c.not_before.is_(None), _T.c.not_before <= now))
-            .order_by(_T.c.priority, _T.c.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .subquery()
-        )
-        heads.append(select(head.c.id, head.c.priority))
-    found = union_all(*heads).subquery()
-    best = select(found.c.id).order_by(found.c.priority, found.c.id).limit(1)
-    return (
-        update(_T)
-        .where(_T.c.id == best.scalar_subquery())
-        .values(
-            state=JobState.RUNNING.value,
-            attempts=_T.c.attempts + 1,
-            lease=bindparam("new_lease"),
-            owner=bindparam("new_owner"),
-            leased_until=bindparam("until", type_=_T.c.leased_until.type),
-        )
-        .returning(_T)
-    )
-
-
-_FINISHED = (
-    update(_T)
-    .where(_T.c.id == bindparam("job"), IS_RUNNING, _T.c.lease == bindparam("held"))
-    .values(
-        state=case((_T.c.once_more, JobState.QUEUED.value), else_=JobState.DONE.value),
-        finished_at=case((_T.c.once_more, None), else_=bindparam("now", type_=_T.c.finished_at.type)),
-        attempts=case((_T.c.once_more, 0), else_=_T.c.attempts),
-        once_more=False,
-        lease="",
-        leased_until=None,
-        error="",
-    )
-)
-"""Done; queued again where it was asked for meanwhile."""
-
-
-@cache
-def _finishes_and_claims(roles: frozenset[Role]) -> Select[Any]:
-    """Both as one statement, which SQLite does not have: one way to the server and back. Always one row."""
-    finished = _FINISHED.returning(_T.c.id).cte("finished")
-    claimed = _claims(roles).cte("claimed")
-    count = select(func.count().label("finished")).select_from(finished).subquery()
-    return select(count.c.finished, claimed).select_from(count.outerjoin(claimed, true()))
-
-
-def _claim(now: datetime, owner: str, lease: timedelta) -> dict[str, Any]:
-    return {"now": now, "new_owner": owner, "new_lease": secrets.token_hex(16), "until": now + lease}
-
-
-def _end(job: Job, now: datetime) -> dict[str, Any]:
-    return {"job": job.id, "held": job.lease, "now": now}
 
 
 def put_jobs(connection: Connection, jobs: Sequence[NewJob], now: datetime) -> int:

@@ -136,13 +136,13 @@ def store(engine: Engine, clock: Clock) -> Store:
     return Store(engine, clock)
 
 
-def guarded() -> Release:
+def guarded(repo: str = GUARDED, *, digest: str = "1", signer: str = "ecdsa") -> Release:
     """A release that nobody signed, as a row that is not stored yet."""
     return Release(
-        repo=GUARDED,
+        repo=repo,
         commit="a" * 40,
-        root_digest="sha256:" + "1" * 64,
-        signer="ecdsa",
+        root_digest="sha256:" + digest * 64,
+        signer=signer,
         trust={"signers": [], "legacy": False, "unsigned": True},
         status="unsigned",
         signature="model.sig",

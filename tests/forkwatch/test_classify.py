@@ -27,12 +27,11 @@ from detector.outputs.interface import (
 from detector.outputs.pack import read_pack, write_pack
 from forkwatch.state import StateDir
 from forkwatch.store.engine import open_engine
-from forkwatch.store.models import Release
 from forkwatch.store.store import Store
 from reports.attribution import from_json
 from tests.detector.outputs.chains import Logits, chain, drawn, fork_of, probabilities, scored
-from tests.forkwatch.conftest import invoke
-from tests.forkwatch.past import CREATED, Clock
+from tests.forkwatch.conftest import guarded, invoke
+from tests.forkwatch.past import Clock
 
 RELEASE = f"lab/model@{'a' * 40}"
 FORK = f"other/fork@{'b' * 40}"
@@ -279,19 +278,7 @@ def test_what_is_kept_of_a_guarded_release_is_used(pack: Path, tmp_path: Path) -
     state = StateDir(tmp_path / "state")
     state.create()
     engine = open_engine(f"sqlite:///{state.database}")
-    row = Release(
-        repo="lab/model",
-        commit="a" * 40,
-        root_digest="sha256:" + "0" * 64,
-        signer="",
-        trust={"signers": [], "legacy": False, "unsigned": True},
-        status="unsigned",
-        signature="model.sig",
-        suite="3" * 64,
-        manifest={},
-        added_at=CREATED,
-        verified_at=CREATED,
-    )
+    row = guarded("lab/model", digest="0", signer="")
     Store(engine, Clock()).add_release(row)
     engine.dispose()
     without = run(tmp_path, refusals(1))

@@ -23,11 +23,10 @@ from forkwatch.pipeline.mailing import last_week
 from forkwatch.pipeline.tasks import SendingError, write_digest
 from forkwatch.store.engine import open_engine
 from forkwatch.store.mailing import Claim, Draft, Refused, claim, note_failed, note_sent
-from forkwatch.store.models import Release
 from forkwatch.store.store import Store
-from tests.forkwatch.conftest import invoke
+from tests.forkwatch.conftest import guarded, invoke
 from tests.forkwatch.mail_server import Inbox, MailServer, localhost_tls, taking
-from tests.forkwatch.past import CREATED, Clock
+from tests.forkwatch.past import Clock
 from tests.forkwatch.samples import FORK, RELEASE, SNAPSHOT
 from tests.reports.samples import FORKS, scan
 
@@ -69,21 +68,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with one fork, whose safety was removed in that week."""
     database = tmp_path_factory.mktemp("filled") / "forkwatch.db"
     store = Store(open_engine(f"sqlite:///{database}"), Clock())
-    release = store.add_release(
-        Release(
-            repo=RELEASE,
-            commit="a" * 40,
-            root_digest="sha256:" + "1" * 64,
-            signer="",
-            trust={"signers": [], "legacy": False, "unsigned": True},
-            status="unsigned",
-            signature="model.sig",
-            suite="3" * 64,
-            manifest={},
-            added_at=CREATED,
-            verified_at=CREATED,
-        )
-    )
+    release = store.add_release(guarded(RELEASE, signer=""))
     removed = next(fork for fork in FORKS if fork.label == "safety-removed")
     store.add_verdict(release.id or 0, store.pin(SNAPSHOT), replace(scan(removed), repo=FORK))
     store.close()

@@ -13,7 +13,8 @@ from sqlalchemy import Engine
 
 from forkwatch.jobs.interface import LEASE, Job, JobState, NewJob, Role
 from forkwatch.jobs.owner import machine, owner
-from forkwatch.store.jobs import JobQueue, _claims
+from forkwatch.store.job_statements import claims
+from forkwatch.store.jobs import JobQueue
 from tests.forkwatch.past import Clock
 
 
@@ -203,7 +204,7 @@ def test_workers_that_claim_with_the_end_do_each_job_once(queue: JobQueue) -> No
 def test_a_claim_walks_along_what_waits(engine: Engine) -> None:
     """Not along what is done: months of it lie in the table."""
     roles = frozenset(Role)
-    statement = _claims(roles).compile(dialect=engine.dialect)
+    statement = claims(roles).compile(dialect=engine.dialect)
     explain = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
     values = {
         **statement.params,
