@@ -43,10 +43,8 @@ EXPECTED = {
 FORKWATCH = """
 import math, sys, time
 from pathlib import Path
-import torch
 from crawler.local import LocalFile
 from detector.compare import compare_pair
-from detector.diff import diff_weights
 from detector.formats import open_weights
 from detector.pairing import pair_tensors
 from detector.stream import Streams
@@ -59,6 +57,7 @@ if sys.argv[1] == "compare":
             compare_pair(pair, *sides, (), streams)
     said = "-"
 else:
+    from detector.diff import diff_weights
     said = ", ".join(f"{edit.kind} ({edit.certainty})" for edit in diff_weights(*sides).edits)
 print(time.perf_counter() - start, time.process_time() - spent, said, sep="\\t")
 """
