@@ -229,8 +229,8 @@ print(tensor.status, tensor.fraction_changed, int(peak.split()[1]) << 10)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 def test_memory_does_not_grow_with_the_tensor(tmp_path: Path) -> None:
-    """An output projection of 256 MiB with one changed value is diffed in far less memory."""
-    rows, columns = 2048, 1 << 16
+    """An output projection of 512 MiB with one changed value is diffed in far less memory."""
+    rows, columns = 4096, 1 << 16
     for name in ("original", "fork"):
         header = zoo.safetensors_bytes({NAME: torch.zeros(1, 1, dtype=torch.bfloat16)})[8:-2]
         header = header.replace(b"[1, 1]", b"[%d, %d]" % (rows, columns))
@@ -246,4 +246,4 @@ def test_memory_does_not_grow_with_the_tensor(tmp_path: Path) -> None:
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     assert output[0] == "changed"
     assert float(output[1]) == 1 / (rows * columns)
-    assert int(output[2]) < 450 << 20, "torch alone takes 250 MB, the two matrices 512"
+    assert int(output[2]) < 640 << 20, "torch and LLVM take 330 MB, the two matrices 1,024"
