@@ -58,7 +58,9 @@ class Kept:
                 return self._function
             binding.initialize_native_target()
             binding.initialize_native_asmprinter()
-            processor, features = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+            processor, features = binding.get_host_cpu_name(), ""
+            with contextlib.suppress(RuntimeError):  # LLVM does not know them everywhere
+                features = binding.get_host_cpu_features().flatten()
             content, symbol = self._kept_or_made(f"{processor} {features}")
             target = binding.Target.from_default_triple()
             machine = target.create_target_machine(cpu=processor, features=features)
