@@ -246,8 +246,8 @@ def _name(item: Entry | Bundle) -> str:
 
 def _shares(items: list[Entry | Bundle]) -> Iterator[list[Entry | Bundle]]:
     """Neighbours, a few at a time. Forks are last, so that both processes end at once."""
-    lists = [item for item in items if isinstance(item, Entry)]
-    forks = [item for item in items if isinstance(item, Bundle)]
+    lists: list[Entry | Bundle] = [item for item in items if isinstance(item, Entry)]
+    forks: list[Entry | Bundle] = [item for item in items if isinstance(item, Bundle)]
     for found, least in ((lists, _LISTS), (forks, _FORKS)):
         size = max(least, -(-len(found) // (MOST // 2)))
         for start in range(0, len(found), size):

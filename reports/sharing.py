@@ -88,7 +88,7 @@ def _be_the_fork(
                 os._exit(1)
         end()
         told = pickle.dumps(done)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the process that asked raises it
         told = _as_pickle(error)
     try:
         with open(answer, "wb") as file:
@@ -101,7 +101,7 @@ def _as_pickle(error: Exception) -> bytes:
     try:
         told = pickle.dumps(error)
         pickle.loads(told)  # noqa: S301 - ours
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever an error of others' does when it is pickled
         return pickle.dumps(RuntimeError("".join(traceback.format_exception(error))))
     return told
 
