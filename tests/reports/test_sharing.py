@@ -98,7 +98,11 @@ def test_a_fork_that_is_killed_is_an_error_and_no_smaller_result():
 def test_the_last_of_the_fork_is_called_there(tmp_path):
     """Once, after its tasks."""
     parent = os.getpid()
-    shared(range(3), str, lambda: (tmp_path / f"{os.getpid()}").touch())
+
+    def leave_a_name() -> None:
+        (tmp_path / f"{os.getpid()}").touch()
+
+    shared(range(3), str, leave_a_name)
     (made,) = tmp_path.iterdir()
     assert made.name != str(parent)
 
