@@ -156,7 +156,7 @@ class Streams:
             CrawlerError: bytes could not be had.
         """
         for lane in self._lanes:
-            lane.meter.start(*types, 0)
+            lane.meter.start(*types)
         job = self._job(left, right, types, shape)
         if not job.is_stored:
             self._use_torch()
@@ -193,12 +193,11 @@ class Streams:
             types: stored types of the two; equal bits mean equal values only where these are equal.
         """
         meter, total, identical = Meter("cpu", self._total), Sums(), types[0] == types[1]
-        meter.start(*types, 0)
+        meter.start(*types)
         for left, right in blocks:
             same = types[0] == types[1] and _same_bits(left, right)
             identical = identical and same
             for first, second in zip(_tiles(left), _tiles(right), strict=True):
-                meter.reserve(first.numel())
                 sums = meter.unchanged(first) if same else meter.measure(first, second)
                 if sums.first_moved is not None:
                     sums.first_moved += total.rows

@@ -120,15 +120,14 @@ class Meter:
         self._compiles = total >= FUSED_ELEMENTS and device == "cpu"
         self._floats: list[torch.Tensor] = []
         self._codes: list[torch.Tensor] = []
-        self.start("F32", "F32", 0)
+        self.start("F32", "F32")
 
-    def start(self, original: str, fork: str, elements: int) -> None:
+    def start(self, original: str, fork: str) -> None:
         """Begin another pair.
 
         Args:
             original: stored type of the original.
             fork: stored type of the fork.
-            elements: of the largest tile.
         """
         self._fork = fork
         self.takes_stored = self._compiles and original == fork and fork in STORED
@@ -140,10 +139,8 @@ class Meter:
         self._all_columns = False
         self.columns: npt.NDArray[np.bool_] | None = None
         """Columns with a moved value so far."""
-        if elements and not self.takes_stored:
-            self.reserve(elements)
 
-    def reserve(self, elements: int) -> None:
+    def _reserve(self, elements: int) -> None:
         """Make room for tiles of so many elements."""
         import torch
 
@@ -156,7 +153,7 @@ class Meter:
         if self._is_fused and (fused := self._measure_decoded(original, original)):
             return fused
         count, columns = original.numel(), original.shape[-1] if original.dim() > 1 else 0
-        self.reserve(count)
+        self._reserve(count)
         stored = original.to(self._device, non_blocking=True).reshape(-1)
         x = self._floats[0][:count].copy_(stored)
         sums = Sums(count, _square(x), rows=count // columns if columns else 0)
@@ -173,7 +170,7 @@ class Meter:
         if self._is_fused and (fused := self._measure_decoded(original, fork)):
             return fused
         count, columns = fork.numel(), fork.shape[-1] if fork.dim() > 1 else 0
-        self.reserve(count)
+        self._reserve(count)
         stored = fork.to(self._device, non_blocking=True).reshape(-1)
         x, y, delta = (buffer[:count] for buffer in self._floats)
         x.copy_(original.to(self._device, non_blocking=True).reshape(-1))
@@ -218,7 +215,7 @@ class Meter:
         count, columns = fork.numel(), fork.shape[-1] if fork.dim() > 1 else 0
         sides = (original.reshape(-1), fork.reshape(-1))
         if not original.dtype == fork.dtype in {torch.bfloat16, torch.float32}:
-            self.reserve(count)
+            self._reserve(count)
             sides = (self._floats[0][:count].copy_(sides[0]), self._floats[1][:count].copy_(sides[1]))
         stored = torch.int16 if sides[1].dtype is torch.bfloat16 else torch.int32
         return self.measure_stored(sides[0].view(stored).numpy(), sides[1].view(stored).numpy(), columns)

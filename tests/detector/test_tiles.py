@@ -54,7 +54,7 @@ def change(types: tuple[str, str], scale: float, size: float) -> tuple[torch.Ten
 
 def measure(types: tuple[str, str], before: torch.Tensor, after: torch.Tensor) -> tuple[Sums, Meter]:
     meter = Meter("cpu")
-    meter.start(*types, before.numel())
+    meter.start(*types)
     return meter.measure(before, after), meter
 
 
