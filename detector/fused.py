@@ -27,7 +27,7 @@ memory; of 4096 elements the loop waited for memory half of its time."""
 LEVELS = 32
 """Code 0 is a value that did not move, k + 1 one that moved by level k."""
 _ROOM = BLOCK + 64
-_LOOP = Path(__file__).with_name("fused_loop.py")
+_TEXTS = (Path(__file__).with_name("fused_loop.py"), Path(__file__))
 
 
 def _make(width: int) -> tuple[bytes, str]:
@@ -40,7 +40,7 @@ _ARGUMENTS = (
     *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_ssize_t, ctypes.c_void_p),
     *(ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p),
 )
-_CODE = {width: Kept(_LOOP, width, functools.partial(_make, width), _ARGUMENTS) for width in (2, 4)}
+_CODE = {width: Kept(_TEXTS, width, functools.partial(_make, width), _ARGUMENTS) for width in (2, 4)}
 
 
 @functools.cache

@@ -30,17 +30,21 @@ class Kept:
     """A function in machine code that is found, or made, when it is called first."""
 
     def __init__(
-        self, text: Path, number: int, make: Callable[[], tuple[bytes, str]], arguments: tuple[Any, ...]
+        self,
+        texts: tuple[Path, ...],
+        number: int,
+        make: Callable[[], tuple[bytes, str]],
+        arguments: tuple[Any, ...],
     ) -> None:
         """Describe it.
 
         Args:
-            text: the file it is compiled from.
-            number: tells functions of one text apart.
+            texts: all of our files that what is compiled depends on.
+            number: tells functions of the same files apart.
             make: compiles it: an object file, and the name of the function in it.
             arguments: ctypes types, after the two that numba puts before all others.
         """
-        self._text, self._number, self._make = text, number, make
+        self._texts, self._number, self._make = texts, number, make
         self._type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *arguments)
         self._engine: Any = None
         self._function: Callable[..., int] | None = None
@@ -72,8 +76,10 @@ class Kept:
 
     def _kept_or_made(self, processor: str) -> tuple[bytes, str]:
         versions = (importlib.metadata.version(name) for name in ("numba", "llvmlite"))
-        told = (self._text.read_text(), str(self._number), processor, *versions)
-        name = f"{self._text.stem}-{self._number}-{hashlib.sha256(repr(told).encode()).hexdigest()[:24]}.o"
+        told = (*(text.read_text() for text in self._texts), processor, *versions)
+        name = (
+            f"{self._texts[0].stem}-{self._number}-{hashlib.sha256(repr(told).encode()).hexdigest()[:24]}.o"
+        )
         found = _read(name)
         if found is None:
             made, symbol = self._make()

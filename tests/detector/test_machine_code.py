@@ -49,7 +49,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def levels(compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts of a change by code of this compiler, as another process would load it."""
-    code = Kept(Path(fused_loop.__file__), 2, compiler, fused._ARGUMENTS)
+    code = Kept(fused._TEXTS, 2, compiler, fused._ARGUMENTS)
     monkeypatch.setitem(fused._CODE, 2, code)
     values = np.arange(16256, 16320, dtype=np.int16)  # from 1 to 1.5
     after = values + np.array([0, 1, 2, 4] * 16, np.int16)
@@ -107,3 +107,19 @@ def test_kept_code_needs_neither_numba_nor_torch() -> None:
         for _ in "ab"
     ]
     assert said[1].stdout.split("\n")[:2] == ["64", "[]"]
+
+
+def test_code_of_another_text_is_not_taken(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block of another size would not fit the room that the caller makes for it."""
+    compiler = Compiler()
+    levels(compiler, monkeypatch)
+    texts = []
+    for text in fused._TEXTS:
+        texts.append(tmp_path / text.name)
+        texts[-1].write_text(text.read_text())
+    texts[1].write_text(texts[1].read_text() + "# another\n")
+    monkeypatch.setattr(fused, "_TEXTS", tuple(texts))
+    levels(compiler, monkeypatch)
+    assert compiler.runs == 2
