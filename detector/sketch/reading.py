@@ -143,7 +143,7 @@ def look(bands: Bands, values: Values) -> Seen:
         moved=unequal.float().mean().item(),
         moved_rows=unequal.any(1).float().mean().item(),
         rescaled=pair.is_matrix and _rescaled(left, delta),
-        zeroed=pair.is_matrix and _zeroed(left, right),
+        zeroed=pair.is_matrix and is_float(pair.fork.dtype) and _zeroed(left, right),
         small=bool(steps.all()),
         broken=values.broken,
     )
