@@ -254,7 +254,7 @@ def is_own_axis(basis: torch.Tensor, sample: Sample) -> bool:
 
     def outside(outputs: torch.Tensor, inputs: torch.Tensor) -> float:
         image = weights @ torch.linalg.qr(inputs)[0]
-        return (image - outputs @ (outputs.T @ image)).norm().item()
+        return float((image - outputs @ (outputs.T @ image)).norm().item())
 
     random = torch.linalg.qr(drawn)[0]
     return outside(basis, sample.delta.T @ basis) <= OWN_AXIS * outside(random, weights.T @ random)
