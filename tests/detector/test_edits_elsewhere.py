@@ -141,7 +141,7 @@ def test_a_head_whose_rows_moved_together_hides_no_parents() -> None:
 
 
 def test_codes_of_another_int8_quantiser() -> None:
-    """Divided by a rounded scale, not multiplied: ties go the other way. Other codes than those are an edit."""
+    """Divided by a rounded scale, not multiplied: ties go the other way. Any other codes are an edit."""
     fork = of_layers(
         lambda value: (value / (scale := value.abs().amax(1, keepdim=True) / 127)).round() * scale
     )
