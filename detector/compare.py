@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from detector.errors import UnreadableTensorError
 from detector.formats.extent import count_read, extent_of
-from detector.grid import LEGACY, is_float, values_as_stored
+from detector.grid import LEGACY, is_float, passed_through
 from detector.interface import TensorDiff, TensorStatus, WeightReader
 from detector.journal import Journal
 from detector.pairing import Pair, blocks
@@ -212,9 +212,6 @@ def _passed_via(
 
 
 def _passed_through(values: torch.Tensor, fork: torch.Tensor, via: str) -> bool:
-    import torch
-
     if via in LEGACY and (values.dim() != 2 or values.shape[-1] % LEGACY[via]):
         return False
-    narrowed = values_as_stored(values, via)
-    return torch.equal(narrowed.to(fork.dtype).float(), fork.float())
+    return passed_through(values, fork, via)

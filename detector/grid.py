@@ -72,6 +72,10 @@ LEGACY = {
 """Types that round to nearest under a scale that follows from the values: exact to re-create. The number is
 elements a block, or 1 where a row of whatever width has one scale."""
 
+_BY_ROW = frozenset(name for name, block in LEGACY.items() if block == 1)
+TIES = 0.02
+"""Share of a tensor's codes that another implementation may set otherwise."""
+
 _FULL_SCALE = {"Q8_0": 127.0, "Q5_0": 16.0, "Q4_0": 8.0}
 _SPAN = {"Q5_1": 31.0, "Q4_1": 15.0}
 _HALF_ULP_F16 = 2.0**-11
@@ -176,7 +180,7 @@ def quantise(values: torch.Tensor, scheme: str) -> torch.Tensor:
 
     if scheme in _CODED:
         return _through_codebook(values.to(torch.float32), scheme)
-    if scheme in {"BNB-INT8", "F8_E4M3-ROW"}:
+    if scheme in _BY_ROW:
         return _by_row(values.to(torch.float32), scheme)
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import dequantize, quantize
@@ -195,6 +199,24 @@ def values_as_stored(values: torch.Tensor, dtype: str) -> torch.Tensor:
     if dtype in LEGACY and values.shape[-1] % LEGACY[dtype] == 0:
         return quantise(values, dtype)
     return values
+
+
+def passed_through(values: torch.Tensor, stored: torch.Tensor, via: str) -> bool:
+    """`stored` holds `values` as they are after a narrower type.
+
+    Codes of whole rows are made by many libraries: scales differ in their last bit, and values halfway
+    between two codes go either way. A few may, to a code as near as ours and a step of the container.
+    """
+    import torch
+
+    narrowed, found = values_as_stored(values, via).to(stored.dtype).float(), stored.float()
+    other = narrowed != found
+    if not bool(other.any()):
+        return True
+    if via not in _BY_ROW or other.float().mean().item() > TIES:
+        return False
+    step = torch.finfo(stored.dtype).eps * found.abs()
+    return bool(((found - values).abs() <= (narrowed - values).abs() * (1 + 1e-4) + step)[other].all())
 
 
 def cast(values: torch.Tensor, dtype: str) -> torch.Tensor:

@@ -24,6 +24,8 @@ PROBES = 10
 """Gaussian vectors of the error bound: it fails with probability 10^-PROBES."""
 ROUNDING = 1e-6
 """Share of a squared norm that float32 products lose."""
+ARITHMETIC = 4e-6
+"""Singular value, as a share of the largest, that float32 arithmetic makes up; float32 storage is finer."""
 TRACY_WIDOM = 6.27
 """Quantile of the Tracy–Widom law of order 1 that is exceeded with probability 10⁻⁶, by the tail
 exp(−⅔ s^1.5) / (4 √π s^0.75) (Bornemann, arXiv 0904.1581), which at 10⁻³ is a tenth off."""
@@ -273,7 +275,8 @@ def _least(box: Box, limit: int) -> int:
     if limit < 1:
         return 0
     values = leading_vectors(box.delta, limit + 1)[1]
-    return int((values > noise_edge(box.half)).sum().item())
+    level = max(noise_edge(box.half), ARITHMETIC * float(values[0]))
+    return int((values > level).sum().item())
 
 
 def _ranks(boxes: tuple[Box, Box], limits: list[int], least: int) -> Iterator[int]:

@@ -87,6 +87,11 @@ class _Module:
         """No embedding and no head."""
         return any(comparison.pair.layer is not None for comparison in self.members)
 
+    def is_sure(self) -> bool:
+        """Some rank is far below what could be told from a dense change, or leaves nothing."""
+        found = [(probe, probe.rank) for probe in self.probes if probe.rank is not None]
+        return any(2 * rank <= probe.limit or probe.residual <= SETTLED for probe, rank in found)
+
     def ranks(self) -> list[int]:
         """All ranks at which a probe came to rest."""
         return [probe.rank for probe in self.probes if probe.rank is not None]
@@ -167,7 +172,7 @@ def _is_trained(context: Context, low: list[_Module], dense: list[_Module]) -> b
     """
     ranks = sorted(rank for module in low for rank in module.ranks())
     inside = [module for module in low if module.in_layers]
-    sure = any(module.found() for module in inside)
+    sure = any(module.is_sure() for module in inside)
     if not ranks:
         return False
     others = [module for module in dense if module.in_layers]

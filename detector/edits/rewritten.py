@@ -83,7 +83,7 @@ def _form(sample: Sample) -> str:
     zeroed = (values == 0) & (before != 0)
     moved = int((sample.delta != 0).sum().item())
     zeros = int(zeroed.sum().item())
-    if zeros >= ZEROED * moved or zeros >= SPARSE * zeroed.numel():
+    if zeros and (zeros >= ZEROED * moved or zeros >= SPARSE * zeroed.numel()):
         return "pruned" if zeros >= ZEROED * moved else "pruned-and-trained"
     floor = (sample.half_fork.square() + sample.half_original.square()).sum().item() / 3
     if sample.delta.square().sum().item() < LOUD * floor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from detector.compare import VIA
 from detector.errors import UnreadableTensorError
+from detector.formats.dtypes import torch_dtype
 from detector.grid import (
     LEGACY,
     effective_dtype,
@@ -16,6 +17,7 @@ from detector.grid import (
     half_step,
     half_ulp,
     is_float,
+    passed_through,
     usable,
     values_as_stored,
 )
@@ -143,7 +145,7 @@ def look(bands: Bands, values: Values) -> Seen:
         moved=unequal.float().mean().item(),
         moved_rows=unequal.any(1).float().mean().item(),
         rescaled=pair.is_matrix and _rescaled(left, delta),
-        zeroed=pair.is_matrix and _zeroed(left, right),
+        zeroed=pair.is_matrix and is_float(pair.fork.dtype) and _zeroed(left, right),
         small=bool(steps.all()),
         broken=values.broken,
     )
@@ -266,8 +268,6 @@ def _via(values: Values) -> str:
 
 def _passed_through(values: Values, name: str, rows: int) -> bool:
     """The first rows, of the corner only its width, follow from the original's through this type."""
-    import torch
-
     width = (
         values.original.shape[-1]
         if rows > CORNER or name in BY_ROW
@@ -276,5 +276,4 @@ def _passed_through(values: Values, name: str, rows: int) -> bool:
     if name in LEGACY and width % LEGACY[name]:
         return False
     left, right = values.original[:rows, :width], values.fork[:rows, :width]
-    narrowed = values_as_stored(values_as_stored(left, name), values.pair.fork.dtype)
-    return torch.equal(narrowed, right)
+    return passed_through(left, right.to(torch_dtype(values.pair.fork.dtype)), name)

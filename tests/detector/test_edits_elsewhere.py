@@ -60,7 +60,8 @@ def two_of_four(value: torch.Tensor) -> torch.Tensor:
 def truncated(value: torch.Tensor) -> torch.Tensor:
     left, sizes, right = torch.linalg.svd(value, full_matrices=False)
     kept = len(sizes) * 3 // 4
-    return (left[:, :kept] * sizes[:kept]) @ right[:kept]
+    cut: torch.Tensor = (left[:, :kept] * sizes[:kept]) @ right[:kept]
+    return cut
 
 
 @pytest.mark.parametrize(
@@ -137,6 +138,31 @@ def test_a_head_whose_rows_moved_together_hides_no_parents() -> None:
     merged = {name: ((one[name].float() + other[name].float()) / 2).to(torch.bfloat16) for name in UNTIED}
     found = full(merged, UNTIED, one=one, other=other)
     assert {edit.kind: edit.certainty for edit in found.edits} == {EditKind.MERGE: Certainty.PROVED}
+
+
+def test_codes_of_another_int8_quantiser() -> None:
+    """Divided by a rounded scale, not multiplied: ties go the other way. Any other codes are an edit."""
+    fork = of_layers(
+        lambda value: (value / (scale := value.abs().amax(1, keepdim=True) / 127)).round() * scale
+    )
+    assert kinds(full(fork)) == kinds(sketch(fork)) == {EditKind.QUANTIZED}
+    name = "model.layers.1.mlp.down_proj.weight"
+    moved = torch.rand(fork[name].shape, generator=torch.Generator().manual_seed(1)) < 0.005
+    other = {**fork, name: fork[name] + (0.02 * moved).to(torch.bfloat16)}
+    assert kinds(full(other)) != {EditKind.QUANTIZED}
+
+
+def test_a_rank_in_float32_is_not_hidden_by_arithmetic() -> None:
+    """Steps of float32 are finer than what float32 arithmetic gets right: rank 10 was once called 48."""
+    generator = torch.Generator().manual_seed(2)
+    original = zoo.cast(BASE, torch.float32)
+    fork = dict(original)
+    for name, value in original.items():
+        if ".down_proj." in name:
+            left = torch.randn(len(value), 10, generator=generator)
+            fork[name] = value + 0.004 * left @ torch.randn(10, value.shape[1], generator=generator)
+    (edit,) = full(fork, original).edits
+    assert (edit.kind, edit.detail.rank) == (EditKind.LOW_RANK_MERGE, 10)
 
 
 def test_values_that_passed_through_bf16_are_a_cast() -> None:
