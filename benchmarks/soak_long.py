@@ -9,9 +9,10 @@ faults all the time. Every five seconds: memory, open files and CPU time of each
 size of the database; `/metrics` is read as often. The first quarter of the time is warm-up and counts for no
 slope.
 
-Prints tables, and exits with 1 where something leaks: memory of a long-lived process that grows by more than
-10 MB an hour (lower end of the 95 % interval), files that grow by more than two, processes, leases, temporary
-files or working folders that are left when the daemon has ended.
+Writes every sample of a process to `samples.json`, prints tables, and exits with 1 where something leaks:
+memory of a long-lived process that grows by more than 10 MB an hour (lower end of the 95 % interval), files
+that grow by more than two, processes, leases, temporary files or working folders that are left when the
+daemon has ended.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -263,6 +264,7 @@ def main() -> None:
         life.stopping.set()
         life.join()
         requests = len(hub.requests)
+    (asked.out / "samples.json").write_text(json.dumps([(at, *astuple(held)) for at, held in seen.held]))
     leaks = report(soak, seen, life, seconds)
     print(f"{requests} requests to the hub; the daemon ended with {status} in {stop:.1f} s")
     leaks += [] if status == 0 else [f"exit status {status}"]
