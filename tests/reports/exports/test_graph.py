@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 
-import networkx
+import networkx as nx
 import pytest
 
 from reports.text import clean
@@ -24,7 +24,7 @@ def _ends(files: dict[str, bytes], suffix: str) -> bytes:
 def test_a_graph_has_the_nodes_and_edges_of_the_tree(files):
     """As a reader of GraphML finds them; two edges of one pair stay two."""
     tree = json.loads(_ends(files(), "/tree.json"))
-    graph = networkx.read_graphml(io.BytesIO(_ends(files(), "/tree.graphml")), force_multigraph=True)
+    graph = nx.read_graphml(io.BytesIO(_ends(files(), "/tree.graphml")), force_multigraph=True)
     assert graph.is_directed()
     names = [node["repo"] for node in tree["nodes"]]
     for number, node in enumerate(tree["nodes"]):
