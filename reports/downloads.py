@@ -40,6 +40,7 @@ def of_release(release: Release) -> tuple[Download, ...]:
     ]
     if release.view.tree is not None:
         found.append(Download(release.site.routes.tree(release.view), "Family", "JSON"))
+        found.append(Download(names.of_release(page, "tree.graphml"), "Family", "GraphML"))
     if release.view.classifier is not None:
         found.append(Download(names.of_release(page, "classifier.md"), "Classifier of outputs", "model card"))
         found.append(Download(names.of_release(page, "classifier.json"), "Classifier of outputs", "JSON"))

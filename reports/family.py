@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reports.context import Release, Values
+from reports.exports import names
 from reports.plan import Entry, digest, digest_of
 from reports.scan import VerdictLabel
 from reports.tree import Branch, TreeDocument, branches
@@ -72,6 +73,7 @@ def _values(release: Release, tree: TreeDocument) -> Values:
         "family": family(tree),
         "counts": verdict_counts(tree),
         "json": release.site.routes.tree(release.view),
+        "graph": names.of_release(release.site.routes.release(release.view), "tree.graphml"),
     }
 
 

@@ -63,3 +63,19 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "set()"
+
+
+def test_groups_that_are_read_alone_are_whole() -> None:
+    """`forkwatch report ...` reads one module: no other adds a command to its group."""
+    code = """
+from importlib import import_module
+from forkwatch.cli.entry import GROUPS
+groups = {name: import_module(f"forkwatch.cli.{name}").app for name in GROUPS}
+alone = {name: len(group.registered_commands) for name, group in groups.items()}
+from forkwatch.cli.app import app
+whole = {group.name: group.typer_instance for group in app.registered_groups if group.name in GROUPS}
+print(whole == groups and alone == {name: len(group.registered_commands) for name, group in whole.items()})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "True"

@@ -11,7 +11,7 @@ from functools import cache
 
 from reports import classifier_json, schemas, tree_json, verdicts
 from reports.context import Fork, Release, Site, change_key
-from reports.exports import api, badge, evidence, feeds, moderation, names, osv, rows
+from reports.exports import api, badge, evidence, feeds, graph, moderation, names, osv, rows
 from reports.interface import ReleaseView
 from reports.plan import Entry, digest, digest_of, fixed
 from reports.routes import sorted_releases
@@ -48,6 +48,8 @@ def release_exports(release: Release) -> Iterator[Entry]:
     if tree is not None:
         path = release.site.routes.tree(release.view)
         yield Entry(path, digest("tree", release.tree_key), lambda: tree_json.to_json(tree))
+        path = names.of_release(page, "tree.graphml")
+        yield Entry(path, digest("graph", release.tree_key), lambda: graph.to_graphml(tree))
     atom, feed = names.of_release(page, "atom.xml"), names.of_release(page, "feed.json")
     told = cache(lambda: feeds.newest([release]))
     made: tuple[tuple[str, Callable[[], bytes]], ...] = (

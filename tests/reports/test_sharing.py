@@ -97,14 +97,13 @@ def test_a_fork_that_is_killed_is_an_error_and_no_smaller_result():
 
 def test_the_last_of_the_fork_is_called_there(tmp_path):
     """Once, after its tasks."""
-    parent = os.getpid()
 
-    def leave_a_name() -> None:
+    def end() -> None:
         (tmp_path / f"{os.getpid()}").touch()
 
-    shared(range(3), str, leave_a_name)
+    shared(range(3), str, end)
     (made,) = tmp_path.iterdir()
-    assert made.name != str(parent)
+    assert made.name != str(os.getpid())
 
 
 def test_a_fork_ends_soon_after_its_process_is_killed(tmp_path):

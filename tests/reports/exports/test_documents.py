@@ -57,7 +57,7 @@ def _one(suffix: str, repo: str) -> dict:
 
 @BOTH
 def test_advisories_are_of_the_schema(files):
-    """All of 1.7.3 holds but its closed list of data bases, to which 1.7.5 adds `x_`; each id is its own."""
+    """All of 1.7.3 holds but its closed list of data bases, which has none for us; each id is its own."""
     advisories = _of(files(), ".osv.json")
     for advisory in advisories.values():
         assert [error.json_path for error in _osv().iter_errors(advisory)] == ["$.id"]
