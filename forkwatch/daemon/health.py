@@ -11,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,6 +26,9 @@ from forkwatch.jobs.interface import JobState
 from forkwatch.store.jobs import JobQueue
 from forkwatch.store.outbox import Outbox
 from forkwatch.store.schedules import Schedules
+
+CATCHING_UP = timedelta(hours=1)
+"""After a start, a crawl that was missed may take so long: nobody ran, or the clock was wrong, before."""
 
 
 @dataclass(slots=True)
@@ -45,10 +48,14 @@ class Health:
     trouble: str | None = None
     """What hindered the last look at the database."""
     _not_before: datetime | None = None
+    _began: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._began = self.now()
 
     def clock_was_set(self) -> None:
         """Time that did not pass stalls no crawl."""
-        self._not_before = self.now()
+        self._not_before = self._began = self.now()
 
     def stalled_since(self) -> datetime | None:
         """When a crawl last succeeded, if that is too long ago; None: it is not, or none was asked for."""
@@ -57,7 +64,8 @@ class Health:
         if asked is None or last is None:
             return None
         counted = max(last, self._not_before or last)
-        return last if self.now() - counted > timedelta(hours=self.stalled_after_hours) else None
+        over = max(counted + timedelta(hours=self.stalled_after_hours), self._began + CATCHING_UP)
+        return last if self.now() > over else None
 
     def problems(self) -> tuple[str, ...]:
         """Why it cannot work as it should, one sentence each."""

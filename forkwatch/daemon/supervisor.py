@@ -15,7 +15,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import Engine
 
-from forkwatch.clock import wall_clock
+from forkwatch.clock import Jumps, wall_clock
 from forkwatch.daemon import schedule, systemd
 from forkwatch.daemon.health import Health, require_port, serve
 from forkwatch.daemon.housekeeping import Housekeeping
@@ -77,6 +77,7 @@ class Daemon:
     def run(self) -> Renewed | None:
         """Until told otherwise."""
         options, now = self.settings.daemon, lambda: self.store.now
+        jumps = Jumps()  # before anything else looks at the clock
         schedules = Schedules(self.store.engine, now)
         asker = schedule.Asker(self._queue(), schedules, self._releases, now)
         health = Health(
@@ -99,7 +100,7 @@ class Daemon:
                 calendar.clock_was_set(by)
 
             port = serve(health, options.listen, options.port, stack)
-            house = Housekeeping(self.settings, self.store, health, clock_was_set)
+            house = Housekeeping(self.settings, self.store, health, clock_was_set, jumps)
             stack.callback(house.start(ended).join, 5.0)
             stack.callback(ended.set)
             _log.info("ready", port=port, workers=len(self.pool.slots))

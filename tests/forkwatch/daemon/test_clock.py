@@ -168,3 +168,16 @@ def test_a_day_that_did_not_pass_stalls_no_crawl(
     assert health.stalled_since() is None
     clock.now += DAY + HOUR
     assert health.stalled_since() is not None
+
+
+def test_a_daemon_that_starts_calls_no_crawl_stalled_until_it_had_time_for_one(
+    engine: Engine, queue: JobQueue, clock: Clock, tmp_path: Path
+) -> None:
+    schedules = Schedules(engine, clock)
+    schedules.asked("crawl")
+    schedules.succeeded("crawl")
+    clock.now += 2 * DAY  # nobody ran, or the clock was two days slow
+    health = Health(queue, Outbox(engine, clock), schedules, clock, 24.0, dict, tmp_path, 0)
+    assert health.stalled_since() is None
+    clock.now += HOUR + timedelta(seconds=1)
+    assert health.stalled_since() is not None
