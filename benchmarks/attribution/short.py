@@ -28,7 +28,6 @@ DRAWS = {
     "fp32": Draw(),
     "int8": Draw(),
     "temperature-0.7": Draw(temperature=0.7),
-    "temperature-0.8": Draw(temperature=0.8),
     "temperature-1.2": Draw(temperature=1.2),
     "top-p-0.9": Draw(top_p=0.9),
     "system-prompt": Draw(),
