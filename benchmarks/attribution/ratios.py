@@ -3,8 +3,8 @@
     python -m benchmarks.attribution.ratios CORPUS
 
 One output a prompt, in random order; `authentic` streams are scored under the forks of `cross`, and the
-e-value is the product's mixture over them, under the declared setting or, where a cell hides its own, all
-of the composite.
+e-value is the product's mixture over them, under the setting of the cell or, as if nobody had said it, all of
+the composite.
 """
 
 from __future__ import annotations
@@ -13,20 +13,32 @@ import math
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.attribution.corpus import Block, aggregates, read_blocks
 from benchmarks.attribution.cross import FORKS, family, tested
+from benchmarks.attribution.sampler import FIELDS
 from benchmarks.attribution.tables import upper
 from benchmarks.attribution.variants import VARIANTS
 from detector.outputs.evaluation import clopper_pearson
 from detector.outputs.evalues import bar
-from detector.outputs.interface import ALPHA, Sampling, ScoredOutput
-from detector.outputs.likelihood import PLAIN, UNDECLARED, Setting, likelihoods, log_e, log_e_of, nothing
+from detector.outputs.interface import ALPHA, ScoredOutput, TokenScores
+from detector.outputs.likelihood import (
+    EPSILONS,
+    PLAIN,
+    UNDECLARED,
+    Setting,
+    likelihoods,
+    log_e,
+    log_e_of,
+    mixed,
+    nothing,
+    upper_logp,
+)
+from detector.outputs.nuisance import temperature_of
 
 STREAM = 40
 
@@ -62,36 +74,62 @@ def main() -> None:
         shown = f"{len(decided)} ({low:.2f}-{high:.2f}) | {middle:g} | {sum(gains) / max(1, tokens):.4f}"
         print(f"| {variant.name} | {len(stops)} | {shown} |", flush=True)
     print("\n| cell | hypothesis | streams of 40 | alarms | upper bound |\n|---|---|---|---|---|", flush=True)
-    cells: dict[str, list[Block]] = defaultdict(list)
+    numbers: dict[str, set[int]] = defaultdict(set)
     for path in tested(corpus):
-        _, cell, number = path.stem.split("--")
-        if path.with_suffix(f".under-{FORKS[family(corpus)][-1]}.npz").exists():
-            cells[cell].append(scored_under(corpus, path, cell, int(number)))
-    for cell, blocks in cells.items():
-        for name, settings in (("declared temperature 1", (PLAIN,)), ("undeclared", UNDECLARED)):
+        if all(path.with_suffix(f".under-{fork}.npz").exists() for fork in FORKS[family(corpus)]):
+            _, cell, number = path.stem.split("--")
+            numbers[cell].add(int(number))
+    for cell, those in numbers.items():
+        blocks = [one for one in read_blocks(corpus, "authentic", cell) if one.number in those]
+        for name, settings in hypotheses(cell).items():
             hits = streams = 0
-            for outputs in aggregates(blocks, STREAM):
-                sampling = Sampling(temperature=1.0) if len(settings) == 1 else Sampling()
-                told = [replace(one, output=replace(one.output, sampling=sampling)) for one in outputs]
-                forks = tuple(told[0].forks)
-                streams += 1
-                hits += stop(told, forks, settings, len(forks)) is not None
+            for block in blocks:
+                found = alarms(block, under(corpus, block), settings)
+                hits, streams = hits + int(found.sum()), streams + len(found)
             print(f"| {cell} | {name} | {streams} | {hits} | {upper(hits, streams):.4f} |", flush=True)
 
 
-def scored_under(corpus: Path, path: Path, cell: str, number: int) -> Block:
-    """An authentic block with its scores under the forks of `cross`."""
-    (block,) = [one for one in read_blocks(corpus, "authentic", cell) if one.number == number]
-    ends = np.cumsum([len(one.authentic.logp) for one in block.outputs])[:-1]
-    under: dict[str, list[np.ndarray]] = {}
+def hypotheses(cell: str) -> dict[str, tuple[Setting, ...]]:
+    """What is held against a cell: its setting where outputs say it, else all that is possible."""
+    temperature = temperature_of(cell)
+    told = Setting(temperature=temperature or 1.0, top_p=0.9 if cell == "top-p-0.9" else 1.0)
+    return {f"declared, {told.name}": (told,), "undeclared": UNDECLARED}
+
+
+def under(corpus: Path, block: Block) -> dict[str, np.ndarray]:
+    """Log-probabilities of all tokens of a block under the forks of `cross`."""
+    found = {}
     for fork in FORKS[family(corpus)]:
-        with np.load(path.with_suffix(f".under-{fork}.npz")) as arrays:
-            under[fork] = np.split(arrays["logp"], ends)
-    outputs = [
-        replace(one, forks={fork: parts[i] for fork, parts in under.items()})
-        for i, one in enumerate(block.outputs)
+        path = corpus / "raw" / f"{block.model}--{block.cell}--{block.number:03}.under-{fork}.npz"
+        with np.load(path) as arrays:
+            found[fork] = arrays["logp"].astype(np.float64)
+    return found
+
+
+def alarms(block: Block, forks: Mapping[str, np.ndarray], settings: Sequence[Setting]) -> np.ndarray:
+    """Of each stream of 40 outputs, whether the e-value ever decides; it is looked at after every output.
+
+    As `likelihoods` does it, for all tokens of a block at once.
+    """
+    parts = [one.authentic for one in block.outputs]
+    lengths = np.array([len(part.logp) for part in parts])
+    tokens = TokenScores(*(np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS))
+    logp = np.minimum(tokens.logp.astype(np.float64), 0.0)
+    bets = [mixed(logp, np.minimum(logq, 0.0), epsilon) for logq in forks.values() for epsilon in EPSILONS]
+    columns = np.array(bets + [upper_logp(tokens, setting) for setting in settings])
+    ends = np.concatenate([np.zeros((len(columns), 1)), columns.cumsum(axis=1)], axis=1)[
+        :, [0, *lengths.cumsum()]
     ]
-    return replace(block, outputs=tuple(outputs))
+    row = {id(one): number for number, one in enumerate(block.outputs)}
+    streams = list(aggregates([block], STREAM))
+    found = np.zeros(len(streams), bool)
+    for number, outputs in enumerate(streams):
+        sums = np.diff(ends, axis=1)[:, [row[id(one)] for one in outputs]].cumsum(axis=1)
+        log_e_values = (
+            np.logaddexp.reduce(sums[: len(bets)]) - np.log(len(bets)) - sums[len(bets) :].max(axis=0)
+        )
+        found[number] = (log_e_values >= bar(ALPHA)).any()
+    return found
 
 
 if __name__ == "__main__":

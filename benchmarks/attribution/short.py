@@ -25,9 +25,11 @@ PROMPTS, TOKENS, EACH, BLOCKS = 10, 8, 32, 37
 """Blocks of 32 answers to each prompt; `short_alarms` takes the first 17 of a cell."""
 DRAWS = {
     "seed": Draw(),
+    "fp32": Draw(),
     "int8": Draw(),
     "temperature-0.7": Draw(temperature=0.7),
     "temperature-1.2": Draw(temperature=1.2),
+    "top-p-0.9": Draw(top_p=0.9),
     "system-prompt": Draw(),
 }
 
@@ -40,7 +42,8 @@ class ShortWorker(Worker):
 
     def run(self, job: Job) -> None:
         """Draw, score and write one job."""
-        model = self.model("int8" if job.cell == "int8" else job.model)
+        dtype = torch.float32 if job.cell == "fp32" else torch.bfloat16
+        model = self.model("int8" if job.cell == "int8" else job.model, dtype)
         asked = [self.chat(p, SYSTEM if job.cell == "system-prompt" else None) for p in self.prompts.values()]
         seen: list[np.ndarray] = []
         answers = sample(
@@ -54,7 +57,7 @@ class ShortWorker(Worker):
             seen=seen,
         )
         lengths = [len(answer) for row in answers for answer in row]
-        if job.cell in ("int8", "system-prompt"):
+        if job.cell in ("fp32", "int8", "system-prompt"):
             plain = [self.chat(prompt) for prompt in self.prompts.values()]
             scores = np.concatenate(score(self.release, plain, answers, self.stop, full=True), axis=1)
         else:

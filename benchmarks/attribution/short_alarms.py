@@ -1,11 +1,12 @@
-"""False alarms on the short answers of `short`: 1,000 disjoint sets of five in every cell.
+"""False alarms on the short answers of `short`: disjoint sets in every cell, 1,000 of five.
 
     python -m benchmarks.attribution.short_alarms CORPUS SHORT N...
 
 CORPUS is that of `generate`: its forks' first eight tokens teach the heads. Of every cell of SHORT the first
 block teaches. The next 16 are two halves of eight: sets of each are compared with three blocks of the other
-half (96 answers a prompt). So the sets are disjoint, and none shares an output with what it is compared with;
-but each reference serves half of the sets, and its outputs are in sets of the other half.
+half (96 answers a prompt; four for n = 1, as one of 97 is not 1 %). So the sets are disjoint, and none shares
+an output with what it is compared with; but each reference serves half of the sets, and its outputs are in
+sets of the other half. Sets of more than ten hold several answers to a prompt, by the head alone.
 """
 
 from __future__ import annotations
@@ -22,15 +23,18 @@ from benchmarks.attribution import swap
 from benchmarks.attribution.corpus import Block, aggregates, read_blocks
 from benchmarks.attribution.evaluate import _PLAIN, _share
 from benchmarks.attribution.features import Folds, log_odds, sample_of, table_of
-from benchmarks.attribution.short import DRAWS, TOKENS
+from benchmarks.attribution.short import DRAWS, PROMPTS, TOKENS
 from benchmarks.attribution.tables import upper
 from benchmarks.attribution.variants import VARIANTS
 from detector.outputs.comparable import cut
 from detector.outputs.features import score_features
+from detector.outputs.heads import head_test
 from detector.outputs.interface import ALPHA, ScoredOutput
 from detector.outputs.nuisance import setting_of
 
-TAUGHT, HALF, COMPARED = 1, 8, 3
+TAUGHT, HALF, COMPARED, COMPARED_ALONE, ALONE = 1, 8, 3, 4, 2
+"""Blocks that teach, are half of the rest, are compared with, are so for n = 1, and are tested of a half for
+n = 1, which gives 1,280 sets."""
 TESTS = ("MMD-Hamming", "RUT", "score test", "head, plain", "head, all cells")
 Values = Mapping[str, np.ndarray]
 """Prompt id to a row an answer."""
@@ -128,12 +132,17 @@ def main() -> None:
         hits: dict[str, dict[str, int]] = {cell: defaultdict(int) for cell in cells}
         counts: dict[str, int] = defaultdict(int)
         for tested, other in (halves, halves[::-1]):
-            tests.compare_with({cell: blocks[:COMPARED] for cell, blocks in other.items()})
+            compared = COMPARED_ALONE if n == 1 else COMPARED
+            tests.compare_with({cell: blocks[:compared] for cell, blocks in other.items()})
+            count = alarms if n <= PROMPTS else alarms_of_heads
             for cell, blocks in tested.items():
-                counts[cell] += alarms(tests, blocks, n, hits[cell])
+                chosen = blocks[:ALONE] if n == 1 else blocks
+                counts[cell] += count(tests, chosen, n, hits[cell])
         for cell, count in counts.items():
             shown = (
                 f"{hits[cell][t]} ({hits[cell][t] / count:.1%}, ≤ {upper(hits[cell][t], count):.1%})"
+                if t in hits[cell]
+                else ""
                 for t in TESTS
             )
             print(f"| {cell} | {n} | {count} | " + " | ".join(shown).replace("%", " %") + " |", flush=True)
@@ -154,6 +163,23 @@ def alarms(tests: Tests, blocks: Sequence[Block], n: int, hits: dict[str, int]) 
                 count += 1
                 for test, differs in tests.rejected(aggregate, [odds[id(o)] for o in aggregate]).items():
                     hits[test] += differs
+    return count
+
+
+def alarms_of_heads(tests: Tests, blocks: Sequence[Block], n: int, hits: dict[str, int]) -> int:
+    """The same where a set holds several answers to each prompt, by the product's own test."""
+    each, count = n // PROMPTS, 0
+    for block in blocks:
+        rows = by_prompt([block])
+        odds = {setting: tests.odds_of(rows, setting) for setting in {*map(setting_of, tests.odds)}}
+        for start in range(0, min(map(len, rows.values())) - each + 1, each):
+            count += 1
+            p = {}
+            for cell, reference in tests.odds.items():
+                served = {q: v[start : start + each] for q, v in odds[setting_of(cell)].items()}
+                p[cell] = head_test(reference, served).p_value or 0.0
+            hits["head, plain"] += p["seed"] <= ALPHA
+            hits["head, all cells"] += max(p.values()) <= ALPHA
     return count
 
 

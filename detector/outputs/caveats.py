@@ -68,6 +68,5 @@ def _system(outputs: Sequence[Output]) -> str:
     if other:
         return f"{other} {aside}"
     silent = sum(one.sampling.system_sha256 is None for one in outputs)
-    return (
-        f"{silent} outputs do not say whether there was a system prompt; none was assumed." if silent else ""
-    )
+    assumed = "outputs do not say whether there was a system prompt; none was assumed, and likelihood ratios"
+    return f"{silent} {assumed} are invalid if there was one." if silent else ""

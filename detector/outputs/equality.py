@@ -108,10 +108,10 @@ def numeric_cells(pack: ReferencePack | None) -> frozenset[str]:
 
 
 def _scored_test(scored: Sequence[ScoredOutput], pack: ReferencePack, alpha: float) -> Equality | None:
-    cells = feature_cells(pack.samples)
     served = features_by_prompt(scored)
+    cells = feature_cells(pack.samples) if served else {}
     plain = cells.get(PLAIN_CELL)
-    if not served or not plain or not served.keys() & plain.keys():
+    if not plain or not served.keys() & plain.keys():
         return None
     result = score_test(plain, served, alpha=alpha, permutations=PERMUTATIONS)
     each = cell_tests(cells, served, alpha=alpha, permutations=PERMUTATIONS)

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS = 1 << 15
 """N-grams that count; the most frequent of those that occur in two texts."""
-SCORE_C, TEXT_C = 1.0, 10.0
-"""Inverse strength of the penalty; texts have length 1, so their coefficients must be larger."""
+SCORE_C, TEXT_C, FORK_C = 1.0, 1.0, 10.0
+"""Inverse strength of the penalty. Strong for texts against the release: weights of single n-grams know the
+forks that taught them, and find others with half the power. Weak for names, which texts of length 1 need."""
 SETTING_C = 0.01
 """Of heads of one setting, which have few authentic outputs to learn from."""
 _FOLDS = 4
@@ -123,7 +124,7 @@ def fit_forks(space: TextSpace, table: Table) -> Head:
     """The head that names forks; one row a class, also for two."""
     names = model_names(table)
     labels = np.array([names.index(one) for one in table.model.tolist()])
-    head = fit_head(text_matrix(space, table), labels, class_weights(table), TEXT_C)
+    head = fit_head(text_matrix(space, table), labels, class_weights(table), FORK_C)
     if len(names) > 2:
         return head
     zero = np.zeros_like(head.coef)

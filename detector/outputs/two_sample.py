@@ -15,7 +15,8 @@ Measured level and power: docs/methodology/outputs.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,16 +38,22 @@ from detector.outputs.permutation import (
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
 
-    Floats = NDArray[np.float64]
+    Doubles = NDArray[np.float64]
+    Floats = NDArray[np.float32] | Doubles
 
 TEST = "text-two-sample"
 MAX_ANSWERS = 4000
 """Of both models together; the kernel matrix is quadratic in it (128 MB)."""
 _FEATURES = 1 << 15
 """A divisor of the number of buckets that n-grams are hashed to."""
-_COMMON = 0.1
+_COMMON = 0.05
 """Share of the texts from which on an n-gram is multiplied densely."""
+_LARGE = 400
+"""Answers from which on single precision is used, at half the time; labelings of so many hardly ever tie."""
+_STEP = 1e-5
+"""Of a statistic's size under the null hypothesis: what single precision may have got wrong is a tie."""
 
 
 def compare_outputs(
@@ -82,8 +89,7 @@ def compare_outputs(
             f"{len(pairs)} prompts with {n} answers cannot give p below {floor:.3g}, and alpha is {alpha:g}"
         )
         return OutputTest(OutputStatus.NOT_MEASURED, None, n, reason)
-    kernel = _kernel([answer for ours, theirs in pairs for answer in (*ours, *theirs)])
-    p = _permutation_p(kernel, sizes, permutations, seed)
+    p = _permutation_p(_kernel(pairs), sizes, permutations, seed)
     differ = p <= alpha
     finding = "the answers differ" if differ else "no difference found"
     reason = f"{finding} on {len(pairs)} prompts with {n} answers (p = {p:.3g}, alpha {alpha:g})"
@@ -114,17 +120,35 @@ def _bounded(
     return [(ours[:each], theirs[:each]) for ours, theirs in pairs]
 
 
-def _kernel(texts: list[str]) -> Floats:
-    """Cosine similarity of TF-IDF weighted character n-grams, (n, n); labels play no part in it."""
+@lru_cache(maxsize=12)
+def _counted(texts: tuple[str, ...]) -> csr_matrix:
+    """Counts of n-grams, (texts, features).
+
+    Kept: a release's answers are compared with many times, and served ones with every cell of a pack.
+    """
     from scipy.sparse import csr_matrix
-    from sklearn.feature_extraction.text import TfidfTransformer
 
     found = count_ngrams(texts)
     shape = (len(texts), _FEATURES)
-    counts = csr_matrix((found.count.astype(np.float64), (found.row, found.bucket % _FEATURES)), shape)
-    features = TfidfTransformer(sublinear_tf=True).fit_transform(counts)
+    return csr_matrix((found.count.astype(np.float64), (found.row, found.bucket % _FEATURES)), shape)
+
+
+def _kernel(pairs: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]) -> Floats:
+    """Cosine similarity of TF-IDF weighted character n-grams, (n, n), answers prompt by prompt.
+
+    Which side an answer is of plays no part in it.
+    """
+    from scipy.sparse import vstack
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    sides = [tuple(answer for pair in pairs for answer in pair[side]) for side in (0, 1)]
+    prompts = [number for side in (0, 1) for number, pair in enumerate(pairs) for _ in pair[side]]
+    counts = vstack([_counted(answers) for answers in sides], format="csr")
+    features = TfidfTransformer(sublinear_tf=True).fit_transform(counts[np.argsort(prompts, kind="stable")])
     # A sparse product takes the square of how many texts share a column; BLAS takes the common ones faster.
-    common = np.bincount(features.indices, minlength=_FEATURES) > len(texts) * _COMMON
+    if counts.shape[0] > _LARGE:
+        features = features.astype(np.float32)
+    common = np.bincount(features.indices, minlength=_FEATURES) > counts.shape[0] * _COMMON
     dense = features[:, common].toarray()
     rare = features[:, ~common]
     kernel: Floats = dense @ dense.T + (rare @ rare.T).toarray()
@@ -132,15 +156,20 @@ def _kernel(texts: list[str]) -> Floats:
 
 
 def _permutation_p(kernel: Floats, sizes: Sizes, permutations: int, seed: int) -> float:
-    weights = mean_difference_weights(labelings(sizes, permutations, seed), sizes)
+    labels = labelings(sizes, permutations, seed)
+    exact = mean_difference_weights(labels, sizes)
+    weights: Floats = exact.astype(np.float32) if kernel.dtype == np.float32 else exact
     together = _squares(weights, kernel)
     within = np.zeros(len(weights))
     for block in blocks(sizes):
         within += _squares(weights[:, block], kernel[block, block])
+    if kernel.dtype == np.float32:
+        step = _STEP * sum(1 / a + 1 / b for a, b in sizes)
+        together, within = np.round(together / step), np.round(within / step)
     return permutation_p(together, within)
 
 
-def _squares(weights: Floats, kernel: Floats) -> Floats:
+def _squares(weights: Floats, kernel: Floats) -> Doubles:
     """Value of w K w for every row w: the squared distance of two mean embeddings."""
-    squares: Floats = np.einsum("bi,bi->b", weights @ kernel, weights)
+    squares: Doubles = np.einsum("bi,bi->b", weights @ kernel, weights).astype(np.float64)
     return squares

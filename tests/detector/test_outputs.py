@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from detector.interface import OutputStatus
+from detector.outputs import two_sample
 from detector.outputs.two_sample import MAX_ANSWERS, compare_outputs
 
 Answers = dict[str, tuple[str, ...]]
@@ -97,6 +98,17 @@ def test_identical_answers() -> None:
     answers = ORIGINAL.answers(10, 2, seed=1)
     assert p_value(answers, answers) == 1.0
     assert p_value(dict.fromkeys("abcdefgh", ("", "")), dict.fromkeys("abcdefgh", ("", ""))) == 1.0
+
+
+def test_many_answers_are_tested_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single precision, which many answers get, changes no p-value; equal answers stay ties."""
+    original, fork = ORIGINAL.answers(20, 16, seed=1), Speaker(3, shift=0.4).answers(20, 8, seed=2)
+    single = p_value(original, fork)
+    monkeypatch.setattr(two_sample, "_LARGE", MAX_ANSWERS)
+    assert p_value(original, fork) == single
+    monkeypatch.undo()
+    same: Answers = {str(p): ("the same words",) * 12 for p in range(20)}
+    assert p_value(same, same) == 1.0
 
 
 def test_symmetric_and_ordered() -> None:
