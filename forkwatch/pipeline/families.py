@@ -66,12 +66,10 @@ _own = cache(OwnVerdict)
 
 
 def _former_names(history: History) -> tuple[FormerName, ...]:
-    return (
-        ()
-        if not history.events
-        else tuple(
-            FormerName(event.before, event.at) for event in history.events if event.kind is EventKind.RENAMED
-        )
+    if not history.events:
+        return ()
+    return tuple(
+        FormerName(event.before, event.at) for event in history.events if event.kind is EventKind.RENAMED
     )
 
 

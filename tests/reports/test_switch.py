@@ -20,12 +20,14 @@ from tests.reports.html_tools import tree
 BUILDER = """
 import sys
 from pathlib import Path
+import reports.build
 from reports.build import build_site
 from tests.reports import samples
 views = samples.view(), samples.view(samples.Fork("new/fork", "inconclusive", (), "Nothing yet.", reason="x"))
+reports.build.SHARED_FROM, reports.build.can_share = 1, lambda: sys.argv[2] == "2"
 print("ready", flush=True)
 for turn in range(1, 10_000):
-    build_site(views[turn % 2], Path(sys.argv[1]))
+    build_site(views[turn % 2], Path(sys.argv[1]), before_fork=lambda: None)
 """
 
 
@@ -57,7 +59,8 @@ def test_a_reader_always_finds_the_folder(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"site", switch.spare(out).name}
 
 
-def test_kill_leaves_a_whole_site_and_the_next_build_recovers(tmp_path):
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_kill_leaves_a_whole_site_and_the_next_build_recovers(tmp_path, processes):
     """A builder killed at any moment leaves one of the two sites, byte for byte, and no obstacle."""
     out = tmp_path / "public" / "site"
     build_site(samples.view(), out)
@@ -68,7 +71,7 @@ def test_kill_leaves_a_whole_site_and_the_next_build_recovers(tmp_path):
     root = Path(__file__).parents[2]
     for delay in (0.01, 0.13, 0.31):
         child = subprocess.Popen(
-            [sys.executable, "-c", BUILDER, str(out)],
+            [sys.executable, "-c", BUILDER, str(out), processes],
             stdout=subprocess.PIPE,
             cwd=root,
             env=os.environ | {"PYTHONPATH": str(root)},
