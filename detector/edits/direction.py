@@ -24,6 +24,8 @@ SCALING = 0.95
 residual stream have many dimensions, even where a few of them are outliers."""
 OWN_AXIS = 0.2
 """What W adds to u, as a share of what it adds to a random direction, up to which u is a singular vector."""
+AS_LONG = 0.2
+"""Singular value of a cut spectrum's change, over its first, that those behind the counted ones have."""
 FITTING = 0.99
 """Share of a quantised matrix's values that must lie in their intervals for it to be explained."""
 REFINEMENTS = 30
@@ -148,9 +150,24 @@ def _aligned_bases(sample: Sample, edge: float | None = None) -> list[tuple[torc
             change = basis @ (mixing @ (basis.T @ sample.weights))
             shares.append(change.square().sum().item())
             bases.append((basis, alignments.min().item()))
-    if not bases or _explained_by_scaling(sample) >= SCALING * max(shares):
+    if not bases or _explained_by_scaling(sample) >= SCALING * max(shares) or _is_cut(sample):
         return []
     return [base for base, share in zip(bases, shares, strict=True) if share >= 0.9 * max(shares)]
+
+
+def _is_cut(sample: Sample) -> bool:
+    """The directions behind the most that are counted are aligned, too: W lost a whole part of its spectrum.
+
+    Compression by singular values takes W's own directions away, each of which is aligned by construction.
+    """
+    behind = min(2 * MAX_DIRECTIONS, min(sample.weights.shape) // 4)
+    if behind <= MAX_DIRECTIONS:
+        return False
+    vectors, values = leading_vectors(sample.delta, behind)
+    if float(values[-1]) < AS_LONG * float(values[0]):  # what scaled rows leave beside one direction
+        return False
+    basis = vectors[:, MAX_DIRECTIONS:]
+    return bool(_mixing(basis, sample.delta, sample.weights)[1].median() >= ALIGNED)
 
 
 def _explained_by_scaling(sample: Sample) -> float:

@@ -8,6 +8,7 @@ is follows value by value from the original. It is said as *unknown*, with the r
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from detector.edits.context import Context, is_confined, layer_range, module_nam
 from detector.edits.low_rank import changed_by_module, chosen_of
 from detector.grid import is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
+from detector.pairing import Pair
 from detector.parallel import spread
 from detector.sample import Sample
 from detector.spectrum import leading_vectors
@@ -61,7 +63,7 @@ def find_rewritten(context: Context, explained: frozenset[str]) -> RewrittenFind
     """
     modules = changed_by_module(context, explained)
     candidates = [(name, c) for name, members in modules.items() for c in chosen_of(members) if _is_plain(c)]
-    forms = spread(lambda task: _form(context.sample(task[1].pair)), candidates)
+    forms = spread(lambda task: _form(context.sample(task[1].pair), task[1].pair), candidates)
     found: dict[str, list[Comparison]] = {}
     for module, members in modules.items():
         own = {form for (name, _), form in zip(candidates, forms, strict=True) if name == module}
@@ -75,7 +77,7 @@ def _is_plain(comparison: Comparison) -> bool:
     return is_float(comparison.pair.fork.dtype) and not is_confined(comparison)
 
 
-def _form(sample: Sample) -> str:
+def _form(sample: Sample, pair: Pair) -> str:
     """Key of `REASONS`; empty if none fits."""
     if sample.half_fork is None:
         return ""
@@ -93,7 +95,7 @@ def _form(sample: Sample) -> str:
         rest = values - before * factors.unsqueeze(axis)
         if rest.square().sum().item() <= FOLLOWS * floor and _differ(factors):
             return form
-    return "spectrum-cut" if _is_cut(before, values) else ""
+    return "spectrum-cut" if _is_cut(before, values, pair) else ""
 
 
 def _differ(factors: torch.Tensor) -> bool:
@@ -101,17 +103,25 @@ def _differ(factors: torch.Tensor) -> bool:
     return bool(factors.std() > 0.1 * (factors - 1).abs().mean())
 
 
-def _is_cut(before: torch.Tensor, values: torch.Tensor) -> bool:
-    """The change's leading directions are gone on both sides; a projection removes an output side alone."""
+def _is_cut(before: torch.Tensor, values: torch.Tensor, pair: Pair) -> bool:
+    """The change's leading directions are gone on both sides; a projection removes an output side alone.
+
+    Of a matrix that is looked at in part, one side is there: outputs of residual writers, inputs of others.
+    """
     import torch
 
     left, sizes = leading_vectors(values - before, DIRECTIONS)
     if min(before.shape) <= 4 * DIRECTIONS or float(sizes[-1]) <= 0:
         return False
     right = torch.linalg.qr((values - before).T @ left)[0]
-    return (values @ right).square().sum().item() <= GONE * (before @ right).square().sum().item() and (
-        left.T @ values
-    ).square().sum().item() <= GONE * (left.T @ before).square().sum().item()
+    whole = before.numel() == math.prod(pair.fork.shape)
+    outputs = not (whole or pair.writes_residual) or _gone(left.T @ before, left.T @ values)
+    inputs = not (whole or not pair.writes_residual) or _gone(before @ right, values @ right)
+    return outputs and inputs
+
+
+def _gone(before: torch.Tensor, values: torch.Tensor) -> bool:
+    return bool(values.square().sum() <= GONE * before.square().sum())
 
 
 def _edit(form: str, members: list[Comparison]) -> Edit:

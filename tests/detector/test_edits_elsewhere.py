@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from detector.diff import diff_weights
+from detector.edits.direction import measure_direction
 from detector.formats import open_weights
-from detector.interface import Certainty, Diff, EditKind, Evidence, Sketch
+from detector.interface import Certainty, Diff, EditKind, Evidence, Sketch, TensorInfo
+from detector.pairing import Pair
+from detector.sample import Sample
 from detector.sketch import sketch_weights
 from tests.detector import zoo
 from tests.detector.zoo import Weights, one_file
@@ -75,6 +78,18 @@ def test_compression_is_no_training(edit: Callable[[torch.Tensor], torch.Tensor]
     assert kinds(full(fork)) == {EditKind.UNKNOWN}
     assert reason in evidence(full(fork))
     assert kinds(sketch(fork)) == {EditKind.UNKNOWN}
+
+
+def test_a_cut_spectrum_is_no_direction_in_a_part_of_a_large_matrix() -> None:
+    """Of large matrices some columns are looked at, in which singular vectors are not to be recognised."""
+    generator = torch.Generator().manual_seed(3)
+    left = torch.linalg.qr(torch.randn(192, 192, generator=generator))[0]
+    before = left * torch.linspace(2, 0.2, 192) @ torch.randn(192, 2048, generator=generator)
+    change = truncated(before) - before
+    half = torch.full((192, 256), 1e-5)
+    sample = Sample(before[:, ::8].contiguous(), change[:, ::8].contiguous(), half, half)
+    info = TensorInfo("model.layers.0.mlp.down_proj.weight", "BF16", (192, 2048), 0)
+    assert measure_direction(Pair(info.name, info, info), sample) is None
 
 
 @pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
