@@ -27,7 +27,7 @@ MAX_COLUMNS = 1 << 15
 """N-grams that count; the most frequent of those that occur in two texts."""
 SCORE_C, TEXT_C, FORK_C = 1.0, 1.0, 10.0
 """Inverse strength of the penalty. Strong for texts against the release: weights of single n-grams know the
-forks that taught them, and find others with half the power. Weak for names, which texts of length 1 need."""
+answers that taught them, and find others less often. Weak for names, which texts of length 1 need."""
 SETTING_C = 0.01
 """Of heads of one setting, which have few authentic outputs to learn from."""
 _FOLDS = 4

@@ -120,7 +120,7 @@ def _bounded(
     return [(ours[:each], theirs[:each]) for ours, theirs in pairs]
 
 
-@lru_cache(maxsize=12)
+@lru_cache(maxsize=8)
 def _counted(texts: tuple[str, ...]) -> csr_matrix:
     """Counts of n-grams, (texts, features).
 
