@@ -18,7 +18,7 @@ from detector.tiles import Sums
 if TYPE_CHECKING:
     import torch
 
-VIA = ("F16", *LEGACY)
+VIA = ("F16", "BF16", "F8_E4M3", *LEGACY)
 """Narrower types that a fork may have passed through before it was stored as it is now."""
 PREFILTER_ROWS = 8
 EXACT = 0.9999

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from detector.compare import compare_pair
 from detector.edits.context import layer_range, module_names
 from detector.edits.direction import ALIGNED
 from detector.errors import UnreadableTensorError
+from detector.formats.names import layer_of
 from detector.formats.peft import PeftReader
 from detector.interface import (
     Certainty,
@@ -23,7 +25,8 @@ from detector.interface import (
     TensorStatus,
     WeightReader,
 )
-from detector.pairing import EMBEDDING_MODULES, Pair
+from detector.pairing import EMBEDDING_MODULES, EMBEDDINGS, HEADS, Pair
+from detector.roster import layer_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -49,10 +52,23 @@ def adapter_lineage(original: WeightReader, adapter: PeftReader) -> Lineage:
         Evidence("fitting-factors", fitting, f"of {len(adapter.targets)} adapted matrices"),
         Evidence("shapes-only", value=True, note="another model of the same shape fits as well"),
     )
-    if found.unfitting:
+    if any(_contradicts(target, original, adapter) for target in found.unfitting):
         return Lineage(LineageStatus.UNRELATED, evidence)
-    some = fitting or found.saved
+    some = (fitting or found.saved) and not found.unfitting
     return Lineage(LineageStatus.CONSISTENT if some else LineageStatus.UNKNOWN, evidence)
+
+
+def _contradicts(target: str, original: WeightReader, adapter: PeftReader) -> bool:
+    """The original has this matrix, in another shape, or has no such layer; vocabularies may grow.
+
+    A target that it has under no name that we know says nothing: libraries rename modules, and stack them.
+    """
+    info = original.tensors().get(target)
+    if info is not None:
+        elements = math.prod(adapter.shape(target))
+        return target not in {*EMBEDDINGS, *HEADS} and math.prod(info.shape) != elements
+    layer = layer_of(target)
+    return layer is not None and layer not in layer_numbers(original)
 
 
 def find_adapter(

@@ -22,8 +22,8 @@ REPRODUCED = 0.9
 SCALING = 0.95
 """Share of the direction's energy from which scaling the rows accounts for it as well: directions of the
 residual stream have many dimensions, even where a few of them are outliers."""
-OWN_AXIS = 0.01
-"""Deviation of WWᵀu from u's line up to which u is a singular vector of W."""
+OWN_AXIS = 0.2
+"""What W adds to u, as a share of what it adds to a random direction, up to which u is a singular vector."""
 FITTING = 0.99
 """Share of a quantised matrix's values that must lie in their intervals for it to be explained."""
 REFINEMENTS = 30
@@ -240,12 +240,21 @@ def _restore_norms(edited: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return torch.mul(edited, lengths[:, None])
 
 
-def is_own_axis(basis: torch.Tensor, weights: torch.Tensor) -> bool:
-    """The directions are W's own singular vectors. In a wide W without structure any direction nearly is."""
-    rows, columns = weights.shape
-    if columns * 8 * OWN_AXIS > rows:
-        return False
-    turned = weights @ (weights.T @ basis)
-    inside = basis @ (basis.T @ turned)
-    kept = (inside.square().sum() / turned.square().sum().clamp_min(1e-30)).sqrt().item()
-    return 1 - kept <= OWN_AXIS
+def is_own_axis(basis: torch.Tensor, sample: Sample) -> bool:
+    """The directions are W's own singular vectors, as far as the change's input side tells.
+
+    W takes an input vector v of the change to σ·u there, and elsewhere to a vector that has much besides u:
+    the part outside of u is compared with that of random output directions. v is taken from the change, and
+    not as Wᵀu, since errors of u along W's long axes would drown a short one.
+    """
+    import torch
+
+    weights = sample.weights
+    drawn = torch.randn(basis.shape, generator=torch.Generator().manual_seed(0))
+
+    def outside(outputs: torch.Tensor, inputs: torch.Tensor) -> float:
+        image = weights @ torch.linalg.qr(inputs)[0]
+        return float((image - outputs @ (outputs.T @ image)).norm().item())
+
+    random = torch.linalg.qr(drawn)[0]
+    return outside(basis, sample.delta.T @ basis) <= OWN_AXIS * outside(random, weights.T @ random)

@@ -58,7 +58,7 @@ def find_directional(context: Context) -> DirectionalFinding:
 
 def _measured(pair: Pair, sample: Sample) -> Direction | None:
     direction = measure_direction(pair, sample)
-    return direction and replace(direction, own_axis=is_own_axis(direction.basis, sample.weights))
+    return direction and replace(direction, own_axis=is_own_axis(direction.basis, sample))
 
 
 def _without_own_axes(found: list[Direction]) -> list[Direction]:

@@ -12,6 +12,7 @@ from detector.edits.directional import DirectionalFinding, find_directional
 from detector.edits.hidden import find_hidden
 from detector.edits.low_rank import LowRankFinding, find_low_rank
 from detector.edits.merge import find_merge
+from detector.edits.rewritten import find_rewritten
 from detector.edits.scaled import find_scaled_low_rank
 from detector.edits.vocabulary import find_vocabulary_change
 from detector.interface import Edit, Evidence
@@ -20,13 +21,14 @@ from detector.interface import Edit, Evidence
 def explain(context: Context) -> tuple[tuple[Edit, ...], dict[str, int]]:
     """All edits but layer surgery, and the ranks that reproduce the changed matrices."""
     directional = find_directional(context)
-    low_rank = find_low_rank(context, directional)
     merge = find_merge(context)
     vocabulary = find_vocabulary_change(context)
     permuted = vocabulary.explained
+    rewritten = find_rewritten(context, directional.explained | merge.explained | permuted)
+    # A share of a parent's low-rank change is one, too: what a merge accounts for is not asked for its rank.
+    low_rank = find_low_rank(context, directional, rewritten.explained | merge.explained)
     hidden = find_hidden(context, low_rank, permuted | merge.explained)
-    merged = bool(low_rank.ranks) and low_rank.ranks.keys() <= merge.explained
-    if merged or _is_rest_of(low_rank, directional):  # a share of a parent's low-rank change is one, too
+    if _is_rest_of(low_rank, directional):
         low_rank = replace(low_rank, edit=None)
     accounted = permuted | merge.explained | hidden.explained
     scaled = find_scaled_low_rank(context, low_rank, accounted)
@@ -37,6 +39,7 @@ def explain(context: Context) -> tuple[tuple[Edit, ...], dict[str, int]]:
         *(_with(edit, hidden.facts) for edit in find_container(context)),
         *vocabulary.edits,
         *(edit for edit in optional if edit is not None),
+        *rewritten.edits,
         *find_dense(context, low_rank, accounted, hidden.dense),
         *find_unexplained(context, permuted),
     )

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from detector.compare import Comparison
 from detector.edits.context import Context, layer_range, module_names
 from detector.edits.directional import DirectionalFinding
-from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
+from detector.grid import is_float
+from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, TensorStatus
 from detector.pairing import Pair
 from detector.parallel import spread
 from detector.sample import ELEMENTS, Sample
@@ -24,6 +25,7 @@ from detector.spectrum import (
     ITERATIONS,
     NEARLY,
     REPRODUCED,
+    SETTLED,
     Box,
     RankEstimate,
     estimate_rank,
@@ -42,6 +44,10 @@ ADAPTER_RANKS = 64
 HOPELESS = 0.6
 """Share after the usual number of projections below which more of them will not help."""
 PROVED_SHARE = 0.9
+AGREE = 0.6
+"""Share of the probes that must find about the same rank where more changed than an adapter's matrices."""
+NEARLY_ALL = 0.9
+"""Share of all matrices that a training of everything changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,8 @@ class LowRankFinding:
     """Changed matrices in which too few values moved, or whose encoding hides the change."""
     rank_floor: int = 0
     """Dense changes have a rank above this."""
+    trained: bool = False
+    """Small ranks were found, and are those of a few gradients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,15 @@ class _Module:
             for probe in self.probes
             if probe.rank is not None and (probe.rank == typical or not _is_dense(probe))
         ]
+
+    @property
+    def in_layers(self) -> bool:
+        """No embedding and no head."""
+        return any(comparison.pair.layer is not None for comparison in self.members)
+
+    def ranks(self) -> list[int]:
+        """All ranks at which a probe came to rest."""
+        return [probe.rank for probe in self.probes if probe.rank is not None]
 
     def rank(self, overall: int) -> int:
         """The one that its probes agree on; else that of all modules."""
@@ -104,22 +121,20 @@ def _is_dense(probe: RankEstimate) -> bool:
     A short AdamW run has a steep spectrum: at a fifth of the full rank it leaves 0.003 to 0.02 of the
     distance (14 matrices of a 135M model), yet gives the stored values in 0.49 to 0.74 of the cases only. In
     matrices of 128 rows it may be accepted at nearly the largest rank; those give 0.61 to 0.70 of the values,
-    merged adapters trained on the same model 0.98 and more.
+    merged adapters trained on the same model 0.98 and more. In float32 the arithmetic of a merge is coarser
+    than the steps, so that few values follow; there a rank that leaves nothing tells.
     """
     if probe.rank is not None:
-        return 2 * probe.rank > probe.limit and probe.reproduced < REPRODUCED
+        return 2 * probe.rank > probe.limit and probe.reproduced < REPRODUCED and probe.residual > SETTLED
     return probe.residual > NEARLY or (probe.limit >= ADAPTER_RANKS and probe.reproduced < REPRODUCED)
 
 
-def find_low_rank(context: Context, directional: DirectionalFinding) -> LowRankFinding:
-    """Probe the changed matrices that a directional edit does not account for."""
-    by_module: dict[str, list[Comparison]] = {}
-    for comparison in context.changed_matrices():
-        if comparison.pair.name not in directional.explained:
-            by_module.setdefault(comparison.pair.module, []).append(comparison)
-    for members in by_module.values():
-        members.sort(key=lambda comparison: (comparison.pair.layer or 0, comparison.pair.name))
-    chosen = [(module, c) for module, members in by_module.items() for c in _chosen(members)]
+def find_low_rank(
+    context: Context, directional: DirectionalFinding, explained: frozenset[str] = frozenset()
+) -> LowRankFinding:
+    """Probe the changed matrices that neither a directional edit nor another one accounts for."""
+    by_module = changed_by_module(context, directional.explained | explained)
+    chosen = [(module, c) for module, members in by_module.items() for c in chosen_of(members)]
     found = spread(lambda probe: _probe(context, probe[1].pair, directional), chosen)
     probes = [(module, one) for (module, _), one in zip(chosen, found, strict=True) if one is not None]
     modules = [
@@ -130,14 +145,71 @@ def find_low_rank(context: Context, directional: DirectionalFinding) -> LowRankF
     votes: dict[str, list[_Module]] = {"low": [], "dense": [], "undecided": []}
     for module in modules:
         votes[module.vote(typical)].append(module)
+    trained = _is_trained(context, votes["low"], votes["dense"])
+    if trained:
+        votes["dense"] += votes.pop("low")
     dense = tuple(c for module in votes["dense"] for c in module.members)
     undecided = tuple(c for module in votes["undecided"] for c in module.members)
     limits = [probe.limit for module in votes["dense"] for probe in module.probes if probe.rank is None]
-    finding = LowRankFinding(dense=dense, undecided=undecided, rank_floor=min(limits, default=0))
-    return _verify(context, votes["low"], finding, directional) if votes["low"] else finding
+    finding = LowRankFinding(
+        dense=dense, undecided=undecided, rank_floor=min(limits, default=0), trained=trained
+    )
+    low = votes.get("low")
+    return _verify(context, low, finding, directional) if low else finding
 
 
-def _chosen(members: list[Comparison]) -> list[Comparison]:
+def _is_trained(context: Context, low: list[_Module], dense: list[_Module]) -> bool:
+    """Small ranks are those of a few gradients, not of factors.
+
+    Factors have the rank that their configuration says, in matrix after matrix, and change nothing else. A
+    step or two of training lie near many ranks in some modules, and near none in others; norm gains and the
+    tokens change along with them.
+    """
+    ranks = sorted(rank for module in low for rank in module.ranks())
+    inside = [module for module in low if module.in_layers]
+    sure = any(module.found() for module in inside)
+    if not ranks:
+        return False
+    others = [module for module in dense if module.in_layers]
+    if len(others) > len(inside):
+        plain = all(is_float(c.pair.fork.dtype) for module in others for c in module.members)
+        return plain or not sure or _beside(context)
+    return not (sure and agreement(ranks) >= AGREE) and _beside(context)
+
+
+def agreement(ranks: list[int]) -> float:
+    """Share of the ranks, smallest first, that are about as large as the middle one."""
+    middle = ranks[len(ranks) // 2]
+    return sum(0.75 * middle <= rank <= 1.25 * middle for rank in ranks) / len(ranks)
+
+
+def _beside(context: Context) -> bool:
+    """Nearly all matrices changed, the tokens' too, or half of the layers' gains."""
+    matrices = [c for c in context.comparisons if c.pair.is_matrix]
+    changed = [c for c in matrices if c.status is TensorStatus.CHANGED]
+    if len(changed) >= NEARLY_ALL * len(matrices) and any(c.pair.layer is None for c in changed):
+        return True
+    gains = [
+        c
+        for c in context.comparisons
+        if c.pair.layer is not None and len(c.pair.fork.shape) == 1 and not c.pair.name.endswith("bias")
+    ]
+    moved = {c.pair.layer for c in gains if c.status is TensorStatus.CHANGED and not c.within_a_step}
+    return bool(moved) and 2 * len(moved) >= len({c.pair.layer for c in gains})
+
+
+def changed_by_module(context: Context, explained: frozenset[str]) -> dict[str, list[Comparison]]:
+    """Changed matrices that nothing accounts for yet, each module's in the order of the layers."""
+    by_module: dict[str, list[Comparison]] = {}
+    for comparison in context.changed_matrices():
+        if comparison.pair.name not in explained:
+            by_module.setdefault(comparison.pair.module, []).append(comparison)
+    for members in by_module.values():
+        members.sort(key=lambda comparison: (comparison.pair.layer or 0, comparison.pair.name))
+    return by_module
+
+
+def chosen_of(members: list[Comparison]) -> list[Comparison]:
     """First, middle and last matrix of a module."""
     count = min(len(members), PROBES)
     return [members[index * (len(members) - 1) // max(count - 1, 1)] for index in range(count)]

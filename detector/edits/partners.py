@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -122,21 +121,26 @@ def _sigmas(residuals: list[torch.Tensor], deltas: list[torch.Tensor]) -> float:
     """Inner product over what the candidate gives with its rows turned round by some places.
 
     Rows of a feed-forward matrix are exchangeable between models that share nothing; what all rows have in
-    common, such as outlier columns, is in the null as well.
+    common, such as outlier columns, is in the null as well. In a head it is most of the change: every
+    matrix counts by what it stands out from its own null, or one head would drown all other matrices.
     """
+    import torch
+
     height = min((len(delta) for delta in deltas), default=0)
     count = min(SHUFFLES, height - 1)
     if count < 1:
         return 0.0
-    products = [
-        sum(
-            (residual * delta.roll(turn * max(len(delta) // (count + 1), 1), 0)).sum().item()
-            for residual, delta in zip(residuals, deltas, strict=True)
+    total = torch.zeros(count + 1, dtype=torch.float64)
+    for residual, delta in zip(residuals, deltas, strict=True):
+        step = max(len(delta) // (count + 1), 1)
+        own = residual - residual.mean(0)
+        products = torch.tensor(
+            [(own * delta.roll(turn * step, 0)).sum().item() for turn in range(count + 1)],
+            dtype=torch.float64,
         )
-        for turn in range(count + 1)
-    ]
-    error = math.sqrt(sum(product**2 for product in products[1:]) / count)
-    return products[0] / error if error > 0 else 0.0
+        total += products / products[1:].square().mean().sqrt().clamp_min(1e-300)
+    error = total[1:].square().mean().sqrt().item()
+    return total[0].item() / error if error > 0 else 0.0
 
 
 def _without(delta: torch.Tensor, parents: list[torch.Tensor]) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from detector.compare import Comparison
 from detector.edits.context import Context, layer_range, module_names
-from detector.edits.low_rank import PROBE_ELEMENTS, LowRankFinding
+from detector.edits.low_rank import PROBE_ELEMENTS, LowRankFinding, agreement
 from detector.grid import is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
 from detector.parallel import spread
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MATRICES = 6
 AGREEMENT = 0.6
-"""Share of the matrices looked at that must have a small rank once their rows are unscaled."""
+"""Share of the matrices looked at that must have a small rank, about the same, with their rows unscaled."""
 REFINEMENTS = 20
 FOLLOWS = 0.65
 """Share of moved values that must follow; scales are fitted too, and not exactly. Measured on merged DoRAs of
@@ -41,14 +41,14 @@ def find_scaled_low_rank(
     """
     changed = (*low_rank.dense, *low_rank.undecided)
     dense = [c for c in changed if is_float(c.pair.fork.dtype) and c.pair.name not in explained]
-    if low_rank.edit is not None or not dense:
+    if low_rank.edit is not None or low_rank.trained or not dense:
         return None
     count = min(MATRICES, len(dense))
     chosen = [dense[index * (len(dense) - 1) // max(count - 1, 1)] for index in range(count)]
     estimates = spread(lambda comparison: _estimate(context, comparison), chosen)
     found = [estimate for estimate in estimates if estimate is not None]
     ranks = [estimate.rank for estimate in found if estimate.rank is not None]
-    if len(ranks) < AGREEMENT * count:
+    if len(ranks) < AGREEMENT * count or agreement(sorted(ranks)) < AGREEMENT:
         return None
     pairs = [c.pair for c in dense]
     evidence = (

@@ -104,7 +104,7 @@ class PeftReader(SafetensorsReader):
             rows, columns = infos[second].shape[0], infos[first].shape[1]
             shape = (columns, rows) if self._is_turned(base) else (rows, columns)
             if base in self._stacks:
-                shape = (infos[first].shape[0] // self.config.rank, rows, columns)
+                shape = (infos[first].shape[0] // self.config.rank_of(base), rows, columns)
         try:
             for step in steps:
                 shape = shape_after(shape, step)
@@ -118,7 +118,7 @@ class PeftReader(SafetensorsReader):
         if base in self._biases:
             return 0
         if base in self._stacks:
-            return self.config.rank
+            return self.config.rank_of(base)
         return self.tensors()[self._pair(base)[0]].shape[0]
 
     def scale(self, target: str) -> float:
@@ -215,7 +215,7 @@ class PeftReader(SafetensorsReader):
         scale = self.scale(base)
         if base in self._stacks:
             # Expert e owns rows e·r to (e+1)·r of A, and every E-th column of B (PEFT's ParamWrapper).
-            rank, count, index = self.config.rank, self.shape(base)[0], steps[0][1][0]
+            rank, count, index = self.rank(base), self.shape(base)[0], steps[0][1][0]
             return second[:, index::count] * scale, first[index * rank : (index + 1) * rank]
         if self._is_turned(base):
             return first.T * scale, second.T.contiguous()
@@ -265,8 +265,11 @@ class PeftReader(SafetensorsReader):
                 names = ("gate_up_proj", "down_proj") if into == [0] else ("down_proj", "gate_up_proj")
                 if len(into) != 1:
                     continue
-            if len(names) == len(groups) <= 2 and all(self._is_whole_stack(group) for group in groups):
-                placed.update({f"{module}.{name}": group for name, group in zip(names, groups, strict=True)})
+            if len(names) != len(groups) or len(groups) > 2:
+                continue
+            named = {f"{module}.{name}": group for name, group in zip(names, groups, strict=True)}
+            if all(self._is_whole_stack(name, group) for name, group in named.items()):
+                placed.update(named)
         return placed
 
     def _sizes(self, group: Mapping[str, str]) -> tuple[int, int]:
@@ -274,9 +277,9 @@ class PeftReader(SafetensorsReader):
         infos = self.tensors()
         return infos[group["lora_A"]].shape[1], infos[group["lora_B"]].shape[0]
 
-    def _is_whole_stack(self, group: Mapping[str, str]) -> bool:
+    def _is_whole_stack(self, name: str, group: Mapping[str, str]) -> bool:
         rows = self.tensors()[group["lora_A"]].shape[0]
-        return set(group) == {"lora_A", "lora_B"} and rows % self.config.rank == 0
+        return set(group) == {"lora_A", "lora_B"} and rows % self.config.rank_of(name) == 0
 
     def _check(self, target: str, group: Mapping[str, str]) -> None:
         pairs = ({"lora_A", "lora_B"}, {"lora_embedding_A", "lora_embedding_B"})
@@ -313,9 +316,16 @@ def _bare(stem: str) -> str:
 
 
 def _parameters(stem: str, parameters: tuple[str, ...]) -> tuple[str, ...]:
-    """Which of `target_parameters` belong to this module, by their own name."""
+    """Which of `target_parameters` belong to this module, by their own name.
+
+    PEFT takes a name for every parameter that ends with it: stacks of experts may be named without their
+    module (as `all-linear` does), and a `weight` is a matrix like any other.
+    """
     bare = _bare(stem)
     split = (parameter.rpartition(".") for parameter in parameters)
     return tuple(
-        name for parent, _, name in split if parent and (bare == parent or bare.endswith(f".{parent}"))
+        name
+        for parent, _, name in split
+        if name != "weight"
+        and (bare == parent or bare.endswith(f".{parent}") if parent else bare.endswith(".experts"))
     )

@@ -50,6 +50,8 @@ class AdapterConfig:
     """`alpha_pattern`: safe expression for the end of a module's name → alpha; the first that fits counts."""
     stacks: tuple[str, ...] = ()
     """`target_parameters`: names of stacked tensors (experts) that have factors of their own kind."""
+    ranks: tuple[tuple[str, int], ...] = ()
+    """`rank_pattern`, in the same form: ranks of stacks, which their shapes do not tell."""
     doubt: str = ""
     """Why the product of the factors is not the change of the original; empty if it is."""
 
@@ -60,6 +62,12 @@ class AdapterConfig:
             self.alpha,
         )
         return alpha / (math.sqrt(rank) if self.rslora else rank)
+
+    def rank_of(self, target: str) -> int:
+        """Rank that the configuration states for one target module or parameter."""
+        return next(
+            (rank for pattern, rank in self.ranks if re.fullmatch(rf"(?:.*\.)?{pattern}", target)), self.rank
+        )
 
 
 def read_adapter_config(source: ByteSource, path: str) -> AdapterConfig:
@@ -85,7 +93,11 @@ def read_adapter_config(source: ByteSource, path: str) -> AdapterConfig:
     rank = config.get("r")
     if type(rank) is not int or not 0 < rank <= MAX_RANK:
         raise MalformedWeightsError(f"{path}: r is not a small natural number")
-    alphas, unclear = _alphas(config.get("alpha_pattern") or {}, path)
+    alphas, unclear = _patterns("alpha_pattern", config, path)
+    stacks = _names(config.get("target_parameters"))
+    ranks, unclear_ranks = _patterns("rank_pattern", config, path) if stacks else ((), "")
+    if any(not value.is_integer() or not 0 < value <= MAX_RANK for _, value in ranks):
+        raise MalformedWeightsError(f"{path}: a rank is not a small natural number")
     return AdapterConfig(
         rank=rank,
         alpha=_finite(config.get("lora_alpha", 8), path),
@@ -93,8 +105,9 @@ def read_adapter_config(source: ByteSource, path: str) -> AdapterConfig:
         dora=config.get("use_dora") is True,
         transposed=config.get("fan_in_fan_out") is True,
         alphas=alphas,
-        stacks=_names(config.get("target_parameters")),
-        doubt=_changed_base(config.get("init_lora_weights")) or _variant(config) or unclear,
+        stacks=stacks,
+        ranks=tuple((pattern, int(value)) for pattern, value in ranks),
+        doubt=_changed_base(config.get("init_lora_weights")) or _variant(config) or unclear or unclear_ranks,
     )
 
 
@@ -127,17 +140,18 @@ def _finite(value: object, path: str) -> float:
     return number
 
 
-def _alphas(value: object, path: str) -> tuple[tuple[tuple[str, float], ...], str]:
-    """Patterns with their alphas, and what is unclear about them."""
+def _patterns(option: str, config: dict[str, object], path: str) -> tuple[tuple[tuple[str, float], ...], str]:
+    """Patterns with their numbers, and what is unclear about them."""
+    value = config.get(option) or {}
     if not isinstance(value, dict):
-        raise MalformedWeightsError(f"{path}: alpha_pattern is not an object")
+        raise MalformedWeightsError(f"{path}: {option} is not an object")
     if len(value) > MAX_PATTERNS:
-        return (), f"alpha_pattern has {len(value)} expressions, of which none is tried"
+        return (), f"{option} has {len(value)} expressions, of which none is tried"
     found, unclear = [], ""
     for key, number in value.items():
         pattern = _pattern(key)
         if pattern is None:
-            unclear = f"alpha_pattern has the expression {key[:80]!a}, which is not tried"
+            unclear = f"{option} has the expression {key[:80]!a}, which is not tried"
         else:
             found.append((pattern, _finite(number, path)))
     return tuple(found), unclear

@@ -31,6 +31,12 @@ REPLACED = 0.5
 AGREE = 0.6
 """Share of the probes that must find about the same rank. Early steps of Adam are signs of a few gradients,
 which lie near several small ranks: 30 steps on a byte-level model gave 1, 6, 14, 16 and 27."""
+SMALL = 0.25
+"""Rank, as a share of the largest possible, up to which it is small whatever other modules say: heads that
+share keys and attend alike leave half of the rank to what is trained behind them."""
+FEWEST_SMALL = 0.3
+"""Share of the layers' changed modules that must be of small rank: nobody trains all the others beside an
+adapter, nor the layers beside one of tokens."""
 TOKENS = frozenset((*EMBEDDINGS, *HEADS))
 
 
@@ -169,13 +175,31 @@ def _values(findings: Findings, shuffled: frozenset[str]) -> list[Edit]:
 
 
 def _shapes(findings: Findings) -> dict[str, Shape]:
-    """What the probes say of each module; small ranks only where they agree."""
+    """What the probes say of each module; small ranks only where they agree, and are small."""
     shapes = {module: settled(probes) for module, probes in findings.probes.shapes.items()}
-    if _agreed(findings):
-        return shapes
-    return {
-        module: Shape(Form.UNDECIDED) if shape.form is Form.LOW else shape for module, shape in shapes.items()
+    agreed = _agreed(findings)
+    small = {
+        module: shape.rank
+        for module, shape in shapes.items()
+        if shape.form is Form.LOW and shape.rank <= SMALL * _narrowest(findings, module)
     }
+    probed = {seen.pair.module for seen in findings.matrices if seen.pair.layer is not None} & shapes.keys()
+    probed = {module for module in probed if shapes[module].form is not Form.NONE}
+    if len(probed & small.keys()) < FEWEST_SMALL * len(probed):
+        small = {}
+
+    def holds(module: str, shape: Shape) -> bool:
+        return agreed and (module in small or any(_close([rank, shape.rank]) == 2 for rank in small.values()))
+
+    return {
+        module: Shape(Form.UNDECIDED) if shape.form is Form.LOW and not holds(module, shape) else shape
+        for module, shape in shapes.items()
+    }
+
+
+def _narrowest(findings: Findings, module: str) -> int:
+    """Largest rank that a probed matrix of this module can have."""
+    return min(min(pair.fork.shape) for pair, _ in findings.probes.shapes[module])
 
 
 def _forms(
@@ -216,8 +240,8 @@ def _replaced(seen: Seen) -> bool:
 
 
 def _no_edit(seen: Seen) -> bool:
-    """Other rows, rows times factors, or most rows left alone: no name follows from the form."""
-    return _replaced(seen) or seen.rescaled or seen.moved_rows < WIDE_ROWS
+    """Other rows, rows times factors, zeros, or most rows left alone: no name follows from the form."""
+    return _replaced(seen) or seen.rescaled or seen.zeroed or seen.moved_rows < WIDE_ROWS
 
 
 def _agreed(findings: Findings) -> bool:
@@ -338,6 +362,9 @@ def _undecided(seen: Sequence[Seen]) -> Edit:
     if scaled := sum(each.rescaled for each in seen):
         note = "rows or columns times factors, as folded norm gains leave them"
         evidence.append(Evidence("rescaled-matrices", scaled, note))
+    if zeroed := sum(each.zeroed for each in seen):
+        note = "have zeros that the original does not have, as pruning leaves them"
+        evidence.append(Evidence("pruned-matrices", zeroed, note))
     detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))
     return Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, detail, tuple(evidence))
 
@@ -353,6 +380,8 @@ def _vectors(findings: Findings) -> list[Edit]:
         evidence = Evidence("changed-vectors", len(vectors), note)
         return [Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, EditDetail(), (evidence,))]
     if all(seen.small for seen in vectors):
+        if any(seen.via for seen in findings.seen):
+            return []  # the container's edit says so already
         evidence = Evidence("rounding-only-tensors", len(vectors), "no value moved by more than one step")
         return [Edit(EditKind.REPACKAGED, Certainty.CONSISTENT, EditDetail(), (evidence,))]
     pairs = [seen.pair for seen in vectors]

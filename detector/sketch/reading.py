@@ -42,6 +42,8 @@ INSIDE = 0.999
 SCALED = 0.9
 """Share of a change that factors must account for; of an independent one it is one over the rows read."""
 FEWEST_TO_SCALE = 4
+ZEROED, SPARSE = 0.99, 0.1
+"""Share of the moved values, or of all, that are zero in the fork alone where it was pruned."""
 NOISE_RATIO = 1.5
 """Squared error over what a scheme's steps predict, up to which quantisation alone may explain it."""
 
@@ -85,6 +87,8 @@ class Seen:
     moved_rows: float
     rescaled: bool
     """The change multiplies columns, or rows, by factors of their own, and does little else."""
+    zeroed: bool
+    """What moved is zero now, as pruning leaves it, or many values are that were not."""
     small: bool
     """No value moved by more than one bf16 step."""
     broken: int
@@ -139,6 +143,7 @@ def look(bands: Bands, values: Values) -> Seen:
         moved=unequal.float().mean().item(),
         moved_rows=unequal.any(1).float().mean().item(),
         rescaled=pair.is_matrix and _rescaled(left, delta),
+        zeroed=pair.is_matrix and _zeroed(left, right),
         small=bool(steps.all()),
         broken=values.broken,
     )
@@ -234,6 +239,12 @@ def _rescaled(original: torch.Tensor, delta: torch.Tensor) -> bool:
         if explained >= SCALED and factors.std() > 0.1 * factors.mean().abs():
             return True
     return False
+
+
+def _zeroed(original: torch.Tensor, fork: torch.Tensor) -> bool:
+    zeros = int(((fork == 0) & (original != 0)).sum().item())
+    moved = int((fork != original).sum().item())
+    return zeros > 0 and (zeros >= ZEROED * moved or zeros >= SPARSE * fork.numel())
 
 
 def _via(values: Values) -> str:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from detector.sketch.reading import Values
-from detector.spectrum import NEARLY, REPRODUCED, estimate_rank
+from detector.spectrum import NEARLY, REPRODUCED, estimate_rank, leading_vectors
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,10 @@ DENSE = 2.5
 NOTHING_LEFT = 2.0
 """Energy beside a directional edit, over that of rounding, up to which there is nothing; two roundings have
 2."""
+CUT = 4
+"""Leading directions of a change of which it is asked whether the fork has anything left along them."""
+GONE = 0.02
+"""Share of the original's energy along them up to which it has not."""
 FEWEST_ROWS = 8
 COLUMNS = 2048
 """Columns that the interval test is made on; it takes seconds on more."""
@@ -69,21 +73,40 @@ def classify(values: Values, rest: torch.Tensor | None = None) -> Shape:
         values: rows of a pair.
         rest: (rows, width), what another edit leaves of the change; only that is judged.
     """
-    delta = values.delta if rest is None else rest
-    if values.half_fork is None or min(delta.shape) < FEWEST_ROWS:
+    delta, half = values.delta if rest is None else rest, values.half_fork
+    whole = len(delta) == values.pair.fork.shape[0]
+    if half is None:
         return Shape(Form.UNDECIDED)
-    floor = values.half_fork.double().square().sum().item() / 3
-    energies = _energies(delta)
+    half_original = values.half_original
+    if rest is None:  # rows that nothing moved, as of tokens that no text had, would pass for a small rank
+        moved = delta.any(1)
+        delta, half, half_original = delta[moved], half[moved], half_original[moved]
+    if min(delta.shape) < FEWEST_ROWS:
+        return Shape(Form.UNDECIDED)
+    energies, floor = _energies(delta), half.double().square().sum().item() / 3
     total = float(energies.sum().item())
     if rest is not None and total <= NOTHING_LEFT * floor:
         return Shape(Form.NONE)
-    if total >= LOUD * floor:
-        loud = _by_floor(energies, floor, whole=len(delta) == values.pair.fork.shape[0])
-        if loud is not None:
-            return loud
-    if rest is not None:
-        return Shape(Form.UNDECIDED)
-    return _by_intervals(values, delta)
+    loud = _by_floor(energies, floor, whole=whole) if total >= LOUD * floor else None
+    if loud is None:
+        loud = (
+            Shape(Form.UNDECIDED)
+            if rest is not None
+            else _by_intervals(delta, half, half_original, whole=whole)
+        )
+    return Shape(Form.UNDECIDED) if rest is None and loud.form is Form.LOW and _is_cut(values) else loud
+
+
+def _is_cut(values: Values) -> bool:
+    """The rows lost what they had along the change's leading input directions, as in SVD compression."""
+    import torch
+
+    delta = values.delta
+    if min(delta.shape) <= 4 * CUT:
+        return False
+    inputs = torch.linalg.qr(delta.T @ leading_vectors(delta, CUT)[0])[0]
+    before, after = ((side @ inputs).square().sum().item() for side in (values.original, values.fork))
+    return bool(after <= GONE * before)
 
 
 def _by_floor(energies: torch.Tensor, floor: float, *, whole: bool) -> Shape | None:
@@ -103,15 +126,14 @@ def _by_floor(energies: torch.Tensor, floor: float, *, whole: bool) -> Shape | N
     return None
 
 
-def _by_intervals(values: Values, delta: torch.Tensor) -> Shape:
+def _by_intervals(
+    delta: torch.Tensor, half: torch.Tensor, half_original: torch.Tensor, *, whole: bool
+) -> Shape:
     columns = min(delta.shape[1], COLUMNS)
-    half = values.half_fork
-    if half is None:
-        return Shape(Form.UNDECIDED)
-    found = estimate_rank(delta[:, :columns], half[:, :columns], values.half_original[:, :columns])
+    found = estimate_rank(delta[:, :columns], half[:, :columns], half_original[:, :columns])
     if found.rank is not None and found.reproduced >= REPRODUCED:
         return Shape(Form.LOW, found.rank)
-    least = LEAST_LIMIT_WHOLE if len(delta) == values.pair.fork.shape[0] else LEAST_LIMIT
+    least = LEAST_LIMIT_WHOLE if whole else LEAST_LIMIT
     if found.rank is None and found.limit >= least and found.residual > NEARLY:
         return Shape(Form.DENSE, found.limit)
     return Shape(Form.UNDECIDED)

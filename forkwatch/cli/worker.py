@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable
 from typing import Annotated
 
@@ -36,6 +33,7 @@ def worker(
     """
     from forkwatch import logs
     from forkwatch.cli.session import isolating_settings
+    from forkwatch.daemon.parent import end_with
     from forkwatch.daemon.work import Shift, work
     from forkwatch.settings import take_over
 
@@ -47,21 +45,10 @@ def worker(
     def started(stop: Callable[[], None]) -> None:
         signal.signal(signal.SIGTERM, lambda *_: stop())
         if parent is not None:
-            _end_with(parent)
+            end_with(parent)  # another daemon would start workers of its own
 
     work(
         settings,
         Shift(roles=roles, max_jobs=max_jobs or settings.daemon.jobs_per_process, drain=drain),
         started,
     )
-
-
-def _end_with(parent: int) -> None:
-    """A worker must not outlive its daemon: another one would start workers of its own."""
-
-    def look() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(0)
-
-    threading.Thread(target=look, name="parent", daemon=True).start()

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +28,9 @@ from forkwatch.jobs.interface import Role
 from forkwatch.settings import Settings, hand_over
 
 _log = structlog.get_logger("forkwatch.daemon")
+
+ANSWER_SECONDS = 40.0
+"""In which a cluster must have answered; Ray itself tries for many minutes. Less than the unit's watchdog."""
 
 
 def connect(address: str) -> Any:
@@ -42,11 +47,28 @@ def connect(address: str) -> Any:
         raise SettingsError("Ray is not installed", tip="pip install 'forkwatch[ray]'") from error
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise SettingsError(
-            f"no Ray cluster answers at {address}: {error}", tip="See docs/operations.md."
-        ) from error
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise _no_cluster(address, str(error)) from error
     return ray
+
+
+def require_cluster(address: str) -> None:
+    """See that a cluster answers, from another process: this one may be connected to another cluster.
+
+    Raises:
+        SettingsError: Ray is not installed, or no cluster answers there.
+    """
+    command = [sys.executable, "-m", "forkwatch.daemon.on_ray", address]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=ANSWER_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise _no_cluster(address, f"nothing within {ANSWER_SECONDS:.0f} s") from error
+    if done.returncode != 0:
+        raise SettingsError(done.stdout.decode("utf-8", "replace").strip() or f"{command} failed")
+
+
+def _no_cluster(address: str, reason: str) -> SettingsError:
+    return SettingsError(f"no Ray cluster answers at {address}: {reason}", tip="See docs/operations.md.")
 
 
 def run_role(role: str, handed: str) -> int:
@@ -109,13 +131,14 @@ class RayWorkers:
         self._tasks = [here.get(slot) or _Task(slot) for slot in wanted]
 
     def stop(self, grace: float) -> None:
-        """Interrupt all: a worker that is interrupted gives its job back."""
+        """Interrupt all, where a worker gives its job back, and leave the cluster: another may be next."""
         refs = [task.ref for task in self._tasks if task.ref is not None]
         for ref in refs:
             self.ray.cancel(ref, force=False)
         if refs:
             self.ray.wait(refs, num_returns=len(refs), timeout=grace + 5.0)
         self.kill()
+        self.ray.shutdown()
 
     def kill(self) -> None:
         """End all at once."""
@@ -144,3 +167,16 @@ class RayWorkers:
             _log.warning("worker died", worker=task.slot.name, error=str(error)[:300])
             return True
         return False
+
+
+def main() -> None:
+    """Connect to a cluster and leave; the reason why not goes to stdout."""
+    try:
+        connect(sys.argv[1])
+    except SettingsError as error:
+        sys.stdout.write(str(error))
+        sys.exit(error.code)
+
+
+if __name__ == "__main__":
+    main()

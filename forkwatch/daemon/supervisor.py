@@ -126,6 +126,10 @@ class Daemon:
             settings = load_settings()
             if (settings.daemon.listen, settings.daemon.port) != (options.listen, options.port):
                 require_port(settings.daemon.listen, settings.daemon.port)
+            if settings.daemon.ray_address not in (None, options.ray_address):
+                from forkwatch.daemon.on_ray import require_cluster
+
+                require_cluster(settings.daemon.ray_address)
             return Renewed(settings, self.opened(settings))
         except ForkwatchError as error:
             _log.error("settings not read again; those from before stay", error=str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -35,6 +36,7 @@ def work(settings: Settings, shift: Shift, started: Callable[[Callable[[], None]
     """
     from forkwatch.cli.session import session
     from forkwatch.clock import wall_clock
+    from forkwatch.daemon.apart import do_apart
     from forkwatch.daemon.talk import LogTalk
     from forkwatch.jobs.worker import Watch, Worker, WorkerOptions
     from forkwatch.pipeline.tasks import handlers
@@ -52,7 +54,8 @@ def work(settings: Settings, shift: Shift, started: Callable[[Callable[[], None]
         )
         _require_shared(context, shift.roles)
         queue = JobQueue(context.store.engine, wall_clock)
-        worker = Worker(queue, handlers(context), plan, Watch(queue, plan), _tell, Room(context.hub))
+        tasks = handlers(context) | {"learn": partial(do_apart, settings)}
+        worker = Worker(queue, tasks, plan, Watch(queue, plan), _tell, Room(context.hub))
         started(worker.stop)
         log.info("working", roles=[each.value for each in shift.roles])
         done = worker.run()

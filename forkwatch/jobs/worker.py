@@ -35,6 +35,10 @@ class Hopeless(Exception):  # noqa: N818 - a verdict on the job, not a fault of 
     """The job cannot succeed, however often it is tried."""
 
 
+class ElsewhereError(Exception):
+    """The job failed in another process; the database may have been away for that one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
     """How a worker works."""
@@ -197,7 +201,7 @@ class Worker:
         if self._is_ours(error):
             held = self._settled(job, lambda: self.queue.give_back(job))
             return JobState.QUEUED if held else None
-        reason = f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, ElsewhereError) else f"{type(error).__name__}: {error}"
         return self._settled(job, lambda: self.queue.fail(job, reason))
 
     def _is_ours(self, error: Exception) -> bool:
@@ -229,6 +233,6 @@ class Worker:
 
 def _is_away(error: Exception) -> bool:
     """The database does not answer, is locked or full, rather than was asked for something strange."""
-    return isinstance(error, OperationalError | InterfaceError) or (
+    return isinstance(error, OperationalError | InterfaceError | ElsewhereError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated
     )

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
+from crawler.budget import was_over_another
 from crawler.interface import Access, Channel, RepoNotFoundError, parse_repo_id
 from evals.interface import EvaluationFailedError
 from forkwatch.alerts import upstream_message
@@ -31,7 +32,7 @@ from forkwatch.pipeline.originals import Original, find_release, open_original
 from forkwatch.pipeline.publish import publish
 from forkwatch.pipeline.run import PER_REPO_ERRORS, require_rows, scan
 from forkwatch.pipeline.upstream import watch
-from forkwatch.settings import Settings
+from forkwatch.settings import Settings, gib
 from forkwatch.store.models import Release
 from forkwatch.store.outbox import Outbox
 from forkwatch.store.schedules import Schedules
@@ -87,11 +88,17 @@ def scan_job(context: Context, row: Release, known: Known, now: datetime) -> New
 
 
 def scan_key(settings: Settings, row: Release, known: Known) -> str:
-    """What a verdict about a fork depends on. A repository that is opened is another one without a commit."""
+    """What a verdict about a fork depends on. A repository that is opened is another one without a commit.
+
+    The budget is of that where it was too small: a fork is asked again when there is another.
+    """
     seen = known.summary
     state = seen.commit or f"modified {seen.last_modified}"
     if seen.access is not Access.OPEN:
         state = f"{state} {seen.access}"
+    budget = gib(settings.hub.repo_budget_gb)
+    if known.gap is not None and was_over_another(known.gap, budget):
+        state = f"{state} of {budget} bytes at most"
     text = json.dumps((row.root_digest, known.identity, state, methods(settings)))
     return f"scan:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 

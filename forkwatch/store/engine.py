@@ -22,7 +22,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _WRITES = "forkwatch_writes"
 BUSY_SECONDS, LONGEST_PAUSE = 30, 0.001
 """How long to wait for another writer on SQLite, and between two looks."""
-_BUSY = f"PRAGMA busy_timeout={1000 * BUSY_SECONDS}"
+_BUSY = "busy_timeout"
+"""How long SQLite itself waits, as it stands for a connection: kept, so that it is set only to change."""
 
 
 class NewerDatabaseError(ForkwatchError):
@@ -42,7 +43,7 @@ def open_engine(url: str) -> Engine:
     sqlite = engine.dialect.name == "sqlite"
     if sqlite:
         event.listen(engine, "connect", _configure_sqlite)
-        event.listen(engine, "begin", _begin_writing)
+        event.listen(engine, "begin", _begin)
     with engine.connect() as connection:
         if _is_current(connection):
             return engine
@@ -113,35 +114,38 @@ def insert_into(place: Session | Connection, table: Any) -> sqlite.Insert | post
     return insert(table)
 
 
-def _begin_writing(connection: Connection) -> None:
-    """Take the write lock, and look for it often where another process has it.
+def _begin(connection: Connection) -> None:
+    """Take the write lock, where that is asked for, and look for it often where another process has it.
 
     SQLite's own waiting looks again after 100 ms at last: beside processes that write all the time, one of
     them would wait for seconds. The driver's connection is asked, since each look is a few microseconds.
     """
-    if not connection.get_execution_options().get(_WRITES):
-        return
+    writes = bool(connection.get_execution_options().get(_WRITES))
     driver, pause, until = connection.connection.driver_connection, 0.0002, time.monotonic() + BUSY_SECONDS
     if driver is None:
         raise AssertionError("a connection that begins is open")
-    driver.execute("PRAGMA busy_timeout=0")
-    try:
-        while time.monotonic() < until:
-            try:
-                driver.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    break
-                time.sleep(pause * (0.5 + random.random()))  # noqa: S311
-                pause = min(1.5 * pause, LONGEST_PAUSE)
-            else:
-                return
+    _wait_busy(driver, connection.info, 0 if writes else 1000 * BUSY_SECONDS)
+    while writes and time.monotonic() < until:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                break
+            time.sleep(pause * (0.5 + random.random()))  # noqa: S311
+            pause = min(1.5 * pause, LONGEST_PAUSE)
+        else:
+            return
+    if writes:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # once more, for an error of SQLAlchemy's
-    finally:
-        driver.execute(_BUSY)
 
 
-def _configure_sqlite(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:
+def _wait_busy(driver: Any, info: dict[Any, Any], milliseconds: float) -> None:
+    if info.get(_BUSY) != milliseconds:
+        driver.execute(f"PRAGMA busy_timeout={milliseconds:.0f}")
+        info[_BUSY] = milliseconds
+
+
+def _configure_sqlite(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
-    connection.execute(_BUSY)
+    _wait_busy(connection, record.info, 1000 * BUSY_SECONDS)

@@ -185,6 +185,43 @@ def test_factors_of_expert_stacks_change_what_peft_changes(kind: str, tmp_path: 
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:The following rank_pattern keys", "ignore:The following alpha_pattern keys"
+)
+def test_stacks_named_without_their_module(tmp_path: Path) -> None:
+    """PEFT turns `all-linear` of a mixture of experts into bare names, and gives fused ones another rank."""
+    from peft import LoraConfig, get_peft_model
+
+    model = moe("mixtral")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = LoraConfig(r=2, lora_alpha=6, init_lora_weights=False, target_modules="all-linear")
+    adapted = get_peft_model(model, config)
+    adapted.save_pretrained(tmp_path, save_embedding_layers=False)
+    after = adapted.merge_and_unload().state_dict()
+    reader = reader_of({path.name: LocalFile(path) for path in tmp_path.iterdir()})  # type: ignore[misc]  # a source
+    original = open_weights(one_file(before))
+    assert diff_weights(original, reader).lineage.status is LineageStatus.CONSISTENT
+    values = changed(original, reader)
+    assert len(values) == 5 + 2 * 4
+    for name, value in values.items():
+        stem, _, index = name.partition("@index:")
+        expected = after[stem][int(index)] if index else after[stem]
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_targets_of_unknown_names_contradict_nothing() -> None:
+    """Factors that fit beside some that are found nowhere: another library's names, not another model."""
+    original = open_weights(one_file(BASE))
+    odd = {
+        f"base_model.model.model.layers.0.mlp.strange.lora_{k}.weight": torch.ones(2, 8)[:, :8].reshape(
+            *shape
+        )
+        for k, shape in (("A", (2, 8)), ("B", (8, 2)))
+    }
+    reader = reader_of(adapter({}, lora_on(BASE, ("q_proj",)) | odd))
+    assert diff_weights(original, reader).lineage.status is LineageStatus.UNKNOWN
+
+
 def test_modules_saved_whole_are_compared() -> None:
     """An equal one is identical, another one changed, one with more rows reshaped, a foreign one added."""
     norm = BASE["model.norm.weight"]

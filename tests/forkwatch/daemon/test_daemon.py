@@ -144,6 +144,10 @@ def test_workers_do_not_outlive_a_killed_daemon_and_the_next_one_starts(daemon: 
     (daemon.folder / "forkwatch.toml").write_text("[daemon\n")
     daemon.process.send_signal(signal.SIGHUP)
     until(lambda: daemon.said(b"not read again") == 1)
+    nobody = f'{SETTINGS.format(port=daemon.port)}ray_address = "127.0.0.1:1"\n'
+    (daemon.folder / "forkwatch.toml").write_text(nobody)
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: daemon.said(b"not read again") == 2)
     assert daemon.is_ready()
     (old,) = daemon.workers()
     os.kill(old, signal.SIGKILL)  # the next one has the daemon's settings, not the file's

@@ -79,6 +79,23 @@ def test_a_job_that_ends_while_the_database_is_locked_is_done_once(impatient: En
     }
 
 
+def test_how_long_sqlite_waits_is_set_when_it_changes_only(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'queue.db'}")
+    said: list[str] = []
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.set_trace_callback(said.append)
+    queue = JobQueue(engine, now)
+    for key in "abc":
+        queue.enqueue([NewJob(kind="work", key=key, role=Role.READ)])
+    assert said.count("BEGIN IMMEDIATE") == 3
+    assert [words for words in said if "busy_timeout" in words] == ["PRAGMA busy_timeout=0"]
+    with engine.begin() as connection:  # who does not take the lock first waits as SQLite does
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 30_000
+    engine.dispose()
+
+
 def test_a_job_is_not_blamed_for_a_lock(impatient: Engine, tmp_path: Path) -> None:
     queue = JobQueue(impatient, now)
     queue.enqueue([NewJob(kind="work", key="one", role=Role.READ, max_attempts=1)])

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from crawler.interface import Access
+from crawler.budget import ByteBudget
+from crawler.interface import Access, BudgetExceededError
 from evals.interface import NoMemoryError
 from forkwatch.daemon.housekeeping import Reaper
 from forkwatch.jobs.interface import JobState, NewJob, Role
@@ -20,12 +21,12 @@ from forkwatch.jobs.worker import Watch, Worker, WorkerOptions
 from forkwatch.pipeline import tasks
 from forkwatch.pipeline.quarantine import show_quarantined
 from forkwatch.pipeline.tasks import replace_role, scan_key
-from forkwatch.settings import Settings
+from forkwatch.settings import Settings, gib
 from forkwatch.store.jobs import JobQueue
 from forkwatch.store.memory import StoreMemory
 from forkwatch.store.store import Store
 from tests.forkwatch.past import A, batch, summary
-from tests.forkwatch.samples import RELEASE
+from tests.forkwatch.samples import RELEASE, SNAPSHOT
 
 DIES = """
 import os, sys
@@ -135,6 +136,22 @@ def test_a_fork_that_is_opened_is_asked_for_again(store: Store, release: int) ->
     """Without a commit."""
     gated = asked(store, release, access=Access.GATED)[0]
     assert asked(store, release)[0].key != gated.key
+
+
+def test_a_fork_over_its_budget_is_asked_for_again_when_there_is_another(store: Store, release: int) -> None:
+    asked(store, release)
+    (row,), known = store.releases(), store.candidate(release, A)
+    assert known is not None
+    allowed, raised = (Settings.model_validate({"hub": {"repo_budget_gb": gb}}) for gb in (1, 1000))
+    snapshot, budget = replace(SNAPSHOT, repo=A), ByteBudget(gib(allowed.hub.repo_budget_gb))
+    with pytest.raises(BudgetExceededError) as refused:
+        budget.take(snapshot, 2 << 30)
+    store.set_gap(release, known.repo_id, str(refused.value))
+    after = store.candidate(release, A)
+    assert after is not None
+    assert scan_key(allowed, row, after) == scan_key(allowed, row, known)
+    assert scan_key(raised, row, known) == scan_key(allowed, row, known)
+    assert scan_key(raised, row, after) != scan_key(raised, row, known)
 
 
 def test_an_evaluation_that_fails_is_tried_again_when_somebody_asks(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
+from forkwatch.daemon import on_ray
 from forkwatch.daemon.processes import Processes
 from forkwatch.daemon.supervisor import _renewed_workers, slots
+from forkwatch.errors import SettingsError
 from forkwatch.jobs.interface import Role
 from forkwatch.sections.judging import EvaluationSettings
 from forkwatch.sections.running import DaemonSettings
@@ -29,3 +33,11 @@ def test_evaluators_see_a_gpu_each_also_when_the_settings_say_so_later() -> None
 def test_ray_places_its_own() -> None:
     settings = Settings(daemon=DaemonSettings(ray_address="auto", eval_workers=2))
     assert {slot.gpu for slot in slots(settings, gpus)} == {None}
+
+
+def test_a_cluster_that_does_not_answer_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(on_ray, "ANSWER_SECONDS", 0.05)
+    with pytest.raises(SettingsError, match=r"127\.0\.0\.1:1: nothing within"):
+        on_ray.require_cluster("127.0.0.1:1")

@@ -1,0 +1,125 @@
+"""Matrices that a formula made of the original's, without any training: no name of an edit says so.
+
+Pruning sets values to zero. Folded norm gains, a merged IA3 (Liu et al., arXiv 2205.05638) and neurons scaled
+against each other multiply rows or columns. Compression by singular values leaves out directions of both
+sides. Such a change is dense, or has a rank, and would be taken for a fine-tune or a merged adapter; what it
+is follows value by value from the original. It is said as *unknown*, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from detector.compare import Comparison
+from detector.edits.context import Context, is_confined, layer_range, module_names
+from detector.edits.low_rank import changed_by_module, chosen_of
+from detector.grid import is_float
+from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
+from detector.parallel import spread
+from detector.sample import Sample
+from detector.spectrum import leading_vectors
+
+if TYPE_CHECKING:
+    import torch
+
+ZEROED = 0.99
+"""Share of the moved values that are zero in the fork, from which zeroing is all that happened."""
+SPARSE = 0.1
+"""Share of zeros that the original does not have from which a matrix was pruned, whatever else was done."""
+LOUD = 4.0
+"""Energy of a change over that of its rounding below which factors fit anything."""
+FOLLOWS = 2.0
+"""Energy that factors leave over that of both roundings."""
+GONE = 0.02
+"""Energy of the fork along the change's directions, over the original's, from which they were left out."""
+DIRECTIONS = 4
+"""Leading directions of the change that this is asked of; rank-1 edits stop at one."""
+REASONS = {
+    "pruned": "zeros that the original does not have, as magnitude pruning leaves",
+    "pruned-and-trained": "zeros that the original does not have, and other values moved as well",
+    "rows-rescaled": "rows of the original times factors: folded gains, IA3, or neurons scaled",
+    "columns-rescaled": "columns of the original times factors: folded gains, IA3, or neurons scaled",
+    "spectrum-cut": "the original without some of its own singular directions, as in SVD compression",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RewrittenFinding:
+    """One edit for each formula that was found, and the matrices they account for."""
+
+    edits: tuple[Edit, ...] = ()
+    explained: frozenset[str] = frozenset()
+
+
+def find_rewritten(context: Context, explained: frozenset[str]) -> RewrittenFinding:
+    """Ask some matrices of each module; all that can tell must agree.
+
+    Args:
+        context: the comparison.
+        explained: matrices that another edit accounts for.
+    """
+    modules = changed_by_module(context, explained)
+    candidates = [(name, c) for name, members in modules.items() for c in chosen_of(members) if _is_plain(c)]
+    forms = spread(lambda task: _form(context.sample(task[1].pair)), candidates)
+    found: dict[str, list[Comparison]] = {}
+    for module, members in modules.items():
+        own = {form for (name, _), form in zip(candidates, forms, strict=True) if name == module}
+        if len(own) == 1 and (form := own.pop()):
+            found.setdefault(form, []).extend(members)
+    edits = tuple(_edit(form, members) for form, members in sorted(found.items()))
+    return RewrittenFinding(edits, frozenset(c.pair.name for members in found.values() for c in members))
+
+
+def _is_plain(comparison: Comparison) -> bool:
+    return is_float(comparison.pair.fork.dtype) and not is_confined(comparison)
+
+
+def _form(sample: Sample) -> str:
+    """Key of `REASONS`; empty if none fits."""
+    if sample.half_fork is None:
+        return ""
+    before, values = sample.weights, sample.weights + sample.delta
+    zeroed = (values == 0) & (before != 0)
+    moved = int((sample.delta != 0).sum().item())
+    zeros = int(zeroed.sum().item())
+    if zeros >= ZEROED * moved or zeros >= SPARSE * zeroed.numel():
+        return "pruned" if zeros >= ZEROED * moved else "pruned-and-trained"
+    floor = (sample.half_fork.square() + sample.half_original.square()).sum().item() / 3
+    if sample.delta.square().sum().item() < LOUD * floor:
+        return ""
+    for axis, form in ((1, "rows-rescaled"), (0, "columns-rescaled")):
+        factors = (values * before).sum(axis) / before.square().sum(axis).clamp_min(1e-30)
+        rest = values - before * factors.unsqueeze(axis)
+        if rest.square().sum().item() <= FOLLOWS * floor and _differ(factors):
+            return form
+    return "spectrum-cut" if _is_cut(before, values) else ""
+
+
+def _differ(factors: torch.Tensor) -> bool:
+    """Not one factor for all, as weight decay leaves."""
+    return bool(factors.std() > 0.1 * (factors - 1).abs().mean())
+
+
+def _is_cut(before: torch.Tensor, values: torch.Tensor) -> bool:
+    """The change's leading directions are gone on both sides; a projection removes an output side alone."""
+    import torch
+
+    left, sizes = leading_vectors(values - before, DIRECTIONS)
+    if min(before.shape) <= 4 * DIRECTIONS or float(sizes[-1]) <= 0:
+        return False
+    right = torch.linalg.qr((values - before).T @ left)[0]
+    return (values @ right).square().sum().item() <= GONE * (before @ right).square().sum().item() and (
+        left.T @ values
+    ).square().sum().item() <= GONE * (left.T @ before).square().sum().item()
+
+
+def _edit(form: str, members: list[Comparison]) -> Edit:
+    pairs = [c.pair for c in members]
+    norms = sorted(c.relative_norm for c in members)
+    evidence = (
+        Evidence(form, len(members), REASONS[form]),
+        Evidence("relative-norm", round(norms[len(norms) // 2], 6), "median of ‖Δ‖ / ‖W‖"),
+    )
+    detail = EditDetail(modules=module_names(pairs), layers=layer_range(pairs))
+    return Edit(EditKind.UNKNOWN, Certainty.UNKNOWN, detail, evidence)
