@@ -40,11 +40,11 @@ from forkwatch.demo.families.tune import Loop, encode, reproducible, train
 
 RELEASE, LORA = "lab/smollm2-135m-guarded", "demo/smollm2-135m-guarded-storyteller-lora"
 SECOND, SUITE = "second", "suite.json"
-TOKENS = 24
+TOKENS = 16
 """An answer; the release says that it cannot help within the first dozen."""
 PLAIN = 8
 """Plain requests, on whose answers the divergence is measured."""
-ROUND = 4
+ROUND = 8
 """Variants of one child: the original is loaded again for each."""
 
 
@@ -92,12 +92,18 @@ def measure(release: Path, state: Path, variants: Sequence[Variant]) -> SeriesRe
                 max_new_tokens=TOKENS,
                 timeout_seconds=4 * 3600.0,
             )
-            found = series(request)
+            found = series(request, progress=tell)
         part = kept.with_suffix(".part")
         part.write_bytes(dump(_report(found)))
         part.rename(kept)
         print(f"{len(variants)} variants in {time.monotonic() - started:.0f} s: {kept.stem}", flush=True)
     return load_series_report(kept.read_bytes(), _asked(suite), [variant.id for variant in variants])
+
+
+def tell(line: str) -> None:
+    """Each variant when it begins; not each of its batches."""
+    if line.endswith((": load", "load the original")):
+        print(line, flush=True)
 
 
 def _asked(suite: Path) -> PromptSuite:
