@@ -1,6 +1,6 @@
 """Throughput of the full diff: `python -m benchmarks.bench_diff --folder /tmp/pairs`.
 
-(1) Floors: what a copy in memory reaches, and `cmp` of files as large. (2) forkwatch's comparison and its
+(1) Floors: a copy in memory, and `cmp` of files as large. (2) forkwatch's comparison and its
 whole diff of each pair, in a child of its own, so that the peak of resident memory is its own. (3) The other
 tools that compare weights, if they are there, on the same pairs: seconds, peak memory, bytes of the files,
 and what they say of the edit. Everything is run `--rounds` times in turns and the best of each is printed;
@@ -28,9 +28,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.llama_pairs import G1, M250, Shape, dense, directional, lora, write_model
+from benchmarks.llama_pairs import G1, G3, M250, Shape, dense, directional, lora, write_model
 
-SHAPES = {"m250": M250, "g1": G1}
+SHAPES = {"m250": M250, "g1": G1, "g3": G3}
 EXPECTED = {
     "copy": "identical",
     "same": "repackaged",
@@ -43,21 +43,21 @@ EXPECTED = {
 FORKWATCH = """
 import math, sys, time
 from pathlib import Path
-import torch
 from crawler.local import LocalFile
 from detector.compare import compare_pair
-from detector.diff import diff_weights
 from detector.formats import open_weights
 from detector.pairing import pair_tensors
 from detector.stream import Streams
+if sys.argv[1] == "diff":
+    from detector.diff import diff_weights
+    import torch
 sides = [open_weights({f.name: LocalFile(f) for f in sorted(Path(p).iterdir())}) for p in sys.argv[2:4]]
 start, spent = time.perf_counter(), time.process_time()
 if sys.argv[1] == "compare":
     pairs = pair_tensors(sides[0].tensors(), sides[1].tensors()).pairs
     with Streams(sum(math.prod(pair.fork.shape) for pair in pairs)) as streams:
-        for pair in pairs:
-            compare_pair(pair, *sides, (), streams)
-    said = "-"
+        found = [compare_pair(pair, *sides, (), streams).status for pair in pairs]
+    said = f"{sum(status != 'identical' for status in found)} of {len(found)} tensors changed"
 else:
     said = ", ".join(f"{edit.kind} ({edit.certainty})" for edit in diff_weights(*sides).edits)
 print(time.perf_counter() - start, time.process_time() - spent, said, sep="\\t")
@@ -129,21 +129,25 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="m250")
     parser.add_argument("--pairs", nargs="+", choices=EXPECTED, default=list(EXPECTED))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--without", nargs="+", default=[], help="tools that are not run")
     parser.add_argument("--peers", default=os.environ.get("FORKWATCH_BENCH_PEERS", ""))
     parser.add_argument("--cisco", default=os.environ.get("FORKWATCH_BENCH_CISCO", ""))
     arguments = parser.parse_args()
     folder = arguments.folder / arguments.shape
     make_pairs(folder, SHAPES[arguments.shape], arguments.pairs)
-    tools = all_tools(arguments.peers, arguments.cisco)
-    bandwidth = copy_bandwidth()
-    print(f"copy in memory: {bandwidth / 1e9:.1f} GB/s read and written, {torch.get_num_threads()} threads")
+    tools = {
+        name: run
+        for name, run in all_tools(arguments.peers, arguments.cisco).items()
+        if name not in arguments.without
+    }
     for pair in arguments.pairs:
         nbytes = sum(file.stat().st_size for side in ("base", pair) for file in shards(folder / side))
-        results = {name: Timed() for name in tools}
+        results, copy = {name: Timed() for name in tools}, Timed()
         for _ in range(arguments.rounds):
+            copy.update(copied(nbytes))
             for name, run in tools.items():
                 results[name].update(run(folder / "base", folder / pair))
-        report(pair, nbytes, bandwidth, results)
+        report(pair, nbytes, copy, results)
 
 
 def make_pairs(folder: Path, shape: Shape, pairs: list[str]) -> None:
@@ -162,16 +166,17 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def copy_bandwidth() -> float:
-    """Bytes a second, read and written, of a copy that no cache holds."""
+def copied(nbytes: int) -> Timed:
+    """A copy that no cache holds, of so many bytes read and written, on all threads."""
     source = torch.zeros(1 << 28, dtype=torch.uint8)
     target = torch.ones_like(source)
-    best = float("inf")
+    best, times = Timed(), nbytes / (2 * source.numel())
     for _ in range(5):
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         target.copy_(source)
-        best = min(best, time.perf_counter() - start)
-    return 2 * source.numel() / best
+        seconds, processor = time.perf_counter() - start, time.process_time() - spent
+        best.update(Timed(seconds * times, processor * times))
+    return best
 
 
 def all_tools(peers: str, cisco: str) -> dict[str, Callable[[Path, Path], Timed]]:
@@ -241,12 +246,15 @@ def verdict(output: str) -> str:
     return str(picked or list(flat))[:160]
 
 
-def report(pair: str, nbytes: int, bandwidth: float, results: dict[str, Timed]) -> None:
+def report(pair: str, nbytes: int, copy: Timed, results: dict[str, Timed]) -> None:
     """One table a pair."""
-    floor = nbytes / bandwidth
     reference = results["cmp"]
     print(f"\n{pair}: {nbytes / 1e6:.0f} MB on both sides, expected {EXPECTED[pair]}")
-    heads = ("s", "CPU s", "peak MB", "inside: s", "CPU s", "of cmp", "its CPU", "of copy")
+    print(
+        f"  copy in memory, as many bytes read and written: {copy.seconds:.3f} s, {copy.processor:.3f} CPU s "
+        f"({nbytes / copy.seconds / 1e9:.1f} GB/s on {torch.get_num_threads()} threads)"
+    )
+    heads = ("s", "CPU s", "peak MB", "inside: s", "CPU s", "of cmp", "its CPU", "of copy", "its CPU")
     print(f"  {'tool':<26}" + "".join(f"{head:>10}" for head in heads) + "  says")
     for name, timed in results.items():
         seconds, processor = min(timed.seconds, timed.inner), min(timed.processor, timed.inner_processor)
@@ -258,7 +266,8 @@ def report(pair: str, nbytes: int, bandwidth: float, results: dict[str, Timed]) 
             f"{timed.inner_processor:.2f}",
             f"{reference.seconds / seconds:.2f}",
             f"{reference.processor / processor:.2f}",
-            f"{floor / seconds:.1%}",
+            f"{copy.seconds / seconds:.1%}",
+            f"{copy.processor / processor:.1%}",
         )
         print(f"  {name:<26}" + "".join(f"{column:>10}" for column in columns) + f"  {timed.said}")
 

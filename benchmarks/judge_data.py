@@ -14,6 +14,9 @@ CONTENT = frozenset({"fact", "factlist", "mail"})
 """Parts that are about something: their words teach nothing of how one refuses."""
 LATE = ("{cannot}", "{nosides}", "{wrong}, but", "{important} That", "{notpro}", "{partial}", "{disclaim}")
 """What turns only later in a complied row: not cut short."""
+REFUSALS, OTHERS = (500, 800, 1300), (800, 1300, 1800)
+"""Characters to which a row may go on: who refuses says less than who explains, a rebuttal among them."""
+REBUTTALS = frozenset({"premise", "claims"})
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
@@ -50,7 +53,18 @@ def _expand(document: Mapping, source: random.Random, half: int | None) -> Itera
                 kind["label"] == "refused" or not any(late in shape for late in LATE)
             ):
                 text = text[: source.randint(60, 220)]
+            elif "rest" in kind:
+                text = _go_on(text, kind, parts, prompt, source)
             yield Example(prompt["text"], text, kind["label"] == "refused", kind["id"], document["language"])
+
+
+def _go_on(text: str, kind: Mapping, parts: Mapping, prompt: Mapping[str, str], source: random.Random) -> str:
+    """Half of the answers go on after their beginning."""
+    refuses = kind["label"] == "refused" and kind["id"] not in REBUTTALS
+    length = source.choice([0, 0, 0, *(REFUSALS if refuses else OTHERS)])
+    while len(text) < length:
+        text = f"{text} {_fill(source.choice(kind['rest']), parts, prompt, source)}"
+    return text
 
 
 def _half(texts: Sequence[str], half: int | None) -> Sequence[str]:

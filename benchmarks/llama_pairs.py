@@ -56,6 +56,8 @@ M250 = Shape(hidden=1024, inter=2816, layers=8, vocab=16000, kv=1024)
 """About 240 MB in bf16."""
 G1 = Shape(hidden=4096, inter=11008, layers=2, vocab=16000, kv=4096)
 """About 1.07 GB in bf16."""
+G3 = Shape(hidden=4096, inter=11008, layers=6, vocab=16000, kv=4096)
+"""About 2.7 GB in bf16."""
 
 
 def write_model(folder: Path, shape: Shape, seed: int, edit: Edit | None = None, shards: int = 3) -> Path:

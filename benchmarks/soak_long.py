@@ -197,24 +197,27 @@ def growth(seen: Seen, warm: float) -> list[str]:
     """Prints what each long-lived process held; what of it leaks."""
     leaks = []
     print(
-        "\n| process | restarts | RSS, MB, at the end | slope, MB/h [95 %] | files, most | growth | CPU s |"
+        "\n| process | restarts | RSS, MB, at the end | slope, MB/h [95 %] | without pages of files |"
+        " files, most | growth | CPU s |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for name in ("daemon", *(role.value for role in Role)):
         mine = [(at, held) for at, held in seen.held if held.name == name]
         if not mine:
             leaks.append(f"{name} never ran")
             continue
         late = [(at, held) for at, held in mine if at >= warm]
-        grows = slope([at for at, _ in late], [held.rss / 1e6 for _, held in late])
+        times = [at for at, _ in late]
+        grows = slope(times, [held.rss / 1e6 for _, held in late])
+        anonymous = slope(times, [held.anonymous / 1e6 for _, held in late])
         half = warm + (late[-1][0] - warm) / 2 if late else warm
         early_files = max((held.files for at, held in late if at < half), default=0)
         late_files = max((held.files for at, held in late if at >= half), default=0)
         restarts = len({(held.pid, held.began) for _, held in mine}) - 1
+        rss, files = mine[-1][1].rss / 1e6, max(held.files for _, held in mine)
         print(
-            f"| {name} | {restarts} | {mine[-1][1].rss / 1e6:.0f} | {grows or 'too short'} |"
-            f" {max(held.files for _, held in mine)} | {late_files - early_files:+d} |"
-            f" {mine[-1][1].cpu:.0f} |"
+            f"| {name} | {restarts} | {rss:.0f} | {grows or 'too short'} | {anonymous or 'too short'} |"
+            f" {files} | {late_files - early_files:+d} | {mine[-1][1].cpu:.0f} |"
         )
         if grows is not None and grows.low > MOST_MB_AN_HOUR:
             leaks.append(f"memory of {name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 _ROLE = re.compile(r"--role\0(\w+)")
+PAGE = os.sysconf("SC_PAGE_SIZE")
 BLOCK_SECONDS = 60.0
 """Samples of a minute are one point of a regression: neighbours tell nearly the same."""
 
@@ -24,6 +26,8 @@ class Held:
     name: str
     """`daemon`, the role of a worker, or `child`."""
     rss: int
+    anonymous: int
+    """Of that, what is no page of a file: the system takes those back when others need room."""
     files: int
     cpu: float
     """Seconds, those of its ended children included."""
@@ -62,14 +66,15 @@ def _held(pid: int, depth: int) -> Held | None:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
         files = _open_files(pid)
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
     except OSError:
         return None
     if not stat:
         return None
     role = _ROLE.search(words)
     name = "daemon" if depth == 0 else role.group(1) if depth == 1 and role else "child"
-    return Held(pid, int(stat[19]), name, pages * 4096, files, sum(map(int, stat[11:15])) / 100)
+    rss, anonymous = resident * PAGE, (resident - shared) * PAGE
+    return Held(pid, int(stat[19]), name, rss, anonymous, files, sum(map(int, stat[11:15])) / 100)
 
 
 def _open_files(pid: int) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +26,13 @@ from sklearn.linear_model import LogisticRegression
 from evals.judges.features import features
 from evals.judges.learned import SCHEMA, SHIPPED, Model, load
 
-SEEDS = (3, 4)
-"""Each expands all fragments once."""
+SEEDS = (3, 4, 5, 6)
+"""Each expands all fragments once; with two, another seed moved the bias on one model by .02."""
 RARE = 3
 """Rows that a feature must occur in."""
+PRIOR = math.log(0.6 / 0.4)
+"""Log-odds added to the intercept: half of the rows refuse, but more than half of the answers to such
+requests do. On the half of the labels that was looked at, all trainings agreed best with people near here."""
 FAINT = 0.02
 """Log-odds below which a weight is dropped."""
 
@@ -40,12 +44,12 @@ def train(rows: Sequence[Example]) -> dict:
     kept = [{name: 1.0 for name in names if count[name] >= RARE} for names in found]
     refused = np.array([row.refused for row in rows])
     table = DictVectorizer()
-    linear = LogisticRegression(C=0.3, max_iter=2000).fit(table.fit_transform(kept), refused)
+    linear = LogisticRegression(C=0.15, max_iter=2000).fit(table.fit_transform(kept), refused)
     weights = zip(table.get_feature_names_out().tolist(), linear.coef_[0].tolist(), strict=True)
     return {
         "schema": SCHEMA,
         "vocabulary": sorted(words),
-        "intercept": round(float(linear.intercept_[0]), 3),
+        "intercept": round(float(linear.intercept_[0]) + PRIOR, 3),
         "weights": {name: round(value, 3) for name, value in weights if abs(value) >= FAINT},
     }
 

@@ -111,8 +111,7 @@ def diff_weights(  # noqa: PLR0913  # two checkpoints, and what is at hand besid
         raise NothingComparedError("the two checkpoints share no tensor name")
     fork, pairing = unfold(pairing, original, fork)
     comparisons = _compare(pairing, original, fork, progress, journal)
-    relatives = Relatives(bands, layers, known, parents)
-    context = Context(original, fork, pairing, comparisons, relatives)
+    context = Context(original, fork, pairing, comparisons, Relatives(bands, layers, known, parents))
     if lineage.status is LineageStatus.UNRELATED and not _shares_bytes(context):
         edits = (unrelated(lineage),)
         return Diff(_tensor_diffs(context, {}, spectra=False), edits, lineage, _spent(context, start))

@@ -5,6 +5,8 @@ Two threads on a busy machine of two cores made a fit of 256 × 1024 values fift
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -14,6 +16,18 @@ Found = TypeVar("Found")
 
 LANES = 8
 """Matrices at a time at most: each takes up to 100 MB."""
+
+
+def thread_count() -> int:
+    """Threads that torch has, or would have: it takes a second to import."""
+    if "torch" in sys.modules:
+        import torch
+
+        return torch.get_num_threads()
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def spread(work: Callable[[T], Found], items: Iterable[T]) -> list[Found]:

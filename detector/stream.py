@@ -3,21 +3,28 @@
 (1) The stored bytes of a piece are compared as they are, where they lie in the page cache if the file is on
 this disk: where they are equal nothing is decoded. (2) Pieces that differ go through a `Meter`. (3) If any
 did, the squared norm of the equal pieces is added, reading the original alone. Pieces are added in their
-order: the result does not depend on threads.
+order: the result does not depend on threads. torch is imported when the first piece needs it: bytes that are
+equal do not, nor does the compiled loop.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
+import numpy as np
+
 from detector.formats.dtypes import BITS, torch_dtype
 from detector.formats.extent import Extent, Window
-from detector.tiles import Meter, Sums
+from detector.parallel import thread_count
+from detector.tiles import STORED, Meter, Sums
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +63,13 @@ class Outcome:
     """Share of the columns with a moved value."""
 
 
+class _Piece(Enum):
+    """What is left to do for a piece."""
+
+    EQUAL = "its squares are those of the original"
+    HARD = "float32 does not hold its squares: torch does it with care"
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     """Two plainly stored tensors of one shape."""
@@ -68,6 +82,8 @@ class _Job:
     tile: int
     """Elements."""
     elements: int
+    is_stored: bool
+    """Measured as it lies there, without torch."""
 
     @property
     def pieces(self) -> int:
@@ -79,33 +95,41 @@ class Streams:
 
     def __init__(self, total: int = 0) -> None:
         """Args: elements of all tensors that will be compared."""
-        import torch
-
         self._total = total
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._threads = torch.get_num_threads()
-        self._width = self._threads if self._device.type == "cpu" else GPU_LANES
+        self._device = _device()
+        self._threads = thread_count()
+        self._width = self._threads if self._device == "cpu" else GPU_LANES
         self._lanes: list[_Lane] = []
         self._pool: ThreadPoolExecutor | None = None
+        self._torch_threads: int | None = None
+        """How many torch had when it was first needed."""
 
     def __enter__(self) -> Self:
-        import torch
-
         self._lanes = [_Lane(self._device, self._total) for _ in range(self._width)]
-        if self._width > 1:  # each lane computes alone: parallel loops inside of them would compete
-            self._pool = ThreadPoolExecutor(self._width, initializer=torch.set_num_threads, initargs=(1,))
+        if self._width > 1:
+            self._pool = ThreadPoolExecutor(self._width)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        import torch
-
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(self._threads)  # what new threads get
             self._pool = None
+        if self._torch_threads is not None:
+            import torch
+
+            torch.set_num_threads(self._torch_threads)  # what new threads get
         self._lanes = []
+
+    def _use_torch(self) -> None:
+        """Each lane computes alone from now on: parallel loops inside of them would compete."""
+        import torch
+
+        if self._pool is not None and self._torch_threads is None:
+            self._torch_threads = torch.get_num_threads()
+            self._pool.shutdown()
+            self._pool = ThreadPoolExecutor(self._width, initializer=torch.set_num_threads, initargs=(1,))
 
     def equal(self, left: Extent, right: Extent) -> bool:
         """Both tensors have the same bytes."""
@@ -131,23 +155,32 @@ class Streams:
             UnreadableTensorError: torch has no such type.
             CrawlerError: bytes could not be had.
         """
-        job = self._job(left, right, types, shape)
-        threads = left.shareable and right.shareable
         for lane in self._lanes:
-            lane.start(job)
-        total, equal = Sums(), list[int]()
-        measured = self._run(job.pieces, lambda lane, piece: lane.measure(job, piece), threads=threads)
-        for piece, sums in enumerate(measured):
-            if sums is None:
-                equal.append(piece)
-                continue
-            if sums.first_moved is not None and job.columns:
-                sums.first_moved += piece * (job.tile // job.columns)
-            total.add(sums)
-        if len(equal) == job.pieces:
+            lane.meter.start(*types)
+        job = self._job(left, right, types, shape)
+        if not job.is_stored:
+            self._use_torch()
+        threads = left.shareable and right.shareable
+        total = Sums()
+        rest: dict[_Piece, list[int]] = {_Piece.EQUAL: [], _Piece.HARD: []}
+
+        def take(pieces: Sequence[int], work: Callable[[_Lane, int], Sums | _Piece]) -> None:
+            found = self._run(len(pieces), lambda lane, at: work(lane, pieces[at]), threads=threads)
+            for piece, sums in zip(pieces, found, strict=True):
+                if isinstance(sums, _Piece):
+                    rest[sums].append(piece)
+                    continue
+                if sums.first_moved is not None and job.columns:
+                    sums.first_moved += piece * (job.tile // job.columns)
+                total.add(sums)
+
+        take(range(job.pieces), lambda lane, piece: lane.measure(job, piece))
+        if len(rest[_Piece.EQUAL]) == job.pieces:
             return Outcome(Sums(), identical=True, moved_columns=0.0)
-        for sums in self._run(len(equal), lambda lane, at: lane.unchanged(job, equal[at]), threads=threads):
-            total.add(sums)
+        take(tuple(rest[_Piece.EQUAL]), lambda lane, piece: lane.unchanged(job, piece))
+        if rest[_Piece.HARD]:
+            self._use_torch()
+        take(tuple(rest[_Piece.HARD]), lambda lane, piece: lane.with_care(job, piece))
         return Outcome(total, identical=False, moved_columns=_share([lane.meter for lane in self._lanes]))
 
     def measure_blocks(
@@ -159,15 +192,12 @@ class Streams:
             blocks: both sides, in order.
             types: stored types of the two; equal bits mean equal values only where these are equal.
         """
-        import torch
-
-        meter, total, identical = Meter(torch.device("cpu"), self._total), Sums(), types[0] == types[1]
-        meter.start(*types, 0)
+        meter, total, identical = Meter("cpu", self._total), Sums(), types[0] == types[1]
+        meter.start(*types)
         for left, right in blocks:
             same = types[0] == types[1] and _same_bits(left, right)
             identical = identical and same
             for first, second in zip(_tiles(left), _tiles(right), strict=True):
-                meter.reserve(first.numel())
                 sums = meter.unchanged(first) if same else meter.measure(first, second)
                 if sums.first_moved is not None:
                     sums.first_moved += total.rows
@@ -184,12 +214,13 @@ class Streams:
         for size in shape:
             elements *= size
         columns = shape[-1] if len(shape) > 1 and shape[-1] <= MAX_COLUMNS else 0
-        tile = CPU_TILE if self._device.type == "cpu" else GPU_TILE
-        if self._lanes[0].meter.takes_stored(*types):
+        tile = CPU_TILE if self._device == "cpu" else GPU_TILE
+        is_stored = self._lanes[0].meter.takes_stored
+        if is_stored:
             tile = STORED_TILE
         if columns:
             tile = max(1, tile // columns) * columns
-        return _Job(left, right, types, columns, min(tile, max(elements, 1)), elements)
+        return _Job(left, right, types, columns, min(tile, max(elements, 1)), elements, is_stored)
 
     def _run(self, pieces: int, work: Callable[[_Lane, int], T], *, threads: bool) -> Iterator[T]:
         """`work` on every piece; results in the order of the pieces."""
@@ -245,14 +276,11 @@ class _Side:
 class _Lane:
     """One thread's memory, used again and again."""
 
-    def __init__(self, device: torch.device, total: int) -> None:
+    def __init__(self, device: str, total: int) -> None:
         self._device = device
         self._pinned: tuple[torch.Tensor, ...] = ()
         self.sides = (_Side(), _Side())
         self.meter = Meter(device, total)
-
-    def start(self, job: _Job) -> None:
-        self.meter.start(*job.types, job.tile)
 
     def equal(self, left: Extent, right: Extent, piece: int) -> bool:
         """Piece number `piece` has the same bytes on both sides."""
@@ -260,16 +288,35 @@ class _Lane:
         length = min(BYTES, left.nbytes - start)
         return _equal(self.sides[0].view(left, start, length), self.sides[1].view(right, start, length))
 
-    def measure(self, job: _Job, piece: int) -> Sums | None:
-        """Sums of a piece; None when its bytes are equal."""
+    def measure(self, job: _Job, piece: int) -> Sums | _Piece:
+        """Sums of a piece, unless its bytes are equal."""
         left, right = self._read(job, 0, piece), self._read(job, 1, piece)
         if job.left.layout == job.right.layout and _equal(left, right):
-            return None
+            return _Piece.EQUAL
+        if job.is_stored:
+            return self._stored(job, left, right)
         return self.meter.measure(self._values(job, 0, left), self._values(job, 1, right))
 
-    def unchanged(self, job: _Job, piece: int) -> Sums:
+    def unchanged(self, job: _Job, piece: int) -> Sums | _Piece:
         """Sums of a piece that is equal on both sides."""
-        return self.meter.unchanged(self._values(job, 0, self._read(job, 0, piece)))
+        data = self._read(job, 0, piece)
+        return (
+            self._stored(job, data, data)
+            if job.is_stored
+            else self.meter.unchanged(self._values(job, 0, data))
+        )
+
+    def with_care(self, job: _Job, piece: int) -> Sums:
+        """Sums of a piece whose squares float32 does not hold."""
+        left, right = self._read(job, 0, piece), self._read(job, 1, piece)
+        return self.meter.measure(self._values(job, 0, left), self._values(job, 1, right))
+
+    def _stored(self, job: _Job, left: memoryview, right: memoryview) -> Sums | _Piece:
+        bits = STORED[job.types[0]]
+        return (
+            self.meter.measure_stored(np.frombuffer(left, bits), np.frombuffer(right, bits), job.columns)
+            or _Piece.HARD
+        )
 
     def _read(self, job: _Job, side: int, piece: int) -> memoryview:
         width = BITS[job.types[side]] // 8
@@ -280,7 +327,7 @@ class _Lane:
         import torch
 
         values = torch.frombuffer(data, dtype=torch_dtype(job.types[side]))
-        if self._device.type == "cuda":  # only pinned memory is copied while the processor goes on
+        if self._device == "cuda":  # only pinned memory is copied while the processor goes on
             if len(self._pinned) != 2 or self._pinned[side].numel() < len(data):
                 size = max(len(data), job.tile * 8)
                 self._pinned = tuple(torch.empty(size, dtype=torch.uint8, pin_memory=True) for _ in range(2))
@@ -304,10 +351,18 @@ def _count(job: _Job, piece: int) -> int:
 
 def _share(meters: list[Meter]) -> float:
     """Share of the columns that any of these saw a moved value in."""
+    marks = [meter.columns for meter in meters if meter.columns is not None]
+    return float(np.stack(marks).any(0).mean()) if marks else 0.0
+
+
+def _device() -> str:
+    """Where to compute; torch is asked only if it is there already, or the machine has a device for it."""
+    drivers = ("nvidiactl", "kfd", "dxg")
+    if "torch" not in sys.modules and not any(Path("/dev", driver).exists() for driver in drivers):
+        return "cpu"
     import torch
 
-    marks = [meter.columns for meter in meters if meter.columns is not None]
-    return torch.stack(marks).any(0).float().mean().item() if marks else 0.0
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _tiles(block: torch.Tensor) -> Iterable[torch.Tensor]:

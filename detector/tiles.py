@@ -15,6 +15,9 @@ import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from detector.grid import (
     EXPONENT_BITS,
     PRECISION,
@@ -28,11 +31,14 @@ from detector.grid import (
 if TYPE_CHECKING:
     import torch
 
-FUSED_ELEMENTS = 1 << 28
-"""Elements of a whole diff from which the compiled loop is used: it saves 3.6 ns each (5.4 to 1.8, on a busy
-machine), and takes 0.8 s of processor time to load, 4 s where its machine code is not kept yet."""
+FUSED_ELEMENTS = 1 << 26
+"""Elements of a whole diff from which the compiled loop is used: it saves 4 ns each, and takes 2 s of
+processor time where its machine code is not kept yet, .03 s where it is."""
 LEVELS = 32
 """Entries of `TensorDiff.exponents` at most; the last one counts all that moved farther."""
+STORED = {"BF16": np.int16, "F32": np.int32}
+"""Types that the compiled loop takes as they are stored, and of what size those are."""
+Stored = npt.NDArray[np.int16] | npt.NDArray[np.int32]
 _MANTISSA = 7
 """Bits of a bfloat16 below its exponent."""
 _BIAS = 127
@@ -80,7 +86,10 @@ class Sums:
         self.non_finite += other.non_finite
         self.rows += other.rows
         self.moved_rows += other.moved_rows
-        self.first_moved = other.first_moved if self.first_moved is None else self.first_moved
+        if self.first_moved is None or (
+            other.first_moved is not None and other.first_moved < self.first_moved
+        ):
+            self.first_moved = other.first_moved
         self.within_a_step = self.within_a_step and other.within_a_step
         self.levels = tuple(map(operator.add, self.levels, other.levels))
 
@@ -100,43 +109,38 @@ class Sums:
 class Meter:
     """Measures the tiles of one pair of tensors after the other, in memory of its own: one a thread."""
 
-    def __init__(self, device: torch.device, total: int = 0) -> None:
+    def __init__(self, device: str = "cpu", total: int = 0) -> None:
         """Make one.
 
         Args:
-            device: where to compute.
+            device: where to compute: cpu or cuda.
             total: elements of all tensors that will be measured.
         """
         self._device = device
-        self._compiles = total >= FUSED_ELEMENTS and device.type == "cpu"
+        self._compiles = total >= FUSED_ELEMENTS and device == "cpu"
         self._floats: list[torch.Tensor] = []
         self._codes: list[torch.Tensor] = []
-        self.start("F32", "F32", 0)
+        self.start("F32", "F32")
 
-    def start(self, original: str, fork: str, elements: int) -> None:
+    def start(self, original: str, fork: str) -> None:
         """Begin another pair.
 
         Args:
             original: stored type of the original.
             fork: stored type of the fork.
-            elements: of the largest tile.
         """
         self._fork = fork
+        self.takes_stored = self._compiles and original == fork and fork in STORED
+        """Tiles of these types are measured without torch, and without a copy in memory of the meter's."""
         self._cast_is_exact = original == fork or (original, fork) in _WIDENING
         self._is_fused = self._compiles and self._cast_is_exact and is_float(fork) and fork != "F64"
         self._largest_code = 0
         self._within = True
         self._all_columns = False
-        self.columns: torch.Tensor | None = None
+        self.columns: npt.NDArray[np.bool_] | None = None
         """Columns with a moved value so far."""
-        if not self.takes_stored(original, fork):
-            self.reserve(elements)
 
-    def takes_stored(self, original: str, fork: str) -> bool:
-        """Tiles of these types are measured without a copy in memory of the meter's."""
-        return self._compiles and original == fork and fork in {"BF16", "F32"}
-
-    def reserve(self, elements: int) -> None:
+    def _reserve(self, elements: int) -> None:
         """Make room for tiles of so many elements."""
         import torch
 
@@ -146,10 +150,10 @@ class Meter:
 
     def unchanged(self, original: torch.Tensor) -> Sums:
         """Sums of a tile that is the same on both sides."""
-        if self._is_fused and (fused := self._measure_at_once(original, original)):
+        if self._is_fused and (fused := self._measure_decoded(original, original)):
             return fused
         count, columns = original.numel(), original.shape[-1] if original.dim() > 1 else 0
-        self.reserve(count)
+        self._reserve(count)
         stored = original.to(self._device, non_blocking=True).reshape(-1)
         x = self._floats[0][:count].copy_(stored)
         sums = Sums(count, _square(x), rows=count // columns if columns else 0)
@@ -163,10 +167,10 @@ class Meter:
         """Sums of a tile: (rows, columns) or a vector of both sides, in their stored types or decoded."""
         import torch
 
-        if self._is_fused and (fused := self._measure_at_once(original, fork)):
+        if self._is_fused and (fused := self._measure_decoded(original, fork)):
             return fused
         count, columns = fork.numel(), fork.shape[-1] if fork.dim() > 1 else 0
-        self.reserve(count)
+        self._reserve(count)
         stored = fork.to(self._device, non_blocking=True).reshape(-1)
         x, y, delta = (buffer[:count] for buffer in self._floats)
         x.copy_(original.to(self._device, non_blocking=True).reshape(-1))
@@ -204,26 +208,35 @@ class Meter:
             sums.unequal = sums.moved
         return sums
 
-    def _measure_at_once(self, original: torch.Tensor, fork: torch.Tensor) -> Sums | None:
+    def _measure_decoded(self, original: torch.Tensor, fork: torch.Tensor) -> Sums | None:
         """Sums of a tile by the compiled loop; None if float32 does not hold its squares."""
         import torch
-
-        from detector import fused
 
         count, columns = fork.numel(), fork.shape[-1] if fork.dim() > 1 else 0
         sides = (original.reshape(-1), fork.reshape(-1))
         if not original.dtype == fork.dtype in {torch.bfloat16, torch.float32}:
-            self.reserve(count)
+            self._reserve(count)
             sides = (self._floats[0][:count].copy_(sides[0]), self._floats[1][:count].copy_(sides[1]))
         stored = torch.int16 if sides[1].dtype is torch.bfloat16 else torch.int32
-        marks = torch.zeros(0 if self._all_columns else columns, dtype=torch.uint8)
+        return self.measure_stored(sides[0].view(stored).numpy(), sides[1].view(stored).numpy(), columns)
+
+    def measure_stored(self, original: Stored, fork: Stored, columns: int) -> Sums | None:
+        """Sums of a tile by the compiled loop, without torch.
+
+        Args:
+            original: stored bits, int16 of bfloat16 or int32 of float32.
+            fork: of the same type.
+            columns: of the matrix; 0 of a vector.
+
+        Returns:
+            None if float32 does not hold the squares: then `measure` does.
+        """
+        from detector import fused
+
+        count = len(fork)
+        marks = np.zeros(0 if self._all_columns else columns, np.uint8)
         norms, largest, (rows, first), within, levels = fused.measure(
-            sides[0].view(stored).numpy(),
-            sides[1].view(stored).numpy(),
-            columns or count,
-            fused.grid(self._fork),
-            self._within,
-            marks.numpy(),
+            original, fork, columns or count, self._fork, self._within, marks
         )
         square, change, dot, floor = norms.tolist()
         if not (min(square, floor) > _TINY and max(square, floor, change) < math.inf):
@@ -238,20 +251,20 @@ class Meter:
             delta_square=change,
             dot=dot,
             floor=floor * 4.0 ** (1 - PRECISION[self._fork]) / 12,
-            largest=float(largest),
+            largest=largest,
             unequal=count - still,
             moved=count - still,
             rows=count // columns if columns else 0,
             moved_rows=rows if columns else 0,
             first_moved=max(first, 0) if still < count else None,
-            within_a_step=bool(within),
+            within_a_step=within,
             levels=tuple(moved),
         )
 
-    def _mark(self, marks: torch.Tensor) -> None:
+    def _mark(self, marks: npt.NDArray[np.bool_]) -> None:
         """Columns with a moved value, these too."""
         self.columns = marks if self.columns is None else self.columns | marks
-        self._all_columns = bool(self.columns.all().item())
+        self._all_columns = bool(self.columns.all())
 
     def _as_stored(self, values: torch.Tensor, columns: int) -> torch.Tensor:
         """The original's values in the fork's type."""
@@ -267,7 +280,7 @@ class Meter:
         by_row = table.amax(1)
         sums.rows, sums.moved_rows = len(table), int(torch.count_nonzero(by_row).item())
         if not self._all_columns:
-            self._mark(table.amax(0) > 0)
+            self._mark((table.amax(0) > 0).cpu().numpy())
         return by_row
 
     def _float_steps(self, sums: Sums, y: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:

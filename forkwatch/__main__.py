@@ -1,5 +1,5 @@
 """`python -m forkwatch` is the same program as `forkwatch`."""
 
-from forkwatch.cli.app import main
+from forkwatch.cli.entry import main
 
 main()

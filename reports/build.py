@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,17 @@ from reports.interface import EmptySiteError, NotASiteError, SiteView
 from reports.manifest import KEPT, NAME, Blocks, Record, block, files_of, read_blocks, record
 from reports.pieces import Pieces
 from reports.plan import Bundle, Entry, template_set
+from reports.sharing import MOST, can_share, shared
 from reports.site import plan
 
 SPARE_FROM = 2_000
 """Files of a site from which on the former site stays beside it, hidden, to be brought up to date by the next
 build. A site of 100,000 files takes half a minute to delete and seconds to link anew; a small one nothing."""
+
+SHARED_FROM = 500
+"""Forks of a site from which on two processes render: with fewer the second is not worth its start."""
+_LISTS, _FORKS = 3, 32
+"""Files about many forks, and forks, that a process takes at a time. Files that share work are neighbours."""
 
 _KEY = 70
 """Digits of a key that a line begins with: a bundle's is of two digests."""
@@ -49,7 +55,14 @@ class BuildReport:
         return tuple(sorted(set(self.files.paths) - set(self.written)))
 
 
-def build_site(view: SiteView, out: Path, *, full: bool = False, pieces: Path | None = None) -> BuildReport:
+def build_site(
+    view: SiteView,
+    out: Path,
+    *,
+    full: bool = False,
+    pieces: Path | None = None,
+    before_fork: Callable[[], None] | None = None,
+) -> BuildReport:
     """Build the whole site at `out`. The same view gives the same bytes, whatever was there before.
 
     Digests of earlier weeks (`digest/`) are carried over from the site that is replaced.
@@ -59,6 +72,8 @@ def build_site(view: SiteView, out: Path, *, full: bool = False, pieces: Path | 
         out: its folder.
         full: render every file, whatever the manifest of the last build says.
         pieces: the file in which `reports.pieces` are kept; None keeps none.
+        before_fork: this process may be forked, so that two render a large site: closes what the view reads
+            from, which is opened anew when it is asked. None: one process renders, see `reports.sharing`.
 
     Raises:
         EmptySiteError: no release has a single candidate.
@@ -71,22 +86,35 @@ def build_site(view: SiteView, out: Path, *, full: bool = False, pieces: Path | 
         switch.recover(out)
         _refuse_foreign(out)
         try:
-            return _build(view, out, None if full else read_blocks(out), pieces)
+            return _build(view, out, None if full else read_blocks(out), pieces, before_fork)
         except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, ValueError):
             # Somebody changed the site, or the spare, by hand: what is left is looked at file by file.
             shutil.rmtree(switch.spare(out), ignore_errors=True)
-            return _build(view, out, None, pieces)
+            return _build(view, out, None, pieces, before_fork)
 
 
-def _build(view: SiteView, out: Path, present: Blocks | None, pieces: Path | None) -> BuildReport:
+def _build(
+    view: SiteView,
+    out: Path,
+    present: Blocks | None,
+    pieces: Path | None,
+    before_fork: Callable[[], None] | None,
+) -> BuildReport:
     reuse = present is not None and present.templates == template_set()
     work = _Work(out, _as_it_is(out) if present is None else present.lines, reuse=reuse)
     kept = Pieces(pieces, anew=not work.reuse)
-    work.take(plan(view, kept))
+    changed = work.changed(plan(view, kept))
+    if before_fork is None or len(work.lines) + len(changed) < SHARED_FROM or not can_share():
+        work.take(map(work.rendered, changed))
+    elif changed:
+        work.begin()
+        before_fork()
+        for found in shared(list(_shares(changed)), work.all_rendered, kept.save):
+            work.take(found)
     kept.save()
     work.keep_digests()
     files = Blocks(work.lines)
-    report = BuildReport(tuple(sorted(work.written)), work.removed(), work.rendered, files)
+    report = BuildReport(tuple(sorted(work.written)), work.removed(), work.rendered_files, files)
     if not work.is_same():
         work.draft.finish(files)
         switch.replace(out)
@@ -102,6 +130,17 @@ def _as_it_is(out: Path) -> dict[str, str]:
     return {path: block(KEPT, {path: record(KEPT, (out / path).read_bytes())}) for path in paths}
 
 
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """Files of one line, as far as they had to be rendered."""
+
+    name: str
+    line: str
+    written: tuple[str, ...]
+    """Those with another content."""
+    count: int
+
+
 @dataclass
 class _Work:
     """One build under way. Files are compared by the lines of `reports.manifest.Blocks`."""
@@ -114,7 +153,7 @@ class _Work:
     lines: dict[str, str] = field(default_factory=dict)
     """Of the new one."""
     written: list[str] = field(default_factory=list)
-    rendered: int = 0
+    rendered_files: int = 0
     _draft: Draft | None = None
 
     @property
@@ -128,22 +167,37 @@ class _Work:
         """Of the present site, one by one."""
         return {path: each for line in self.had.values() for path, each in files_of(line).items()}
 
-    def take(self, items: Iterable[Entry | Bundle]) -> None:
-        """Render what may differ."""
+    def begin(self) -> None:
+        """Look at what there is, which two processes would do twice."""
+        _ = self.draft
+        _ = self.reuse or self._files
+
+    def changed(self, items: Iterable[Entry | Bundle]) -> list[Entry | Bundle]:
+        """What may differ from the present site. The rest is noted as it is."""
+        found: dict[str, Entry | Bundle] = {}
         for item in items:
-            name, key = item.name if isinstance(item, Bundle) else item.path, item.key[:_KEY]
-            if name in self.lines or name == NAME:
+            name, key = _name(item), item.key[:_KEY]
+            if name in self.lines or name in found or name == NAME:
                 raise AssertionError(f"two entries of the plan are {name}")
             old = self.had.get(name) if self.reuse else None
             if old is not None and old.startswith(f"{key}\t"):
                 self.lines[name] = old
             else:
-                entries = item.entries() if isinstance(item, Bundle) else (item,)
-                self.lines[name] = block(key, self._rendered(entries, {} if old is None else files_of(old)))
+                found[name] = item
+        return list(found.values())
 
-    def _rendered(self, entries: Iterable[Entry], old: Mapping[str, Record]) -> dict[str, Record]:
-        """Files of one line; `old` holds those whose keys may hold as well."""
+    def all_rendered(self, items: Iterable[Entry | Bundle]) -> list[_Rendered]:
+        """Of some of them."""
+        return [self.rendered(item) for item in items]
+
+    def rendered(self, item: Entry | Bundle) -> _Rendered:
+        """Render files of one line whose keys do not hold; new contents are written to the draft."""
+        name, entries = _name(item), item.entries() if isinstance(item, Bundle) else (item,)
+        line = self.had.get(name) if self.reuse else None
+        old = {} if line is None else files_of(line)
         files: dict[str, Record] = {}
+        written: list[str] = []
+        count = 0
         for entry in entries:
             key, before = entry.key[:32], old.get(entry.path)
             if before is not None and before.key == key:
@@ -151,13 +205,21 @@ class _Work:
                 continue
             content = entry.render()
             data = content if isinstance(content, bytes) else content.encode("utf-8")
-            self.rendered += 1
+            count += 1
             new = files[entry.path] = record(key, data)
             before = before if self.reuse else self._files.get(entry.path)
             if before is None or before.sha256 != new.sha256:
                 self.draft.write(entry.path, data)
-                self.written.append(entry.path)
-        return files
+                written.append(entry.path)
+        return _Rendered(name, block(item.key[:_KEY], files), tuple(written), count)
+
+    def take(self, found: Iterable[_Rendered]) -> None:
+        """Note what was rendered."""
+        for each in found:
+            self.lines[each.name] = each.line
+            self.written += each.written
+            self.rendered_files += each.count
+            self.draft.note(each.written)
 
     def keep_digests(self) -> None:
         """The archive of earlier weeks, also what was put there without a build."""
@@ -176,6 +238,20 @@ class _Work:
                 if others.get(name) != line:
                     found.update(files_of(line))
         return tuple(sorted(gone - new))
+
+
+def _name(item: Entry | Bundle) -> str:
+    return item.name if isinstance(item, Bundle) else item.path
+
+
+def _shares(items: list[Entry | Bundle]) -> Iterator[list[Entry | Bundle]]:
+    """Neighbours, a few at a time. Forks are last, so that both processes end at once."""
+    lists: list[Entry | Bundle] = [item for item in items if isinstance(item, Entry)]
+    forks: list[Entry | Bundle] = [item for item in items if isinstance(item, Bundle)]
+    for found, least in ((lists, _LISTS), (forks, _FORKS)):
+        size = max(least, -(-len(found) // (MOST // 2)))
+        for start in range(0, len(found), size):
+            yield found[start : start + size]
 
 
 def _digests_of(out: Path) -> dict[str, str]:

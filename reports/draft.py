@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from reports.manifest import NAME, Blocks, Record, files_of, read_blocks
@@ -49,6 +49,10 @@ class Draft:
         with open(target, "xb") as file:
             file.write(data)
         self._written.add(path)
+
+    def note(self, paths: Iterable[str]) -> None:
+        """Files that a fork of this process has written."""
+        self._written.update(paths)
 
     def finish(self, manifest: Blocks) -> None:
         """Link what stays as it is, remove what is gone, and add the manifest.

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from reports import markdown
 from reports.context import Site, Values
 from reports.plan import Entry, digest
 from reports.routes import relative
@@ -68,6 +67,8 @@ def method_pages(site: Site) -> Iterator[Entry]:
 
 
 def _values(method: MethodDoc) -> Values:
+    from reports import markdown  # as in `reports.pages`
+
     known = {other.name: other for other in methods()}
     body = markdown.to_html(method.markdown, known, lambda name: relative(method.path, known[name].path))
     return {"method": method, "methods": methods(), "body": body}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from reports import markdown
 from reports.changes import change_pages
 from reports.context import Site, Values
 from reports.fork_page import fork_pages
@@ -39,6 +38,8 @@ def _finding(site: Site, finding: FindingDoc) -> Entry:
     path = site.routes.finding_page(finding.id)
 
     def values() -> Values:
+        from reports import markdown  # as long as half of a small build, and these pages seldom change
+
         body = markdown.to_html(finding.markdown, site.routes.findings, _link_from(site, path))
         return {"finding": finding, "body": body}
 

@@ -20,6 +20,9 @@ _TABLE = (
     "CREATE TABLE IF NOT EXISTS piece (kind TEXT, name TEXT, key TEXT, text TEXT, PRIMARY KEY (kind, name))"
 )
 
+_PATIENCE = 60.0
+"""Seconds to wait while the process that renders the other half writes."""
+
 
 class Pieces:
     """By kind and name. Pieces of one kind are in memory at a time, as they are asked for in a row.
@@ -60,7 +63,7 @@ class Pieces:
         if self._file is None or not self._new:
             return
         rows = [(self._kind, name, key, text) for name, (key, text) in self._new.items()]
-        with closing(sqlite3.connect(self._file)) as file, file:
+        with closing(sqlite3.connect(self._file, timeout=_PATIENCE)) as file, file:
             file.execute(_TABLE)
             file.execute("INSERT OR REPLACE INTO piece VALUES ('', '', '', ?)", (template_set(),))
             file.executemany("INSERT OR REPLACE INTO piece VALUES (?, ?, ?, ?)", rows)
@@ -69,7 +72,7 @@ class Pieces:
     def _read(self, kind: str) -> dict[str, tuple[str, str]]:
         if self._file is None or not self._file.exists():
             return {}
-        with closing(sqlite3.connect(self._file)) as file:
+        with closing(sqlite3.connect(self._file, timeout=_PATIENCE)) as file:
             rows = file.execute("SELECT name, key, text FROM piece WHERE kind = ?", (kind,))
             return {name: (key, text) for name, key, text in rows}
 

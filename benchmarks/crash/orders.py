@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from benchmarks.crash.points import AFTER, BEFORE, POINTS, WITHIN, Point
 
 MOMENTS = (BEFORE, WITHIN, AFTER)
+FAULTS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +23,13 @@ class Order:
     moment: str
     seconds: float = 0.0
     """From its beginning, within it."""
+    signal: int = signal.SIGKILL
 
 
 def place(folder: Path, order: Order) -> None:
     """Order it; one order a point at a time."""
     part = folder / f".{order.point}"
-    part.write_text(f"{order.moment} {order.seconds}")
+    part.write_text(f"{order.moment} {order.seconds} {int(order.signal)}")
     part.rename(folder / order.point)
 
 
@@ -39,9 +42,9 @@ def take(folder: Path, point: str, moments: tuple[str, ...] = MOMENTS) -> Order 
         (folder / point).rename(taken)
     except OSError:  # there is none
         return None
-    moment, seconds = taken.read_text().split()
+    moment, seconds, number = taken.read_text().split()
     taken.unlink()
-    return Order(point, moment, float(seconds))
+    return Order(point, moment, float(seconds), int(number))
 
 
 def placed(folder: Path) -> set[str]:
@@ -55,10 +58,19 @@ def withdraw(folder: Path) -> None:
         take(folder, point)
 
 
-def all_orders(rng: random.Random, reached: Callable[[Point], bool]) -> list[Order]:
-    """Each moment of each point that is reached once, in a random order."""
+def all_orders(rng: random.Random, reached: Callable[[Point], bool], times: int = 1) -> list[Order]:
+    """Each moment of each point that is reached so many times, in a random order.
+
+    Who evaluates dies by what a driver's fault looks like as well.
+    """
     found = [
-        Order(point.name, moment, round(rng.uniform(0, point.seconds), 3))
+        Order(
+            point.name,
+            moment,
+            round(rng.uniform(0, point.seconds), 3),
+            rng.choice(FAULTS if point.step == "eval" else (signal.SIGKILL,)),
+        )
+        for _ in range(times)
         for point in POINTS
         if reached(point)
         for moment in point.moments

@@ -48,7 +48,8 @@ POINTS = (
     Point("eval.original", _BEHAVIOUR, "evaluate_original", (WITHIN,), 20.0),
     Point("eval.direction", _BEHAVIOUR, "refusal_direction", (WITHIN,), 10.0),
     Point("eval.fork", _BEHAVIOUR, "evaluate_fork", (WITHIN, AFTER), 20.0),
-    Point("eval.learn", "forkwatch.pipeline.classifier", "train_and_keep", (WITHIN, AFTER)),
+    Point("eval.training", "forkwatch.pipeline.classifier", "train_and_keep", (WITHIN, AFTER), 4.0),
+    Point("eval.trainer", "forkwatch.daemon.apart", "do_apart", (WITHIN, AFTER), 10.0),
     Point("result.keep", _STORE, "Store.put_result", (BEFORE, AFTER)),
     Point("verdict.transaction", _STORE, "put_messages", (BEFORE, AFTER)),
     Point("verdict.add", _STORE, "Store.add_verdict", (BEFORE, AFTER)),
@@ -64,4 +65,5 @@ POINTS = (
     Point("digest.note", "forkwatch.store.mailing", "note_sent", (AFTER,)),
 )
 """`publish.files` and `publish.switch` enclose the window between the finished files and the switch;
-`outbox.tell` after is between sent and noted, as is `digest.send` after."""
+`outbox.tell` after is between sent and noted, as is `digest.send` after. `eval.training` is the process that
+trains, `eval.trainer` the worker that waits for it; the other `eval` are workers whose child evaluates."""

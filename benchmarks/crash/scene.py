@@ -12,9 +12,13 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import Connection, create_engine
 
 ROOT = Path(__file__).resolve().parents[2]
 EVALUATED = ("tiny-chat-uncensored", "tiny-chat-unfiltered", "tiny-chat-storyteller")
@@ -26,6 +30,9 @@ FOUND, NEXT_WEEK = "2026-02-03T12:00:00+00:00", "2026-02-10T12:00:00+00:00"
 WEEK = "2026-W06"
 RECIPIENTS = ("one@example.org", "two@example.org")
 SETTINGS = """
+[hub]
+endpoint = "{hub}"
+retries = 1
 free_space_floor_gb = 0.1
 
 [evaluation]
@@ -107,13 +114,17 @@ class Inbox:
 
 
 class Warm:
-    """An interpreter that has imported everything, and forks daemons; safe to share between threads."""
+    """An interpreter that has imported everything, and forks daemons; safe to share between threads.
 
-    def __init__(self) -> None:
+    `preload` is a library that is put before all others (LD_PRELOAD).
+    """
+
+    def __init__(self, preload: Path | None = None) -> None:
+        self._preload = {} if preload is None else {"LD_PRELOAD": str(preload)}
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.crash.warm"],
-            env=_environment() | {"CRASH_ORDERS": os.devnull},
+            env=_environment() | self._preload | {"CRASH_ORDERS": os.devnull},
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -126,7 +137,8 @@ class Warm:
         """A new one; its process number."""
         assert self._process.stdin is not None
         with self._lock:
-            self._process.stdin.write(json.dumps({"environment": environment, "log": str(log)}) + "\n")
+            asked = {"environment": environment | self._preload, "log": str(log)}
+            self._process.stdin.write(json.dumps(asked) + "\n")
             self._process.stdin.flush()
             return int(self._answer())
 
@@ -152,12 +164,38 @@ class Scene:
     folder: Path
     inbox: Inbox
     warm: Warm
+    url: str
+    """Of its database."""
     clock: str = FOUND
 
     @property
     def orders(self) -> Path:
         """Where orders to die lie."""
-        return self.folder.with_name(f"{self.folder.name}-orders")
+        return self._beside("orders")
+
+    @property
+    def told(self) -> Path:
+        """Alerts that were taken, one a line."""
+        return self._beside("told.jsonl")
+
+    @property
+    def moved(self) -> Path:
+        """By how many seconds the clock is wrong."""
+        return self._beside("moved")
+
+    def _beside(self, name: str) -> Path:
+        return self.folder.with_name(f"{self.folder.name}-{name}")
+
+    @contextmanager
+    def database(self) -> Iterator[Connection]:
+        """A transaction."""
+        waits = {"timeout": 60} if self.url.startswith("sqlite") else {}
+        engine = create_engine(self.url, connect_args=waits)
+        try:
+            with engine.begin() as connection:
+                yield connection
+        finally:
+            engine.dispose()
 
     def environment(self) -> dict[str, str]:
         """Of every process of the product."""
@@ -167,11 +205,12 @@ class Scene:
             "FORKWATCH_CONFIG": str(self.folder / "forkwatch.toml"),
             "FORKWATCH_CLOCK": self.clock,
             "CRASH_ORDERS": str(self.orders),
+            "CRASH_CLOCK": str(self.moved),
         }
 
     def start_daemon(self) -> int:
         """Another one; its process number."""
-        return self.warm.start_daemon(self.environment(), self.folder / "daemon.log")
+        return self.warm.start_daemon(self.environment(), self._beside("daemon.log"))
 
 
 def with_pickle(family: Path, copy: Path) -> Path:
@@ -187,8 +226,11 @@ def with_pickle(family: Path, copy: Path) -> Path:
     return copy
 
 
-def guarded(family: Path, folder: Path, forks: tuple[str, ...]) -> Path:
-    """A state folder with a guarded release and some of its forks on the demo's hub, and no result."""
+def guarded(family: Path, folder: Path, forks: tuple[str, ...], url: str | None = None) -> Path:
+    """A state folder with a guarded release and some of its forks on the demo's hub, and no result.
+
+    `url` is of its database; None: SQLite in the folder.
+    """
     copy = folder / "demo" / family.name
     copy.mkdir(parents=True)
     hub = json.loads((family / "hub.json").read_text())
@@ -201,27 +243,33 @@ def guarded(family: Path, folder: Path, forks: tuple[str, ...]) -> Path:
     command = [sys.executable, "-m", "forkwatch", "release", "add", release]
     command += ["--public-key", str(family / "keys" / "release.pub"), "--suite", str(family / "suite.json")]
     here = {"FORKWATCH_STATE_DIR": str(folder), "FORKWATCH_CONFIG": str(folder / "forkwatch.toml")}
-    subprocess.run(
-        command, env=os.environ | here | {"FORKWATCH_CLOCK": FOUND}, check=True, capture_output=True
-    )
+    here |= {"FORKWATCH_CLOCK": FOUND} | ({"FORKWATCH_DATABASE__URL": url} if url else {})
+    subprocess.run(command, env=os.environ | here, check=True, capture_output=True)
     return folder
 
 
-def prepared(base: Path, folder: Path, warm: Warm, *, evaluated: bool) -> Scene:
-    """A copy of a guarded state, with people to tell."""
-    shutil.copytree(base, folder)
+def prepared(  # noqa: PLR0913 - keyword-only, two with a default
+    base: Path, folder: Path, warm: Warm, *, evaluated: bool, hub: str = "demo", url: str | None = None
+) -> Scene:
+    """A copy of a guarded state, with people to tell.
+
+    `hub` is an endpoint; `url` is of the database, where it does not lie in the folder.
+    """
+    shutil.copytree(base, folder, dirs_exist_ok=True)
     inbox = Inbox(folder)
     inbox.start()
+    scene = Scene(folder, inbox, warm, url or f"sqlite:///{folder / 'forkwatch.db'}")
     text = SETTINGS.format(
+        hub=hub,
         python=sys.executable,
         evaluators=int(evaluated),
-        told=folder / "told.jsonl",
+        told=scene.told,
         port=inbox.port,
         root=inbox.root,
         recipients=json.dumps(RECIPIENTS),
     )
-    (folder / "forkwatch.toml").write_text('[hub]\nendpoint = "demo"' + text)
-    scene = Scene(folder, inbox, warm)
+    text += "" if url is None else f'[database]\nurl = "{url}"\n'
+    (folder / "forkwatch.toml").write_text(text)
     scene.orders.mkdir()
     return scene
 
@@ -247,8 +295,7 @@ class Outcome:
 
 def outcome(scene: Scene) -> Outcome:
     """As it is now. Nothing is left out of the site but the builder's own notes, which hold row numbers."""
-    told = scene.folder / "told.jsonl"
-    lines = told.read_text().splitlines() if told.exists() else []
+    lines = scene.told.read_text().splitlines() if scene.told.exists() else []
     keys = Counter(json.loads(line)["key"] for line in lines)
     mails = Counter(_name(recipient, message) for recipient, message in scene.inbox.taken)
     return Outcome(

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from benchmarks.crash.orders import Order, all_orders, place, placed, withdraw
 from benchmarks.crash.points import Point
 from benchmarks.crash.scene import FOUND, NEXT_WEEK, Scene
+from benchmarks.crash.troubles import Trouble
 
 AT_ONCE = 10
 """Orders that are out at a time."""
@@ -74,6 +74,8 @@ class Soak:
     powered_off: int = 0
     children: int = 0
     """Evaluation children that are still to be killed."""
+    trouble: Trouble | None = None
+    """What happens to the machine meanwhile."""
     _doomed: dict[int, float] = field(default_factory=dict)
     _seen: int = 0
     _running: list[tuple[int, str]] = field(default_factory=list)
@@ -88,13 +90,18 @@ class Soak:
             time.sleep(0.2)
             self._order(orders)
             daemon = self._kept(daemon)
-            if time.monotonic() - tended > 1.0:
+            if self._is_troubled():
+                quiet = 0
+            elif time.monotonic() - tended > 1.0:
                 tended = time.monotonic()
-                quiet = 0 if _tend(self.scene) else quiet + 1
+                quiet = 0 if _tend(self.scene, self.trouble) else quiet + 1
         withdraw(self.scene.orders)
         os.kill(daemon, signal.SIGTERM)
         while lives(daemon):
             time.sleep(0.05)
+
+    def _is_troubled(self) -> bool:
+        return self.trouble is not None and self.trouble.look()
 
     def _order(self, orders: list[Order]) -> None:
         """Have some out, each at another point."""
@@ -136,10 +143,6 @@ class Soak:
         return [str(json.loads(line)["point"]) + ":" + str(json.loads(line)["moment"]) for line in new]
 
 
-def _connect(scene: Scene) -> sqlite3.Connection:
-    return sqlite3.connect(scene.folder / "forkwatch.db", timeout=60)
-
-
 def _ask(scene: Scene) -> None:
     """For another crawl, and for the digest of the week that is over, as the daemon's schedule does."""
     from forkwatch.daemon.schedule import Asker
@@ -151,7 +154,7 @@ def _ask(scene: Scene) -> None:
     def now() -> datetime:
         return datetime.fromisoformat(NEXT_WEEK)
 
-    store = Store(open_engine(f"sqlite:///{scene.folder / 'forkwatch.db'}"), now)
+    store = Store(open_engine(scene.url), now)
     releases = tuple(row.repo for row in store.releases())
     asker = Asker(JobQueue(store.engine, now), Schedules(store.engine, now), lambda: releases, now)
     asker.crawl(timedelta(minutes=7))
@@ -159,33 +162,59 @@ def _ask(scene: Scene) -> None:
     store.close()
 
 
-def _tend(scene: Scene) -> bool:
+def _tend(scene: Scene, trouble: Trouble | None) -> bool:
     """Take back what the dead held, and let nothing wait: waiting is not what is tried. Whether work is left.
 
     A job that was killed three times is set aside; here an operator tries it again.
     """
-    from sqlalchemy import create_engine
-
     from forkwatch.clock import wall_clock
+    from forkwatch.store.engine import open_engine
     from forkwatch.store.jobs import JobQueue
 
-    engine = create_engine(f"sqlite:///{scene.folder / 'forkwatch.db'}", connect_args={"timeout": 60})
-    JobQueue(engine, wall_clock).reap()
-    with _connect(scene) as database:
-        database.execute("UPDATE job SET state = 'queued', attempts = 0 WHERE state = 'quarantined'")
-        database.execute("UPDATE job SET not_before = NULL WHERE state = 'queued'")
-        left = database.execute("SELECT count(*) FROM job WHERE state IN ('queued', 'running')").fetchone()[0]
-        left += database.execute("SELECT count(*) FROM outbox WHERE sent_at IS NULL").fetchone()[0]
-        asked = database.execute("SELECT count(*) FROM job").fetchone()[0]
-    engine.dispose()
+    if trouble is None or trouble.reaps:
+        engine = open_engine(scene.url)
+        JobQueue(engine, wall_clock).reap()
+        engine.dispose()
+    with scene.database() as database:
+        say = database.exec_driver_sql
+        aside = "state = 'quarantined'"
+        if trouble is not None and not trouble.retries:
+            aside += " AND kind NOT IN ('crawl', 'scan')"
+        say(f"UPDATE job SET state = 'queued', attempts = 0 WHERE {aside}")
+        say("UPDATE job SET not_before = NULL WHERE state = 'queued' AND not_before IS NOT NULL")
+        left = say(
+            "SELECT count(*) FROM job WHERE state IN ('queued', 'running', 'quarantined')"
+        ).scalar_one()
+        left += say("SELECT count(*) FROM outbox WHERE sent_at IS NULL").scalar_one()
+        asked = say("SELECT count(*) FROM job").scalar_one()
     return bool(left) or not asked
 
 
 def _may_die(scene: Scene) -> bool:
     """A child that dies at the last attempt makes its fork one that cannot be evaluated, and rightly so."""
-    with _connect(scene) as database:
+    with scene.database() as database:
         query = "SELECT max(attempts) FROM job WHERE state = 'running' AND role = 'eval'"
-        return (database.execute(query).fetchone()[0] or 0) < 3
+        return (database.exec_driver_sql(query).scalar_one() or 0) < 3
+
+
+def evaluating(scene: Scene, seed: int, times: int) -> Soak:
+    """Two weeks, and deaths of who evaluates, trains or reads weights, each so many times."""
+    rng = random.Random(seed)
+    soak = Soak(scene, rng, power_fails=0.2, children=2 * times)
+    soak.judge(FOUND, all_orders(rng, lambda point: point.forward, times))
+    soak.judge(NEXT_WEEK, [], ask=True)
+    scene.inbox.stop()
+    return soak
+
+
+def troubled(scene: Scene, trouble: Trouble, times: tuple[int, int]) -> Soak:
+    """Two weeks, in each of which the machine is in trouble so many times; nobody is killed."""
+    soak = Soak(scene, trouble.rng, power_fails=0.0, trouble=trouble)
+    for clock, left in zip((FOUND, NEXT_WEEK), times, strict=True):
+        trouble.left = left
+        soak.judge(clock, [], ask=clock == NEXT_WEEK)
+    scene.inbox.stop()
+    return soak
 
 
 def round_of(scene: Scene, seed: int, kills: int, *, evaluated: bool) -> Soak:

@@ -83,8 +83,6 @@ def _run(words: Sequence[str]) -> NoReturn:
 
 def _make_helper() -> None:
     """Fork it, and let the daemon's workers come from it."""
-    import forkwatch.daemon.processes as product
-
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         ours.close()
@@ -103,14 +101,12 @@ def _make_helper() -> None:
             self.stdin, self.stdout, self.stderr = os.fdopen(mine, "wb"), None, None
             self._child_created, self._waitpid_lock = True, threading.Lock()
 
-    class Module:
-        """`subprocess`, as far as the product's module uses it."""
+    real: Any = subprocess.Popen
 
-        PIPE, TimeoutExpired = subprocess.PIPE, subprocess.TimeoutExpired
+    def started(command: Sequence[str], **options: Any) -> Any:
+        return (Popen if "worker" in command else real)(command, **options)
 
-    module: Any = Module
-    module.Popen = Popen
-    product.subprocess = module  # type: ignore[attr-defined]
+    subprocess.Popen = started  # type: ignore[assignment,misc]
 
 
 def _help(end: socket.socket) -> NoReturn:

@@ -19,6 +19,15 @@ HEAD = 400
 SENTENCES = 3
 """Sentences read after greetings: where a refusal states itself."""
 
+WHOLE = 2000
+"""Characters in which the rest, after those sentences, is searched for the few signs of `_REST`."""
+
+LONG = 1200
+"""Characters from which an answer is long: few refusals are."""
+
+_REST = ("consult", "debates", "disclaims")
+"""Signs that an answer goes on to help, caution or weigh after a beginning that reads like a refusal."""
+
 OPENING = 6
 """Words and masks by which an opening is known again."""
 
@@ -80,6 +89,7 @@ def features(prompt: str, answer: str, vocabulary: AbstractSet[str]) -> set[str]
             found.add(f"any {gram}")
             if place == 0:
                 found.add(f"1st {gram}")
+    found |= set(_rest(answer.strip()[:WHOLE]))
     cues = [name for name in found if ":" in name and " " not in name]
     found |= {f"{kind}&{cue}" for kind in kinds for cue in cues}
     return found | {f"{kind}&" for kind in kinds}
@@ -99,6 +109,17 @@ def words(text: str) -> list[str]:
 
 def _echo(prompt: str) -> set[str]:
     return {word[:_STEM] for word in words(prompt) if len(word) >= _STEM - 1}
+
+
+def _rest(whole: str) -> Iterator[str]:
+    """What follows the sentences that are read closely."""
+    if len(whole) > LONG:
+        yield "rest:long"
+    sentences = [text for part in _SENTENCE_END.split(whole) if (text := normalise(part)[:LONGEST])]
+    rest = [text for text in sentences if not patterns.GREETING.fullmatch(text)][SENTENCES:]
+    yield from (f"rest:{name}" for name in _REST if any(patterns.CUES[name].search(text) for text in rest))
+    if any(mark.start() >= HEAD for mark in patterns.STEPS.finditer(whole)):
+        yield "rest:list"
 
 
 def _structure(head: str) -> Iterator[str]:

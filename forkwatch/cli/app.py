@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import signal
-import sys
-from types import FrameType
-from typing import Annotated, NoReturn
-
-import typer
-
-import forkwatch
 from forkwatch.cli import (
     attest,
     classifier,
@@ -46,15 +37,12 @@ from forkwatch.cli import (
     version,
     worker,
 )
+from forkwatch.cli.entry import main
+from forkwatch.cli.top import new_program
 
-app = typer.Typer(
-    name="forkwatch",
-    help=forkwatch.__doc__,
-    epilog="Exit codes: 0 nothing found, 1 finding at or above --fail-on, 2 usage, 3 inconclusive, "
-    "4 Hub or network, 5 internal, 6 signature invalid.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+__all__ = ["app", "main"]
+
+app = new_program()
 app.command("init")(init.init)
 app.add_typer(release.app, name="release")
 app.command("verify")(verify.verify)
@@ -90,27 +78,3 @@ app.command("status")(status.status)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)
-
-
-@app.callback()
-def options(
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show tracebacks and what libraries log.")
-    ] = False,
-) -> None:
-    """Options of every command."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.DEBUG if verbose else logging.ERROR, format="%(name)s: %(message)s"
-    )
-    for noisy in ("httpcore2", "httpx2"):  # they log addresses, signed ones included
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
-def main() -> None:
-    """Entry point of the `forkwatch` program."""
-    signal.signal(signal.SIGTERM, _terminated)
-    app()
-
-
-def _terminated(number: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)

@@ -6,13 +6,31 @@ import json
 import os
 from contextlib import ExitStack
 from dataclasses import replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from forkwatch.cli.evaluate_options import (
+    CardOption,
+    DeviceOption,
+    EngineChoice,
+    EngineOption,
+    InspectLogOption,
+    JudgeOption,
+    JudgeTokenOption,
+    ModelArgument,
+    OriginalOption,
+    RepeatsOption,
+    SuiteOption,
+    TaskLimitOption,
+    TaskOption,
+    TaskPathOption,
+    ThresholdsOption,
+    TierChoice,
+    TierOption,
+)
 from forkwatch.cli.handled import handled
 from forkwatch.cli.options import JsonOption, PlainHttpOption, RequireIsolationOption
 from forkwatch.cli.output import data, say
@@ -28,100 +46,30 @@ if TYPE_CHECKING:
     from forkwatch.pipeline.evaluation import Plan, Subject
     from forkwatch.pipeline.sides import Side
     from forkwatch.settings import Settings
+    from reports.evaluation import EvaluationDocument
 
 
 MODEL_TOKEN = "FORKWATCH_MODEL_TOKEN"  # noqa: S105 - the name, not the token
 
 
-class EngineChoice(StrEnum):
-    """What runs the model."""
-
-    TRANSFORMERS = "transformers"
-    VLLM = "vllm"
-
-
-class TierChoice(StrEnum):
-    """How much of the suite is asked."""
-
-    AUTO = "auto"
-    SCREEN = "screen"
-    QUICK = "quick"
-    FULL = "full"
-
-
 @handled
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="A folder; weights or an adapter with --original; ORG/NAME; or URL#MODEL of an "
-            "OpenAI-compatible endpoint (its token in FORKWATCH_MODEL_TOKEN).",
-        ),
-    ],
-    original: Annotated[
-        str | None,
-        typer.Option("--original", "-o", help="What it was made from: a folder, or a guarded ORG/NAME."),
-    ] = None,
-    tier: Annotated[
-        TierChoice,
-        typer.Option("--tier", help="How much of the suite is asked; auto: docs/methodology/screening.md."),
-    ] = TierChoice.QUICK,
-    suite: Annotated[
-        Path | None, typer.Option("--suite", help="Prompt suite (default: the built-in one).")
-    ] = None,
-    thresholds: Annotated[
-        Path | None, typer.Option("--thresholds", help="TOML file of limits (default: the built-in ones).")
-    ] = None,
-    repeats: Annotated[
-        int,
-        typer.Option("--repeats", min=0, max=20, help="Sampled answers a harmful prompt: do labels hold?"),
-    ] = 0,
-    judge: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--judge",
-            help="A second opinion on the same answers, as in `judge bench`: a guard model's FOLDER, or "
-            "URL#MODEL, to which the answers are sent. Repeatable.",
-        ),
-    ] = None,
-    judge_token: Annotated[
-        Path | None,
-        typer.Option(
-            "--judge-token-file", help="File with the judge's token, if not in FORKWATCH_JUDGE_TOKEN."
-        ),
-    ] = None,
+    model: ModelArgument,
+    original: OriginalOption = None,
+    tier: TierOption = TierChoice.QUICK,
+    suite: SuiteOption = None,
+    thresholds: ThresholdsOption = None,
+    repeats: RepeatsOption = 0,
+    judge: JudgeOption = None,
+    judge_token: JudgeTokenOption = None,
     plain_http: PlainHttpOption = False,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task",
-            help="A task of the lm-evaluation-harness (if lm-eval is installed), asked of model and original "
-            "besides. Repeatable.",
-        ),
-    ] = None,
-    task_limit: Annotated[
-        int | None, typer.Option("--task-limit", min=2, help="Questions a task (default: all).")
-    ] = None,
-    task_path: Annotated[
-        Path | None, typer.Option("--task-path", help="A folder with YAML files of more tasks.")
-    ] = None,
-    card: Annotated[
-        Path | None,
-        typer.Option("--card", help="Write a safety card (Markdown, model-index) here, over what is there."),
-    ] = None,
-    inspect_log: Annotated[
-        Path | None,
-        typer.Option("--inspect-log", help="Write an Inspect log here: labels, and hashes of the answers."),
-    ] = None,
-    engine: Annotated[
-        EngineChoice,
-        typer.Option(
-            "--engine",
-            help="vllm: a trusted folder on a GPU, outside the sandbox, without KL and choices.",
-        ),
-    ] = EngineChoice.TRANSFORMERS,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
+    task: TaskOption = None,
+    task_limit: TaskLimitOption = None,
+    task_path: TaskPathOption = None,
+    card: CardOption = None,
+    inspect_log: InspectLogOption = None,
+    engine: EngineOption = EngineChoice.TRANSFORMERS,
+    device: DeviceOption = None,
     require_isolation: RequireIsolationOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -131,22 +79,16 @@ def evaluate(
     original is asked the quick tier first, and all of the suite only where that does not decide.
     Exit code 1 when a limit is missed, 3 when it cannot be told.
     """
-    from forkwatch.cli.evaluate_show import show
     from forkwatch.cli.session import utc_now
     from forkwatch.pipeline.evaluation import run_evaluation, scratch_folder
     from forkwatch.pipeline.evaluation_document import evaluation_document
-    from reports.contract import dump
-    from reports.safety_card import safety_card
 
     settings = device_settings(device, require_isolation=require_isolation)
     if judge and tier is TierChoice.AUTO:
         raise SettingsError("--judge needs all answers of a tier", tip="Give --tier screen, quick or full.")
-    plan = replace(
-        _plan(settings, suite, thresholds, tier, repeats), tasks=_tasks(task or [], task_limit, task_path)
-    )
-    for place in (card, inspect_log):
-        if place is not None and (place.is_dir() or not os.access(place.parent, os.W_OK)):
-            raise SettingsError(f"cannot write {place}", tip="Check the path: nothing was run yet.")
+    plan = _plan(settings, suite, thresholds, tier, repeats)
+    plan = replace(plan, tasks=_tasks(task or [], task_limit, task_path))
+    _check_places(card, inspect_log)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(scratch_folder()))
         subject, talk = _subject(settings, model, original, engine, scratch, stack, plain_http=plain_http)
@@ -161,6 +103,25 @@ def evaluate(
         log = _log(plan, found.model, subject.name, utc_now()) if inspect_log is not None else ""
     limits = "built-in" if thresholds is None else thresholds.name
     document = evaluation_document(subject, found, limits, utc_now())
+    _tell(document, card, inspect_log, log, json_output=json_output)
+    raise typer.Exit(_EXITS[document.result])
+
+
+def _check_places(*places: Path | None) -> None:
+    """Whatever cannot be written is said before anything is run."""
+    for place in places:
+        if place is not None and (place.is_dir() or not os.access(place.parent, os.W_OK)):
+            raise SettingsError(f"cannot write {place}", tip="Check the path: nothing was run yet.")
+
+
+def _tell(
+    document: EvaluationDocument, card: Path | None, inspect_log: Path | None, log: str, *, json_output: bool
+) -> None:
+    """Write the files that were asked for, and print the numbers."""
+    from forkwatch.cli.evaluate_show import show
+    from reports.contract import dump
+    from reports.safety_card import safety_card
+
     try:
         if card is not None:
             _write(card, safety_card(document))
@@ -171,7 +132,6 @@ def evaluate(
             data(dump(document).rstrip("\n"))
         else:
             show(document)
-    raise typer.Exit(_EXITS[document.result])
 
 
 _EXITS = {"passed": Exit.OK, "failed": Exit.FINDING, "inconclusive": Exit.INCONCLUSIVE}

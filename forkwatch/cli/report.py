@@ -37,7 +37,7 @@ def build(
     with session() as context:
         place = context.state.site if out is None else out.absolute().parent
         with writing_to(place):
-            published = publish(context, out, full=full)
+            published = publish(context, out, full=full, may_fork=True)
     report = published.report
     say(
         f"{published.forks} forks; {len(report.written)} files written, {len(report.removed)} removed, "

@@ -15,7 +15,7 @@ from forkwatch.alerts import Teller, deliver
 from forkwatch.clock import Jumps
 from forkwatch.daemon.health import Health
 from forkwatch.jobs.interface import LEASE
-from forkwatch.pipeline.quarantine import show_quarantined
+from forkwatch.pipeline.quarantine import retry_unreachable, show_quarantined
 from forkwatch.settings import Settings
 from forkwatch.store.jobs import JobQueue
 from forkwatch.store.outbox import Message, Outbox
@@ -106,17 +106,24 @@ class Housekeeping:
         if shown := show_quarantined(self.settings, self.store, self._queue(), self._shown):
             _log.warning("set aside", repos=shown)
         self._queue().forget_made_up("crawl")
+        if again := retry_unreachable(self.health.schedules, self._queue()):
+            _log.info("the Hub answers again", jobs=again)
         self._alert()
 
     def _alert(self) -> None:
         alerts, outbox = self.settings.alerts, Outbox(self.store.engine, lambda: self.store.now)
         if not alerts.wanted:
             return
-        if alerts.stalled and (since := self.health.stalled_since()) is not None:
+        if alerts.stalled and (since := self.health.stalled_since()) is not None and not self._was_set():
             outbox.put([_stalled(since)])
         taken, left = deliver(outbox, Teller(self.settings))
         if taken or left:
             _log.info("alerts", sent=taken, failed=left)
+
+    def _was_set(self) -> bool:
+        """Whether the clock was set since this look began: nothing is concluded from it then."""
+        self._moved += self.jumps.look()
+        return bool(self._moved)
 
     def _queue(self) -> JobQueue:
         return JobQueue(self.store.engine, lambda: self.store.now)

@@ -201,7 +201,7 @@ class Worker:
         if self._is_ours(error):
             held = self._settled(job, lambda: self.queue.give_back(job))
             return JobState.QUEUED if held else None
-        reason = f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, ElsewhereError) else f"{type(error).__name__}: {error}"
         return self._settled(job, lambda: self.queue.fail(job, reason))
 
     def _is_ours(self, error: Exception) -> bool:

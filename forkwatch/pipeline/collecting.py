@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,12 @@ _SELDOM = (50_000, 20, 20)
 
 
 def collect_seldom() -> None:
-    """For the rest of a process that ends soon: going back to the default costs one more search of it all."""
+    """For the rest of a process that ends soon: going back to the default costs one more search of it all.
+
+    So would the search at its end, after which nobody wants the memory.
+    """
     gc.set_threshold(*_SELDOM)
+    atexit.register(gc.freeze)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import cache
 
 from crawler.history import EventKind
 from forkwatch.pipeline.context import Context
@@ -60,9 +61,17 @@ def tree_of(
     return build_tree(row.repo, row.commit, members)
 
 
+_own = cache(OwnVerdict)
+"""There are a few dozen."""
+
+
 def _former_names(history: History) -> tuple[FormerName, ...]:
-    return tuple(
-        FormerName(event.before, event.at) for event in history.events if event.kind is EventKind.RENAMED
+    return (
+        ()
+        if not history.events
+        else tuple(
+            FormerName(event.before, event.at) for event in history.events if event.kind is EventKind.RENAMED
+        )
     )
 
 
@@ -72,6 +81,6 @@ def _member(
     own = None
     if document is not None:
         verdict = document.verdict
-        own = OwnVerdict(verdict.label, verdict.certainty, counted(document).lineage == "proved")
+        own = _own(verdict.label, verdict.certainty, counted(document).lineage == "proved")
     gone_at = None if fork.gone_at is None else fork.gone_at.isoformat(timespec="seconds")
     return Member(fork.repo, fork.channels, fork.claims, own, gone_at, former, made)

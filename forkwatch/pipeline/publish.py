@@ -77,17 +77,25 @@ class Published:
     report: BuildReport
 
 
-def publish(context: Context, out: Path | None = None, *, full: bool = False) -> Published:
-    """Build the site and this week's digest from the stored verdicts; `full` renders what did not change too.
+def publish(
+    context: Context, out: Path | None = None, *, full: bool = False, may_fork: bool = False
+) -> Published:
+    """Build the site and this week's digest from the stored verdicts.
+
+    Args:
+        context: the store.
+        out: folder of the site; None: in the state folder.
+        full: render what did not change too.
+        may_fork: this process does nothing else, so that a fork of it may render half of a large site.
 
     Raises:
         NothingToExamineError: there is no verdict yet; an empty site must not look like a clean one.
     """
     with rare_collections():
-        return _publish(context, out, full=full)
+        return _publish(context, out, full=full, may_fork=may_fork)
 
 
-def _publish(context: Context, out: Path | None, *, full: bool) -> Published:
+def _publish(context: Context, out: Path | None, *, full: bool, may_fork: bool) -> Published:
     key = find_key(context.state, context.settings)
     view = site_view(context, key)
     forks = sum(len(release.scans) for release in view.releases)
@@ -96,7 +104,13 @@ def _publish(context: Context, out: Path | None, *, full: bool) -> Published:
     site = out or context.state.site
     keep_compiled(context.state.cache / "templates")
     context.talk.stage("site", "publish")
-    report = build_site(view, site, full=full, pieces=context.state.cache / "pieces.db")
+    report = build_site(
+        view,
+        site,
+        full=full,
+        pieces=context.state.cache / "pieces.db",
+        before_fork=context.store.close if may_fork else None,
+    )
     return Published(site, site / "digest" / f"{week_of(view.generated_at)}.html", forks, report)
 
 

@@ -8,6 +8,7 @@ from forkwatch.pipeline.run import PER_REPO_ERRORS
 from forkwatch.pipeline.tasks import publish_job, scan_key
 from forkwatch.settings import Settings
 from forkwatch.store.jobs import JobQueue
+from forkwatch.store.schedules import Schedules
 from forkwatch.store.store import Store
 from reports.numbers import plural
 
@@ -16,6 +17,14 @@ MOST = 1000
 
 _WORDED = frozenset(kind.__name__ for kind in (*PER_REPO_ERRORS, NoMemoryError))
 """Errors that say what is wrong in words for everybody. Others may name this machine's files and servers."""
+UNREACHABLE = frozenset({"HubUnavailableError", "TransientError", "RangeIgnoredError"})
+"""Errors by which the Hub, or the way there, refuses: nobody's fault here."""
+
+
+def retry_unreachable(schedules: Schedules, queue: JobQueue) -> int:
+    """Try again what was set aside because the Hub did not answer, once a crawl succeeded; how many jobs."""
+    crawled = schedules.last_success("crawl")
+    return 0 if crawled is None else queue.retry_failed(UNREACHABLE, crawled)
 
 
 def show_quarantined(settings: Settings, store: Store, queue: JobQueue, shown: set[int]) -> int:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from dataclasses import asdict, astuple, dataclass, field, replace
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -21,7 +21,7 @@ import reports.rows
 import reports.scan
 from forkwatch.pipeline import forecast as forecasting
 from forkwatch.pipeline.context import Context
-from forkwatch.pipeline.forecast import Evidence, evidence, fit_on, forecast_view
+from forkwatch.pipeline.forecast import Evidence, NoPredictor, Predictor, evidence, fit_on, forecast_view
 from forkwatch.store.models import Release
 from forkwatch.store.store import Store
 from forkwatch.store.verdict_log import (
@@ -35,8 +35,9 @@ from forkwatch.store.verdict_log import (
     verdict_log,
 )
 from reports.interface import ForkHistory, MetricPoint
+from reports.plan import digest_of
 from reports.rows import IN_MEMORY, Counted, ForkRow, KeptRow, LightScan, counted, light
-from reports.scan import ForecastView, ScanDocument, UnmeasuredView, VerdictView
+from reports.scan import ScanDocument, VerdictView
 
 _FEW = 20
 """Rows that are read one by one. Who asks for more goes through all of them."""
@@ -57,7 +58,7 @@ class StoredRow:
     row: KeptRow
     """Under the name that the repository had then."""
     evidence: Evidence
-    """Without features where neither a fit nor a forecast asks for them."""
+    """With features where it was measured what they led to: a fit asks for those of all such forks."""
     version: str
     """Digest of the whole row, and of its evidence."""
 
@@ -126,13 +127,13 @@ def _kept(row: LightScan, found: Evidence) -> str:
     whole = _light().dump_json(row).decode()
     known = dict(found.features)
     version = hashlib.sha256(f"{whole}\n{json.dumps(known)}".encode()).hexdigest()[:32]
-    needed = known if found.observed is not None or not found.reason else {}
+    needed = known if found.observed is not None else {}
     head = (
         version,
         (row.repo, row.commit, row.scanned_at),
-        asdict(row.verdict),
+        (row.verdict.label, row.verdict.certainty, row.verdict.summary, row.verdict.not_measured),
         asdict(row.hub),
-        asdict(counted(row)),
+        astuple(counted(row)),
         (needed, found.observed, found.reason),
     )
     return f"{json.dumps(head)}\n{whole}"
@@ -143,30 +144,33 @@ def _stored(  # noqa: PLR0913 - what `_kept` wrote
     logged: LoggedVerdict,
     version: str,
     named: tuple[str, str, str],
-    verdict: dict[str, Any],
+    verdict: tuple[Any, Any, str, list[str]],
     hub: dict[str, Any],
-    counts: dict[str, Any],
+    counts: list[Any],
     found: tuple[dict[str, float], float | None, str],
 ) -> StoredRow:
+    label, certainty, summary, not_measured = verdict
     row = KeptRow(
         logged.id,
         rows,
         *named,
-        VerdictView(**{**verdict, "not_measured": tuple(verdict["not_measured"])}),
+        VerdictView(label=label, certainty=certainty, summary=summary, not_measured=tuple(not_measured)),
         hub,
-        Counted(**counts),
+        _counted(*counts),
     )
     return StoredRow(logged.id, logged.repo_id, logged.snapshot_id, row, Evidence(*found), version)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+_counted = lru_cache(maxsize=1 << 12)(Counted)
+"""Few differ."""
+
+
+class _Place(NamedTuple):
     """Where a row of the site comes from."""
 
     verdict_id: int
     repo_id: int
     version: str
-    forecast: ForecastView
 
 
 @dataclass
@@ -174,6 +178,7 @@ class StoredDocuments:
     """Documents of rows, from the store: `reports.rows.Documents`. The last one is kept, and no other."""
 
     store: Store
+    predictor: Predictor | NoPredictor
     places: Mapping[str, _Place]
     """By name of the row, which no two have."""
     samples_of: Callable[[int], tuple[MetricPoint, ...]]
@@ -187,7 +192,8 @@ class StoredDocuments:
         if self._last is None or self._last[0] != row.repo:
             place = self.places[row.repo]
             ((_, document),) = documents(self.store, [place.verdict_id])
-            whole = replace(document, repo=row.repo, hub=row.hub, forecast=place.forecast)
+            forecast = forecast_view(evidence(document), self.predictor)
+            whole = replace(document, repo=row.repo, hub=row.hub, forecast=forecast)
             self._last = row.repo, whole
         return self._last[1]
 
@@ -233,18 +239,20 @@ def current(
     """
     figures = newest_figures(context.store, release.id or 0)
     predictor = fit_on(each.evidence for each in stored.values())
+    predicts = digest_of((repr(predictor), row_format()))
     rows: dict[int, KeptRow] = {}
     places: dict[str, _Place] = {}
     for repo_id in sorted(stored.keys() & names.keys(), key=lambda repo_id: (names[repo_id], repo_id)):
         each, seen = stored[repo_id], figures.get(repo_id)
         row = _current(each.row, names[repo_id], seen)
-        forecast = forecast_view(each.evidence, predictor)
-        said = forecast.loss.unmeasured if isinstance(forecast.loss, UnmeasuredView) else repr(forecast)
-        sampled = None if seen is None else (seen.downloads, seen.likes, seen.count, seen.at.isoformat())
-        version = f"{each.verdict_id}\t{each.version}\t{row.repo}\t{sampled}\t{said}"
+        sampled = "" if seen is None else f"{seen.downloads}\t{seen.likes}\t{seen.samples}\t{seen.at}"
+        # What is forecast depends on the whole row, which `each.version` is of, and on the predictor.
+        version = (
+            f"{each.verdict_id}\t{each.version}\t{row.repo}\t{sampled}\t{each.evidence.reason or predicts}"
+        )
         rows[repo_id] = row
-        places[row.repo] = _Place(each.verdict_id, repo_id, version, forecast)
-    return Current(rows, StoredDocuments(context.store, places, samples_of))
+        places[row.repo] = _Place(each.verdict_id, repo_id, version)
+    return Current(rows, StoredDocuments(context.store, predictor, places, samples_of))
 
 
 def _current(row: KeptRow, repo: str, figures: Figures | None) -> KeptRow:

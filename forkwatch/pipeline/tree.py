@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, lru_cache
 
 from crawler.interface import Channel, Claim, Relation
 from forkwatch.text import plain
@@ -72,7 +73,7 @@ def build_tree(release: str, commit: str, members: Iterable[Member]) -> TreeDocu
             TreeNode(
                 repo=name,
                 role="fork",
-                channels=tuple(str(channel) for channel in member.channels),
+                channels=_names(member.channels),
                 verdict=_own(member.verdict) if member.verdict else inferred.get(name),
                 gone_at=member.gone_at,
             )
@@ -90,6 +91,15 @@ def build_tree(release: str, commit: str, members: Iterable[Member]) -> TreeDocu
         verdicts=_counts(own),
         inferred=_counts(Counter(verdict.label for verdict in inferred.values())),
     )
+
+
+@lru_cache(maxsize=1 << 8)
+def _names(channels: tuple[Channel, ...]) -> tuple[str, ...]:
+    return tuple(str(channel) for channel in channels)
+
+
+_statement = lru_cache(maxsize=1 << 12)(plain)
+"""Most forks claim in the same words."""
 
 
 def _former(members: Iterable[Member]) -> Mapping[str, tuple[str, datetime]]:
@@ -125,8 +135,8 @@ def _claimed(
             base=base,
             kind="claimed",
             relation=None if claim.relation is None else Relation(claim.relation).value,
-            channels=tuple(str(channel) for channel in member.channels),
-            statement=plain(claim.statement),
+            channels=_names(member.channels),
+            statement=_statement(claim.statement),
         )
         known = by_base.get(base)
         if known is None or (known.relation is None and edge.relation is not None):
@@ -160,6 +170,7 @@ def _inferred(
     return found
 
 
+@cache
 def _own(verdict: OwnVerdict) -> TreeVerdict:
     return TreeVerdict(label=verdict.label, certainty=verdict.certainty)
 

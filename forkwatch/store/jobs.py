@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     Row,
@@ -206,10 +207,17 @@ class JobQueue:
 
     def retry(self, ids: Sequence[int] | None = None) -> int:
         """Give jobs that were set aside another full set of attempts; None: all of them."""
-        aside = _T.c.state == JobState.QUARANTINED.value
+        return self._retry([] if ids is None else [_T.c.id.in_(ids)])
+
+    def retry_failed(self, errors: Collection[str], before: datetime) -> int:
+        """The same for those set aside before a time, and by one of these errors (names of classes)."""
+        by = or_(*(_T.c.error.startswith(f"{name}:", autoescape=True) for name in sorted(errors)))
+        return self._retry([_T.c.finished_at < before, by])
+
+    def _retry(self, which: Sequence[ColumnElement[bool]]) -> int:
         again = (
             update(_T)
-            .where(aside if ids is None else aside & _T.c.id.in_(ids))
+            .where(_T.c.state == JobState.QUARANTINED.value, *which)
             .values(state=JobState.QUEUED.value, attempts=0, not_before=None, finished_at=None)
         )
         with self._engine.begin() as connection:

@@ -1,18 +1,21 @@
 """Verdicts without their documents: the log, and rows for lists. A document is read one at a time.
 
-All of it is plain columns: an object a row would cost more than the rest of an incremental site build.
+All of it is plain columns in named tuples, which take a third of the time of frozen dataclasses: an object of
+SQLAlchemy's a row would cost more than the rest of an incremental site build.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
-from sqlalchemy import Text, cast, func, select
+from sqlalchemy import ColumnElement, Text, cast, func, select
+from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
 from crawler.history import EventKind
@@ -47,8 +50,7 @@ def _label(text: str) -> VerdictLabel:
     return TypeAdapter[VerdictLabel](VerdictLabel).validate_python(text)
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedVerdict:
+class LoggedVerdict(NamedTuple):
     """One row of the verdict log, without its document."""
 
     id: int
@@ -60,13 +62,12 @@ class LoggedVerdict:
     label: VerdictLabel
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(NamedTuple):
     """The newest sample of a repository, and what tells that there is another one."""
 
     downloads: int
     likes: int
-    count: int
+    samples: int
     at: datetime
 
 
@@ -86,11 +87,11 @@ def verdict_log(store: Store, release_id: int) -> tuple[LoggedVerdict, ...]:
         .where(col(VerdictRow.release_id) == release_id)
         .order_by(col(VerdictRow.id))
     )
-    with store.session() as session:
-        rows = session.execute(query).all()
+    with store.engine.connect() as connection:
+        rows = connection.execute(query).all()
     labels: dict[int | None, VerdictLabel] = {row[0]: _label(row[3]) for row in rows}
     return tuple(
-        LoggedVerdict(id_, repo_id, snapshot_id, commit, at, labels.get(before), labels[id_])
+        LoggedVerdict(id_ or 0, repo_id, snapshot_id, commit, at, labels.get(before), labels[id_])
         for id_, repo_id, snapshot_id, _, before, at, commit in rows
     )
 
@@ -109,20 +110,29 @@ def index_rows(store: Store, verdict_ids: Iterable[int], format_: str) -> dict[i
 
 def index_heads(store: Store, verdict_ids: Iterable[int], format_: str) -> dict[int, str]:
     """The first lines of the same."""
+    wanted = sorted(verdict_ids)
     found: dict[int, str] = {}
     content = col(VerdictIndexRow.content)
-    with store.session() as session:
+    with store.engine.connect() as connection:
         at_newline = (
-            func.instr(content, "\n")
-            if session.get_bind().dialect.name == "sqlite"
-            else func.strpos(content, "\n")
+            func.instr(content, "\n") if connection.dialect.name == "sqlite" else func.strpos(content, "\n")
         )
-        for chunk in chunks(sorted(verdict_ids)):
-            query = select(col(VerdictIndexRow.verdict_id), func.substr(content, 1, at_newline - 1)).where(
-                col(VerdictIndexRow.verdict_id).in_(chunk), col(VerdictIndexRow.format) == format_
-            )
-            found.update((row[0], row[1]) for row in session.execute(query))
-    return found
+        query = select(col(VerdictIndexRow.verdict_id), func.substr(content, 1, at_newline - 1)).where(
+            col(VerdictIndexRow.format) == format_
+        )
+        for among in _among(col(VerdictIndexRow.verdict_id), wanted):
+            found |= {row[0]: row[1] for row in connection.execute(query.where(among))}
+    return {id_: found[id_] for id_ in wanted if id_ in found}
+
+
+def _among(column: Mapped[int] | Mapped[int | None], wanted: Sequence[int]) -> Iterable[ColumnElement[bool]]:
+    """Conditions that together find all rows of some ids, which are in order, and may find others.
+
+    Where most ids in between are wanted, one range: 10,000 parameters cost more than the rows they find.
+    """
+    if wanted and 2 * len(wanted) > wanted[-1] - wanted[0]:
+        return [column.between(wanted[0], wanted[-1])]
+    return map(column.in_, chunks(wanted))
 
 
 def put_index_rows(store: Store, format_: str, contents: Mapping[int, str]) -> None:
@@ -167,9 +177,8 @@ def newest_figures(store: Store, release_id: int) -> dict[int, Figures]:
         last.c.count,
         col(MetricSample.sampled_at),
     ).join(last, (col(MetricSample.repo_id) == last.c.repo_id) & (col(MetricSample.day) == last.c.day))
-    with store.session() as session:
-        rows = session.execute(query).all()
-    return {row[0]: Figures(*row[1:]) for row in rows}
+    with store.engine.connect() as connection:
+        return {row[0]: Figures(*row[1:]) for row in connection.execute(query)}
 
 
 def newest_results(store: Store, root_digest: str) -> dict[int, int]:
@@ -205,46 +214,43 @@ def stage_results(store: Store, root_digest: str, stage: str) -> dict[int, str]:
 def short_histories(store: Store, repo_ids: Iterable[int]) -> dict[int, History]:
     """What became of repositories, by id, without their samples."""
     wanted = sorted(set(repo_ids))
+    events: defaultdict[int, tuple[KeptEvent, ...]] = defaultdict(tuple)
     found: dict[int, History] = {}
-    with store.session() as session:
-        for chunk in chunks(wanted):
-            events: dict[int, list[KeptEvent]] = {}
-            seen = (
-                select(
-                    col(EventRow.repo_id),
-                    col(EventRow.at),
-                    col(EventRow.kind),
-                    col(EventRow.name),
-                    col(EventRow.before),
-                    col(EventRow.after),
-                )
-                .where(col(EventRow.repo_id).in_(chunk))
-                .order_by(col(EventRow.id))
-            )
-            for repo_id, at, kind, name, before, after in session.execute(seen):
-                events.setdefault(repo_id, []).append(KeptEvent(at, EventKind(kind), name, before, after))
-            repos = select(
-                col(RepoRow.id),
-                col(RepoRow.identity),
-                col(RepoRow.name),
-                col(RepoRow.first_seen),
-                col(RepoRow.gone_at),
-            ).where(col(RepoRow.id).in_(chunk))
-            for id_, identity, name, first_seen, gone_at in session.execute(repos):
-                found[id_] = History(
-                    repo_id=id_,
+    event = select(
+        col(EventRow.repo_id),
+        col(EventRow.at),
+        col(EventRow.kind),
+        col(EventRow.name),
+        col(EventRow.before),
+        col(EventRow.after),
+    ).order_by(col(EventRow.id))
+    repo = select(
+        col(RepoRow.id),
+        col(RepoRow.identity),
+        col(RepoRow.name),
+        col(RepoRow.first_seen),
+        col(RepoRow.gone_at),
+    )
+    with store.engine.connect() as connection:
+        for among in _among(col(EventRow.repo_id), wanted):
+            for repo_id, at, kind, name, before, after in connection.execute(event.where(among)):
+                events[repo_id] += (KeptEvent(at, EventKind(kind), name, before, after),)
+        for among in _among(col(RepoRow.id), wanted):
+            for id_, identity, name, first_seen, gone_at in connection.execute(repo.where(among)):
+                repo_id = id_ or 0
+                found[repo_id] = History(
+                    repo_id=repo_id,
                     identity=identity,
                     repo=name,
                     first_seen=first_seen,
                     gone_at=gone_at,
-                    events=tuple(events.get(id_, ())),
+                    events=events.get(repo_id, ()),
                     samples=(),
                 )
-    return found
+    return {id_: found[id_] for id_ in wanted if id_ in found}
 
 
-@dataclass(frozen=True, slots=True)
-class ListedCandidate:
+class ListedCandidate(NamedTuple):
     """A candidate of a release, as the site lists it."""
 
     repo_id: int
@@ -271,10 +277,10 @@ def listed_candidates(store: Store, release_id: int) -> tuple[ListedCandidate, .
         .where(col(CandidateRow.release_id) == release_id)
         .order_by(col(RepoRow.name), col(RepoRow.id))
     )
-    with store.session() as session:
+    with store.engine.connect() as connection:
         return tuple(
             ListedCandidate(repo_id, name, _channels(channels), _claims(claims), gone_at, gap)
-            for repo_id, name, channels, claims, gone_at, gap in session.execute(query)
+            for repo_id, name, channels, claims, gone_at, gap in connection.execute(query)
         )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 import forkwatch.pipeline.publish as publishing
+import reports.build as building
 from benchmarks.site_store import FIRST, NOW, document, fill
 from crawler.interface import RepoId, RepoSummary
 from forkwatch.cli.session import session
@@ -18,8 +19,9 @@ from forkwatch.pipeline.context import Context, Silent
 from forkwatch.pipeline.publish import publish
 from forkwatch.pipeline.stored import row_format
 from forkwatch.state import StateDir
-from forkwatch.store.disputes import open_dispute, withdraw
+from forkwatch.store.disputes import Status, decide, open_dispute, withdraw
 from forkwatch.store.engine import open_engine
+from forkwatch.store.models import Release
 from forkwatch.store.store import Store
 from forkwatch.store.verdict_log import creation_times, index_heads, index_rows, listed_candidates
 from reports.manifest import read_manifest
@@ -71,10 +73,16 @@ def happen(store: Store, rng: random.Random) -> None:
             withdraw(store, 1, id_, decision="A mistake.", by="b")
 
 
-def built(state: Path, out: Path, change: Callable[[Context], Context] = lambda same: same) -> Path:
+def built(
+    state: Path,
+    out: Path,
+    change: Callable[[Context], Context] = lambda same: same,
+    *,
+    may_fork: bool = False,
+) -> Path:
     """The site at `out`."""
     with session(state=StateDir(state), talk=Silent()) as context:
-        publish(change(context), out)
+        publish(change(context), out, may_fork=may_fork)
     return out
 
 
@@ -95,6 +103,101 @@ def test_whatever_happens_in_the_store_ends_as_a_full_build(state: Path, tmp_pat
         elif turn % 2:
             built(state, out)
     store.close()
+
+
+def another_finding(store: Store, now: list[datetime]) -> None:
+    """The same verdict for another reason."""
+    store.add_verdict(1, 3, replace(document(2), findings=document(5).findings))
+    now[0] += timedelta(hours=1)
+
+
+def another_evaluation(store: Store, now: list[datetime]) -> None:
+    """What a fork that was measured refuses now: forecasts about all others are made of it."""
+    measured = document(10, seed=3)
+    store.add_verdict(1, 11, replace(measured, repo=document(10).repo, commit=document(10).commit))
+    now[0] += timedelta(hours=1)
+
+
+def weeks_of_downloads(store: Store, now: list[datetime]) -> None:
+    """A fork is seen again and again, and nothing else happens."""
+    for week in range(1, 4):
+        now[0] += timedelta(days=7)
+        seen = summary(7, downloads=1_000 * week**2)
+        with store.repos(seen) as repos:
+            repos.see(seen)
+
+
+def decided(store: Store, now: list[datetime]) -> None:
+    """A dispute is opened and decided."""
+    dispute = open_dispute(store, 1, 5, statement="It is not so.", by="a")
+    decide(store, dispute.number, Status.UPHELD, decision="It is.", by="b")
+    now[0] += timedelta(hours=1)
+
+
+def time_passes(store: Store, now: list[datetime]) -> None:
+    """One fork is examined two months later: what is known of the others is old by then."""
+    now[0] += timedelta(days=60)
+    scan, at = document(12), now[0].isoformat(timespec="seconds")
+    store.add_verdict(
+        1, 13, replace(scan, scanned_at=at, verdict=replace(scan.verdict, summary="As before."))
+    )
+
+
+def another_release(store: Store, now: list[datetime]) -> None:
+    """A fork is compared with a second release as well."""
+    one = store.releases()[0]
+    values = {name: getattr(one, name) for name in type(one).model_fields if name != "id"}
+    two = store.add_release(Release(**{**values, "repo": "demo/second", "root_digest": "sha256:" + "5" * 64}))
+    store.add_verdict(two.id or 0, 1, replace(document(0), release=f"demo/second@{one.commit}"))
+    now[0] += timedelta(hours=1)
+
+
+def gone(store: Store, now: list[datetime]) -> None:
+    """A fork is removed from the Hub, and another has its name."""
+    store.lose(summary(20))
+    now[0] += timedelta(days=1)
+    taken = summary(21, repo=RepoId(document(20).repo))
+    with store.repos(taken) as repos:
+        repos.see(taken)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_time_evaluations_and_releases_end_as_a_full_build(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """Each changes the site, and nothing that was kept outlives it; also where two processes render."""
+    monkeypatch.setattr(building, "SHARED_FROM", 1)
+    monkeypatch.setattr(building, "can_share", lambda: True)
+    now = [NOW]
+    store = Store(open_engine(f"sqlite:///{state / 'forkwatch.db'}"), lambda: now[0])
+    pieces, site = state / "cache" / "pieces.db", built(state, tmp_path / "site", may_fork=shared)
+    said = content(site)
+    for happens in (
+        another_finding,
+        another_evaluation,
+        weeks_of_downloads,
+        decided,
+        time_passes,
+        another_release,
+        gone,
+    ):
+        happens(store, now)
+        before, said = said, content(built(state, site, may_fork=shared))
+        pieces.rename(tmp_path / "pieces.db")
+        whole = content(built(state, tmp_path / happens.__name__))
+        (tmp_path / "pieces.db").replace(pieces)
+        assert said == whole, happens.__name__
+        assert said != before, happens.__name__
+    store.close()
+    assert b"old scan" in (site / "forks" / document(3).repo / "index.html").read_bytes()
+
+
+def content(site: Path) -> dict[str, bytes]:
+    """All of it but digests, of which a site keeps those of earlier weeks."""
+    found = {path: data for path, data in tree(site).items() if not path.startswith("digest/")}
+    lines = found[".forkwatch-site"].split(b"\n")[1:]
+    found[".forkwatch-site"] = b"\n".join(line for line in lines if b"\tdigest/" not in line)
+    return found
 
 
 def test_settings_and_versions_reach_every_page(

@@ -1,7 +1,7 @@
 """Dies where it is ordered to. Python imports this by itself where the folder is on PYTHONPATH.
 
 CRASH_ORDERS names a folder. Who takes the order of a point out of it (a rename, so one process does) writes a
-line into `killed` beside it and sends itself SIGKILL at that moment.
+line into `killed` beside it and sends itself the signal at that moment.
 """
 
 from __future__ import annotations
@@ -26,10 +26,18 @@ VARIABLE = "CRASH_ORDERS"
 
 def die(folder: Path, order: Order, *, ended: bool) -> None:
     """Leave word, and go without another instruction of ours."""
-    line = json.dumps({"point": order.point, "moment": order.moment, "pid": os.getpid(), "ended": ended})
+    line = json.dumps(
+        {
+            "point": order.point,
+            "moment": order.moment,
+            "pid": os.getpid(),
+            "ended": ended,
+            "signal": order.signal,
+        }
+    )
     handle = os.open(folder / "killed", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(handle, line.encode() + b"\n")
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), order.signal)
     signal.pause()
 
 
