@@ -105,8 +105,8 @@ def _is_cut(values: Values) -> bool:
     if min(delta.shape) <= 4 * CUT:
         return False
     inputs = torch.linalg.qr(delta.T @ leading_vectors(delta, CUT)[0])[0]
-    before, after = ((side @ inputs).square().sum().item() for side in (values.original, values.fork))
-    return bool(after <= GONE * before)
+    kept = (values.fork @ inputs).square().sum()
+    return bool(kept <= GONE * (values.original @ inputs).square().sum())
 
 
 def _by_floor(energies: torch.Tensor, floor: float, *, whole: bool) -> Shape | None:
