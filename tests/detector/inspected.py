@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -75,4 +76,15 @@ def ids(name: str, content: bytes) -> list[str]:
 def saved(value: object, *, legacy: bool = False) -> bytes:
     file = io.BytesIO()
     torch.save(value, file, _use_new_zipfile_serialization=not legacy)
+    return file.getvalue()
+
+
+def repacked(changes: Mapping[str, bytes], *, drop: str = "") -> bytes:
+    """torch's own archive with members replaced, added or dropped."""
+    with zipfile.ZipFile(io.BytesIO(saved(WEIGHTS))) as original:
+        members = {name: original.read(name) for name in original.namelist() if name != drop}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in {**members, **changes}.items():
+            archive.writestr(name, content)
     return file.getvalue()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.detector.test_files import ids, repacked
+from tests.detector.inspected import ids, repacked
 
 
 @pytest.mark.parametrize(

@@ -22,21 +22,10 @@ from detector.pickle_names import is_plain
 from detector.pickles import MAX_PICKLE_BYTES, PickleKind, inspect_stream
 from detector.sniff import PROBE_BYTES
 from detector.unpickler import Imported
-from tests.detector.inspected import WEIGHTS, Bytes, ids, inspect, saved, snapshot
+from tests.detector.inspected import WEIGHTS, Bytes, ids, inspect, repacked, saved, snapshot
 
 SYSTEM = b"cos\nsystem\n"
 """The opcode that names os.system; without the call that would follow, it is inert even when loaded."""
-
-
-def repacked(changes: Mapping[str, bytes], *, drop: str = "") -> bytes:
-    """torch's own archive with members replaced, added or dropped."""
-    with zipfile.ZipFile(io.BytesIO(saved(WEIGHTS))) as original:
-        members = {name: original.read(name) for name in original.namelist() if name != drop}
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in {**members, **changes}.items():
-            archive.writestr(name, content)
-    return file.getvalue()
 
 
 def memoised(module: str, name: str) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from detector.files import inspect_files
 from detector.interface import Evidence, FileFinding
 from detector.labels import MAX_LABELLED, labelled, scanners
-from tests.detector.test_files import Bytes, snapshot
+from tests.detector.inspected import Bytes, snapshot
 from tests.forkwatch.ordinary import TRAINING
 from tests.hostile.build import imports, torch_zip
 
