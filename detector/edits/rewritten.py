@@ -19,24 +19,16 @@ from detector.grid import is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
 from detector.pairing import Pair
 from detector.parallel import spread
+from detector.rewriting import inputs_of, is_gone, is_wide_enough, leading_outputs, was_pruned, was_zeroed
 from detector.sample import Sample
-from detector.spectrum import leading_vectors
 
 if TYPE_CHECKING:
     import torch
 
-ZEROED = 0.99
-"""Share of the moved values that are zero in the fork, from which zeroing is all that happened."""
-SPARSE = 0.1
-"""Share of zeros that the original does not have from which a matrix was pruned, whatever else was done."""
 LOUD = 4.0
 """Energy of a change over that of its rounding below which factors fit anything."""
 FOLLOWS = 2.0
 """Energy that factors leave over that of both roundings."""
-GONE = 0.02
-"""Energy of the fork along the change's directions, over the original's, from which they were left out."""
-DIRECTIONS = 4
-"""Leading directions of the change that this is asked of; rank-1 edits stop at one."""
 REASONS = {
     "pruned": "zeros that the original does not have, as magnitude pruning leaves",
     "pruned-and-trained": "zeros that the original does not have, and other values moved as well",
@@ -85,8 +77,8 @@ def _form(sample: Sample, pair: Pair) -> str:
     zeroed = (values == 0) & (before != 0)
     moved = int((sample.delta != 0).sum().item())
     zeros = int(zeroed.sum().item())
-    if zeros and (zeros >= ZEROED * moved or zeros >= SPARSE * zeroed.numel()):
-        return "pruned" if zeros >= ZEROED * moved else "pruned-and-trained"
+    if was_pruned(zeros, moved, zeroed.numel()):
+        return "pruned" if was_zeroed(zeros, moved) else "pruned-and-trained"
     floor = (sample.half_fork.square() + sample.half_original.square()).sum().item() / 3
     if sample.delta.square().sum().item() < LOUD * floor:
         return ""
@@ -108,20 +100,15 @@ def _is_cut(before: torch.Tensor, values: torch.Tensor, pair: Pair) -> bool:
 
     Of a matrix that is looked at in part, one side is there: outputs of residual writers, inputs of others.
     """
-    import torch
-
-    left, sizes = leading_vectors(values - before, DIRECTIONS)
-    if min(before.shape) <= 4 * DIRECTIONS or float(sizes[-1]) <= 0:
+    delta = values - before
+    left, sizes = leading_outputs(delta)
+    if not is_wide_enough(delta) or float(sizes[-1]) <= 0:
         return False
-    right = torch.linalg.qr((values - before).T @ left)[0]
+    right = inputs_of(delta, left)
     whole = before.numel() == math.prod(pair.fork.shape)
-    outputs = not (whole or pair.writes_residual) or _gone(left.T @ before, left.T @ values)
-    inputs = not (whole or not pair.writes_residual) or _gone(before @ right, values @ right)
+    outputs = not (whole or pair.writes_residual) or is_gone(left.T @ before, left.T @ values)
+    inputs = not (whole or not pair.writes_residual) or is_gone(before @ right, values @ right)
     return outputs and inputs
-
-
-def _gone(before: torch.Tensor, values: torch.Tensor) -> bool:
-    return bool(values.square().sum() <= GONE * before.square().sum())
 
 
 def _edit(form: str, members: list[Comparison]) -> Edit:

@@ -24,6 +24,7 @@ from detector.grid import (
 from detector.interface import WeightReader
 from detector.pairing import Pair
 from detector.prefetch import read_together
+from detector.rewriting import was_pruned
 from detector.sketch.plan import Bands, cost
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ INSIDE = 0.999
 SCALED = 0.9
 """Share of a change that factors must account for; of an independent one it is one over the rows read."""
 FEWEST_TO_SCALE = 4
-ZEROED, SPARSE = 0.99, 0.1
-"""Share of the moved values, or of all, that are zero in the fork alone where it was pruned."""
 NOISE_RATIO = 1.5
 """Squared error over what a scheme's steps predict, up to which quantisation alone may explain it."""
 
@@ -246,7 +245,7 @@ def _rescaled(original: torch.Tensor, delta: torch.Tensor) -> bool:
 def _zeroed(original: torch.Tensor, fork: torch.Tensor) -> bool:
     zeros = int(((fork == 0) & (original != 0)).sum().item())
     moved = int((fork != original).sum().item())
-    return zeros > 0 and (zeros >= ZEROED * moved or zeros >= SPARSE * fork.numel())
+    return was_pruned(zeros, moved, fork.numel())
 
 
 def _via(values: Values) -> str:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from detector.rewriting import inputs_of, is_gone, is_wide_enough, leading_outputs
 from detector.sketch.reading import Values
-from detector.spectrum import NEARLY, REPRODUCED, estimate_rank, leading_vectors
+from detector.spectrum import NEARLY, REPRODUCED, estimate_rank
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +35,6 @@ DENSE = 2.5
 NOTHING_LEFT = 2.0
 """Energy beside a directional edit, over that of rounding, up to which there is nothing; two roundings have
 2."""
-CUT = 4
-"""Leading directions of a change of which it is asked whether the fork has anything left along them."""
-GONE = 0.02
-"""Share of the original's energy along them up to which it has not."""
 FEWEST_ROWS = 8
 COLUMNS = 2048
 """Columns that the interval test is made on; it takes seconds on more."""
@@ -99,14 +96,11 @@ def classify(values: Values, rest: torch.Tensor | None = None) -> Shape:
 
 def _is_cut(values: Values) -> bool:
     """The rows lost what they had along the change's leading input directions, as in SVD compression."""
-    import torch
-
     delta = values.delta
-    if min(delta.shape) <= 4 * CUT:
+    if not is_wide_enough(delta):
         return False
-    inputs = torch.linalg.qr(delta.T @ leading_vectors(delta, CUT)[0])[0]
-    kept = (values.fork @ inputs).square().sum()
-    return bool(kept <= GONE * (values.original @ inputs).square().sum())
+    inputs = inputs_of(delta, leading_outputs(delta)[0])
+    return is_gone(values.original @ inputs, values.fork @ inputs)
 
 
 def _by_floor(energies: torch.Tensor, floor: float, *, whole: bool) -> Shape | None:

@@ -1,0 +1,52 @@
+"""What pruning and a cut of the spectrum leave of a matrix: asked by the full diff and by a sketch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detector.spectrum import leading_vectors
+
+if TYPE_CHECKING:
+    import torch
+
+ZEROED = 0.99
+"""Share of the moved values that are zero in the fork, from which zeroing is all that happened."""
+SPARSE = 0.1
+"""Share of zeros that the original does not have from which a matrix was pruned, whatever else was done."""
+GONE = 0.02
+"""Energy of the fork along the change's directions, over the original's, from which they were left out."""
+DIRECTIONS = 4
+"""Leading directions of the change that this is asked of; rank-1 edits stop at one."""
+
+
+def was_zeroed(zeros: int, moved: int) -> bool:
+    """Whether zeroing is all that happened, by numbers of values: zero in the fork alone, and moved."""
+    return zeros > 0 and zeros >= ZEROED * moved
+
+
+def was_pruned(zeros: int, moved: int, size: int) -> bool:
+    """Whether values were set to zero, and others perhaps moved as well; `size` counts all."""
+    return was_zeroed(zeros, moved) or (zeros > 0 and zeros >= SPARSE * size)
+
+
+def is_wide_enough(delta: torch.Tensor) -> bool:
+    """Whether a few leading directions are no large part of the change."""
+    return min(delta.shape) > 4 * DIRECTIONS
+
+
+def inputs_of(delta: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """Orthonormal input directions (columns, k) that the change takes to its output directions (rows, k)."""
+    import torch
+
+    found: torch.Tensor = torch.linalg.qr(delta.T @ outputs)[0]
+    return found
+
+
+def leading_outputs(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Leading output directions (rows, k) of a change, and their singular values (k)."""
+    return leading_vectors(delta, DIRECTIONS)
+
+
+def is_gone(before: torch.Tensor, after: torch.Tensor) -> bool:
+    """Whether hardly any of the original's energy along some directions is left."""
+    return bool(after.square().sum() <= GONE * before.square().sum())
