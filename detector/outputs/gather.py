@@ -188,8 +188,10 @@ def _cells(equal: Sequence[Equality], pack: ReferencePack | None) -> frozenset[s
 
 def witnesses_of(pack: ReferencePack | None) -> tuple[str, ...]:
     """Forks under which all of the release's answers in a pack are scored."""
-    samples = () if pack is None else pack.samples
-    return ratios.common_forks(each for one in samples if is_release(one.model, pack) for each in one.scored)
+    if pack is None:
+        return ()
+    own = (one for one in pack.samples if is_release(one.model, pack))
+    return ratios.common_forks(each for one in own for each in one.scored)
 
 
 def conversions_of(pack: ReferencePack | None) -> frozenset[str]:

@@ -58,7 +58,7 @@ class Drawing:
     samples: int
     """Answers a probe, of each model in each cell."""
     witnesses: int = 0
-    """Modified forks at most under which the release's answers are scored, too."""
+    """Forks at most under which the release's answers are scored, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +234,14 @@ def _drawing(  # noqa: PLR0913 - the sides of one request
 
 
 def witnesses_of(forks: Sequence[ObservedFork], most: int) -> frozenset[str]:
-    """Names of at most `most` modified forks, of as many edit families as there are, by their hash."""
+    """Names of at most `most` forks, of as many edit families as there are, by their hash.
+
+    Harmless ones, too: what was changed may resemble any change. A conversion resembles the release.
+    """
     turns: dict[str, int] = {}
     dealt = []
     for fork in sorted(forks, key=lambda fork: hashlib.sha256(fork.name.encode()).digest()):
-        if not fork.benign:
+        if fork.family not in CONVERSIONS:
             turns[fork.family] = turns.get(fork.family, 0) + 1
             dealt.append((turns[fork.family], fork.name))
     return frozenset(name for _, name in sorted(dealt)[:most])
