@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from reports.context import Release
 from reports.interface import ReleaseView, VerdictChange
 from reports.numbers import plural
-from reports.rows import ForkRow
+from reports.rows import ForkRow, downloads
 from reports.scan import VerdictLabel
 from reports.summary import Past, asking, funnel, gone_in
 from reports.trends import shift
@@ -57,7 +57,7 @@ def headline(releases: Sequence[Release], week: str) -> tuple[Tile, ...]:
         ),
         Tile(
             "Downloads, 30 days",
-            sum(row.hub.downloads for row in lost),
+            sum(map(downloads, lost)),
             "",
             "of forks with safety removed or degraded",
         ),

@@ -7,9 +7,10 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SELDOM = (50_000, 20, 20)
+_SELDOM = (500_000, 20, 20)
 """Allocations before the youngest objects are looked at, and how often the older ones are (default: 700, 10,
-10). What cycles there are, of templates and queries, still goes before it matters."""
+10): once or not at all while 10,000 forks are loaded. What cycles there are, of templates and queries, still
+goes before it matters."""
 
 
 def collect_seldom() -> None:

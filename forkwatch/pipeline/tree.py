@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 from crawler.interface import Channel, Claim, Relation
 from forkwatch.text import plain
@@ -40,8 +41,7 @@ class FormerName:
     """When the rename was noticed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One candidate of the release."""
 
     repo: str
