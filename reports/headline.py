@@ -53,7 +53,7 @@ def headline(releases: Sequence[Release], week: str) -> tuple[Tile, ...]:
             "Need a decision",
             sum(len(view.once(asking)) for view in views),
             _moved(sum(each.asking() for each in shifts)),
-            "those, misrepresented ones and unsafe files",
+            "safety removed or degraded, misrepresented, or unsafe files",
         ),
         Tile(
             "Downloads, 30 days",

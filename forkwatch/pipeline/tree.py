@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
-from typing import NamedTuple
 
 from crawler.interface import Channel, Claim, Relation
 from forkwatch.text import plain
@@ -41,7 +40,8 @@ class FormerName:
     """When the rename was noticed."""
 
 
-class Member(NamedTuple):
+@dataclass(slots=True)
+class Member:
     """One candidate of the release."""
 
     repo: str
