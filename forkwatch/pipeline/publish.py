@@ -14,7 +14,7 @@ from detector.provenance.card import CARD_FILE
 from detector.provenance.interface import SignatureStatus
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
-from forkwatch.pipeline.collecting import rare_collections
+from forkwatch.pipeline.collecting import is_loaded, rare_collections
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.disputes import dispute_view
 from forkwatch.pipeline.families import tree_of
@@ -109,9 +109,14 @@ def _publish(context: Context, out: Path | None, *, full: bool, may_fork: bool) 
         site,
         full=full,
         pieces=context.state.cache / "pieces.db",
-        before_fork=context.store.close if may_fork else None,
+        before_fork=partial(_be_ready, context.store) if may_fork else None,
     )
     return Published(site, site / "digest" / f"{week_of(view.generated_at)}.html", forks, report)
+
+
+def _be_ready(store: Store) -> None:
+    store.close()
+    is_loaded()
 
 
 def site_view(context: Context, key: SigningKey | None = None) -> SiteView:

@@ -146,18 +146,10 @@ def _safety_findings(facts: Facts) -> Iterator[FindingView]:
     comparison = facts.comparison
     if comparison.status is SafetyStatus.NOT_MEASURED:
         return
-    evidence = tuple(
-        view
-        for name, outcome in (
-            ("refusal-drop", comparison.refusal_drop),
-            ("mcnemar-p", comparison.mcnemar_p),
-            (
-                "fork-refusal-rate",
-                facts.evaluation.behaviour.refusal if facts.evaluation else comparison.refusal_drop,
-            ),
-        )
-        for view in _measured(name, outcome)
-    )
+    outcomes = [("refusal-drop", comparison.refusal_drop), ("mcnemar-p", comparison.mcnemar_p)]
+    if facts.evaluation is not None:  # else the weights are the original's, and only that was established
+        outcomes.append(("fork-refusal-rate", facts.evaluation.behaviour.refusal))
+    evidence = tuple(view for name, outcome in outcomes for view in _measured(name, outcome))
     yield make_finding(
         f"safety-{comparison.status}",
         certainty="consistent-with",
