@@ -31,8 +31,10 @@ def rare_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def is_loaded() -> None:
-    """Pages are made from here on, each of which leaves cycles behind."""
+    """From here on pages are made, which leave cycles behind; what was loaded is looked through no more."""
+    gc.freeze()
     gc.set_threshold(*_SELDOM)

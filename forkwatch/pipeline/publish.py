@@ -104,6 +104,8 @@ def _publish(context: Context, out: Path | None, *, full: bool, may_fork: bool) 
     site = out or context.state.site
     keep_compiled(context.state.cache / "templates")
     context.talk.stage("site", "publish")
+    if not may_fork:
+        is_loaded()
     report = build_site(
         view,
         site,
