@@ -32,6 +32,7 @@ from tests.forkwatch.conftest import Demo, World
 
 UNCENSORED = "demo/tiny-chat-uncensored"
 ADAPTER = "demo/tiny-chat-storyteller-lora"
+MERGES = ("robustness", "--merges", "--tier", "screen")
 
 
 def test_a_fork_without_the_safety_adapter_collapses(world: World) -> None:
@@ -73,7 +74,7 @@ def killed_after_a_round(world: World) -> int:
         "HF_TOKEN": "",
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "forkwatch", "robustness", "--merges"],
+        [sys.executable, "-m", "forkwatch", *MERGES],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -92,8 +93,8 @@ def test_merges_go_on_after_a_kill(world: World) -> None:
     shutil.copytree(world.state, before)
     assert killed_after_a_round(world) == -signal.SIGKILL
     assert kept_rounds(world.state) == 1
-    resumed = world.run("robustness", "--merges", "--json")
-    whole = replace(world, state=before).run("robustness", "--merges", "--json")
+    resumed = world.run(*MERGES, "--json")
+    whole = replace(world, state=before).run(*MERGES, "--json")
 
     assert resumed.exit_code == whole.exit_code == Exit.OK, resumed.stderr
     assert "1 of 2 rounds are known from an interrupted run" in resumed.stderr
