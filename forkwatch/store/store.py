@@ -129,15 +129,17 @@ class Store:
         with self.session() as session:
             return tuple(known_of(*row) for row in session.execute(query))
 
-    def set_gap(self, release_id: int, repo_id: int, reason: str | None) -> None:
-        """Say why a candidate has no verdict, or that it has one now (None)."""
+    def set_gap(
+        self, release_id: int, repo_id: int, reason: str | None, over_budget: int | None = None
+    ) -> None:
+        """Say why a candidate has no verdict, and of which budget of bytes, or that it has one now (None)."""
         with self.writing() as session:
             query = select(CandidateRow).where(
                 CandidateRow.release_id == release_id, CandidateRow.repo_id == repo_id
             )
             row = session.exec(query).first()
             if row is not None:
-                row.gap = reason
+                row.gap, row.over_budget = reason, over_budget
                 session.add(row)
                 session.commit()
 
