@@ -72,10 +72,11 @@ def witnessed_by_prompt(
 
 
 def log_ratios(one: ScoredOutput, forks: Sequence[str]) -> Doubles:
-    """Log-likelihood of an answer under each fork's mixtures, less that under the release, nats."""
+    """Log-likelihood of an answer under mixtures with each fork, less that under the release, nats."""
     logp = np.minimum(one.authentic.logp.astype(np.float64), 0.0)
-    under = [np.minimum(one.forks[fork].astype(np.float64), 0.0) for fork in forks]
-    return np.array([(mixed(logp, logq, epsilon) - logp).sum() for logq in under for epsilon in EPSILONS])
+    under = np.array([one.forks[fork] for fork in forks], np.float64).reshape(len(forks), len(logp))
+    logq = np.minimum(under, 0.0)
+    return np.concatenate([(mixed(logp, logq, epsilon) - logp).sum(axis=1) for epsilon in EPSILONS])
 
 
 def ratio_test(

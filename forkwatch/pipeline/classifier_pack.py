@@ -177,7 +177,7 @@ def drawn_pack(
             _drawing(context, original, weights, probes.texts, folder / "draw", drawing.samples),
             progress=lambda line: context.talk.note(f"{original.repo}: {line}"),
         ).collected
-        chosen = witnesses_of(forks, drawing.witnesses)
+        chosen = choose_witnesses(forks, drawing.witnesses)
         own = [one for one in collected if one.model == AUTHENTIC]
         theirs = [one for one in collected if one.model != AUTHENTIC]
         under = [one for one in weights if one.id in chosen]
@@ -233,7 +233,7 @@ def _drawing(  # noqa: PLR0913 - the sides of one request
     )
 
 
-def witnesses_of(forks: Sequence[ObservedFork], most: int) -> frozenset[str]:
+def choose_witnesses(forks: Sequence[ObservedFork], most: int) -> frozenset[str]:
     """Names of at most `most` forks, of as many edit families as there are, by their hash.
 
     Harmless ones, too: what was changed may resemble any change. A conversion resembles the release.
@@ -244,7 +244,7 @@ def witnesses_of(forks: Sequence[ObservedFork], most: int) -> frozenset[str]:
         if fork.family not in CONVERSIONS:
             turns[fork.family] = turns.get(fork.family, 0) + 1
             dealt.append((turns[fork.family], fork.name))
-    return frozenset(name for _, name in sorted(dealt)[:most])
+    return frozenset(name for _, name in sorted(dealt, key=lambda one: one[0])[:most])
 
 
 def _scored(  # noqa: PLR0913 - the sides of one request

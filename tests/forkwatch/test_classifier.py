@@ -17,7 +17,7 @@ from detector.outputs.pack import write_pack
 from forkwatch.cli.session import session
 from forkwatch.errors import Exit
 from forkwatch.pipeline.classifier import update_classifier
-from forkwatch.pipeline.classifier_pack import ObservedFork, witnesses_of
+from forkwatch.pipeline.classifier_pack import ObservedFork, choose_witnesses
 from forkwatch.pipeline.context import Silent
 from forkwatch.pipeline.originals import open_original
 from forkwatch.sections.hub import HubSettings
@@ -92,11 +92,11 @@ def test_witnesses_are_changed_and_of_as_many_families_as_there_are(state: Path)
     modified = {fork.name: fork.family for fork in forks if fork.family not in CONVERSIONS}
     families = len(set(modified.values()))
     assert 1 < families < len(modified) < len(forks)
-    chosen = witnesses_of(forks, families)
-    assert chosen == witnesses_of(forks[::-1], families) < modified.keys()
+    chosen = choose_witnesses(forks, families)
+    assert chosen == choose_witnesses(forks[::-1], families) < modified.keys()
     assert {modified[name] for name in chosen} == set(modified.values())
-    assert witnesses_of(forks, 100) == modified.keys()
-    assert not witnesses_of(forks, 0)
+    assert choose_witnesses(forks, 100) == modified.keys()
+    assert not choose_witnesses(forks, 0)
 
 
 def test_the_files_are_of_the_forks_that_are_measured_now(state: Path) -> None:
