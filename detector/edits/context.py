@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from detector.compare import Comparison
+from detector.floats import Floats
 from detector.formats.views import view
 from detector.interface import TensorStatus, WeightReader
 from detector.lineage import Bands
 from detector.pairing import EMBEDDINGS, RESIDUAL_WRITERS, Pair, Pairing
-from detector.sample import ELEMENTS, Sample, load_sample
+from detector.sample import ELEMENTS, Sample, load_delta, load_sample
 
 PATCH_SHARE = 0.1
 """Share of a matrix's rows, or of its columns, that a patch stays within."""
@@ -71,6 +72,11 @@ class Context:
         """Values of a pair to take a spectrum of; safe in several threads."""
         with self.reading:
             return load_sample(pair, self.original, self.fork, elements)
+
+    def delta(self, pair: Pair, elements: int) -> Floats:
+        """The change alone of such a sample."""
+        with self.reading:
+            return load_delta(pair, self.original, self.fork, elements)
 
 
 def _experts(pair: Pair) -> range:

@@ -12,6 +12,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from detector.edits.context import Context, layer_range, module_names
 from detector.edits.direction import ALIGNED, REPRODUCED, Direction, is_own_axis, measure_direction
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
@@ -101,7 +103,7 @@ def _overlap(left: Direction, right: Direction) -> float:
     """Mean cosine of two sets of directions; 0 for residual streams of different width."""
     if left.basis.shape[0] != right.basis.shape[0]:
         return 0.0
-    overlap: float = (left.basis.T @ right.basis).norm().item()
+    overlap = float(np.linalg.norm(left.basis.T @ right.basis))
     return overlap / math.sqrt(min(left.rank, right.rank))
 
 

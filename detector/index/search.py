@@ -269,4 +269,4 @@ def _gains_test(known: Bands, candidate: Bands) -> tuple[float, float]:
 
 
 def _ranks(bands: Bands) -> Floats | None:
-    return gain_ranks([gain.numpy() for gain in bands.gains.values()])
+    return gain_ranks(list(bands.gains.values()))
