@@ -276,5 +276,5 @@ def _signature(band: Floats) -> Floats:
     """A band as a vector of unit length, what its rows and its columns share taken out."""
     band = band - band.mean(1, keepdims=True)
     flat = (band - band.mean(0, keepdims=True)).ravel()
-    unit: Floats = flat / np.float32(max(np.linalg.norm(flat), 1e-30))
+    unit: Floats = flat / np.float32(max(float(np.linalg.norm(flat)), 1e-30))
     return unit

@@ -29,7 +29,7 @@ def was_pruned(zeros: int, moved: int, size: int) -> bool:
 
 def is_wide_enough(delta: Floats) -> bool:
     """Whether a few leading directions are no large part of the change."""
-    return min(delta.shape) > 4 * DIRECTIONS
+    return bool(min(delta.shape) > 4 * DIRECTIONS)
 
 
 def inputs_of(delta: Floats, outputs: Floats) -> Floats:

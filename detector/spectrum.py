@@ -291,8 +291,8 @@ def _projections(box: Box, rank: int, iterations: int) -> Iterator[Floats]:
     float32, and is as exact. And if Y = A·R, the columns of Aᵀ·(Y·L⁻ᵀ)·L⁻¹ are R after a step of subspace
     iteration, as good as orthonormal.
     """
-    at_hand = box.leading is not None and box.leading.shape[1] >= rank
-    left = box.leading[:, :rank] if at_hand else leading_vectors(box.delta, rank)[0]
+    left = box.leading
+    left = leading_vectors(box.delta, rank)[0] if left is None or left.shape[1] < rank else left[:, :rank]
     right = np.linalg.qr(box.delta.T @ left)[0]
     reach = np.float32(SHRINK) * box.half
     lower, upper = box.delta - reach, box.delta + reach

@@ -96,8 +96,8 @@ def measure_direction(pair: Pair, sample: Sample) -> Direction | None:
     best = _best_variant(pair, sample, bases)
     if best is None or best.reproduced < REPRODUCED:
         lengths = _lengths(sample.weights)
-        parts = (sample.weights, sample.delta, sample.half_fork)
-        unit = Sample(*(part / lengths for part in parts), sample.half_original)
+        weights, delta, half = (part / lengths for part in (sample.weights, sample.delta, sample.half_fork))
+        unit = Sample(weights, delta, half, sample.half_original)
         unit_bases = _aligned_bases(unit)
         if unit_bases:
             unit = replace(unit, half_original=sample.half_original / lengths)
@@ -122,7 +122,7 @@ def _best_variant(pair: Pair, sample: Sample, bases: list[tuple[Floats, float]])
 def _lengths(weights: Floats) -> Floats:
     """(m, 1) lengths of the rows, 1 for rows of zeros."""
     lengths = _norms(weights)[:, None]
-    return lengths + (lengths == 0).astype(np.float32)
+    return np.where(lengths > 0, lengths, np.float32(1))
 
 
 def _norms(matrix: Floats) -> Floats:
@@ -256,7 +256,7 @@ def _noise(sample: Sample) -> Floats:
 def _restore_norms(edited: Floats, weights: Floats) -> Floats:
     """`edited` with the row lengths of `weights`."""
     lengths = _norms(weights) / np.maximum(_norms(edited), np.float32(1e-30))
-    restored: Floats = edited * lengths[:, None]
+    restored: Floats = np.multiply(edited, lengths[:, None])
     return restored
 
 

@@ -144,8 +144,8 @@ def _by_size(visible: list[Comparison], looks: list[_Look]) -> HiddenFinding:
     for look in looks:
         delta, values = look.coded.delta, look.coded.values
         ratio = error_over_model(values, delta, look.coded.pair.fork.dtype)
-        left = _without_spikes(delta, max(look.spikes.count, 1))
-        rest = error_over_model(values, left, look.coded.pair.fork.dtype)
+        deflated = _without_spikes(delta, max(look.spikes.count, 1))
+        rest = error_over_model(values, deflated, look.coded.pair.fork.dtype)
         if ratio is None or rest is None:
             continue
         before.append(ratio)

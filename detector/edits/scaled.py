@@ -78,12 +78,11 @@ def row_scales(sample: Sample) -> Floats:
     """(m, 1) scale of each row, by turns with the input directions of the rest."""
     weights, values = sample.weights, sample.weights + sample.delta
     count = max(1, min(DIRECTIONS, min(weights.shape) // 4))
-    outside, beyond = weights, values
-    scales = _ratio(beyond, outside)
+    scales = _ratio(values, weights)
     for _ in range(REFINEMENTS):
         inputs = leading_vectors((values - scales * weights).T, count)[0]
-        outside = weights - (weights @ inputs) @ inputs.T
-        beyond = values - (values @ inputs) @ inputs.T
+        outside: Floats = np.subtract(weights, (weights @ inputs) @ inputs.T)
+        beyond: Floats = np.subtract(values, (values @ inputs) @ inputs.T)
         scales = _ratio(beyond, outside)
     return scales
 
