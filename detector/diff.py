@@ -42,7 +42,7 @@ from detector.interface import (
 from detector.journal import Journal
 from detector.lineage import Bands, align_layers, judge_lineage, sample_bands, search_neurons
 from detector.pairing import EMBEDDINGS, HEADS, Pairing, pair_tensors
-from detector.parallel import one_thread_each, spread
+from detector.parallel import one_thread_a_product, spread
 from detector.roster import layer_numbers
 from detector.singular import decompose
 from detector.spectrum import lying
@@ -71,6 +71,7 @@ def ignore(name: str, done: int, total: int) -> None:
     """A `DiffProgress` for nobody."""
 
 
+@one_thread_a_product()
 def diff_weights(  # noqa: PLR0913  # two checkpoints, and what is at hand besides
     original: WeightReader,
     fork: WeightReader,
@@ -105,10 +106,9 @@ def diff_weights(  # noqa: PLR0913  # two checkpoints, and what is at hand besid
             edits = (*edits, unrelated(lineage))
         return Diff(tensors, edits, lineage, original.bytes_read + fork.bytes_read - start)
     bands = sample_bands(original, fork)
-    with one_thread_each():
-        layers = align_layers(*bands)
-        placed = layers or {layer: layer for layer in bands[1].layers}
-        lineage = search_neurons(judge_lineage(*bands, placed), original, bands, placed)
+    layers = align_layers(*bands)
+    placed = layers or {layer: layer for layer in bands[1].layers}
+    lineage = search_neurons(judge_lineage(*bands, placed), original, bands, placed)
     surgery = find_layer_surgery(layers, len(layer_numbers(original)), layer_numbers(fork)) if layers else ()
     pairing = pair_tensors(original.tensors(), fork.tensors(), layers if surgery else None)
     pairing = match_by_content(pairing, original, fork)

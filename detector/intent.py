@@ -29,6 +29,7 @@ from detector.formats.peft import PeftReader
 from detector.formats.roles import CONV1D
 from detector.interface import Certainty, WeightReader
 from detector.pairing import EMBEDDING_MODULES, RESIDUAL_WRITERS, Pair, blocks, pair_tensors
+from detector.parallel import one_thread_a_product
 from detector.sample import load_sample
 from detector.singular import leading_vectors
 
@@ -137,6 +138,7 @@ def load_directions(path: Path, *, sources: tuple[int, ...], best: int, written:
     return Directions(direction, harmless, inputs, sources, best, written)
 
 
+@one_thread_a_product()
 def measure_intent(
     original: WeightReader, fork: WeightReader, directions: Directions, changed: frozenset[str]
 ) -> Intent | NoIntent:

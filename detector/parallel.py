@@ -64,17 +64,25 @@ def _keep_freed_memory() -> None:
 
 @contextmanager
 def one_thread_each() -> Iterator[int]:
-    """Linear algebra takes one thread a call meanwhile; gives how many callers there may be.
-
-    The idle threads of a pool that is handed small products spin for longer than the products take.
-    """
+    """Linear algebra takes one thread a call meanwhile, torch's too; gives how many callers there may be."""
     threads = thread_count()
     torch = sys.modules.get("torch")
     try:
-        with ThreadpoolController().limit(limits=1, user_api="blas"):
-            if torch is not None:
-                torch.set_num_threads(1)
+        if torch is not None:
+            torch.set_num_threads(1)
+        with one_thread_a_product():
             yield threads
     finally:
         if torch is not None:
             torch.set_num_threads(threads)  # what new threads get
+
+
+@contextmanager
+def one_thread_a_product() -> Iterator[None]:
+    """Numpy's linear algebra takes one thread a call meanwhile; a decorator, too.
+
+    The idle threads of a pool that is handed small products spin for longer than the products take: on a busy
+    machine of two cores they took ten times the processor's time.
+    """
+    with ThreadpoolController().limit(limits=1, user_api="blas"):
+        yield
