@@ -42,6 +42,6 @@ def leading_outputs(delta: Floats) -> tuple[Floats, Floats]:
     return leading_vectors(delta, DIRECTIONS)
 
 
-def is_gone(before: Floats, after: Floats) -> bool:
-    """Whether hardly any of the original's energy along some directions is left."""
-    return square_sum(after) <= GONE * square_sum(before)
+def is_gone(before: Floats, after: Floats, slack: float = 1.0) -> bool:
+    """Whether hardly any of the original's energy along some directions is left; `slack` times as much."""
+    return square_sum(after) <= slack * GONE * square_sum(before)

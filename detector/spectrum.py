@@ -172,7 +172,8 @@ def estimate_rank(delta: Floats, half_fork: Floats, half_original: Floats) -> Ra
         for roundings, (box, limit) in enumerate(zip(boxes, limits, strict=True), start=1):
             if rank > limit:
                 continue
-            residual = _residual(box, rank)
+            tried = _follow(box, rank)
+            residual = tried.residual
             if residual > ACCEPTED:
                 best = (
                     best
@@ -181,7 +182,7 @@ def estimate_rank(delta: Floats, half_fork: Floats, half_original: Floats) -> Ra
                 )
                 continue
             below = max(rank // 2, min(least, rank) - 1)
-            found = _settle(box, roundings, (below, rank), residual)
+            found = _settle(box, roundings, (below, rank), tried)
             if found.reproduced >= REPRODUCED or roundings == len(boxes) or rank > limits[-1]:
                 return found
             best = found  # close, but values are off by more than one rounding: try the wider intervals
@@ -229,32 +230,56 @@ def _powers_of_two(limit: int) -> list[int]:
     return powers if not powers or powers[-1] == limit else [*powers, limit]
 
 
-def _settle(box: Box, roundings: int, between: tuple[int, int], residual: float) -> RankEstimate:
+def _settle(box: Box, roundings: int, between: tuple[int, int], tried: _Tried) -> RankEstimate:
     """Find the smallest accepted rank, go on while one more is worth a cliff, and measure the fit there.
 
     Args:
         box: the intervals.
         roundings: that they allow for.
         between: a rank that is too small, and one that was accepted.
-        residual: of the latter.
+        tried: what was seen of the latter.
     """
     limit = box.limit()
     low, high = between
     while high - low > 1:
         middle = (low + high) // 2
-        share = _residual(box, middle)
-        if share <= ACCEPTED:
-            high, residual = middle, share
+        lower = _follow(box, middle)
+        if lower.residual <= ACCEPTED:
+            high, tried = middle, lower
         else:
             low = middle
-    while residual > SETTLED and high < limit:
-        share = _residual(box, high + 1)
-        if share * CLIFF > residual:
+    while tried.residual > SETTLED and high < limit:
+        higher = _follow(box, high + 1)
+        if higher.residual * CLIFF > tried.residual:
             break
-        high, residual = high + 1, share
-    fitted, share = fit_values(box, high, 2 * ITERATIONS)
-    floor_ratio = box.floor_ratio(fitted)
-    return RankEstimate(high, limit, roundings, _share(box, fitted), share, box.moved, floor_ratio)
+        high, tried = high + 1, higher
+    fit = tried.fit or _measured(box, *fit_values(box, high, 2 * ITERATIONS))
+    return RankEstimate(
+        high, limit, roundings, fit.residual, fit.reproduced, box.moved, floor_ratio=fit.floor_ratio
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """Of a `RankEstimate`."""
+
+    residual: float
+    reproduced: float
+    floor_ratio: float
+
+
+def _measured(box: Box, fitted: Floats, share: float) -> _Fit:
+    return _Fit(_share(box, fitted), share, box.floor_ratio(fitted))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What was seen of the projections at a rank."""
+
+    residual: float
+    """Distance left where they were given up, or at the end."""
+    fit: _Fit | None
+    """What `fit_values` would come to, if it was passed on the way."""
 
 
 def reproduced(box: Box, fitted: Floats) -> float:
@@ -262,17 +287,19 @@ def reproduced(box: Box, fitted: Floats) -> float:
     return int(np.count_nonzero(box.holds(fitted) & box.outside)) / max(box.moved, 1)
 
 
-def _residual(box: Box, rank: int) -> float:
+def _follow(box: Box, rank: int) -> _Tried:
     """Distance left after the projections, given up early when it stalls, or is next to nothing."""
-    last = 1.0
+    last, fit = 1.0, None
     for step, fitted in enumerate(_projections(box, rank, ITERATIONS), start=1):
+        if fit is None and step % LOOK == 0 and (share := reproduced(box, fitted)) >= SURE:
+            fit = _measured(box, fitted, share)
         if step not in {FIRST_LOOK, 20, ITERATIONS}:
             continue
         share = _share(box, fitted)
         if share > FAR or share <= SETTLED or (step == 20 and share > max(0.5 * last, ACCEPTED)):
-            return share
+            return _Tried(share, fit)
         last = share
-    return last
+    return _Tried(last, fit)
 
 
 def _is_far(box: Box, rank: int) -> bool:

@@ -16,6 +16,10 @@ from detector.spectrum import RELAXATION, SHRINK, Box, fit_rank
 
 ALIGNED = 0.9
 """Cosine from which the input vector is taken to follow from the output direction."""
+DOUBTFUL = 0.5
+"""Cosine below which a direction far above rounding is not aligned, however little of a matrix is seen."""
+CLEAR = 3.0
+"""Singular values that are far above rounding, over what rounding exceeds in one matrix of a million."""
 MAX_DIRECTIONS = 8
 REPRODUCED = 0.9
 """Share of moved values that must follow from W and the directions for a matrix to count as reproduced."""
@@ -96,8 +100,7 @@ def measure_direction(pair: Pair, sample: Sample) -> Direction | None:
     best = _best_variant(pair, sample, bases)
     if best is None or best.reproduced < REPRODUCED:
         lengths = _lengths(sample.weights)
-        weights, delta, half = (part / lengths for part in (sample.weights, sample.delta, sample.half_fork))
-        unit = Sample(weights, delta, half, sample.half_original)
+        unit = _at_unit_length(sample, sample.half_fork, lengths)
         unit_bases = _aligned_bases(unit)
         if unit_bases:
             unit = replace(unit, half_original=sample.half_original / lengths)
@@ -105,6 +108,26 @@ def measure_direction(pair: Pair, sample: Sample) -> Direction | None:
         if other is not None and other.reproduced >= REPRODUCED:
             return replace(other, normalised=True)
     return best
+
+
+def is_unaligned(sample: Sample) -> bool:
+    """Whether the leading directions, far above rounding, have next to nothing to do with W."""
+    if sample.half_fork is None:
+        return False
+    unit = _at_unit_length(sample, sample.half_fork, _lengths(sample.weights))
+    return _is_far_from_aligned(sample) and _is_far_from_aligned(unit)
+
+
+def _is_far_from_aligned(sample: Sample) -> bool:
+    vectors, _, strong = _strong(sample, CLEAR * significant(_noise(sample)))
+    found = (_mixing(vectors[:, :rank], sample.delta, sample.weights)[1] for rank in range(1, strong + 1))
+    return strong > 0 and max(float(alignments.min()) for alignments in found) < DOUBTFUL
+
+
+def _at_unit_length(sample: Sample, half: Floats, lengths: Floats) -> Sample:
+    """With rows of length one, but for the steps of the original."""
+    weights, delta, half = (part / lengths for part in (sample.weights, sample.delta, half))
+    return Sample(weights, delta, half, sample.half_original)
 
 
 def _best_variant(pair: Pair, sample: Sample, bases: list[tuple[Floats, float]]) -> Direction | None:
@@ -141,10 +164,7 @@ def _denoised_bases(sample: Sample, half: Floats) -> list[tuple[Floats, float]]:
 
 def _aligned_bases(sample: Sample, edge: float | None = None) -> list[tuple[Floats, float]]:
     """Leading output subspaces whose input side follows from W, smallest first."""
-    vectors, values = leading_vectors(sample.delta, MAX_DIRECTIONS + 1)
-    least = significant(_noise(sample)) if edge is None else max(edge, 1e-3 * float(values[0]))
-    most = min(MAX_DIRECTIONS, min(sample.weights.shape) // 4)  # M fits anything where W has as few columns
-    strong = int(np.count_nonzero(values[:most] > least))
+    vectors, values, strong = _strong(sample, edge)
     bases, shares = [], []
     for rank in range(1, strong + 1):
         if rank < strong and values[rank - 1] < 1.2 * values[rank]:
@@ -157,6 +177,14 @@ def _aligned_bases(sample: Sample, edge: float | None = None) -> list[tuple[Floa
     if not bases or _explained_by_scaling(sample) >= SCALING * max(shares) or _is_cut(sample):
         return []
     return [base for base, share in zip(bases, shares, strict=True) if share >= 0.9 * max(shares)]
+
+
+def _strong(sample: Sample, edge: float | None) -> tuple[Floats, Floats, int]:
+    """Leading output vectors and singular values of the change; how many are above what rounding makes."""
+    vectors, values = leading_vectors(sample.delta, MAX_DIRECTIONS + 1)
+    least = significant(_noise(sample)) if edge is None else max(edge, 1e-3 * float(values[0]))
+    most = min(MAX_DIRECTIONS, min(sample.weights.shape) // 4)  # M fits anything where W has as few columns
+    return vectors, values, int(np.count_nonzero(values[:most] > least))
 
 
 def _is_cut(sample: Sample) -> bool:
