@@ -60,16 +60,20 @@ def load_delta(pair: Pair, original: WeightReader, fork: WeightReader, elements:
     return _turned(np.subtract(theirs.values, ours.values, out=theirs.values), pair)
 
 
+def is_scattered(pair: Pair, elements: int) -> bool:
+    """The sample is a few values of every row."""
+    rows, columns = pair.fork.shape
+    return pair.writes_residual and pair.module not in EMBEDDING_MODULES and rows * columns > elements
+
+
 def _turned(part: Floats, pair: Pair) -> Floats:
     return np.ascontiguousarray(part.T) if pair.module in EMBEDDING_MODULES else part
 
 
 def _cuts(pair: Pair, original: WeightReader, fork: WeightReader, elements: int) -> tuple[_Cut, _Cut]:
     rows, columns = pair.fork.shape
-    embedding = pair.module in EMBEDDING_MODULES
-    by_columns = pair.writes_residual and not embedding
     first, last, step = 0, rows, 1
-    if by_columns:
+    if pair.writes_residual and pair.module not in EMBEDDING_MODULES:
         step = -(-rows * columns // elements)
     else:
         count = min(rows, max(1, elements // columns))
