@@ -82,7 +82,7 @@ print(whole == groups and alone == {name: len(group.registered_commands) for nam
 
 
 def test_commands_that_are_read_alone_are_the_same() -> None:
-    """`forkwatch diff` is one function, whichever way it is reached, and reads neither the store nor torch."""
+    """`forkwatch diff` is one function, however it is reached, and reads neither the store nor torch."""
     code = """
 import sys
 from importlib import import_module

@@ -63,9 +63,7 @@ def test_what_is_written_is_read(stored: Path) -> None:
         np.array_equal(read.bands.layers[layer], made.bands.layers[layer]) for layer in made.shape.layers
     )
     assert read.bands.gains.keys() == made.bands.gains.keys() == {0, 1, 2, 3}
-    assert all(
-        np.array_equal(read.bands.gains[layer], made.bands.gains[layer]) for layer in made.bands.gains
-    )
+    assert all(np.array_equal(read.bands.gains[layer], made.bands.gains[layer]) for layer in made.bands.gains)
     assert read.bands.kind == made.bands.kind
     assert np.array_equal(read.signatures, made.signatures)
     before = stored.read_bytes()
