@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -172,8 +173,8 @@ def estimate_rank(delta: Floats, half_fork: Floats, half_original: Floats) -> Ra
         for roundings, (box, limit) in enumerate(zip(boxes, limits, strict=True), start=1):
             if rank > limit:
                 continue
-            tried = _follow(box, rank)
-            residual = tried.residual
+            trail = _Trail(box, rank)
+            residual = trail.residual
             if residual > ACCEPTED:
                 best = (
                     best
@@ -182,7 +183,7 @@ def estimate_rank(delta: Floats, half_fork: Floats, half_original: Floats) -> Ra
                 )
                 continue
             below = max(rank // 2, min(least, rank) - 1)
-            found = _settle(box, roundings, (below, rank), tried)
+            found = _settle(box, roundings, (below, rank), trail)
             if found.reproduced >= REPRODUCED or roundings == len(boxes) or rank > limits[-1]:
                 return found
             best = found  # close, but values are off by more than one rounding: try the wider intervals
@@ -230,30 +231,30 @@ def _powers_of_two(limit: int) -> list[int]:
     return powers if not powers or powers[-1] == limit else [*powers, limit]
 
 
-def _settle(box: Box, roundings: int, between: tuple[int, int], tried: _Tried) -> RankEstimate:
+def _settle(box: Box, roundings: int, between: tuple[int, int], trail: _Trail) -> RankEstimate:
     """Find the smallest accepted rank, go on while one more is worth a cliff, and measure the fit there.
 
     Args:
         box: the intervals.
         roundings: that they allow for.
         between: a rank that is too small, and one that was accepted.
-        tried: what was seen of the latter.
+        trail: of the latter.
     """
     limit = box.limit()
     low, high = between
     while high - low > 1:
         middle = (low + high) // 2
-        lower = _follow(box, middle)
+        lower = _Trail(box, middle)
         if lower.residual <= ACCEPTED:
-            high, tried = middle, lower
+            high, trail = middle, lower
         else:
             low = middle
-    while tried.residual > SETTLED and high < limit:
-        higher = _follow(box, high + 1)
-        if higher.residual * CLIFF > tried.residual:
+    while trail.residual > SETTLED and high < limit:
+        higher = _Trail(box, high + 1)
+        if higher.residual * CLIFF > trail.residual:
             break
-        high, tried = high + 1, higher
-    fit = tried.fit or _measured(box, *fit_values(box, high, 2 * ITERATIONS))
+        high, trail = high + 1, higher
+    fit = trail.fit()
     return RankEstimate(
         high, limit, roundings, fit.residual, fit.reproduced, box.moved, floor_ratio=fit.floor_ratio
     )
@@ -268,38 +269,45 @@ class _Fit:
     floor_ratio: float
 
 
-def _measured(box: Box, fitted: Floats, share: float) -> _Fit:
-    return _Fit(_share(box, fitted), share, box.floor_ratio(fitted))
+class _Trail:
+    """Projections at one rank: how far they come, and what they fit if they are gone on with."""
 
+    def __init__(self, box: Box, rank: int) -> None:
+        self._box = box
+        self._steps = enumerate(_projections(box, rank, 2 * ITERATIONS), start=1)
+        self._fit: _Fit | None = None
+        self.residual = self._followed()
+        """Distance left where they were given up."""
 
-@dataclass(frozen=True, slots=True)
-class _Tried:
-    """What was seen of the projections at a rank."""
+    def _followed(self) -> float:
+        """Given up early when it stalls, or is next to nothing."""
+        last = 1.0
+        for step, fitted in islice(self._steps, ITERATIONS):
+            self._look(step, fitted)
+            if step not in {FIRST_LOOK, 20, ITERATIONS}:
+                continue
+            share = _share(self._box, fitted)
+            if share > FAR or share <= SETTLED or (step == 20 and share > max(0.5 * last, ACCEPTED)):
+                return share
+            last = share
+        return last
 
-    residual: float
-    """Distance left where they were given up, or at the end."""
-    fit: _Fit | None
-    """What `fit_values` would come to, if it was passed on the way."""
+    def _look(self, step: int, fitted: Floats) -> None:
+        if self._fit is None and step % LOOK == 0:
+            share = reproduced(self._box, fitted)
+            if share >= SURE or step == 2 * ITERATIONS:
+                self._fit = _Fit(_share(self._box, fitted), share, self._box.floor_ratio(fitted))
+
+    def fit(self) -> _Fit:
+        """What `fit_values` comes to in twice the usual number of projections."""
+        while self._fit is None:
+            self._look(*next(self._steps))
+        return self._fit
 
 
 def reproduced(box: Box, fitted: Floats) -> float:
     """Share of the moved elements whose stored value follows from `fitted` by rounding."""
     return int(np.count_nonzero(box.holds(fitted) & box.outside)) / max(box.moved, 1)
-
-
-def _follow(box: Box, rank: int) -> _Tried:
-    """Distance left after the projections, given up early when it stalls, or is next to nothing."""
-    last, fit = 1.0, None
-    for step, fitted in enumerate(_projections(box, rank, ITERATIONS), start=1):
-        if fit is None and step % LOOK == 0 and (share := reproduced(box, fitted)) >= SURE:
-            fit = _measured(box, fitted, share)
-        if step not in {FIRST_LOOK, 20, ITERATIONS}:
-            continue
-        share = _share(box, fitted)
-        if share > FAR or share <= SETTLED or (step == 20 and share > max(0.5 * last, ACCEPTED)):
-            return _Tried(share, fit)
-        last = share
-    return _Tried(last, fit)
 
 
 def _is_far(box: Box, rank: int) -> bool:
