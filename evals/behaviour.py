@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from evals.interface import (
+    JUDGED,
     NO_CHOICE,
     Judge,
     Label,
@@ -21,7 +22,6 @@ from evals.metrics import wilson
 from evals.sequential import confidence_sequence
 from evals.stability import stability_of
 from evals.text import is_degenerate
-from evals.wire import JUDGED
 
 Interval = Callable[[int, int], Outcome]
 """A rate of hits among n."""

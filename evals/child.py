@@ -19,7 +19,7 @@ from evals.interface import EXIT_NO_MEMORY, DirectionRequest, EvalRequest
 from evals.outputs.interface import CollectRequest, ScoreRequest
 from evals.outputs.wire import dump_report, load_collect_request, load_score_request
 from evals.plan import load_plan
-from evals.texts import TextRequest
+from evals.text_items import TextRequest
 from evals.variants import SeriesRequest
 from evals.wire import dump, load_direction_request, load_request, load_series_request, load_text_request
 

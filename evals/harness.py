@@ -19,15 +19,8 @@ from typing import Any
 from evals.interface import EngineMissingError, EvalsError, Outcome, Unmeasured
 from evals.measurements import NOT_COMPARED, TaskScore
 from evals.metrics import Pairs, mean_interval, paired_difference, wilson
-from evals.texts import (
-    Completion,
-    Continuation,
-    Document,
-    TextAnswers,
-    TextItems,
-    TextRequest,
-    ask_texts,
-)
+from evals.text_items import Completion, Continuation, Document, TextAnswers, TextItems, TextRequest
+from evals.texts import ask_texts
 
 DEFAULT_NEW_TOKENS = 256
 """The harness's own, where a task does not say."""

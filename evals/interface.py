@@ -24,6 +24,10 @@ class PromptKind(StrEnum):
     """Plain use; measures what an edit did to usefulness."""
 
 
+JUDGED = (PromptKind.HARMFUL, PromptKind.BENIGN_TWIN)
+"""Kinds of prompts whose answers get labels."""
+
+
 class Tier(StrEnum):
     """How much of a suite is asked; each tier holds the ones before it."""
 

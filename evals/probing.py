@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from evals.examine import Bench
 from evals.interface import (
+    JUDGED,
     EvalRequest,
     Judge,
     Label,
@@ -27,7 +28,7 @@ from evals.metrics import mean_interval, wilson
 from evals.openings import Tokens, begins, openings_of
 from evals.probe import refusal_scores
 from evals.ranking import auroc
-from evals.wire import JUDGED, load_transcript
+from evals.wire import load_transcript
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

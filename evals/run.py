@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evals.interface import (
+    JUDGED,
     MIN_PROMPTS,
     DirectionRequest,
     EvalRequest,
@@ -26,7 +27,6 @@ from evals.suite import load_suite
 from evals.variants import Part, SeriesRequest, SeriesResult
 from evals.wire import (
     DIRECTION,
-    JUDGED,
     MAX_DIRECTION,
     TRANSCRIPT,
     dump,

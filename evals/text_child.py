@@ -21,18 +21,8 @@ from evals.measure import misfit_reason, pick_device
 from evals.memory import in_batches
 from evals.parts import ForkMisfitError
 from evals.swap import apply_fork
-from evals.texts import (
-    RESULTS,
-    Completion,
-    Continuation,
-    TextAnswers,
-    TextItems,
-    TextReport,
-    TextRequest,
-    read_items,
-    rolling_windows,
-    write_answers,
-)
+from evals.text_items import Completion, Continuation, TextAnswers, TextItems, TextReport, TextRequest
+from evals.texts import RESULTS, read_items, rolling_windows, write_answers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

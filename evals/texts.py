@@ -9,87 +9,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from evals.interface import EvaluationFailedError, Isolation, Limits
+from evals.interface import EvaluationFailedError
+from evals.text_items import TextAnswers, TextItems, TextReport, TextRequest
 from evals.wire import write_private
 
 ITEMS = "texts.json"
 RESULTS = "text-results.json"
 MAX_RESULTS = 256 << 20
 """Bytes of the file that a child answers in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Continuation:
-    """How likely is `text` after `context`, and is it what the model would say?"""
-
-    context: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """How likely is a whole text?"""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """How does a text go on, greedily, up to the first of the strings in `until`?"""
-
-    context: str
-    until: tuple[str, ...]
-    max_new_tokens: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextItems:
-    """What is asked. The three kinds are kept apart: each has another kind of answer."""
-
-    continuations: tuple[Continuation, ...] = ()
-    documents: tuple[Document, ...] = ()
-    completions: tuple[Completion, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextAnswers:
-    """Answers in the order of the items."""
-
-    continuations: tuple[tuple[float, bool], ...] = ()
-    """(log-probability in nats, whether every token of it is the likeliest)."""
-    documents: tuple[float, ...] = ()
-    """Log-probability in nats."""
-    completions: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextRequest:
-    """What to ask whom. Config and tokenizer come from `original`."""
-
-    original: Path
-    """Folder of the verified release."""
-    weights: tuple[Path, ...]
-    """The fork's weight files; empty = the original."""
-    items: Path
-    """JSON file of `TextItems`."""
-    scratch: Path
-    timeout_seconds: float = 900.0
-    device: str = "auto"
-    limits: Limits = Limits()  # noqa: RUF009 - frozen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextReport:
-    """The child's one line; the answers are in its file."""
-
-    isolation: Isolation
-    device: str
-    misfit: str = ""
-    """Why nothing was answered: the fork does not fit the original."""
-    gaps: tuple[str, ...] = ()
 
 
 def write_items(path: Path, items: TextItems) -> None:

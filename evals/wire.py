@@ -12,26 +12,24 @@ import stat
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard, TypeVar
+from typing import TypeGuard, TypeVar
 
 from evals.interface import (
+    JUDGED,
     DirectionRequest,
     EvalRequest,
     EvaluationFailedError,
     Isolation,
     Measured,
     Outcome,
-    PromptKind,
     PromptSuite,
     StopRule,
     Transcript,
     Unmeasured,
 )
 from evals.measurements import NOT_ASKED, Behaviour, Probe, Stability
+from evals.text_items import TextReport, TextRequest
 from evals.variants import SeriesRequest, VariantResult
-
-if TYPE_CHECKING:
-    from evals.texts import TextReport, TextRequest
 
 TRANSCRIPT = "transcript.json"
 DIRECTION = "direction.safetensors"
@@ -41,8 +39,6 @@ TRANSCRIPT_SCHEMA = "forkwatch.transcript/1"
 MAX_TRANSCRIPT = 64 << 20
 MAX_TOLD = 300
 """Characters of any text in a report; names, digests and reasons are shorter."""
-JUDGED = (PromptKind.HARMFUL, PromptKind.BENIGN_TWIN)
-"""Kinds of prompts whose answers get labels."""
 
 Report = TypeVar("Report")
 
@@ -128,8 +124,6 @@ def load_text_request(raw: bytes) -> TextRequest:
     """The request as the parent sent it."""
     from pydantic import TypeAdapter
 
-    from evals.texts import TextRequest
-
     return TypeAdapter(TextRequest).validate_json(raw)
 
 
@@ -139,8 +133,6 @@ def load_text_report(raw: bytes) -> TextReport:
     Raises:
         EvaluationFailedError: it breaks the contract.
     """
-    from evals.texts import TextReport
-
     return parsed(TextReport, raw)
 
 

@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evals.behaviour import behaviour_of
-from evals.interface import Label, Outcome, PromptKind, PromptSuite, Transcript, Unmeasured
+from evals.interface import JUDGED, Label, Outcome, PromptKind, PromptSuite, Transcript, Unmeasured
 from evals.judges.adapt import Remembered
 from evals.judges.agreement import LabelPair, agreement
 from evals.judges.interface import Agreement, Answered, BatchJudge, JudgeError, Opinion
 from evals.measurements import Behaviour
 from evals.metrics import wilson
-from evals.wire import JUDGED
 
 
 @dataclass(frozen=True, slots=True)

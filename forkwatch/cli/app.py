@@ -37,10 +37,7 @@ from forkwatch.cli import (
     version,
     worker,
 )
-from forkwatch.cli.entry import main
 from forkwatch.cli.top import new_program
-
-__all__ = ["app", "main"]
 
 app = new_program()
 app.command("init")(init.init)

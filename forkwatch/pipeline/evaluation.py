@@ -18,7 +18,7 @@ from evals.run import baseline, evaluate
 from evals.screening import evaluate_auto
 from evals.served import evaluate_served
 from evals.suite import load_suite
-from evals.texts import TextRequest
+from evals.text_items import TextRequest
 from evals.thresholds import Check, Thresholds, check
 from evals.wire import load_transcript
 from forkwatch.pipeline.limits import limits_of, loss_limits

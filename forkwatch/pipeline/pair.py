@@ -6,22 +6,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from crawler.interface import Cost
 from detector.errors import DetectorError
-from detector.interface import Diff, Sketch, WeightReader
+from detector.interface import Diff, Sketch
 from detector.journal import Journal
 from detector.match import same_contents
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.budget import sketch_budget
 from forkwatch.pipeline.context import Talk
 from forkwatch.pipeline.resume import journal_of
-from forkwatch.pipeline.sides import Checkpoint
+from forkwatch.pipeline.sides import Checkpoint, Opened
 from forkwatch.state import StateDir
-
-if TYPE_CHECKING:
-    from detector.formats.peft import PeftReader
 
 
 class PairDepth(StrEnum):
@@ -31,18 +27,6 @@ class PairDepth(StrEnum):
     """Headers and sampled rows: nothing is downloaded, and nothing proved but that files are the same."""
     FULL = "full"
     """Every tensor, by value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A checkpoint whose headers were read."""
-
-    checkpoint: Checkpoint
-    reader: WeightReader
-    adapter: PeftReader | None
-    """Lies beside full weights, and is applied on top of them when they are loaded."""
-    contents: tuple[str, ...] = ()
-    """What each file of the opened weights holds, where that is known; see `Checkpoint.contents`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from detector.journal import Journal, open_journal
 from forkwatch.pipeline.context import Talk
+from forkwatch.pipeline.sides import Opened
 from forkwatch.state import StateDir
-
-if TYPE_CHECKING:
-    from forkwatch.pipeline.pair import Opened
 
 KEPT_SECONDS = 30 * 86_400
 """Journals of comparisons that nobody took up again are dropped after a month."""

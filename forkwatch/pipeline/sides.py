@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from crawler.interface import (
     ByteSource,
@@ -17,9 +18,13 @@ from crawler.interface import (
 )
 from crawler.local import LocalFile
 from detector.errors import NoWeightsError
+from detector.interface import WeightReader
 from detector.match import content_id
 from forkwatch.errors import SettingsError
 from forkwatch.pipeline.small import open_for_sketch
+
+if TYPE_CHECKING:
+    from detector.formats.peft import PeftReader
 
 WEIGHTS = (".safetensors", ".gguf")
 BESIDE = (
@@ -72,6 +77,18 @@ class Checkpoint:
     contents: Mapping[str, str] = field(default_factory=dict)
     """File → what it holds, where that is known without reading it: `sha256:<hex>` or `git:<oid>` as the Hub
     reports them, `inode:<device>:<number>` of a local file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A checkpoint whose headers were read."""
+
+    checkpoint: Checkpoint
+    reader: WeightReader
+    adapter: PeftReader | None
+    """Lies beside full weights, and is applied on top of them when they are loaded."""
+    contents: tuple[str, ...] = ()
+    """What each file of the opened weights holds, where that is known; see `Checkpoint.contents`."""
 
 
 def parse_side(name: str) -> Side:

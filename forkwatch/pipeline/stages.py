@@ -22,9 +22,8 @@ from forkwatch.pipeline.budget import sketch_budget
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.known import merge_partners
 from forkwatch.pipeline.originals import Original, original_files, place_file
-from forkwatch.pipeline.pair import Opened
 from forkwatch.pipeline.resume import journal_of
-from forkwatch.pipeline.sides import Checkpoint
+from forkwatch.pipeline.sides import Checkpoint, Opened
 from forkwatch.pipeline.small import open_for_sketch
 from forkwatch.pipeline.weight_files import weight_files
 from forkwatch.policy.facts import Unreadable

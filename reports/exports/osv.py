@@ -1,10 +1,11 @@
 """OSV-shaped advisories (1.7.5): a fork whose verdict asks for attention, or once did.
 
 An advisory is never deleted. When the verdict is withdrawn, or another one took its place that asks for no
-attention, it is marked as withdrawn. The id begins with `x_`, as that of no registered data base: the one
-complaint of the schema. It follows from the release and the fork's name: a renamed fork gets another id and
-keeps the former one as an alias. The range is exactly the commit that was examined; nothing is said about
-others. A model is in none of OSV's ecosystems, so the range is of the type GIT on the Hub's repository.
+attention, it is marked as withdrawn. The id begins with `x_`, as that of no registered data base, which the
+schema allows since its tag 1.7.5. It follows from the release and the fork's name: a renamed fork gets
+another id and keeps the former one as an alias. The range is exactly the commit that was examined;
+nothing is said about others. A model is in none of OSV's ecosystems, so the range is of the type GIT on the
+Hub's repository.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import torch
 from evals.harness import TaskError, TaskPlan, TaskRun, check_tasks, run_tasks, task_scores
 from evals.interface import Measured, Unmeasured
 from evals.text_child import Reader
-from evals.texts import Completion, Continuation, Document, TextItems, TextRequest
+from evals.text_items import Completion, Continuation, Document, TextItems, TextRequest
 from tests.evals.models import COMPLIANCE, REFUSAL, make_automaton, make_model, make_tokenizer, save_release
 from tests.evals.models import transitions as make_transitions
 

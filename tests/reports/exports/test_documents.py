@@ -57,11 +57,19 @@ def _one(suffix: str, repo: str) -> dict:
 
 @BOTH
 def test_advisories_are_of_the_schema(files):
-    """All of 1.7.3 holds but its closed list of data bases, which has none for us; each id is its own."""
+    """All of 1.7.3 holds but its closed list of data bases; so do the two rules of the file after 1.7.5.
+
+    These are `x_` before the id of any other data base, and full commit ids in a GIT range.
+    """
     advisories = _of(files(), ".osv.json")
     for advisory in advisories.values():
         assert [error.json_path for error in _osv().iter_errors(advisory)] == ["$.id"]
         assert re.fullmatch(r"x_FW-[0-9a-f]{12}", advisory["id"])
+        for affected in advisory["affected"]:
+            (span,) = affected["ranges"]
+            for event in span["events"]:
+                (commit,) = event.values()
+                assert re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", commit)
     assert len({advisory["id"] for advisory in advisories.values()}) == len(advisories)
 
 
