@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from detector.compare import VIA, Comparison, compare_pair, recalled
 from detector.content import match_by_content
@@ -22,6 +24,7 @@ from detector.errors import NothingComparedError, UnreadableTensorError
 from detector.folded import unfold
 from detector.formats.names import layer_of, module_of
 from detector.formats.peft import PeftReader
+from detector.grid import is_float
 from detector.interface import (
     Certainty,
     Diff,
@@ -41,6 +44,7 @@ from detector.lineage import Bands, align_layers, judge_lineage, sample_bands, s
 from detector.pairing import EMBEDDINGS, HEADS, Pairing, pair_tensors
 from detector.parallel import spread
 from detector.roster import layer_numbers
+from detector.rounded import RoundedReader, rounded_first
 from detector.spectrum import decompose
 from detector.stream import Streams
 
@@ -116,7 +120,10 @@ def diff_weights(  # noqa: PLR0913  # two checkpoints, and what is at hand besid
         edits = (unrelated(lineage),)
         return Diff(_tensor_diffs(context, {}, spectra=False), edits, lineage, _spent(context, start))
     lineage = _with_equal_tensors(lineage, context)
-    edits, ranks = explain(context)
+    beneath, rounded = _on_rounded_base(context)
+    edits, ranks = explain(beneath)
+    if rounded and all(edit.kind not in {EditKind.QUANTIZED, EditKind.DTYPE_CAST} for edit in edits):
+        edits = (_rounded_base(rounded, len(context.changed_matrices())), *edits)
     if adapter is not None:
         edits = (*edits, *find_adapter(original, adapter)[0])
     if surgery:
@@ -158,6 +165,32 @@ def _compare(
             done += math.prod(pair.fork.shape)
             progress(pair.name, done, total)
     return tuple(comparisons)
+
+
+def _on_rounded_base(context: Context) -> tuple[Context, Mapping[str, str]]:
+    """The comparison with the original as it was after a rounding that the fork's base went through, if one.
+
+    Returns:
+        The context that edits are looked for in, and the type that each matrix went through.
+    """
+    pairs = [c.pair for c in context.changed() if c.pair.is_matrix]
+    schemes = rounded_first(context.original, context.fork, pairs)
+    if not schemes:
+        return context, {}
+    original = RoundedReader(context.original, schemes)
+    comparisons = tuple(
+        compare_pair(c.pair, original, context.fork, ()) if c.pair.original.name in schemes else c
+        for c in context.comparisons
+    )
+    return replace(context, original=original, comparisons=comparisons), schemes
+
+
+def _rounded_base(schemes: Mapping[str, str], changed: int) -> Edit:
+    scheme, count = Counter(schemes.values()).most_common(1)[0]
+    note = f"of {changed} changed ones hold the rounding error of this type, and what else was done"
+    evidence = Evidence("rounded-first", count, note)
+    kind = EditKind.DTYPE_CAST if is_float(scheme) else EditKind.QUANTIZED
+    return Edit(kind, Certainty.CONSISTENT, EditDetail(scheme=scheme), (evidence,))
 
 
 def _shares_bytes(context: Context) -> bool:

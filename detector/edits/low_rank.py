@@ -26,6 +26,7 @@ from detector.spectrum import (
     NEARLY,
     REPRODUCED,
     SETTLED,
+    SURE,
     Box,
     RankEstimate,
     estimate_rank,
@@ -48,6 +49,9 @@ AGREE = 0.6
 """Share of the probes that must find about the same rank where more changed than an adapter's matrices."""
 NEARLY_ALL = 0.9
 """Share of all matrices that a training of everything changes."""
+LEAST_LIMIT = 8
+"""Ranks that must have been tested in vain before a change counts as dense by its rank alone: a faint adapter
+of rank 8 is as far from rank 2 as training is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,16 @@ class _Module:
         own = set(self.found(overall))
         return own.pop() if len(own) == 1 else overall
 
-    def vote(self, typical: int) -> str:
+    def is_exact(self) -> bool:
+        """Most probes have a small rank that gives nearly all values, whatever others have: as in AdaLoRA."""
+        exact = [
+            probe
+            for probe in self.probes
+            if probe.rank is not None and 2 * probe.rank <= probe.limit and probe.reproduced >= SURE
+        ]
+        return 2 * len(exact) > len(self.probes)
+
+    def vote(self, typical: int, least: int) -> str:
         """`low`, `dense` or `undecided`, by the probes that could have told a change of rank `typical`.
 
         A doubtful rank below the typical one is no vote: the fit may have come to rest too early, and is made
@@ -110,7 +123,7 @@ class _Module:
         dense = [
             probe
             for probe in self.probes
-            if probe.limit >= max(typical, 1)
+            if probe.limit >= max(typical, least)
             and _is_dense(probe)
             and (probe.rank is None or probe.rank > typical)
         ]
@@ -147,12 +160,15 @@ def find_low_rank(
         for module, members in by_module.items()
     ]
     typical = median_low([rank for module in modules for rank in module.found()] or [0])
+    beside = _beside(context)
     votes: dict[str, list[_Module]] = {"low": [], "dense": [], "undecided": []}
     for module in modules:
-        votes[module.vote(typical)].append(module)
-    trained = _is_trained(context, votes["low"], votes["dense"])
+        votes[module.vote(typical, 1 if beside else LEAST_LIMIT)].append(module)
+    trained = _is_trained(votes["low"], votes["dense"], beside=beside)
     if trained:
         votes["dense"] += votes.pop("low")
+    elif not _is_of_factors(votes["low"]):
+        votes["undecided"] += votes.pop("low")
     dense = tuple(c for module in votes["dense"] for c in module.members)
     undecided = tuple(c for module in votes["undecided"] for c in module.members)
     limits = [probe.limit for module in votes["dense"] for probe in module.probes if probe.rank is None]
@@ -163,7 +179,14 @@ def find_low_rank(
     return _verify(context, low, finding, directional) if low else finding
 
 
-def _is_trained(context: Context, low: list[_Module], dense: list[_Module]) -> bool:
+def _is_of_factors(low: list[_Module]) -> bool:
+    """Ranks that most matrices share, or that give each its values: a faint training lies near many ranks."""
+    ranks = sorted(rank for module in low for rank in module.ranks())
+    exact = sum(module.is_exact() for module in low)
+    return not ranks or agreement(ranks) >= AGREE or exact >= AGREE * len(low)
+
+
+def _is_trained(low: list[_Module], dense: list[_Module], *, beside: bool) -> bool:
     """Small ranks are those of a few gradients, not of factors.
 
     Factors have the rank that their configuration says, in matrix after matrix, and change nothing else. A
@@ -178,8 +201,8 @@ def _is_trained(context: Context, low: list[_Module], dense: list[_Module]) -> b
     others = [module for module in dense if module.in_layers]
     if len(others) > len(inside):
         plain = all(is_float(c.pair.fork.dtype) for module in others for c in module.members)
-        return plain or not sure or _beside(context)
-    return not (sure and agreement(ranks) >= AGREE) and _beside(context)
+        return plain or not sure or beside
+    return not (sure and agreement(ranks) >= AGREE) and beside
 
 
 def agreement(ranks: list[int]) -> float:
