@@ -24,7 +24,7 @@ from detector.errors import NothingComparedError, UnreadableTensorError
 from detector.folded import unfold
 from detector.formats.names import layer_of, module_of
 from detector.formats.peft import PeftReader
-from detector.grid import is_float
+from detector.grid import TIES, is_float
 from detector.interface import (
     Certainty,
     Diff,
@@ -179,10 +179,19 @@ def _on_rounded_base(context: Context) -> tuple[Context, Mapping[str, str]]:
         return context, {}
     original = RoundedReader(context.original, schemes)
     comparisons = tuple(
-        compare_pair(c.pair, original, context.fork, ()) if c.pair.original.name in schemes else c
-        for c in context.comparisons
+        _anew(c, original, context.fork, schemes.get(c.pair.original.name, "")) for c in context.comparisons
     )
     return replace(context, original=original, comparisons=comparisons), schemes
+
+
+def _anew(before: Comparison, original: WeightReader, fork: WeightReader, scheme: str) -> Comparison:
+    """The comparison with an original that went through `scheme`; a few codes may go either way."""
+    if not scheme:
+        return before
+    found = compare_pair(before.pair, original, fork, ())
+    if found.fraction_changed > TIES or is_float(scheme):
+        return found
+    return replace(found, status=TensorStatus.CAST, scheme=scheme, relative_norm=0.0, fraction_changed=0.0)
 
 
 def _rounded_base(schemes: Mapping[str, str], changed: int) -> Edit:

@@ -202,7 +202,12 @@ def _is_trained(low: list[_Module], dense: list[_Module], *, beside: bool) -> bo
     if len(others) > len(inside):
         plain = all(is_float(c.pair.fork.dtype) for module in others for c in module.members)
         return plain or not sure or beside
-    return not (sure and agreement(ranks) >= AGREE) and beside
+    return not (sure and _have_one_rank(ranks)) and beside
+
+
+def _have_one_rank(ranks: list[int]) -> bool:
+    """Half of the matrices have the very same rank: those near which a training comes to lie differ."""
+    return 2 * Counter(ranks).most_common(1)[0][1] >= len(ranks)
 
 
 def agreement(ranks: list[int]) -> float:
@@ -300,7 +305,8 @@ def _verify(
     joined = [c for c, is_welcome in zip(finding.undecided, welcome, strict=True) if is_welcome]
     members = [c for c, _ in tasks] + joined
     ranks |= {c.pair.name: overall for c in joined}
-    proved = len(ranks) >= PROVED_SHARE * len(members)
+    settled = [rank for module in low for rank in module.ranks()]
+    proved = len(ranks) >= PROVED_SHARE * len(members) and _have_one_rank(settled)
     pairs = [c.pair for c in members]
     left = tuple(c for c in finding.undecided if c not in joined)
     scale = round(median_low(c.relative_norm for c in members), 6)
