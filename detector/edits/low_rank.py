@@ -118,7 +118,7 @@ class _Module:
         """`low`, `dense` or `undecided`, by the probes that could have told a change of rank `typical`.
 
         A doubtful rank below the typical one is no vote: the fit may have come to rest too early, and is made
-        again at the typical rank.
+        again at the typical rank. Nor is a rank that most matrices, in which it was tested, do not have.
         """
         dense = [
             probe
@@ -128,7 +128,8 @@ class _Module:
             and (probe.rank is None or probe.rank > typical)
         ]
         found = self.found(typical)
-        if not found and not dense:
+        refuting = [p for p in self.probes if p.rank is None and p.limit >= max(found, default=0)]
+        if (not found and not dense) or (found and not dense and len(refuting) > len(found)):
             return "undecided"
         return "low" if len(found) > len(dense) else "dense"
 

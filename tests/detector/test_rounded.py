@@ -130,6 +130,13 @@ def test_ranks_that_differ_are_factors_only_if_they_give_the_values() -> None:
     assert _is_of_factors([_Module((), (_probe(8, 0.85),)) for _ in ranks])
 
 
+def test_a_rank_that_most_matrices_do_not_have_is_no_vote() -> None:
+    """Signed steps came to lie near rank 22 in one of three matrices; the others had been tested up to 48."""
+    other = RankEstimate(None, 48, 1, 5e-3, 0.3, 1000)
+    assert _Module((), (other, other, _probe(13, 0.85))).vote(13, 1) == "undecided"
+    assert _Module((), (other, _probe(13, 0.85), _probe(13, 0.85))).vote(13, 1) == "low"
+
+
 def test_a_faint_adapter_is_not_called_a_training() -> None:
     """So few values moved that ranks up to two could be refuted: nothing follows for rank eight."""
     original = zoo.base(10, SHAPE)
