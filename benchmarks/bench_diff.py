@@ -1,7 +1,8 @@
 """Throughput of the full diff: `python -m benchmarks.bench_diff --folder /tmp/pairs`.
 
-(1) Floors: a copy in memory, and `cmp` of files as large. (2) forkwatch's comparison and its
-whole diff of each pair, in a child of its own, so that the peak of resident memory is its own. (3) The other
+(1) Floors: a copy in memory, and `cmp` of files as large. (2) forkwatch's comparison, its whole diff, and
+the command as a user types it, of each pair, in a child of its own, so that the peak of resident memory is
+its own. (3) The other
 tools that compare weights, if they are there, on the same pairs: seconds, peak memory, bytes of the files,
 and what they say of the edit. Everything is run `--rounds` times in turns and the best of each is printed;
 files are in the page cache. Processor seconds are printed besides: they mean something on a busy machine too.
@@ -50,7 +51,6 @@ from detector.pairing import pair_tensors
 from detector.stream import Streams
 if sys.argv[1] == "diff":
     from detector.diff import diff_weights
-    import torch
 sides = [open_weights({f.name: LocalFile(f) for f in sorted(Path(p).iterdir())}) for p in sys.argv[2:4]]
 start, spent = time.perf_counter(), time.process_time()
 if sys.argv[1] == "compare":
@@ -62,6 +62,13 @@ else:
     said = ", ".join(f"{edit.kind} ({edit.certainty})" for edit in diff_weights(*sides).edits)
 print(time.perf_counter() - start, time.process_time() - spent, said, sep="\\t")
 """
+COMMAND = """
+import sys
+from forkwatch.cli.entry import main
+sys.argv = ["forkwatch", "diff", *sys.argv[1:], "--depth", "full", "--json"]
+main()
+"""
+"""As a user runs it: journal and document included."""
 MODELDIFFR = """
 import sys
 from modeldiffr.fingerprint.weights import diff_weights, weights_fingerprint
@@ -185,6 +192,7 @@ def all_tools(peers: str, cisco: str) -> dict[str, Callable[[Path, Path], Timed]
         "cmp": compare_files,
         "forkwatch, comparison": child(sys.executable, FORKWATCH, "compare"),
         "forkwatch, full diff": child(sys.executable, FORKWATCH, "diff"),
+        "forkwatch diff, as typed": child(sys.executable, COMMAND),
     }
     others = (
         ("modeldiffr", "modeldiffr", peers, MODELDIFFR, ()),
@@ -240,6 +248,8 @@ def verdict(output: str) -> str:
         return output.strip().rpartition("\n")[2][:160]
     while isinstance(found, dict) and isinstance(found.get("verdict"), dict):
         found = found["verdict"]
+    if isinstance(found, dict) and isinstance(found.get("edits"), list):
+        return ", ".join(f"{edit['kind']} ({edit['certainty']})" for edit in found["edits"])
     keys = ("verdict", "interpretation", "label", "probability", "pipeline_score", "identity_score")
     flat = found if isinstance(found, dict) else {}
     picked = {key: flat[key] for key in keys if key in flat}

@@ -50,12 +50,12 @@ def fingerprint(made: Model, name: str) -> Fingerprint:
     shape = Shape(
         inventory="0" * 64, headers="0" * 64, width=WIDTH, layers=tuple(range(len(neurons))), parameters=1
     )
-    bands = torch.from_numpy(neurons).bfloat16().float()
+    bands, rounded = (torch.from_numpy(part).bfloat16().float().numpy() for part in (neurons, gains))
     return Fingerprint(
         Identity(name=name, kind=ModelKind.MODEL),
         shape,
-        Bands(dict(enumerate(bands)), None, dict(enumerate(torch.from_numpy(gains).bfloat16().float()))),
-        layer_signatures(bands.numpy()),
+        Bands(dict(enumerate(bands)), None, dict(enumerate(rounded))),
+        layer_signatures(bands),
     )
 
 

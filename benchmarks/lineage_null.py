@@ -96,9 +96,7 @@ def main() -> None:
                 [(one.bands.layers[layer], other.bands.layers[layer]) for layer in one.bands.layers]
             ).log10_p
         )
-        ours, theirs = (
-            gain_ranks([gain.numpy() for gain in side.bands.gains.values()]) for side in (one, other)
-        )
+        ours, theirs = (gain_ranks(list(side.bands.gains.values())) for side in (one, other))
         if ours is not None and theirs is not None:
             gains.append(float(ours @ theirs))
         if one.bands.embedding is not None and other.bands.embedding is not None:

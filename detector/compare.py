@@ -7,11 +7,13 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from detector.errors import UnreadableTensorError
+from detector.floats import read_floats
 from detector.formats.extent import count_read, extent_of
 from detector.grid import LEGACY, counted_from_one, is_float, passed_through
 from detector.interface import TensorDiff, TensorStatus, WeightReader
 from detector.journal import Journal
 from detector.pairing import Pair, blocks
+from detector.passing import may_have_passed
 from detector.stream import Outcome, Streams
 from detector.tiles import Sums
 
@@ -204,9 +206,10 @@ def _passed_via(
 
     Rows from `moved_row` on are tried first: rows that did not change pass through nearly any type.
     """
-    left = original.band(pair.original.name, moved_row, PREFILTER_ROWS).float()
-    right = fork.band(pair.fork.name, moved_row, PREFILTER_ROWS)
-    plausible = tuple(name for name in via if name != pair.fork.dtype and _passed_through(left, right, name))
+    before = read_floats(original, pair.original, moved_row, PREFILTER_ROWS)
+    after = read_floats(fork, pair.fork, moved_row, PREFILTER_ROWS)
+    others = (name for name in via if name != pair.fork.dtype)
+    plausible = tuple(name for name in others if may_have_passed(before, after, pair.fork.dtype, name))
     for left, right in blocks(pair, original, fork) if plausible else ():
         values = left.float()
         plausible = tuple(name for name in plausible if _passed_through(values, right, name))

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from detector.compare import VIA, Comparison, compare_pair, recalled
 from detector.content import match_by_content
 from detector.edits.adapter import adapter_lineage, find_adapter
@@ -21,6 +23,7 @@ from detector.edits.context import Context, Relatives
 from detector.edits.explain import explain
 from detector.edits.structure import confirm_surgery, find_layer_surgery
 from detector.errors import NothingComparedError, UnreadableTensorError
+from detector.floats import read_floats, square_sum
 from detector.folded import unfold
 from detector.formats.names import layer_of, module_of
 from detector.formats.peft import PeftReader
@@ -42,10 +45,11 @@ from detector.interface import (
 from detector.journal import Journal
 from detector.lineage import Bands, align_layers, judge_lineage, sample_bands, search_neurons
 from detector.pairing import EMBEDDINGS, HEADS, Pairing, pair_tensors
-from detector.parallel import spread
+from detector.parallel import one_thread_a_product, spread
 from detector.roster import layer_numbers
 from detector.rounded import RoundedReader, rounded_first
-from detector.spectrum import decompose
+from detector.singular import decompose
+from detector.spectrum import lying
 from detector.stream import Streams
 
 TOKEN_MATRICES = frozenset({*EMBEDDINGS, *HEADS})
@@ -71,6 +75,7 @@ def ignore(name: str, done: int, total: int) -> None:
     """A `DiffProgress` for nobody."""
 
 
+@one_thread_a_product()
 def diff_weights(  # noqa: PLR0913  # two checkpoints, and what is at hand besides
     original: WeightReader,
     fork: WeightReader,
@@ -173,8 +178,8 @@ def _on_rounded_base(context: Context) -> tuple[Context, Mapping[str, str]]:
     Returns:
         The context that edits are looked for in, and the type that each matrix went through.
     """
-    pairs = [c.pair for c in context.changed() if c.pair.is_matrix]
-    schemes = rounded_first(context.original, context.fork, pairs)
+    sizes = {c.pair: c.relative_norm for c in context.changed() if c.pair.is_matrix}
+    schemes = rounded_first(context.original, context.fork, sizes)
     if not schemes:
         return context, {}
     original = RoundedReader(context.original, schemes)
@@ -213,16 +218,14 @@ def _tells(context: Context, comparison: Comparison) -> bool:
 
     Independent models may well share a frozen vision tower.
     """
-    import torch
-
     info = comparison.pair.original
     if (comparison.pair.layer is None and info.name not in TOKEN_MATRICES) or _COUNTS.fullmatch(info.dtype):
         return False
     try:
-        band = context.original.band(info.name, 0, 16).float().flatten()
+        band = read_floats(context.original, info, 0, 16)
     except UnreadableTensorError:
         return True  # equal bytes of an encoding that is not decoded
-    return len(torch.unique(band)) >= DISTINCT
+    return len(np.unique(band)) >= DISTINCT
 
 
 def _with_equal_tensors(lineage: Lineage, context: Context) -> Lineage:
@@ -254,12 +257,12 @@ def _energy(context: Context, comparison: Comparison) -> tuple[tuple[float, ...]
     """Shares of the leading singular values, and what may be missing of each."""
     if comparison.status is not TensorStatus.CHANGED or not comparison.pair.is_matrix:
         return (), 0.0
-    delta = context.sample(comparison.pair, ENERGY_ELEMENTS).delta
-    total = delta.square().sum().item()
+    delta = lying(context.delta(comparison.pair, ENERGY_ELEMENTS))
+    total = square_sum(delta)
     if total <= 0:
         return (), 0.0
     leading = decompose(delta, ENERGIES)
-    shares = tuple(round(value, 6) for value in (leading.values.square() / total).tolist())
+    shares = tuple(round(value, 6) for value in (np.square(leading.values) / total).tolist())
     return shares, round(leading.error**2 / total, 6)
 
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 if TYPE_CHECKING:
     import torch
 
@@ -176,21 +179,24 @@ def effective_dtype(values: torch.Tensor, dtype: str) -> str:
 
 def quantise(values: torch.Tensor, scheme: str) -> torch.Tensor:
     """Values after a round trip through a type of `LEGACY`, float32."""
-    import numpy as np
     import torch
 
     if scheme in _CODED:
         return _through_codebook(values.to(torch.float32), scheme)
     if scheme in BY_ROW:
         return _by_row(values.to(torch.float32), scheme)
+    return torch.from_numpy(through_gguf(values.to(torch.float32).numpy(), scheme))
+
+
+def through_gguf(values: npt.NDArray[np.float32], scheme: str) -> npt.NDArray[np.float32]:
+    """Values after a round trip through one of GGUF's types in `LEGACY`."""
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import dequantize, quantize
 
     kind = GGMLQuantizationType[scheme]
     with np.errstate(all="ignore"):  # an all-zero block divides by zero and is handled there
-        codes = quantize(np.ascontiguousarray(values.to(torch.float32).numpy()), kind)
-        back = dequantize(codes, kind)
-    return torch.from_numpy(np.ascontiguousarray(back, dtype=np.float32)).reshape(values.shape)
+        back = dequantize(quantize(np.ascontiguousarray(values), kind), kind)
+    return np.ascontiguousarray(back, dtype=np.float32).reshape(values.shape)
 
 
 def values_as_stored(values: torch.Tensor, dtype: str) -> torch.Tensor:

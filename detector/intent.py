@@ -29,8 +29,9 @@ from detector.formats.peft import PeftReader
 from detector.formats.roles import CONV1D
 from detector.interface import Certainty, WeightReader
 from detector.pairing import EMBEDDING_MODULES, RESIDUAL_WRITERS, Pair, blocks, pair_tensors
+from detector.parallel import one_thread_a_product
 from detector.sample import load_sample
-from detector.spectrum import leading_vectors
+from detector.singular import leading_vectors
 
 if TYPE_CHECKING:
     import torch
@@ -137,6 +138,7 @@ def load_directions(path: Path, *, sources: tuple[int, ...], best: int, written:
     return Directions(direction, harmless, inputs, sources, best, written)
 
 
+@one_thread_a_product()
 def measure_intent(
     original: WeightReader, fork: WeightReader, directions: Directions, changed: frozenset[str]
 ) -> Intent | NoIntent:
@@ -185,6 +187,8 @@ def _changes(
     original: WeightReader, fork: WeightReader, directions: Directions, changed: frozenset[str]
 ) -> Iterator[_Change]:
     """Of full weights; a matrix is streamed, and its output directions are those of a sample of it."""
+    import torch
+
     width = directions.direction.shape[1]
     for pair in pair_tensors(original.tensors(), fork.tensors()).pairs:
         # GPT-2's other writers are left out: their shape does not always tell which way round they are.
@@ -192,7 +196,7 @@ def _changes(
         writes = pair.writes_residual and pair.module not in CONV1D
         if pair.name not in changed or not writes or pair.fork.shape[turned] != width:
             continue
-        delta = load_sample(pair, original, fork).delta
+        delta = torch.from_numpy(load_sample(pair, original, fork).delta)
         if not delta.any():
             continue
         layer = _known_layer(pair.original.name, directions)
@@ -255,7 +259,8 @@ def _outputs(delta: torch.Tensor) -> torch.Tensor:
     import torch
 
     delta = torch.nan_to_num(delta.float(), nan=0.0, posinf=0.0, neginf=0.0)
-    return leading_vectors(delta / delta.abs().max().clamp_min(1e-30), LEADING)[0]
+    scaled = delta / delta.abs().max().clamp_min(1e-30)
+    return torch.from_numpy(leading_vectors(scaled.numpy(), LEADING)[0])
 
 
 def _known_layer(name: str, directions: Directions) -> int | None:

@@ -23,20 +23,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from detector.errors import UnreadableTensorError
+from detector.floats import Floats, read_floats
 from detector.formats.views import view_cost
-from detector.grid import usable
 from detector.interface import Evidence, Lineage, LineageStatus, TensorInfo, WeightReader
 from detector.invariants import found_elsewhere, gain_agreement, token_angles
 from detector.neurons import Matches, count_matches, match_neurons
 from detector.pairing import EMBEDDINGS
 from detector.prefetch import read_together
 from detector.roster import GATE, gains_of, neuron_matrices, shared_kind
-
-if TYPE_CHECKING:
-    import torch
 
 BAND = 32
 """Rows of a layer that are compared with each other."""
@@ -62,11 +60,11 @@ SEARCHED_LAYERS = 2
 class Bands:
     """Sampled neurons of one checkpoint."""
 
-    layers: Mapping[int, torch.Tensor]
-    """Layer → (rows, width) float32."""
-    embedding: torch.Tensor | None
+    layers: Mapping[int, Floats]
+    """Layer → (rows, width)."""
+    embedding: Floats | None
     """Rows of consecutive tokens."""
-    gains: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    gains: Mapping[int, Floats] = field(default_factory=dict)
     """Layer → (width), the gain of the norm before its feed-forward block; of some layers."""
     kind: str = GATE
     """Which neurons these are, see `roster`."""
@@ -143,9 +141,9 @@ def align_layers(original: Bands, fork: Bands) -> dict[int, int]:
     for layer, band in sorted(fork.layers.items()):
         signature = _signature(band)
         similar = {
-            number: float((signature @ other).item())
+            number: float(signature @ other)
             for number, other in reference.items()
-            if other.numel() == signature.numel()
+            if other.size == signature.size
         }
         if similar.get(layer, 0.0) >= SAME_LAYER:
             aligned[layer] = layer
@@ -216,7 +214,7 @@ def search_neurons(
     ):
         info, gain = matrices[layers[layer]], bands[0].gains.get(layers[layer])
         if info.shape[-1] == fork.layers[layer].shape[1]:
-            read = partial(original.band, info.name)
+            read = partial(read_floats, original, info)
             found += found_elsewhere(read, info.shape[0], gain, (fork.layers[layer], fork.gains.get(layer)))
             compared += len(fork.layers[layer])
     evidence = Evidence(
@@ -258,12 +256,11 @@ def _sample(targets: _Targets, rows: int, wanted: Collection[int] | None) -> Ban
     )
 
 
-def _band(reader: WeightReader, info: TensorInfo, rows: int) -> torch.Tensor | None:
-
+def _band(reader: WeightReader, info: TensorInfo, rows: int) -> Floats | None:
     height = info.shape[0] if info.shape else 0
     first = min(height // 4, max(height - rows, 0))
     try:
-        return usable(reader.band(info.name, first, rows))
+        return read_floats(reader, info, first, rows)
     except UnreadableTensorError:
         return None
 
@@ -275,9 +272,9 @@ def _spread(layers: list[int], count: int = GAINS) -> list[int]:
     return [ordered[index * len(ordered) // count] for index in range(count)]
 
 
-def _signature(band: torch.Tensor) -> torch.Tensor:
+def _signature(band: Floats) -> Floats:
     """A band as a vector of unit length, what its rows and its columns share taken out."""
-    band = band - band.mean(1, keepdim=True)
-    flat = (band - band.mean(0, keepdim=True)).flatten()
-    unit: torch.Tensor = flat / flat.norm().clamp_min(1e-30)
+    band = band - band.mean(1, keepdims=True)
+    flat = (band - band.mean(0, keepdims=True)).ravel()
+    unit: Floats = flat / np.float32(max(float(np.linalg.norm(flat)), 1e-30))
     return unit

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from statistics import median_low
 
-if TYPE_CHECKING:
-    import torch
+import numpy as np
 
-Pairs = Sequence[tuple["torch.Tensor", "torch.Tensor"]]
-Gains = Sequence[tuple["torch.Tensor | None", "torch.Tensor | None"]]
+from detector.floats import Floats
+
+Pairs = Sequence[tuple[Floats, Floats]]
+Gains = Sequence[tuple[Floats | None, Floats | None]]
 
 READINGS = (None, 0.0, 1.0)
 """How the gain before the neurons may be folded into them: not at all, as it is, and one above what is
@@ -54,26 +55,24 @@ def match_neurons(pairs: Pairs, gains: Gains) -> tuple[Matches, Matches]:
 
 def count_matches(pairs: Pairs) -> Matches:
     """Pool the matched-neuron counts of several bands; of two heights the smaller counts."""
-    import torch
-
     matched, compared, smallest, correlations = 0, 0, 0, list[float]()
     for left, right in pairs:
         rows, width = min(len(left), len(right)), left.shape[1]
         if rows < 2 or width != right.shape[1]:
             continue
         alive = _centred(left[:rows]).any(1) & _centred(right[:rows]).any(1)  # zeros are like any other row
-        ours, theirs, rows = left[:rows][alive], right[:rows][alive], int(alive.sum().item())
+        ours, theirs, rows = left[:rows][alive], right[:rows][alive], int(alive.sum())
         if rows < 2:
             continue
         similarity = _centred(ours) @ _centred(theirs).T
-        hits = int((similarity.argmax(1) == torch.arange(rows)).sum().item())
+        hits = int((similarity.argmax(1) == np.arange(rows)).sum())
         matched, compared = matched + hits, compared + rows
         smallest = min(smallest or rows, rows)
         correlations.extend(similarity.diagonal().tolist())
     if not compared:
         return Matches(0, 0, 0.0, 0.0)
     log10_p = log10_binomial_tail(matched, compared, 1 / smallest)
-    return Matches(matched, compared, log10_p, float(torch.tensor(correlations).median().item()))
+    return Matches(matched, compared, log10_p, median_low(correlations))
 
 
 def log10_binomial_tail(successes: int, trials: int, chance: float) -> float:
@@ -93,21 +92,21 @@ def log10_binomial_tail(successes: int, trials: int, chance: float) -> float:
     return max(-300.0, min(0.0, total / math.log(10)))
 
 
-def with_gain(band: torch.Tensor, gain: torch.Tensor | None, reading: float | None) -> torch.Tensor:
+def with_gain(band: Floats, gain: Floats | None, reading: float | None) -> Floats:
     """A band with the gain before it folded in."""
     if reading is None or gain is None or len(gain) != band.shape[1]:
         return band
-    return band * (gain + reading)
+    return band * (gain + np.float32(reading))
 
 
-def _folded(pairs: Pairs, gains: Gains, reading: float | None) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _folded(pairs: Pairs, gains: Gains, reading: float | None) -> list[tuple[Floats, Floats]]:
     return [
         (with_gain(left, before, reading), with_gain(right, after, reading))
         for (left, right), (before, after) in zip(pairs, gains, strict=True)
     ]
 
 
-def _profiles(left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _profiles(left: Floats, right: Floats) -> tuple[Floats, Floats]:
     """Cosines of the even neurons with the odd ones, of both sides: what a rotation leaves as it was.
 
     Under independence the even neurons are exchangeable given the odd ones, so the null is that of the
@@ -117,18 +116,20 @@ def _profiles(left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, to
     return _angles(left[:rows]), _angles(right[:rows])
 
 
-def _angles(band: torch.Tensor) -> torch.Tensor:
-    unit = unit_rows(band - band.mean(0, keepdim=True))
-    return unit[0::2] @ unit[1::2].T
+def _angles(band: Floats) -> Floats:
+    unit = unit_rows(band - band.mean(0, keepdims=True))
+    angles: Floats = unit[0::2] @ unit[1::2].T
+    return angles
 
 
-def unit_rows(band: torch.Tensor) -> torch.Tensor:
+def unit_rows(band: Floats) -> Floats:
     """Rows of length one."""
-    unit: torch.Tensor = band / band.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    lengths = np.sqrt(np.square(band).sum(1, keepdims=True))
+    unit: Floats = band / np.maximum(lengths, 1e-30)
     return unit
 
 
-def _centred(band: torch.Tensor) -> torch.Tensor:
+def _centred(band: Floats) -> Floats:
     """Rows of unit length, what they share with each other taken out."""
-    centred = band - band.mean(1, keepdim=True)
-    return unit_rows(centred - centred.mean(0, keepdim=True))
+    centred = band - band.mean(1, keepdims=True)
+    return unit_rows(centred - centred.mean(0, keepdims=True))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import numpy as np
 
-from detector.spectrum import leading_vectors
-
-if TYPE_CHECKING:
-    import torch
+from detector.floats import Floats, square_sum
+from detector.singular import leading_vectors
 
 ZEROED = 0.99
 """Share of the moved values that are zero in the fork, from which zeroing is all that happened."""
@@ -29,24 +27,21 @@ def was_pruned(zeros: int, moved: int, size: int) -> bool:
     return was_zeroed(zeros, moved) or (zeros > 0 and zeros >= SPARSE * size)
 
 
-def is_wide_enough(delta: torch.Tensor) -> bool:
+def is_wide_enough(delta: Floats) -> bool:
     """Whether a few leading directions are no large part of the change."""
-    return min(delta.shape) > 4 * DIRECTIONS
+    return bool(min(delta.shape) > 4 * DIRECTIONS)
 
 
-def inputs_of(delta: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+def inputs_of(delta: Floats, outputs: Floats) -> Floats:
     """Orthonormal input directions (columns, k) that the change takes to its output directions (rows, k)."""
-    import torch
-
-    found: torch.Tensor = torch.linalg.qr(delta.T @ outputs)[0]
-    return found
+    return np.linalg.qr(delta.T @ outputs)[0]
 
 
-def leading_outputs(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def leading_outputs(delta: Floats) -> tuple[Floats, Floats]:
     """Leading output directions (rows, k) of a change, and their singular values (k)."""
     return leading_vectors(delta, DIRECTIONS)
 
 
-def is_gone(before: torch.Tensor, after: torch.Tensor) -> bool:
-    """Whether hardly any of the original's energy along some directions is left."""
-    return bool(after.square().sum() <= GONE * before.square().sum())
+def is_gone(before: Floats, after: Floats, slack: float = 1.0) -> bool:
+    """Whether hardly any of the original's energy along some directions is left; `slack` times as much."""
+    return square_sum(after) <= slack * GONE * square_sum(before)

@@ -8,16 +8,20 @@ of the whole change Δ' is 1 within its error, the rounding is in it. Against D(
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from detector.floats import read_floats, square_sum
 from detector.formats.dtypes import torch_dtype
 from detector.formats.views import Views, base_name
-from detector.grid import BY_ROW, LEGACY, half_ulp, is_float, usable, values_as_stored
+from detector.grid import BY_ROW, LEGACY, half_ulp, is_float, through_gguf, usable, values_as_stored
 from detector.interface import TensorInfo, WeightReader
 from detector.nested import NESTED, nested_scales, through_nested
 from detector.pairing import Pair
-from detector.spectrum import leading_vectors
+from detector.singular import leading_vectors
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +42,8 @@ DIRECTIONS = 16
 """Leading output directions of a change that are left out: an adapter of many times the rounding's size."""
 LIKELY = 3.0
 """`CHANCE` for a type that other matrices of the fork went through."""
+FINEST, FINE = 0.002, 0.015
+"""Relative error that no rounding is below, and that all but those to eight bits exceed."""
 CORNER_ROWS, CORNER_WIDTH = 4, 512
 """Part of a band on which most types are refuted."""
 ROWS, ELEMENTS = 64, 1 << 17
@@ -83,6 +89,8 @@ def _left_by(
     before: torch.Tensor, after: torch.Tensor, scheme: str, dtypes: tuple[str, str], chance: float
 ) -> float | None:
     """Squared norm of the change beside the rounding; None if that is not in it."""
+    import torch
+
     delta = after - before
     error = values_as_stored(before, scheme) - before
     floor = sum(half_ulp(before, dtype).square().sum().item() for dtype in dtypes) / 3
@@ -95,7 +103,7 @@ def _left_by(
         return None
     # What an adapter adds is in few directions, the rounding in all. Those where the two add up are taken out
     # first, so that of what is left a little more cancels.
-    outputs = leading_vectors(delta, DIRECTIONS)[0]
+    outputs = torch.from_numpy(leading_vectors(delta.numpy(), DIRECTIONS)[0])
     delta, error = (part - outputs @ (outputs.T @ part) for part in (delta, error))
     return rest if _is_part(delta, error, CANCELLED, chance) else None
 
@@ -175,14 +183,15 @@ class RoundedReader:
         return through_nested(stored, self._scales[name][first:]).to(dtype)
 
 
-def rounded_first(original: WeightReader, fork: WeightReader, pairs: Sequence[Pair]) -> dict[str, str]:
+def rounded_first(original: WeightReader, fork: WeightReader, sizes: Mapping[Pair, float]) -> dict[str, str]:
     """Matrices of the original that were rounded before anything else happened, by stored name, and how.
 
     Args:
         original: reader of the original.
         fork: reader of the fork.
-        pairs: changed matrices, of which one of each module is asked first; where none says so, none was.
+        sizes: changed matrices with ‖Δ‖ / ‖W‖. One of each module is asked first; others only where it says so.
     """
+    pairs = [pair for pair, size in sizes.items() if _is_as_large(pair, size, original, fork)]
     stored = [pair for pair in pairs if _is_stored(pair)]
     probes = {pair.module: pair for pair in stored}
     asked = {_asked(pair, original, fork, ()).removesuffix("-NESTED") for pair in probes.values()}
@@ -191,6 +200,26 @@ def rounded_first(original: WeightReader, fork: WeightReader, pairs: Sequence[Pa
         return {}
     found = {pair.original.name: _asked(pair, original, fork, likely) for pair in stored}
     return {name: scheme for name, scheme in found.items() if scheme}
+
+
+def _is_as_large(pair: Pair, size: float, original: WeightReader, fork: WeightReader) -> bool:
+    """The change may hold a rounding, as far as numpy tells: most forks need no torch."""
+    if not _is_stored(pair) or size < FINEST:
+        return False
+    if size >= FINE:
+        return True
+    before = read_floats(original, pair.original, 0, CORNER_ROWS * 4)
+    delta = read_floats(fork, pair.fork, 0, CORNER_ROWS * 4) - before
+    scale = np.maximum(np.abs(before).max(1, keepdims=True), 1e-30) / 127
+    rounded = [np.round(before / scale) * scale]
+    if before.shape[1] % LEGACY["Q8_0"] == 0:
+        rounded.append(through_gguf(before, "Q8_0"))
+    for error in (values - before for values in rounded):
+        energy = max(square_sum(error), 1e-30)
+        spread = math.sqrt(square_sum((delta - error) * error)) / energy
+        if abs(float((delta * error).sum()) / energy - 1) <= 0.5 + SIGMAS * spread:
+            return True
+    return False
 
 
 def _is_stored(pair: Pair) -> bool:

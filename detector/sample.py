@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import numpy as np
+
+from detector.floats import Floats, effective_dtype_of, half_step_of, half_ulp_of, read_floats
+from detector.formats.extent import extent_of
 from detector.formats.views import view_cost
-from detector.grid import effective_dtype, half_step, half_ulp, is_float, usable
+from detector.grid import is_float
 from detector.interface import TensorInfo, WeightReader
 from detector.pairing import EMBEDDING_MODULES, Pair
 
-if TYPE_CHECKING:
-    import torch
-
 READ_ELEMENTS = 1 << 18
-"""Elements decoded at a time."""
+"""Elements decoded at a time, where all of a row is decoded to keep some of it."""
+MAPPED_ELEMENTS = 1 << 24
+"""The same where nothing is decoded that is not kept."""
 ELEMENTS = 1 << 20
 """Elements a matrix is cut down to: the rank and the output direction of a change survive in a part of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A matrix pair, float32. For residual writers the rows are residual-stream dimensions, all of them."""
+    """A matrix pair. For residual writers the rows are residual-stream dimensions, all of them."""
 
-    weights: torch.Tensor
+    weights: Floats
     """(m, n) of the original."""
-    delta: torch.Tensor
+    delta: Floats
     """fork − original."""
-    half_fork: torch.Tensor | None
+    half_fork: Floats | None
     """Half a rounding step of the fork's values; None when its encoding has no known step."""
-    half_original: torch.Tensor
+    half_original: Floats
 
 
 def load_sample(pair: Pair, original: WeightReader, fork: WeightReader, elements: int = ELEMENTS) -> Sample:
@@ -38,40 +40,55 @@ def load_sample(pair: Pair, original: WeightReader, fork: WeightReader, elements
     The embedding is cut by tokens and turned, so that residual dimensions come first; the other residual
     writers are cut by columns; all other matrices by rows.
     """
+    ours, theirs = _cuts(pair, original, fork, elements)
+    half_fork = _half(theirs, pair.fork.dtype)
+    half_original = _half(ours, pair.original.dtype)
+    if half_original is None:
+        half_original = half_ulp_of(ours.values, "BF16")
+    delta = np.subtract(theirs.values, ours.values, out=theirs.values)
+    return Sample(
+        weights=_turned(ours.values, pair),
+        delta=_turned(delta, pair),
+        half_fork=None if half_fork is None else _turned(half_fork, pair),
+        half_original=_turned(half_original, pair),
+    )
+
+
+def load_delta(pair: Pair, original: WeightReader, fork: WeightReader, elements: int) -> Floats:
+    """`load_sample(...).delta`."""
+    ours, theirs = _cuts(pair, original, fork, elements)
+    return _turned(np.subtract(theirs.values, ours.values, out=theirs.values), pair)
+
+
+def is_scattered(pair: Pair, elements: int) -> bool:
+    """The sample is a few values of every row."""
     rows, columns = pair.fork.shape
-    embedding = pair.module in EMBEDDING_MODULES
-    by_columns = pair.writes_residual and not embedding
+    return pair.writes_residual and pair.module not in EMBEDDING_MODULES and rows * columns > elements
+
+
+def _turned(part: Floats, pair: Pair) -> Floats:
+    return np.ascontiguousarray(part.T) if pair.module in EMBEDDING_MODULES else part
+
+
+def _cuts(pair: Pair, original: WeightReader, fork: WeightReader, elements: int) -> tuple[_Cut, _Cut]:
+    rows, columns = pair.fork.shape
     first, last, step = 0, rows, 1
-    if by_columns:
+    if pair.writes_residual and pair.module not in EMBEDDING_MODULES:
         step = -(-rows * columns // elements)
     else:
         count = min(rows, max(1, elements // columns))
         first = (rows - count) // 2
         last = first + count
     ours = _cut(original, pair.original, first, last, step)
-    theirs = _cut(fork, pair.fork, first, last, step)
-    half_fork = _half(theirs, pair.fork.dtype)
-    half_original = _half(ours, pair.original.dtype)
-    if half_original is None:
-        half_original = half_ulp(ours.values, "BF16")
-
-    def turned(part: torch.Tensor) -> torch.Tensor:
-        return part.T.contiguous() if embedding else part
-
-    return Sample(
-        weights=turned(ours.values),
-        delta=turned(theirs.values - ours.values),
-        half_fork=None if half_fork is None else turned(half_fork),
-        half_original=turned(half_original),
-    )
+    return ours, _cut(fork, pair.fork, first, last, step)
 
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """Every so many columns of some rows, float32."""
+    """Every so many columns of some rows."""
 
-    values: torch.Tensor
-    half: torch.Tensor | None
+    values: Floats
+    half: Floats | None
     """Half a step of values whose step follows from their whole row; None for plain and unknown types."""
 
 
@@ -80,26 +97,28 @@ def _cut(reader: WeightReader, info: TensorInfo, first: int, last: int, step: in
 
     A down projection of a large model has a gigabyte of values, of which a few megabytes are kept.
     """
-    import torch
-
-    at_once = max(1, READ_ELEMENTS // info.shape[1]) if view_cost(reader, info, 1) < info.nbytes else last
+    most = READ_ELEMENTS if extent_of(reader, info.name) is None else MAPPED_ELEMENTS
+    at_once = max(1, most // info.shape[1]) if view_cost(reader, info, 1) < info.nbytes else last
     values, halves = [], []
     for row in range(first, last, at_once):
-        stored = reader.band(info.name, row, min(at_once, last - row))
+        count = min(at_once, last - row)
         if is_float(info.dtype):
-            values.append(usable(stored[:, ::step]))
+            values.append(read_floats(reader, info, row, count, step))
             continue
-        whole = usable(stored)
-        values.append(whole[:, ::step])
-        half = half_step(whole, info.dtype)
+        whole = read_floats(reader, info, row, count)
+        values.append(np.ascontiguousarray(whole[:, ::step]))
+        half = half_step_of(whole, info.dtype)
         if half is not None:
             halves.append(half[:, ::step])
-    return _Cut(torch.cat(values), torch.cat(halves) if halves else None)
+    joined = np.concatenate(values) if len(values) > 1 else values[0]
+    return _Cut(joined, np.concatenate(halves) if halves else None)
 
 
-def _half(cut: _Cut, dtype: str) -> torch.Tensor | None:
+def _half(cut: _Cut, dtype: str) -> Floats | None:
     """Half a step of each value; a wide container of narrow numbers has the step of the numbers."""
     if not is_float(dtype):
         return cut.half
-    half, effective = half_ulp(cut.values, dtype), effective_dtype(cut.values, dtype)
-    return half if effective == dtype else half_ulp(cut.values, effective).maximum(half)  # its subnormals
+    half, effective = half_ulp_of(cut.values, dtype), effective_dtype_of(cut.values, dtype)
+    if effective == dtype:
+        return half
+    return np.maximum(half_ulp_of(cut.values, effective), half)  # its subnormals

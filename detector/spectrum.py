@@ -11,24 +11,21 @@ distance to the box falls geometrically; one rank below, it stalls.
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from itertools import islice
 
-if TYPE_CHECKING:
-    import torch
+import numpy as np
+import numpy.typing as npt
 
-OVERSAMPLING = 8
-PROBES = 10
-"""Gaussian vectors of the error bound: it fails with probability 10^-PROBES."""
-ROUNDING = 1e-6
-"""Share of a squared norm that float32 products lose."""
+from detector.floats import Floats, square_sum
+from detector.singular import leading_vectors, noise_edge
+
+Mask = npt.NDArray[np.bool_]
+
 ARITHMETIC = 4e-6
 """Singular value, as a share of the largest, that float32 arithmetic makes up; float32 storage is finer."""
-TRACY_WIDOM = 6.27
-"""Quantile of the Tracy–Widom law of order 1 that is exceeded with probability 10⁻⁶, by the tail
-exp(−⅔ s^1.5) / (4 √π s^0.75) (Bornemann, arXiv 0904.1581), which at 10⁻³ is a tenth off."""
 RELAXATION = 1.7
 """Step of the projection onto the box: 1 is the plain method, 2 the reflection; 1.7 is four times as fast."""
 SHRINK = 0.9
@@ -54,6 +51,8 @@ SURE = 0.95
 """Share of the moved values from which a fit is good enough: more projections add a hundredth to it."""
 LOOK = 5
 """Projections between two looks at what a fit reproduces."""
+SLACK = 0.02
+"""Share of an interval by which a value may lie outside of it: float32 arithmetic."""
 CONSTRAINTS_A_PARAMETER = 2.0
 """Moved elements for each of the r(m+n−r) parameters of a fit; with fewer, a dense change is fitted too."""
 
@@ -75,31 +74,59 @@ class RankEstimate:
     rank `limit` when there is none and `residual` is at most `NEARLY`."""
     moved: int
     """Elements that no change at all cannot explain."""
+    floor_ratio: float = 0.0
+    """Squared residual of the change of rank `rank` over the energy of the roundings allowed for."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Box:
-    """Intervals for a change: `delta ± half`, both (m, n) float32."""
+    """Intervals for a change: `delta ± half`, both (m, n)."""
 
-    delta: torch.Tensor
-    half: torch.Tensor
+    delta: Floats
+    half: Floats
+    leading: Floats | None = None
+    """Leading left singular vectors of `delta`, if they are at hand: projections begin there."""
 
-    def distance(self, fitted: torch.Tensor) -> torch.Tensor:
-        """Signed distance of each element of `fitted` to its interval."""
-        off = fitted - self.delta
-        return off - off.clamp(-self.half, self.half)
+    def distance(self, fitted: Floats) -> Floats:
+        """Distance of each element of `fitted` to its interval."""
+        off = self._off(fitted)
+        off -= self.half
+        return np.maximum(off, np.float32(0), out=off)
 
-    def outside(self) -> torch.Tensor:
+    def holds(self, fitted: Floats) -> Mask:
+        """Elements of `fitted` in their intervals, or as good as in them."""
+        return np.less_equal(self._off(fitted), self._room)
+
+    def _off(self, fitted: Floats) -> Floats:
+        off = np.subtract(fitted, self.delta)
+        return np.abs(off, out=off)
+
+    @functools.cached_property
+    def _room(self) -> Floats:
+        return self.half * np.float32(1 + SLACK)
+
+    @functools.cached_property
+    def outside(self) -> Mask:
         """Elements whose interval does not hold zero."""
-        return self.delta.abs() > self.half
+        return np.greater(np.abs(self.delta), self.half)
 
+    @functools.cached_property
     def moved(self) -> int:
         """Number of elements whose interval does not hold zero."""
-        return int(self.outside().sum().item())
+        return int(np.count_nonzero(self.outside))
+
+    @functools.cached_property
+    def farthest(self) -> float:
+        """Squared distance of the zero matrix."""
+        return square_sum(self.distance(np.zeros_like(self.delta)))
+
+    def floor_ratio(self, fitted: Floats) -> float:
+        """Squared distance of `fitted` to the middles of the intervals over what rounding leaves of it."""
+        return square_sum(self.delta - fitted) / max(square_sum(self.half) / 3, 1e-300)
 
     def limit(self) -> int:
         """Largest r ≤ min(m, n) / 4 with `CONSTRAINTS_A_PARAMETER` moved elements for each parameter."""
-        (rows, columns), moved, rank = self.delta.shape, self.moved(), 0
+        (rows, columns), moved, rank = self.delta.shape, self.moved, 0
         while rank < min(rows, columns) // 4:
             parameters = (rank + 1) * (rows + columns - rank - 1)
             if parameters * CONSTRAINTS_A_PARAMETER > moved:
@@ -108,114 +135,14 @@ class Box:
         return rank
 
 
-@dataclass(frozen=True, slots=True)
-class Leading:
-    """The leading part of a singular value decomposition, with a bound of what sampling may have missed."""
-
-    left: torch.Tensor
-    """(m, count): left singular vectors."""
-    values: torch.Tensor
-    """(count): singular values, largest first; none is larger than the true one."""
-    error: float
-    """The squares of the true values are larger by `error`² at most, but with probability 10⁻¹⁰."""
-
-
-def decompose(matrix: torch.Tensor, count: int) -> Leading:
-    """Leading singular values and left vectors of an (m, n) matrix by `leading_vectors`, with their error.
-
-    For the sampled range Q and E = A − QQᵀA, AᵀA = (QᵀA)ᵀ(QᵀA) + EᵀE, so that by Weyl's inequality
-    σ̂² ≤ σ² ≤ σ̂² + ‖E‖². ‖E‖ is at most its Frobenius norm, which costs nothing, and at most
-    (10·√(2/π)·max ‖(EEᵀ)²Eω‖)^(1/5) over ten Gaussian vectors ω, but with probability 10⁻¹⁰: equation 4.3 of
-    Halko, Martinsson & Tropp (2011), applied to (EEᵀ)²E, whose norm is ‖E‖⁵.
-    """
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    basis = _range(matrix, count, generator)
-    inside = basis.T @ matrix
-    left, values, _ = torch.linalg.svd(inside, full_matrices=False)
-    count = min(count, *matrix.shape)
-    total = float(matrix.square().sum(dtype=torch.float64).item())
-    rest = total - float(inside.square().sum(dtype=torch.float64).item())
-    frobenius = math.sqrt(max(rest, 0.0) + ROUNDING * total)
-
-    def outside(vectors: torch.Tensor) -> torch.Tensor:
-        return vectors - basis @ (basis.T @ vectors)
-
-    size = math.sqrt(total) or 1.0  # fifth powers would leave the range of float32
-    probe = outside(matrix @ torch.randn(matrix.shape[1], PROBES, generator=generator)) / size
-    for _ in range(2):
-        probe = outside(matrix @ (matrix.T @ outside(probe))) / size**2
-    longest = float(probe.double().norm(dim=0).max().item()) + ROUNDING**2.5
-    spectral = size * (10 * math.sqrt(2 / math.pi) * longest) ** 0.2
-    return Leading((basis @ left)[:, :count], values[:count], min(frobenius, spectral))
-
-
-def leading_vectors(matrix: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Leading left singular vectors (m, count) and singular values (count) of an (m, n) matrix.
-
-    Randomised range finder with two power iterations (Halko, Martinsson & Tropp 2011), fixed seed.
-    """
-    import torch
-
-    basis = _range(matrix, count, torch.Generator().manual_seed(0))
-    left, values, _ = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
-    count = min(count, *matrix.shape)
-    return (basis @ left)[:, :count], values[:count]
-
-
-def _range(matrix: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Orthonormal columns that span the leading left singular vectors, and a few more."""
-    import torch
-
-    width = min(count + OVERSAMPLING, *matrix.shape)
-    basis = torch.linalg.qr(matrix @ torch.randn(matrix.shape[1], width, generator=generator))[0]
-    for _ in range(2):
-        basis = torch.linalg.qr(matrix @ (matrix.T @ basis))[0]
-    return torch.as_tensor(basis)
-
-
-def noise_edge(half: torch.Tensor) -> float:
-    """Largest singular value that rounding alone is expected to give.
-
-    Rounding errors are independent and uniform within ± `half`, of variance half²/3, but not of one variance:
-    a float's step follows its size, and the Marchenko–Pastur edge σ(√m + √n) holds for one variance only. For
-    a variance profile v the expected norm is at most (1 + ε)(max_i √Σ_j v_ij + max_j √Σ_i v_ij), plus a term
-    of the order of the largest deviation times √log (Bandeira & van Handel, Ann. Probab. 44, 2016, theorem
-    3.1, after Latała 2005). Returned is that sum without ε and the last term; for one variance it is the
-    Marchenko–Pastur edge.
-
-    Args:
-        half: half a rounding step of each element, (m, n).
-    """
-    variance = half.square() / 3
-    rows, columns = variance.sum(1).max().item(), variance.sum(0).max().item()
-    return math.sqrt(rows) + math.sqrt(columns)
-
-
-def significant(half: torch.Tensor) -> float:
-    """Singular value that rounding alone exceeds in one matrix of a million.
-
-    The largest singular value of independent errors of one variance follows the Tracy–Widom law of order 1
-    about the Marchenko–Pastur edge (Johnstone, Ann. Statist. 29, 2001), whose quantile is applied to
-    `noise_edge`. For variances that differ that edge is too high already, and the level lower.
-
-    Args:
-        half: half a rounding step of each element, (m, n).
-    """
-    rows, columns = (math.sqrt(max(size - 0.5, 0.5)) for size in half.shape)
-    width = (1 / rows + 1 / columns) ** (1 / 3) / (rows + columns)
-    return noise_edge(half) * math.sqrt(1 + TRACY_WIDOM * width)
-
-
-def fit_rank(box: Box, rank: int, iterations: int = ITERATIONS) -> torch.Tensor:
+def fit_rank(box: Box, rank: int, iterations: int = ITERATIONS) -> Floats:
     """The rank-`rank` matrix found by `iterations` relaxed projections."""
     for fitted in _projections(box, rank, iterations):
         result = fitted
     return result
 
 
-def fit_values(box: Box, rank: int, iterations: int) -> tuple[torch.Tensor, float]:
+def fit_values(box: Box, rank: int, iterations: int) -> tuple[Floats, float]:
     """The same by `iterations` projections at most, and what it reproduces; fewer where that is enough."""
     share = 0.0
     for step, fitted in enumerate(_projections(box, rank, iterations), start=1):
@@ -227,7 +154,7 @@ def fit_values(box: Box, rank: int, iterations: int) -> tuple[torch.Tensor, floa
     return result, share
 
 
-def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: torch.Tensor) -> RankEstimate:
+def estimate_rank(delta: Floats, half_fork: Floats, half_original: Floats) -> RankEstimate:
     """Smallest rank inside the intervals of a change.
 
     Args:
@@ -236,17 +163,18 @@ def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: t
         half_original: half the step of the original's values, for forks from which something was subtracted
             and for edits that were rounded twice.
     """
-    import torch
-
-    boxes = (Box(delta, torch.maximum(half_fork, half_original)), Box(delta, half_fork + half_original))
+    delta, half_fork, half_original = (lying(part) for part in (delta, half_fork, half_original))
+    boxes = (Box(delta, np.maximum(half_fork, half_original)), Box(delta, half_fork + half_original))
     limits = [box.limit() for box in boxes]
-    best = RankEstimate(None, limits[0], 1, 1.0, 0.0, boxes[0].moved())
-    least = _least(boxes[-1], limits[0])
+    best = RankEstimate(None, limits[0], 1, 1.0, 0.0, boxes[0].moved)
+    least, leading = _least(boxes[-1], limits[0])
+    boxes = (replace(boxes[0], leading=leading), replace(boxes[1], leading=leading))
     for rank in _ranks(boxes, limits, least):
         for roundings, (box, limit) in enumerate(zip(boxes, limits, strict=True), start=1):
             if rank > limit:
                 continue
-            residual = _residual(box, rank)
+            trail = _Trail(box, rank)
+            residual = trail.residual
             if residual > ACCEPTED:
                 best = (
                     best
@@ -255,7 +183,7 @@ def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: t
                 )
                 continue
             below = max(rank // 2, min(least, rank) - 1)
-            found = _settle(box, roundings, (below, rank), residual)
+            found = _settle(box, roundings, (below, rank), trail)
             if found.reproduced >= REPRODUCED or roundings == len(boxes) or rank > limits[-1]:
                 return found
             best = found  # close, but values are off by more than one rounding: try the wider intervals
@@ -266,17 +194,22 @@ def estimate_rank(delta: torch.Tensor, half_fork: torch.Tensor, half_original: t
     return replace(best, reproduced=fit_values(boxes[0], limits[0], 2 * ITERATIONS)[1])
 
 
-def _least(box: Box, limit: int) -> int:
+def lying(matrix: Floats) -> Floats:
+    """The matrix, or its transpose if it is higher than wide: what is orthonormalised is then short."""
+    return matrix if matrix.shape[0] <= matrix.shape[1] else np.ascontiguousarray(matrix.T)
+
+
+def _least(box: Box, limit: int) -> tuple[int, Floats | None]:
     """Directions longer than rounding makes them: a change of smaller rank lies in no interval.
 
     By Weyl's inequality σ of the (r+1)-th is at most the norm of what a change of rank r leaves, and what
-    that leaves is rounding.
+    that leaves is rounding. Also the leading vectors themselves.
     """
     if limit < 1:
-        return 0
-    values = leading_vectors(box.delta, limit + 1)[1]
+        return 0, None
+    vectors, values = leading_vectors(box.delta, limit + 1)
     level = max(noise_edge(box.half), ARITHMETIC * float(values[0]))
-    return int((values > level).sum().item())
+    return int(np.count_nonzero(values > level)), vectors
 
 
 def _ranks(boxes: tuple[Box, Box], limits: list[int], least: int) -> Iterator[int]:
@@ -298,51 +231,83 @@ def _powers_of_two(limit: int) -> list[int]:
     return powers if not powers or powers[-1] == limit else [*powers, limit]
 
 
-def _settle(box: Box, roundings: int, between: tuple[int, int], residual: float) -> RankEstimate:
+def _settle(box: Box, roundings: int, between: tuple[int, int], trail: _Trail) -> RankEstimate:
     """Find the smallest accepted rank, go on while one more is worth a cliff, and measure the fit there.
 
     Args:
         box: the intervals.
         roundings: that they allow for.
         between: a rank that is too small, and one that was accepted.
-        residual: of the latter.
+        trail: of the latter.
     """
     limit = box.limit()
     low, high = between
     while high - low > 1:
         middle = (low + high) // 2
-        share = _residual(box, middle)
-        if share <= ACCEPTED:
-            high, residual = middle, share
+        lower = _Trail(box, middle)
+        if lower.residual <= ACCEPTED:
+            high, trail = middle, lower
         else:
             low = middle
-    while residual > SETTLED and high < limit:
-        share = _residual(box, high + 1)
-        if share * CLIFF > residual:
+    while trail.residual > SETTLED and high < limit:
+        higher = _Trail(box, high + 1)
+        if higher.residual * CLIFF > trail.residual:
             break
-        high, residual = high + 1, share
-    fitted, share = fit_values(box, high, 2 * ITERATIONS)
-    return RankEstimate(high, limit, roundings, _share(box, fitted), share, box.moved())
+        high, trail = high + 1, higher
+    fit = trail.fit()
+    return RankEstimate(
+        high, limit, roundings, fit.residual, fit.reproduced, box.moved, floor_ratio=fit.floor_ratio
+    )
 
 
-def reproduced(box: Box, fitted: torch.Tensor) -> float:
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """Of a `RankEstimate`."""
+
+    residual: float
+    reproduced: float
+    floor_ratio: float
+
+
+class _Trail:
+    """Projections at one rank: how far they come, and what they fit if they are gone on with."""
+
+    def __init__(self, box: Box, rank: int) -> None:
+        self._box = box
+        self._steps = enumerate(_projections(box, rank, 2 * ITERATIONS), start=1)
+        self._fit: _Fit | None = None
+        self.residual = self._followed()
+        """Distance left where they were given up."""
+
+    def _followed(self) -> float:
+        """Given up early when it stalls, or is next to nothing."""
+        last = 1.0
+        for step, fitted in islice(self._steps, ITERATIONS):
+            self._look(step, fitted)
+            if step not in {FIRST_LOOK, 20, ITERATIONS}:
+                continue
+            share = _share(self._box, fitted)
+            if share > FAR or share <= SETTLED or (step == 20 and share > max(0.5 * last, ACCEPTED)):
+                return share
+            last = share
+        return last
+
+    def _look(self, step: int, fitted: Floats) -> None:
+        if self._fit is None and step % LOOK == 0:
+            share = reproduced(self._box, fitted)
+            if share >= SURE or step == 2 * ITERATIONS:
+                self._fit = _Fit(_share(self._box, fitted), share, self._box.floor_ratio(fitted))
+
+    def fit(self) -> _Fit:
+        """What `fit_values` comes to in twice the usual number of projections."""
+        while self._fit is None:
+            self._look(*next(self._steps))
+        return self._fit
+
+
+def reproduced(box: Box, fitted: Floats) -> float:
     """Share of the moved elements whose stored value follows from `fitted` by rounding."""
-    outside = box.outside()
-    inside = box.distance(fitted).abs() <= 0.02 * box.half
-    return (inside & outside).sum().item() / max(outside.sum().item(), 1)
-
-
-def _residual(box: Box, rank: int) -> float:
-    """Distance left after the projections, given up early when it stalls, or is next to nothing."""
-    last = 1.0
-    for step, fitted in enumerate(_projections(box, rank, ITERATIONS), start=1):
-        if step not in {FIRST_LOOK, 20, ITERATIONS}:
-            continue
-        share = _share(box, fitted)
-        if share > FAR or share <= SETTLED or (step == 20 and share > max(0.5 * last, ACCEPTED)):
-            return share
-        last = share
-    return last
+    return int(np.count_nonzero(box.holds(fitted) & box.outside)) / max(box.moved, 1)
 
 
 def _is_far(box: Box, rank: int) -> bool:
@@ -350,23 +315,40 @@ def _is_far(box: Box, rank: int) -> bool:
     return _share(box, fit_rank(box, rank, FIRST_LOOK)) > FAR
 
 
-def _share(box: Box, fitted: torch.Tensor) -> float:
-    zero = box.distance(fitted * 0).square().sum().item()
-    return box.distance(fitted).square().sum().item() / max(zero, 1e-300)
+def _share(box: Box, fitted: Floats) -> float:
+    return square_sum(box.distance(fitted)) / max(box.farthest, 1e-300)
 
 
-def _projections(box: Box, rank: int, iterations: int) -> Iterator[torch.Tensor]:
-    import torch
+def _projections(box: Box, rank: int, iterations: int) -> Iterator[Floats]:
+    """Each `fitted` is overwritten by the next.
 
-    left, _ = leading_vectors(box.delta, rank)
-    right = torch.linalg.qr(box.delta.T @ left)[0]
-    lower, upper = box.delta - SHRINK * box.half, box.delta + SHRINK * box.half
-    current, fitted = box.delta.clone(), torch.empty_like(box.delta)
+    With G = YᵀY = LLᵀ the columns of Y·L⁻ᵀ are orthonormal; in float64 that costs less than to decompose Y in
+    float32, and is as exact. And if Y = A·R, the columns of Aᵀ·(Y·L⁻ᵀ)·L⁻¹ are R after a step of subspace
+    iteration, as good as orthonormal.
+    """
+    left = box.leading
+    left = leading_vectors(box.delta, rank)[0] if left is None or left.shape[1] < rank else left[:, :rank]
+    right = np.linalg.qr(box.delta.T @ left)[0]
+    reach = np.float32(SHRINK) * box.half
+    lower, upper = box.delta - reach, box.delta + reach
+    current, fitted = box.delta.copy(), np.empty_like(box.delta)
     for _ in range(iterations):
-        left = torch.linalg.qr(current @ right)[0]
+        left, inverse = _orthonormal(current @ right)
         coefficients = current.T @ left
-        torch.matmul(left, coefficients.T, out=fitted)
-        right = torch.linalg.qr(coefficients)[0]
-        torch.clamp(fitted, lower, upper, out=current)
-        torch.lerp(fitted, current, RELAXATION, out=current)
+        np.matmul(left, coefficients.T, out=fitted)
+        right = coefficients @ inverse
+        np.maximum(fitted, lower, out=current)
+        np.minimum(current, upper, out=current)
+        current -= fitted
+        current *= np.float32(RELAXATION)
+        current += fitted
         yield fitted
+
+
+def _orthonormal(columns: Floats) -> tuple[Floats, Floats]:
+    """Orthonormal columns of the same span, Y·L⁻ᵀ, and L⁻¹."""
+    wide = columns.astype(np.float64)
+    gram = wide.T @ wide
+    gram[np.diag_indices_from(gram)] += 1e-14 * (np.trace(gram) or 1.0)  # columns may depend on each other
+    inverse = np.linalg.inv(np.linalg.cholesky(gram))
+    return (wide @ inverse.T).astype(np.float32), inverse.astype(np.float32)

@@ -79,3 +79,20 @@ print(whole == groups and alone == {name: len(group.registered_commands) for nam
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "True"
+
+
+def test_commands_that_are_read_alone_are_the_same() -> None:
+    """`forkwatch diff` is one function, however it is reached, and reads neither the store nor torch."""
+    code = """
+import sys
+from importlib import import_module
+from forkwatch.cli.entry import ALONE
+import forkwatch.pipeline.pair_document, forkwatch.picture, detector.diff
+print({"torch", "sqlalchemy", "sqlmodel", "scipy"} & set(sys.modules))
+functions = {name: getattr(import_module(f"forkwatch.cli.{name}"), name) for name in ALONE}
+from forkwatch.cli.app import app
+print(functions == {each.name: each.callback for each in app.registered_commands if each.name in ALONE})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["set()", "True"]

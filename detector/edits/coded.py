@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from detector.edits.context import Context
 from detector.grid import BY_ROW, LEGACY, under_scales_of, usable, values_as_stored
 from detector.pairing import Pair
-from detector.spectrum import leading_vectors
+from detector.singular import leading_vectors
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +108,7 @@ def spikes(coded: Coded, seed: int = 0) -> Spikes:
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    vectors, values = leading_vectors(coded.delta, MAX_SPIKES)
+    vectors, values = (torch.from_numpy(part) for part in leading_vectors(coded.delta.numpy(), MAX_SPIKES))
     count, tops = 0, list[float]()
     for _ in range(DEFLATIONS):
         basis = vectors[:, :count]
@@ -116,7 +116,7 @@ def spikes(coded: Coded, seed: int = 0) -> Spikes:
         tops = []
         for _ in range(FLIPS):
             signs = torch.randint(0, 2, rest.shape, generator=generator) * 2.0 - 1
-            tops.append(leading_vectors(rest * signs, MAX_SPIKES)[1][0].item())
+            tops.append(float(leading_vectors((rest * signs).numpy(), MAX_SPIKES)[1][0]))
         above = int((values > OVER_EDGE * max(tops)).sum().item())
         if above <= count:
             break

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from detector.compare import Comparison
+from detector.floats import Floats
 from detector.formats.views import view
 from detector.interface import TensorStatus, WeightReader
 from detector.lineage import Bands
 from detector.pairing import EMBEDDINGS, RESIDUAL_WRITERS, Pair, Pairing
-from detector.sample import ELEMENTS, Sample, load_sample
+from detector.sample import ELEMENTS, Sample, is_scattered, load_delta, load_sample
 
 PATCH_SHARE = 0.1
 """Share of a matrix's rows, or of its columns, that a patch stays within."""
+MOST_KEPT = 32
+"""Small samples that are kept, of some 4 MB each."""
 EXPERTS = 32
 """Experts of a stack that are looked at."""
 
@@ -44,6 +47,8 @@ class Context:
     relatives: Relatives = Relatives()
     reading: Lock = field(default_factory=Lock, repr=False, compare=False)
     """Held while values are read: readers need not be safe to share between threads."""
+    kept: dict[tuple[str, str, int], Sample] = field(default_factory=dict, repr=False, compare=False)
+    """Small samples that all of a large matrix had to be gone through for: each finder asks for them."""
 
     def changed(self) -> tuple[Comparison, ...]:
         """Pairs whose values differ by more than a change of type."""
@@ -68,9 +73,21 @@ class Context:
         return next((tensors[name].shape[-1] for name in EMBEDDINGS if name in tensors), 0)
 
     def sample(self, pair: Pair, elements: int = ELEMENTS) -> Sample:
-        """Values of a pair to take a spectrum of; safe in several threads."""
+        """Values of a pair to take a spectrum of, which nobody changes; safe in several threads."""
+        key = (pair.original.name, pair.fork.name, elements)
         with self.reading:
-            return load_sample(pair, self.original, self.fork, elements)
+            sample = self.kept.get(key)
+            if sample is None:
+                sample = load_sample(pair, self.original, self.fork, elements)
+                if elements < ELEMENTS and is_scattered(pair, elements) and len(self.kept) < MOST_KEPT:
+                    self.kept[key] = sample
+        return sample
+
+    def delta(self, pair: Pair, elements: int) -> Floats:
+        """The change alone of such a sample."""
+        with self.reading:
+            sample = self.kept.get((pair.original.name, pair.fork.name, elements))
+            return sample.delta if sample else load_delta(pair, self.original, self.fork, elements)
 
 
 def _experts(pair: Pair) -> range:

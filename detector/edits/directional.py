@@ -12,12 +12,21 @@ import math
 from collections import Counter
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from detector.edits.context import Context, layer_range, module_names
-from detector.edits.direction import ALIGNED, REPRODUCED, Direction, is_own_axis, measure_direction
+from detector.edits.direction import (
+    ALIGNED,
+    REPRODUCED,
+    Direction,
+    is_own_axis,
+    is_unaligned,
+    measure_direction,
+)
+from detector.grid import is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
 from detector.pairing import EMBEDDING_MODULES, Pair
 from detector.parallel import spread
-from detector.sample import Sample
 
 CLEARLY_ALIGNED = 0.98
 """`ALIGNED` where the edit does not account for the whole change. Another change E beside it, unrelated to
@@ -25,6 +34,8 @@ u, leaves a cosine of 1 / √(1 + (‖E‖ / α‖W‖)²): 0.98 for one of a fi
 BY_STEPS = 1.0
 """Squared residual over that of the roundings allowed for, up to which nothing is left where nothing else
 changed: directions taken out one after the other are rounded as often, and two roundings allow for four."""
+GLANCE_ELEMENTS = 1 << 18
+"""Elements of a matrix in which a change that is not aligned at all shows that."""
 MIN_SHARE = 0.25
 """Share of the changed residual writers that must be aligned."""
 
@@ -51,7 +62,7 @@ class DirectionalFinding:
 def find_directional(context: Context) -> DirectionalFinding:
     """Look for a directional edit in every changed residual writer."""
     writers = [context.residual_first(c.pair) for c in context.changed_matrices() if c.pair.writes_residual]
-    measured = spread(lambda pair: _measured(pair, context.sample(pair)), writers)
+    measured = spread(lambda pair: _measured(pair, context), writers)
     found = _without_own_axes([one for one in measured if one is not None and _is_clear(one)])
     found = _without_natural(found)
     if not _enough(found, len(writers)):
@@ -61,7 +72,12 @@ def find_directional(context: Context) -> DirectionalFinding:
     return DirectionalFinding(_edit(found, len(writers)), tuple(found))
 
 
-def _measured(pair: Pair, sample: Sample) -> Direction | None:
+def _measured(pair: Pair, context: Context) -> Direction | None:
+    """Of a change that is nowhere near aligned, a small part is read alone."""
+    large = math.prod(pair.fork.shape) > GLANCE_ELEMENTS and is_float(pair.fork.dtype)
+    if large and is_unaligned(context.sample(pair, GLANCE_ELEMENTS)):
+        return None
+    sample = context.sample(pair)
     direction = measure_direction(pair, sample)
     return direction and replace(direction, own_axis=is_own_axis(direction.basis, sample))
 
@@ -106,7 +122,7 @@ def _overlap(left: Direction, right: Direction) -> float:
     """Mean cosine of two sets of directions; 0 for residual streams of different width."""
     if left.basis.shape[0] != right.basis.shape[0]:
         return 0.0
-    overlap: float = (left.basis.T @ right.basis).norm().item()
+    overlap = float(np.linalg.norm(left.basis.T @ right.basis))
     return overlap / math.sqrt(min(left.rank, right.rank))
 
 

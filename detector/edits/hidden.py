@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median_low
+from typing import TYPE_CHECKING
 
 from detector.compare import Comparison
 from detector.edits.coded import FLIPS, Coded, Spikes, load_coded, spikes
@@ -24,7 +25,10 @@ from detector.errors import UnreadableTensorError
 from detector.grid import K_GROUPS, error_over_model, is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
 from detector.neurons import log10_binomial_tail
-from detector.spectrum import leading_vectors
+from detector.singular import leading_vectors
+
+if TYPE_CHECKING:
+    import torch
 
 MATRICES = 24
 """Matrices looked at, spread over modules and layers: enough for p = 5^-24."""
@@ -139,9 +143,9 @@ def _by_size(visible: list[Comparison], looks: list[_Look]) -> HiddenFinding:
     before, after, excess = list[float](), list[float](), list[float]()
     for look in looks:
         delta, values = look.coded.delta, look.coded.values
-        vectors, _ = leading_vectors(delta, max(look.spikes.count, 1))
         ratio = error_over_model(values, delta, look.coded.pair.fork.dtype)
-        rest = error_over_model(values, delta - vectors @ (vectors.T @ delta), look.coded.pair.fork.dtype)
+        deflated = _without_spikes(delta, max(look.spikes.count, 1))
+        rest = error_over_model(values, deflated, look.coded.pair.fork.dtype)
         if ratio is None or rest is None:
             continue
         before.append(ratio)
@@ -159,6 +163,13 @@ def _by_size(visible: list[Comparison], looks: list[_Look]) -> HiddenFinding:
     if left > 0.5 and median_low(after) > NOISE_RATIO and _would_show(median_low(excess), looks):
         return HiddenFinding(dense=_names(visible))
     return HiddenFinding()
+
+
+def _without_spikes(delta: torch.Tensor, count: int) -> torch.Tensor:
+    import torch
+
+    vectors = torch.from_numpy(leading_vectors(delta.numpy(), count)[0])
+    return delta - vectors @ (vectors.T @ delta)
 
 
 def _rank(looks: list[_Look]) -> int | None:

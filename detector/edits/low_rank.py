@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median_low
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from detector.compare import Comparison
 from detector.edits.context import Context, layer_range, module_names
 from detector.edits.directional import DirectionalFinding
+from detector.floats import Floats
 from detector.grid import is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, TensorStatus
 from detector.pairing import Pair
@@ -31,10 +33,8 @@ from detector.spectrum import (
     RankEstimate,
     estimate_rank,
     fit_values,
+    lying,
 )
-
-if TYPE_CHECKING:
-    import torch
 
 PROBES = 3
 """Matrices probed for each module: first, middle and last touched layer."""
@@ -76,7 +76,12 @@ class _Module:
     """The changed matrices of one module, and the probes taken of them."""
 
     members: tuple[Comparison, ...]
-    probes: tuple[RankEstimate, ...]
+    by_name: Mapping[str, RankEstimate]
+
+    @property
+    def probes(self) -> tuple[RankEstimate, ...]:
+        """Those that could be taken, in the order of the layers."""
+        return tuple(self.by_name.values())
 
     def found(self, typical: int = 0) -> list[int]:
         """Ranks that probes settled on; doubtful ones only if they agree with other modules."""
@@ -155,9 +160,9 @@ def find_low_rank(
     by_module = changed_by_module(context, directional.explained | explained)
     chosen = [(module, c) for module, members in by_module.items() for c in chosen_of(members)]
     found = spread(lambda probe: _probe(context, probe[1].pair, directional), chosen)
-    probes = [(module, one) for (module, _), one in zip(chosen, found, strict=True) if one is not None]
+    probes = [(*probed, one) for probed, one in zip(chosen, found, strict=True) if one is not None]
     modules = [
-        _Module(tuple(members), tuple(one for name, one in probes if name == module))
+        _Module(tuple(members), {c.pair.name: one for name, c, one in probes if name == module})
         for module, members in by_module.items()
     ]
     typical = median_low([rank for module in modules for rank in module.found()] or [0])
@@ -257,7 +262,7 @@ def _probe(context: Context, pair: Pair, directional: DirectionalFinding) -> Ran
         if sample.half_fork is None:
             return None
         estimate = estimate_rank(_rest(sample, pair, directional), sample.half_fork, sample.half_original)
-        whole = sample.delta.numel() == math.prod(pair.fork.shape)
+        whole = sample.delta.size == math.prod(pair.fork.shape)
         if whole or estimate.rank is not None or estimate.residual > NEARLY:
             break
     return estimate
@@ -269,7 +274,7 @@ def _oriented(pair: Pair, directional: DirectionalFinding) -> Pair:
     return pair if direction is None else direction.pair
 
 
-def _rest(sample: Sample, pair: Pair, directional: DirectionalFinding) -> torch.Tensor:
+def _rest(sample: Sample, pair: Pair, directional: DirectionalFinding) -> Floats:
     """The change without its directional part."""
     direction = directional.of(pair)
     return sample.delta if direction is None else sample.delta - direction.change(sample.weights)
@@ -290,8 +295,12 @@ def _verify(
     ]
     roundings = Counter(probe.roundings for probe in probes).most_common(1)[0][0]
     tasks = [(c, module.rank(overall)) for module in low for c in module.members]
+    probed = {name: probe for module in low for name, probe in module.by_name.items()}
 
     def fitted(task: tuple[Comparison, int]) -> tuple[float, float]:
+        probe, sought = probed.get(task[0].pair.name), (task[1], roundings)
+        if probe is not None and (probe.rank, probe.roundings) == sought and probe.reproduced >= SURE:
+            return probe.reproduced, probe.floor_ratio  # the same fit
         return _reproduced_at(_box(context, task[0].pair, directional, roundings), task[1])
 
     def joins(comparison: Comparison) -> bool:
@@ -343,19 +352,18 @@ def _box(context: Context, pair: Pair, directional: DirectionalFinding, rounding
     sample = context.sample(_oriented(pair, directional), PROBE_ELEMENTS)
     if sample.half_fork is None:
         return None
-    delta = _rest(sample, pair, directional)
+    delta = lying(_rest(sample, pair, directional))
     if roundings == 1:
-        return Box(delta, sample.half_fork.maximum(sample.half_original))
-    return Box(delta, sample.half_fork + sample.half_original)
+        return Box(delta, lying(np.maximum(sample.half_fork, sample.half_original)))
+    return Box(delta, lying(sample.half_fork + sample.half_original))
 
 
 def _reproduced_at(box: Box | None, rank: int) -> tuple[float, float]:
     """Share of moved values that a change of this rank gives, and squared residual over the roundings'."""
     if box is None:
         return 0.0, 0.0
-    floor = max(box.half.square().sum().item() / 3, 1e-300)
     for iterations in (ITERATIONS, 4 * ITERATIONS):
         fitted, share = fit_values(box, min(rank, *box.delta.shape), iterations)
         if share >= REPRODUCED or share < HOPELESS:
             break
-    return share, (box.delta - fitted).square().sum().item() / floor
+    return share, box.floor_ratio(fitted)

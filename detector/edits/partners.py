@@ -165,6 +165,8 @@ def bands_case(context: Context) -> Case:
 
 
 def _band_cells(context: Context) -> Iterator[Cell]:
+    import torch
+
     if context.relatives.bands is None:
         return
     original, fork = context.relatives.bands
@@ -174,7 +176,7 @@ def _band_cells(context: Context) -> Iterator[Cell]:
     height = _height(original, context.relatives.known)
     for layer, source in sorted(context.relatives.layers.items()):
         if layer in fork.layers and source in original.layers and layer in types:
-            base, values = original.layers[source], fork.layers[layer]
+            base, values = (torch.from_numpy(band) for band in (original.layers[source], fork.layers[layer]))
             rows = min(len(base), len(values), height)
             if base.shape[1:] == values.shape[1:] and rows > 1:
                 target = _target(base[:rows], values[:rows] - base[:rows], (dtype, types[layer]))
@@ -192,6 +194,8 @@ def _height(original: Bands, known: Mapping[str, Bands]) -> int:
 
 
 def _band_delta(original: Bands, known: Bands, layers: Mapping[int, int], cell: Cell) -> torch.Tensor | None:
+    import torch
+
     source = layers[cell.layer] if cell.layer is not None else -1
     band, base = known.layers.get(source), original.layers[source]
     if band is None or band.shape[1:] != base.shape[1:]:
@@ -199,7 +203,7 @@ def _band_delta(original: Bands, known: Bands, layers: Mapping[int, int], cell: 
     rows = len(cell.target.delta)
     if len(band) < rows:
         return None
-    return _if_alike(band[:rows].float() - base[:rows], base[:rows])
+    return _if_alike(torch.from_numpy(band[:rows] - base[:rows]), torch.from_numpy(base[:rows]))
 
 
 def _if_alike(delta: torch.Tensor, base: torch.Tensor) -> torch.Tensor | None:
@@ -246,18 +250,23 @@ def weights_case(context: Context) -> Case:
 
 
 def _weights_cell(context: Context, pair: Pair) -> Cell | None:
+    import torch
+
     sample = context.sample(pair, ELEMENTS)
+    weights, delta = torch.from_numpy(sample.weights), torch.from_numpy(sample.delta)
     whole = sample.delta.shape[1] == pair.fork.shape[1] and pair.module not in EMBEDDING_MODULES
     target = None
     if whole and not is_float(pair.fork.dtype):
-        target = _target(sample.weights, sample.delta, (pair.original.dtype, pair.fork.dtype))
+        target = _target(weights, delta, (pair.original.dtype, pair.fork.dtype))
     elif sample.half_fork is not None:
-        target = Target(sample.delta, sample.weights, sample.half_fork)
+        target = Target(delta, weights, torch.from_numpy(sample.half_fork))
     return None if target is None else Cell(pair.name, pair.layer, target, pair)
 
 
 def _weights_delta(context: Context, parent: WeightReader, cell: Cell) -> torch.Tensor | None:
     """The same part of the parent's matrix, minus the original's."""
+    import torch
+
     if cell.pair is None:
         return None
     stored = base_name(cell.pair.original.name)
@@ -269,4 +278,4 @@ def _weights_delta(context: Context, parent: WeightReader, cell: Cell) -> torch.
         sample = load_sample(replace(cell.pair, fork=info), context.original, parent, ELEMENTS)
     except UnreadableTensorError:
         return None
-    return _if_alike(sample.delta, sample.weights)
+    return _if_alike(torch.from_numpy(sample.delta), torch.from_numpy(sample.weights))

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from detector.compare import Comparison
 from detector.edits.context import Context, is_confined, layer_range, module_names
-from detector.edits.low_rank import changed_by_module, chosen_of
+from detector.edits.low_rank import PROBE_ELEMENTS, changed_by_module, chosen_of
+from detector.floats import Floats, square_sum
 from detector.grid import is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
 from detector.pairing import Pair
@@ -22,13 +24,12 @@ from detector.parallel import spread
 from detector.rewriting import inputs_of, is_gone, is_wide_enough, leading_outputs, was_pruned, was_zeroed
 from detector.sample import Sample
 
-if TYPE_CHECKING:
-    import torch
-
 LOUD = 4.0
 """Energy of a change over that of its rounding below which factors fit anything."""
 FOLLOWS = 2.0
 """Energy that factors leave over that of both roundings."""
+NEAR = 4.0
+"""Factor by which a small part of a matrix may miss a formula that a larger one is then asked for."""
 REASONS = {
     "pruned": "zeros that the original does not have, as magnitude pruning leaves",
     "pruned-and-trained": "zeros that the original does not have, and other values moved as well",
@@ -55,7 +56,7 @@ def find_rewritten(context: Context, explained: frozenset[str]) -> RewrittenFind
     """
     modules = changed_by_module(context, explained)
     candidates = [(name, c) for name, members in modules.items() for c in chosen_of(members) if _is_plain(c)]
-    forms = spread(lambda task: _form(context.sample(task[1].pair), task[1].pair), candidates)
+    forms = spread(lambda task: _form_of(context, task[1].pair), candidates)
     found: dict[str, list[Comparison]] = {}
     for module, members in modules.items():
         own = {form for (name, _), form in zip(candidates, forms, strict=True) if name == module}
@@ -69,33 +70,42 @@ def _is_plain(comparison: Comparison) -> bool:
     return is_float(comparison.pair.fork.dtype) and not is_confined(comparison)
 
 
-def _form(sample: Sample, pair: Pair) -> str:
-    """Key of `REASONS`; empty if none fits."""
+def _form_of(context: Context, pair: Pair) -> str:
+    """Key of `REASONS`; of a matrix that is nowhere near any of them, a small part is read alone."""
+    large = math.prod(pair.fork.shape) > PROBE_ELEMENTS
+    if large and not _form(context.sample(pair, PROBE_ELEMENTS), pair, NEAR):
+        return ""
+    return _form(context.sample(pair), pair)
+
+
+def _form(sample: Sample, pair: Pair, slack: float = 1.0) -> str:
+    """Key of `REASONS`; empty if none fits, even if each may miss by a factor."""
     if sample.half_fork is None:
         return ""
     before, values = sample.weights, sample.weights + sample.delta
-    zeroed = (values == 0) & (before != 0)
-    moved = int((sample.delta != 0).sum().item())
-    zeros = int(zeroed.sum().item())
-    if was_pruned(zeros, moved, zeroed.numel()):
+    zeros = int(np.count_nonzero((values == 0) & (before != 0)))
+    moved = int(np.count_nonzero(sample.delta))
+    if was_pruned(math.ceil(slack * zeros), moved, before.size):
         return "pruned" if was_zeroed(zeros, moved) else "pruned-and-trained"
-    floor = (sample.half_fork.square() + sample.half_original.square()).sum().item() / 3
-    if sample.delta.square().sum().item() < LOUD * floor:
+    floor = (square_sum(sample.half_fork) + square_sum(sample.half_original)) / 3
+    if square_sum(sample.delta) < LOUD / slack * floor:
         return ""
+    products, squares = values * before, np.square(before)
     for axis, form in ((1, "rows-rescaled"), (0, "columns-rescaled")):
-        factors = (values * before).sum(axis) / before.square().sum(axis).clamp_min(1e-30)
-        rest = values - before * factors.unsqueeze(axis)
-        if rest.square().sum().item() <= FOLLOWS * floor and _differ(factors):
+        factors = products.sum(axis) / np.maximum(squares.sum(axis), 1e-30)
+        rest = before * np.expand_dims(factors, axis)
+        np.subtract(values, rest, out=rest)
+        if square_sum(rest) <= slack * FOLLOWS * floor and (slack > 1 or _differ(factors)):
             return form
-    return "spectrum-cut" if _is_cut(before, values, pair) else ""
+    return "spectrum-cut" if _is_cut(before, values, pair, slack) else ""
 
 
-def _differ(factors: torch.Tensor) -> bool:
+def _differ(factors: Floats) -> bool:
     """Not one factor for all, as weight decay leaves."""
-    return bool(factors.std() > 0.1 * (factors - 1).abs().mean())
+    return bool(factors.std(ddof=1) > 0.1 * np.abs(factors - 1).mean())
 
 
-def _is_cut(before: torch.Tensor, values: torch.Tensor, pair: Pair) -> bool:
+def _is_cut(before: Floats, values: Floats, pair: Pair, slack: float) -> bool:
     """The change's leading directions are gone on both sides; a projection removes an output side alone.
 
     Of a matrix that is looked at in part, one side is there: outputs of residual writers, inputs of others.
@@ -105,9 +115,9 @@ def _is_cut(before: torch.Tensor, values: torch.Tensor, pair: Pair) -> bool:
     if not is_wide_enough(delta) or float(sizes[-1]) <= 0:
         return False
     right = inputs_of(delta, left)
-    whole = before.numel() == math.prod(pair.fork.shape)
-    outputs = not (whole or pair.writes_residual) or is_gone(left.T @ before, left.T @ values)
-    inputs = not (whole or not pair.writes_residual) or is_gone(before @ right, values @ right)
+    whole = before.size == math.prod(pair.fork.shape)
+    outputs = not (whole or pair.writes_residual) or is_gone(left.T @ before, left.T @ values, slack)
+    inputs = not (whole or not pair.writes_residual) or is_gone(before @ right, values @ right, slack)
     return outputs and inputs
 
 

@@ -7,19 +7,19 @@ few input directions A, a row of the fork is the row of the original times its s
 from __future__ import annotations
 
 from statistics import mode
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from detector.compare import Comparison
 from detector.edits.context import Context, layer_range, module_names
 from detector.edits.low_rank import PROBE_ELEMENTS, LowRankFinding, agreement
+from detector.floats import Floats
 from detector.grid import is_float
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence
 from detector.parallel import spread
 from detector.sample import Sample
-from detector.spectrum import RankEstimate, estimate_rank, leading_vectors
-
-if TYPE_CHECKING:
-    import torch
+from detector.singular import leading_vectors
+from detector.spectrum import RankEstimate, estimate_rank
 
 MATRICES = 6
 AGREEMENT = 0.6
@@ -74,21 +74,20 @@ def _estimate(context: Context, comparison: Comparison) -> RankEstimate | None:
     return estimate if low and estimate.reproduced >= FOLLOWS else None
 
 
-def row_scales(sample: Sample) -> torch.Tensor:
+def row_scales(sample: Sample) -> Floats:
     """(m, 1) scale of each row, by turns with the input directions of the rest."""
     weights, values = sample.weights, sample.weights + sample.delta
     count = max(1, min(DIRECTIONS, min(weights.shape) // 4))
-    outside, beyond = weights, values
-    scales = _ratio(beyond, outside)
+    scales = _ratio(values, weights)
     for _ in range(REFINEMENTS):
         inputs = leading_vectors((values - scales * weights).T, count)[0]
-        outside = weights - (weights @ inputs) @ inputs.T
-        beyond = values - (values @ inputs) @ inputs.T
+        outside: Floats = np.subtract(weights, (weights @ inputs) @ inputs.T)
+        beyond: Floats = np.subtract(values, (values @ inputs) @ inputs.T)
         scales = _ratio(beyond, outside)
     return scales
 
 
-def _ratio(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    square = weights.square().sum(1, keepdim=True)
-    ratio: torch.Tensor = (values * weights).sum(1, keepdim=True) / square.clamp_min(1e-30)
+def _ratio(values: Floats, weights: Floats) -> Floats:
+    square = np.square(weights).sum(1, keepdims=True)
+    ratio: Floats = (values * weights).sum(1, keepdims=True) / np.maximum(square, np.float32(1e-30))
     return ratio

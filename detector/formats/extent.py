@@ -96,10 +96,10 @@ class ExtentReader(Protocol):
 
 def extent_of(reader: WeightReader, name: str) -> Extent | None:
     """Place of a tensor, if the reader can tell."""
-    return reader.extent(name) if isinstance(reader, ExtentReader) else None
+    return cast("ExtentReader", reader).extent(name) if _is(type(reader), ExtentReader) else None
 
 
 def count_read(reader: WeightReader, nbytes: int) -> None:
     """Tell a reader that so many bytes were read through its extents."""
-    if isinstance(reader, ExtentReader):
-        reader.count(nbytes)
+    if _is(type(reader), ExtentReader):
+        cast("ExtentReader", reader).count(nbytes)

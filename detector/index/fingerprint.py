@@ -84,7 +84,7 @@ class Fingerprint:
     @property
     def gain_codes(self) -> Codes | None:
         """Signature of the gains; None when the model has none that vary."""
-        ranks = gain_ranks([gain.numpy() for gain in self.bands.gains.values()])
+        ranks = gain_ranks(list(self.bands.gains.values()))
         return None if ranks is None else gain_signature(ranks)
 
 
@@ -118,7 +118,7 @@ def take_fingerprint(reader: WeightReader, identity: Identity) -> Fingerprint:
         identity,
         shape,
         replace(sampled, layers=bands, gains=gains),
-        layer_signatures(np.stack([band.numpy()[:least] for band in bands.values()])),
+        layer_signatures(np.stack([band[:least] for band in bands.values()])),
     )
 
 

@@ -34,6 +34,7 @@ from detector.lineage import (
     judge_lineage,
 )
 from detector.neurons import count_matches
+from detector.parallel import one_thread_a_product
 
 FOUND_LOG10_P = -6.0
 """Corrected p-value from which two models are called related: one false relative in a million searches."""
@@ -148,6 +149,7 @@ def search_index(
     )
 
 
+@one_thread_a_product()
 def relate(known: Fingerprint, candidate: Fingerprint, likeness: float = 0.0) -> Relation:
     """Judge one pair, uncorrected: `status` is `judge_lineage`'s until `correct` has seen all of them."""
     ours, theirs = _same_rows(known.bands, candidate.bands)
@@ -269,4 +271,4 @@ def _gains_test(known: Bands, candidate: Bands) -> tuple[float, float]:
 
 
 def _ranks(bands: Bands) -> Floats | None:
-    return gain_ranks([gain.numpy() for gain in bands.gains.values()])
+    return gain_ranks(list(bands.gains.values()))

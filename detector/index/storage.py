@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from crawler.interface import CorruptDownloadError
 from crawler.local import LocalFile
 from detector.errors import FingerprintError, MalformedWeightsError
+from detector.floats import Floats, widened
 from detector.formats.safetensors_header import SafetensorsHeader, StoredTensor, read_header
 from detector.index.fingerprint import (
     MAX_LAYERS,
@@ -105,7 +106,7 @@ def load_fingerprint(path: Path) -> Fingerprint:
     file = _File(path)
     identity, shape = file.describe()
     bands = {layer: file.floats(f"band.{layer}") for layer in shape.layers}
-    if any(band.dim() != 2 or band.shape[1] != shape.width for band in bands.values()):
+    if any(band.ndim != 2 or band.shape[1] != shape.width for band in bands.values()):
         raise FingerprintError(f"{path.name}: a band has another width than the model")
     embedding = file.floats("embedding") if "embedding" in file.places else None
     found = Bands(bands, embedding, file.gains(shape), file.neurons)
@@ -150,7 +151,7 @@ class _File:
         """The layers' signatures."""
         return self.array("signatures", "I8", (len(shape.layers), SIZE)).view(np.int8)
 
-    def gains(self, shape: Shape) -> dict[int, torch.Tensor]:
+    def gains(self, shape: Shape) -> dict[int, Floats]:
         """Gains of the layers that have one."""
         found = {
             layer: self.floats(f"gain.{layer}") for layer in shape.layers if f"gain.{layer}" in self.places
@@ -166,17 +167,14 @@ class _File:
             raise FingerprintError(f"{self._name}: no {name} of type {dtype} and shape {shape}")
         return self._bytes(place).reshape(*shape[:-1], -1)
 
-    def floats(self, name: str) -> torch.Tensor:
-        """A tensor in one of the types that `save_fingerprint` writes, as float32."""
-        import torch
-
-        types = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+    def floats(self, name: str) -> Floats:
+        """A tensor in one of the types that `save_fingerprint` writes."""
+        types = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
         place = self.places.get(name)
         if place is None or place.dtype not in types or 0 in place.shape:
             raise FingerprintError(f"{self._name}: no {name} with floating-point values")
-        raw = torch.from_numpy(self._bytes(place)).view(types[place.dtype]).reshape(place.shape)
-        values: torch.Tensor = raw.to(torch.float32)
-        if not torch.isfinite(values).all():
+        values = widened(self._bytes(place).view(types[place.dtype]).reshape(place.shape))
+        if not np.isfinite(values).all():
             raise FingerprintError(f"{self._name}: {name} holds values that are not finite")
         return values
 
@@ -199,10 +197,11 @@ def open_checked(path: Path, limit: int) -> tuple[LocalFile, SafetensorsHeader]:
         raise FingerprintError(f"{path.name}: {error}") from error
 
 
-def _narrow(values: torch.Tensor) -> torch.Tensor:
+def _narrow(found: Floats) -> torch.Tensor:
     """In the narrowest type that holds the values exactly: a model's own, but for quantised ones."""
     import torch
 
+    values = torch.from_numpy(found)
     for dtype in (torch.bfloat16, torch.float16):
         if torch.equal(values.to(dtype).float(), values):
             return values.to(dtype)

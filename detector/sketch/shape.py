@@ -96,11 +96,11 @@ def classify(values: Values, rest: torch.Tensor | None = None) -> Shape:
 
 def _is_cut(values: Values) -> bool:
     """The rows lost what they had along the change's leading input directions, as in SVD compression."""
-    delta = values.delta
+    delta = values.delta.numpy()
     if not is_wide_enough(delta):
         return False
     inputs = inputs_of(delta, leading_outputs(delta)[0])
-    return is_gone(values.original @ inputs, values.fork @ inputs)
+    return is_gone(values.original.numpy() @ inputs, values.fork.numpy() @ inputs)
 
 
 def _by_floor(energies: torch.Tensor, floor: float, *, whole: bool) -> Shape | None:
@@ -124,7 +124,7 @@ def _by_intervals(
     delta: torch.Tensor, half: torch.Tensor, half_original: torch.Tensor, *, whole: bool
 ) -> Shape:
     columns = min(delta.shape[1], COLUMNS)
-    found = estimate_rank(delta[:, :columns], half[:, :columns], half_original[:, :columns])
+    found = estimate_rank(*(part[:, :columns].numpy() for part in (delta, half, half_original)))
     if found.rank is not None and found.reproduced >= REPRODUCED:
         return Shape(Form.LOW, found.rank)
     least = LEAST_LIMIT_WHOLE if whole else LEAST_LIMIT

@@ -24,6 +24,7 @@ from detector.interface import (
 )
 from detector.lineage import align_layers, judge_lineage, sample_bands, sample_cost, search_neurons
 from detector.pairing import Pair, Pairing, pair_tensors
+from detector.parallel import one_thread_a_product
 from detector.sketch.naming import TOKENS, Findings, layer_surgery, name_edits
 from detector.sketch.plan import VISIBLE_SHARE, survey
 from detector.sketch.probe import Probes, probe
@@ -40,6 +41,7 @@ SURVEY_SHARE = 0.5
 """Share of what is left for the survey; the probes have the rest, and what the survey did not need."""
 
 
+@one_thread_a_product()
 def sketch_weights(
     original: WeightReader, fork: WeightReader, *, budget_bytes: int, known_to_differ: bool = False
 ) -> Sketch:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from detector.grid import usable
+import numpy as np
+import numpy.typing as npt
+
+from detector.floats import Floats, read_floats
 from detector.interface import WeightReader
 from detector.neurons import unit_rows
 from detector.pairing import EMBEDDINGS, Pair
@@ -36,22 +39,18 @@ def moved_rows(seen: Sequence[Seen], original: WeightReader, fork: WeightReader)
 
 
 def _moved(bands: Bands, rows: torch.Tensor, original: WeightReader) -> int:
-    import torch
-
-    own = torch.cat([torch.arange(first, first + count) for first, count in bands.places])
-    best, places = _nearest(bands.pair, unit_rows(rows), original)
-    return int(((best >= ALIKE) & (places != own)).sum().item())
+    own = np.concatenate([np.arange(first, first + count) for first, count in bands.places])
+    best, places = _nearest(bands.pair, unit_rows(rows.numpy()), original)
+    return int(((best >= ALIKE) & (places != own)).sum())
 
 
-def _nearest(pair: Pair, wanted: torch.Tensor, original: WeightReader) -> tuple[torch.Tensor, torch.Tensor]:
-    import torch
-
-    best, places = torch.zeros(len(wanted)), torch.zeros(len(wanted), dtype=torch.long)
+def _nearest(pair: Pair, wanted: Floats, original: WeightReader) -> tuple[Floats, npt.NDArray[np.int64]]:
+    best, places = np.zeros(len(wanted), np.float32), np.zeros(len(wanted), np.int64)
     height, width = pair.original.shape
     step = max(1, ELEMENTS_AT_A_TIME // width)
     for first in range(0, height, step):
-        rows = original.band(pair.original.name, first, step)
-        top, index = (wanted @ unit_rows(usable(rows)).T).max(1)
-        places = torch.where(top > best, index + first, places)
-        best = torch.maximum(top, best)
+        cosines = wanted @ unit_rows(read_floats(original, pair.original, first, step)).T
+        top, index = cosines.max(1), cosines.argmax(1)
+        places = np.where(top > best, index + first, places)
+        best = np.maximum(top, best)
     return best, places

@@ -102,7 +102,6 @@ def _compare(sides: list[Side], depth: PairDepth, *, said: bool) -> PairDiff:
         depth: how closely.
         said: the user named the depth.
     """
-    from forkwatch.cli.session import session
     from forkwatch.pipeline.pair import PairDepth, compare_checkpoints
     from forkwatch.pipeline.sides import LocalSide, open_local, open_repo
     from forkwatch.state import find_state_dir
@@ -112,6 +111,8 @@ def _compare(sides: list[Side], depth: PairDepth, *, said: bool) -> PairDiff:
         if len(local) == len(sides):
             talk = stack.enter_context(progress())
             return compare_checkpoints(local, depth, find_state_dir(), talk)
+        from forkwatch.cli.session import session
+
         context = stack.enter_context(session())
         before, download = context.hub.cost, depth is PairDepth.FULL
         if not said:
@@ -136,11 +137,12 @@ def _check_target(svg: Path) -> None:
 def _exit(pair: PairDiff, fail_on: SeverityChoice | None) -> Exit:
     """1 for an edit whose finding reaches `--fail-on`; 3 when none could be named, or a copy only sampled."""
     from detector.interface import Certainty, EditKind
-    from forkwatch.policy.catalogue import SEVERITIES
-    from forkwatch.policy.findings import edit_severity
 
     edits = pair.found.edits
     if fail_on is not None:
+        from forkwatch.policy.catalogue import SEVERITIES
+        from forkwatch.policy.findings import edit_severity
+
         floor = SEVERITIES.index(fail_on.value)
         if any(SEVERITIES.index(severity) >= floor for edit in edits if (severity := edit_severity(edit))):
             return Exit.FINDING

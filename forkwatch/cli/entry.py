@@ -1,7 +1,8 @@
 """Where the `forkwatch` program begins.
 
 Reading all commands to run one takes longer than a small build of the site. So a group of commands that is
-named first is read alone; everything else, help included, is the whole program's.
+named first is read alone, and so is a command that many scripts run; everything else, help included, is the
+whole program's.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from forkwatch.cli.top import new_program
 
 GROUPS = ("attest", "classifier", "config", "db", "dispute", "index", "judge", "queue", "report", "suite")
 """Whose commands are all in the module of that name."""
+ALONE = ("diff",)
+"""Commands that are the function, in the module, of that name."""
 
 
 def main() -> None:
@@ -25,6 +28,9 @@ def main() -> None:
     if name in GROUPS:
         program = new_program()
         program.add_typer(import_module(f"forkwatch.cli.{name}").app, name=name)
+    elif name in ALONE:
+        program = new_program()
+        program.command(name)(getattr(import_module(f"forkwatch.cli.{name}"), name))
     else:
         from forkwatch.cli.app import app as program
     program()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from crawler.interface import Hub
-from forkwatch.settings import Settings
-from forkwatch.state import StateDir
-from forkwatch.store.store import Store
+if TYPE_CHECKING:  # a second's worth of imports, of which whoever compares two folders needs none
+    from crawler.interface import Hub
+    from forkwatch.settings import Settings
+    from forkwatch.state import StateDir
+    from forkwatch.store.store import Store
 
 
 class StageDeferredError(Exception):

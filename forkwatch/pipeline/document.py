@@ -12,8 +12,6 @@ from detector.intent import NoIntent
 from detector.interface import (
     Certainty,
     Diff,
-    Edit,
-    EditDetail,
     EditKind,
     Lineage,
     LineageStatus,
@@ -25,18 +23,19 @@ from detector.provenance.interface import SignatureStatus
 from evals.interface import PromptKind, Unmeasured
 from evals.measurements import Cell, EvalResult
 from evals.metrics import wilson
+from forkwatch.pipeline.edit_views import edit_view
 from forkwatch.pipeline.funnel import Examination
 from forkwatch.pipeline.intent import Aim
 from forkwatch.pipeline.originals import Original
 from forkwatch.pipeline.views import isolation_words, number_view, p_view
+from forkwatch.policy.evidence import evidence_views
 from forkwatch.policy.facts import Facts, NotReached, Unreadable
-from forkwatch.policy.findings import all_findings, evidence_views
+from forkwatch.policy.findings import all_findings
 from forkwatch.policy.verdict import decide
 from forkwatch.text import plain
 from reports.scan import (
     ClaimView,
     CostView,
-    EditDetailView,
     EditView,
     EvidenceView,
     FileHashView,
@@ -49,7 +48,6 @@ from reports.scan import (
     OriginalView,
     OutputsView,
     PairView,
-    ParentView,
     SafetyView,
     ScanDocument,
     SpectrumView,
@@ -168,47 +166,10 @@ def _edits(facts: Facts) -> tuple[EditView, ...]:
     return tuple(edits)
 
 
-def edit_view(edit: Edit) -> EditView:
-    """One edit as the document shows it."""
-    return EditView(
-        kind=str(edit.kind),
-        certainty=edit.certainty.value,
-        detail=_detail(edit.detail),
-        evidence=evidence_views(edit.evidence),
-    )
-
-
 def _text_edit(kind: EditKind, changes: tuple[TextChange, ...]) -> EditView:
     return EditView(
         kind=str(kind), certainty="proved", detail={"files": [plain(change.path) for change in changes]}
     )
-
-
-def _detail(detail: EditDetail) -> EditDetailView:
-    """Only what applies to the kind."""
-    shown: EditDetailView = {}
-    if detail.rank is not None:
-        shown["rank"] = detail.rank
-    if detail.strength is not None:
-        shown["strength"] = round(detail.strength, 4)
-    if detail.modules:
-        shown["modules"] = [plain(module, 100) for module in detail.modules]
-    if detail.layers is not None:
-        shown["layers"] = list(detail.layers)
-    if detail.scheme is not None:
-        shown["scheme"] = plain(detail.scheme, 100)
-    if detail.files:
-        shown["files"] = [plain(file) for file in detail.files]
-    if detail.scale is not None:
-        shown["scale"] = round(detail.scale, 6)
-    if detail.parents:
-        shown["parents"] = [
-            ParentView(plain(parent.name), tuple(round(weight, 4) for weight in parent.weights))
-            for parent in detail.parents
-        ]
-    if detail.sources:
-        shown["sources"] = list(detail.sources)
-    return shown
 
 
 _COMPARED = frozenset({TensorStatus.IDENTICAL, TensorStatus.CAST, TensorStatus.CHANGED})

@@ -9,9 +9,9 @@ from typing import Literal
 from detector.formats.names import layer_of, module_of
 from detector.formats.views import base_name
 from detector.interface import Certainty, Diff, Sketch, TensorDiff, TensorSketch, TensorStatus
-from forkwatch.pipeline.document import edit_view
+from forkwatch.pipeline.edit_views import edit_view
 from forkwatch.pipeline.pair import PairDiff
-from forkwatch.policy.findings import evidence_views
+from forkwatch.policy.evidence import evidence_views
 from forkwatch.text import plain
 from reports.diff import (
     DiffCostView,

@@ -10,7 +10,6 @@ from detector.interface import (
     Diff,
     Edit,
     EditKind,
-    Evidence,
     FileFinding,
     LineageStatus,
     OutputStatus,
@@ -19,6 +18,7 @@ from detector.labels import LABELLED
 from evals.interface import Measured, Outcome
 from evals.measurements import SafetyStatus
 from forkwatch.policy.catalogue import CATALOGUE, SEVERITIES
+from forkwatch.policy.evidence import evidence_views
 from forkwatch.policy.facts import Facts, Unreadable
 from forkwatch.policy.licence import licence_differs
 from forkwatch.policy.lookalike import imitation
@@ -68,11 +68,6 @@ def make_finding(  # noqa: PLR0913 - keyword-only fields of one value
         tip=spec.remedy,
         url=f"findings/{identifier}.html",
     )
-
-
-def evidence_views(evidence: tuple[Evidence, ...]) -> tuple[EvidenceView, ...]:
-    """The detector's evidence as the document's."""
-    return tuple(EvidenceView(item.name, item.value, item.note) for item in evidence)
 
 
 def _file_findings(facts: Facts) -> Iterator[FindingView]:

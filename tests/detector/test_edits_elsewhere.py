@@ -87,7 +87,8 @@ def test_a_cut_spectrum_is_no_direction_in_a_part_of_a_large_matrix() -> None:
     before = left * torch.linspace(2, 0.2, 192) @ torch.randn(192, 2048, generator=generator)
     change = truncated(before) - before
     half = torch.full((192, 256), 1e-5)
-    sample = Sample(before[:, ::8].contiguous(), change[:, ::8].contiguous(), half, half)
+    weights, delta = (part[:, ::8].contiguous().numpy() for part in (before, change))
+    sample = Sample(weights, delta, half.numpy(), half.numpy())
     info = TensorInfo("model.layers.0.mlp.down_proj.weight", "BF16", (192, 2048), 0)
     assert measure_direction(Pair(info.name, info, info), sample) is None
 

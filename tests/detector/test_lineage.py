@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -46,10 +47,7 @@ def test_p_values_of_independent_models_are_not_small() -> None:
     generator = torch.Generator().manual_seed(0)
     values = []
     for _ in range(60):
-        pairs = [
-            (torch.randn(32, 64, generator=generator), torch.randn(32, 64, generator=generator))
-            for _ in range(4)
-        ]
+        pairs = [tuple(torch.randn(2, 32, 64, generator=generator).numpy()) for _ in range(4)]
         values.append(count_matches(pairs).log10_p)
     assert sum(value < math.log10(0.05) for value in values) <= 6
     assert min(values) > -3
@@ -61,7 +59,7 @@ def test_a_common_outlier_column_is_not_descent() -> None:
     left, right = torch.randn(32, 64, generator=generator), torch.randn(32, 64, generator=generator)
     left[:, 3] += 20
     right[:, 3] += 20
-    assert count_matches([(left, right)]).log10_p > -3
+    assert count_matches([(left.numpy(), right.numpy())]).log10_p > -3
 
 
 def test_permuted_layers_are_aligned() -> None:
@@ -127,7 +125,7 @@ def test_gains_of_independent_models_have_uniform_p_values() -> None:
     generator = torch.Generator().manual_seed(3)
     values = []
     for _ in range(200):
-        draw = torch.randn(2, 4, 128, generator=generator).to(torch.bfloat16).float()
+        draw = torch.randn(2, 4, 128, generator=generator).to(torch.bfloat16).float().numpy()
         values.append(gain_agreement([(draw[0, layer], draw[1, layer]) for layer in range(4)]))
     assert 8 <= sum(value <= -1 for value in values) <= 36
     assert min(values) > -5
@@ -135,7 +133,7 @@ def test_gains_of_independent_models_have_uniform_p_values() -> None:
 
 def test_gains_that_were_folded_away_say_nothing() -> None:
     """Constant vectors have no order."""
-    ones = torch.ones(64)
+    ones = np.ones(64, np.float32)
     assert gain_agreement([(ones, ones)]) == 0.0
 
 
@@ -147,9 +145,9 @@ def test_meaning_that_tokens_share_is_not_descent() -> None:
         meaning @ torch.randn(3, 128, generator=generator) + torch.randn(64, 128, generator=generator)
         for _ in range(2)
     )
-    assert token_angles(left, right) < 0.5
+    assert token_angles(left.numpy(), right.numpy()) < 0.5
     turn = torch.linalg.qr(torch.randn(128, 128, generator=generator))[0]
-    assert token_angles(left, left @ turn) > 0.99
+    assert token_angles(left.numpy(), (left @ turn).numpy()) > 0.99
 
 
 def test_layers_of_different_widths_are_compared_one_by_one() -> None:
