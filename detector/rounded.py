@@ -189,7 +189,7 @@ def rounded_first(original: WeightReader, fork: WeightReader, sizes: Mapping[Pai
     Args:
         original: reader of the original.
         fork: reader of the fork.
-        sizes: changed matrices with ‖Δ‖ / ‖W‖. One of each module is asked first; others only where it says so.
+        sizes: changed matrices with ‖Δ‖ / ‖W‖. One of each module is asked first.
     """
     pairs = [pair for pair, size in sizes.items() if _is_as_large(pair, size, original, fork)]
     stored = [pair for pair in pairs if _is_stored(pair)]

@@ -121,20 +121,24 @@ def _probe(rank: int, reproduced: float) -> RankEstimate:
     return RankEstimate(rank, 30, 1, 5e-4, reproduced, 1000)
 
 
+def _module(*probes: RankEstimate) -> _Module:
+    return _Module((), {str(number): probe for number, probe in enumerate(probes)})
+
+
 def test_ranks_that_differ_are_factors_only_if_they_give_the_values() -> None:
     """A faint training lies near many ranks; AdaLoRA has many, and each gives its matrix."""
     ranks = (1, 2, 6, 8, 12, 13)
-    faint = [_Module((), (_probe(rank, 0.85),)) for rank in ranks]
+    faint = [_module(_probe(rank, 0.85)) for rank in ranks]
     assert not _is_of_factors(faint)
-    assert _is_of_factors([_Module((), (_probe(rank, 0.99),)) for rank in ranks])
-    assert _is_of_factors([_Module((), (_probe(8, 0.85),)) for _ in ranks])
+    assert _is_of_factors([_module(_probe(rank, 0.99)) for rank in ranks])
+    assert _is_of_factors([_module(_probe(8, 0.85)) for _ in ranks])
 
 
 def test_a_rank_that_most_matrices_do_not_have_is_no_vote() -> None:
     """Signed steps came to lie near rank 22 in one of three matrices; the others had been tested up to 48."""
     other = RankEstimate(None, 48, 1, 5e-3, 0.3, 1000)
-    assert _Module((), (other, other, _probe(13, 0.85))).vote(13, 1) == "undecided"
-    assert _Module((), (other, _probe(13, 0.85), _probe(13, 0.85))).vote(13, 1) == "low"
+    assert _module(other, other, _probe(13, 0.85)).vote(13, 1) == "undecided"
+    assert _module(other, _probe(13, 0.85), _probe(13, 0.85)).vote(13, 1) == "low"
 
 
 def test_a_faint_adapter_is_not_called_a_training() -> None:
