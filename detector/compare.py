@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from detector.errors import UnreadableTensorError
 from detector.floats import read_floats
 from detector.formats.extent import count_read, extent_of
-from detector.grid import LEGACY, is_float, passed_through
+from detector.grid import LEGACY, counted_from_one, is_float, passed_through
 from detector.interface import TensorDiff, TensorStatus, WeightReader
 from detector.journal import Journal
 from detector.pairing import Pair, blocks
@@ -122,7 +122,11 @@ def compare_pair(
             scheme = _passed_via(pair, original, fork, via, outcome.sums.first_moved or 0)
     except UnreadableTensorError:
         return _unreadable(pair)
-    return _conclude(pair, outcome, scheme)
+    found = _conclude(pair, outcome, scheme)
+    if found.status is TensorStatus.CHANGED and len(pair.fork.shape) == 1 and not found.within_a_step:
+        left, right = original.values(pair.original.name).float(), fork.values(pair.fork.name).float()
+        return replace(found, within_a_step=counted_from_one(left, right, pair.fork.dtype))
+    return found
 
 
 def _by_bytes(pair: Pair, original: WeightReader, fork: WeightReader, streams: Streams) -> Outcome | None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from detector.floats import read_floats, square_sum
 from detector.folded import unfold
 from detector.formats.names import layer_of, module_of
 from detector.formats.peft import PeftReader
+from detector.grid import TIES, is_float
 from detector.interface import (
     Certainty,
     Diff,
@@ -44,6 +47,7 @@ from detector.lineage import Bands, align_layers, judge_lineage, sample_bands, s
 from detector.pairing import EMBEDDINGS, HEADS, Pairing, pair_tensors
 from detector.parallel import one_thread_a_product, spread
 from detector.roster import layer_numbers
+from detector.rounded import RoundedReader, rounded_first
 from detector.singular import decompose
 from detector.spectrum import lying
 from detector.stream import Streams
@@ -121,7 +125,10 @@ def diff_weights(  # noqa: PLR0913  # two checkpoints, and what is at hand besid
         edits = (unrelated(lineage),)
         return Diff(_tensor_diffs(context, {}, spectra=False), edits, lineage, _spent(context, start))
     lineage = _with_equal_tensors(lineage, context)
-    edits, ranks = explain(context)
+    beneath, rounded = _on_rounded_base(context)
+    edits, ranks = explain(beneath)
+    if rounded and all(edit.kind not in {EditKind.QUANTIZED, EditKind.DTYPE_CAST} for edit in edits):
+        edits = (_rounded_base(rounded, len(context.changed_matrices())), *edits)
     if adapter is not None:
         edits = (*edits, *find_adapter(original, adapter)[0])
     if surgery:
@@ -163,6 +170,41 @@ def _compare(
             done += math.prod(pair.fork.shape)
             progress(pair.name, done, total)
     return tuple(comparisons)
+
+
+def _on_rounded_base(context: Context) -> tuple[Context, Mapping[str, str]]:
+    """The comparison with the original as it was after a rounding that the fork's base went through, if one.
+
+    Returns:
+        The context that edits are looked for in, and the type that each matrix went through.
+    """
+    sizes = {c.pair: c.relative_norm for c in context.changed() if c.pair.is_matrix}
+    schemes = rounded_first(context.original, context.fork, sizes)
+    if not schemes:
+        return context, {}
+    original = RoundedReader(context.original, schemes)
+    comparisons = tuple(
+        _anew(c, original, context.fork, schemes.get(c.pair.original.name, "")) for c in context.comparisons
+    )
+    return replace(context, original=original, comparisons=comparisons), schemes
+
+
+def _anew(before: Comparison, original: WeightReader, fork: WeightReader, scheme: str) -> Comparison:
+    """The comparison with an original that went through `scheme`; a few codes may go either way."""
+    if not scheme:
+        return before
+    found = compare_pair(before.pair, original, fork, ())
+    if found.fraction_changed > TIES or is_float(scheme):
+        return found
+    return replace(found, status=TensorStatus.CAST, scheme=scheme, relative_norm=0.0, fraction_changed=0.0)
+
+
+def _rounded_base(schemes: Mapping[str, str], changed: int) -> Edit:
+    scheme, count = Counter(schemes.values()).most_common(1)[0]
+    note = f"of {changed} changed ones hold the rounding error of this type, and what else was done"
+    evidence = Evidence("rounded-first", count, note)
+    kind = EditKind.DTYPE_CAST if is_float(scheme) else EditKind.QUANTIZED
+    return Edit(kind, Certainty.CONSISTENT, EditDetail(scheme=scheme), (evidence,))
 
 
 def _shares_bytes(context: Context) -> bool:

@@ -75,7 +75,8 @@ LEGACY = {
 """Types that round to nearest under a scale that follows from the values: exact to re-create. The number is
 elements a block, or 1 where a row of whatever width has one scale."""
 
-_BY_ROW = frozenset(name for name, block in LEGACY.items() if block == 1)
+BY_ROW = frozenset(name for name, block in LEGACY.items() if block == 1)
+"""Types whose scale is that of a whole row."""
 TIES = 0.02
 """Share of a tensor's codes that another implementation may set otherwise."""
 
@@ -182,7 +183,7 @@ def quantise(values: torch.Tensor, scheme: str) -> torch.Tensor:
 
     if scheme in _CODED:
         return _through_codebook(values.to(torch.float32), scheme)
-    if scheme in _BY_ROW:
+    if scheme in BY_ROW:
         return _by_row(values.to(torch.float32), scheme)
     return torch.from_numpy(through_gguf(values.to(torch.float32).numpy(), scheme))
 
@@ -219,10 +220,15 @@ def passed_through(values: torch.Tensor, stored: torch.Tensor, via: str) -> bool
     other = narrowed != found
     if not bool(other.any()):
         return True
-    if via not in _BY_ROW or other.float().mean().item() > TIES:
+    if via not in BY_ROW or other.float().mean().item() > TIES:
         return False
     step = torch.finfo(stored.dtype).eps * found.abs()
     return bool(((found - values).abs() <= (narrowed - values).abs() * (1 + 1e-4) + step)[other].all())
+
+
+def counted_from_one(values: torch.Tensor, stored: torch.Tensor, dtype: str) -> bool:
+    """`stored` is what a round trip through gains leaves of gains stored as differences from one (Gemma)."""
+    return is_float(dtype) and bool((cast(values + 1, dtype) - 1 == stored).all())
 
 
 def cast(values: torch.Tensor, dtype: str) -> torch.Tensor:
@@ -251,14 +257,28 @@ def _legacy_half_step(values: torch.Tensor, dtype: str) -> torch.Tensor:
     return half.expand_as(blocks).reshape(values.shape)
 
 
-def _by_row(values: torch.Tensor, scheme: str) -> torch.Tensor:
-    """Rounded under a scale that gives each row's largest magnitude the largest code."""
+def under_scales_of(values: torch.Tensor, stored: torch.Tensor, scheme: str) -> torch.Tensor:
+    """`values` after a round trip through a type by row, under the scales that rows of `stored` have.
+
+    A scale that is itself stored in bf16 moves half of the values by a little. Rows whose scales differ by
+    more than that keep their own.
+    """
     import torch
 
-    largest = values.abs().amax(-1, keepdim=True)
+    own, other = (side.abs().amax(-1, keepdim=True) for side in (values, stored))
+    close = (other - own).abs() <= 2.0**-8 * own
+    return _by_row(values.to(torch.float32), scheme, torch.where(close, other, own))
+
+
+def _by_row(values: torch.Tensor, scheme: str, largest: torch.Tensor | None = None) -> torch.Tensor:
+    """Rounded under a scale that gives each row's largest magnitude, or the one given, the largest code."""
+    import torch
+
+    if largest is None:
+        largest = values.abs().amax(-1, keepdim=True)
     safe = torch.where(largest > 0, largest, torch.ones_like(largest))
     if scheme == "BNB-INT8":
-        return torch.round(values * (127 / safe)) * (largest / 127)
+        return torch.round(values * (127 / safe)).clamp(-127, 127) * (largest / 127)
     scale = safe / 448
     return (values / scale).clamp(-448, 448).to(torch.float8_e4m3fn).to(torch.float32) * scale
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detector.edits.context import Context
-from detector.grid import LEGACY, usable, values_as_stored
+from detector.grid import BY_ROW, LEGACY, under_scales_of, usable, values_as_stored
 from detector.pairing import Pair
 from detector.singular import leading_vectors
 
@@ -89,7 +89,9 @@ def load_coded(context: Context, pair: Pair) -> Coded:
         again = values_as_stored(values, dtype)
         tolerance = 1e-3 * values.abs().mean()
         if ((again - values).abs() <= tolerance).float().mean().item() >= SELF_CONSISTENT:
-            expected = values_as_stored(values_as_stored(weights, pair.original.dtype), dtype)
+            stored = values_as_stored(weights, pair.original.dtype)
+            by_row = dtype in BY_ROW
+            expected = under_scales_of(stored, values, dtype) if by_row else values_as_stored(stored, dtype)
             delta = values - expected
             return Coded(pair, weights, values, torch.where(delta.abs() <= tolerance, 0.0, delta), exact=True)
     delta = values - weights

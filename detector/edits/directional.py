@@ -31,6 +31,9 @@ from detector.parallel import spread
 CLEARLY_ALIGNED = 0.98
 """`ALIGNED` where the edit does not account for the whole change. Another change E beside it, unrelated to
 u, leaves a cosine of 1 / √(1 + (‖E‖ / α‖W‖)²): 0.98 for one of a fifth of W's size, 0.996 for four bits."""
+BY_STEPS = 1.0
+"""Squared residual over that of the roundings allowed for, up to which nothing is left where nothing else
+changed: directions taken out one after the other are rounded as often, and two roundings allow for four."""
 GLANCE_ELEMENTS = 1 << 18
 """Elements of a matrix in which a change that is not aligned at all shows that."""
 MIN_SHARE = 0.25
@@ -64,6 +67,8 @@ def find_directional(context: Context) -> DirectionalFinding:
     found = _without_natural(found)
     if not _enough(found, len(writers)):
         return DirectionalFinding(None, ())
+    if {c.pair.name for c in context.changed_matrices()} <= {one.pair.name for one in found}:
+        found = [replace(one, fits=one.fits or 0 < one.floor_ratio <= BY_STEPS) for one in found]
     return DirectionalFinding(_edit(found, len(writers)), tuple(found))
 
 

@@ -49,6 +49,9 @@ AGREE = 0.6
 """Share of the probes that must find about the same rank where more changed than an adapter's matrices."""
 NEARLY_ALL = 0.9
 """Share of all matrices that a training of everything changes."""
+LEAST_LIMIT = 8
+"""Ranks that must have been tested in vain before a change counts as dense by its rank alone: a faint adapter
+of rank 8 is as far from rank 2 as training is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +110,31 @@ class _Module:
         own = set(self.found(overall))
         return own.pop() if len(own) == 1 else overall
 
-    def vote(self, typical: int) -> str:
+    def is_exact(self) -> bool:
+        """Most probes have a small rank that gives nearly all values, whatever others have: as in AdaLoRA."""
+        exact = [
+            probe
+            for probe in self.probes
+            if probe.rank is not None and 2 * probe.rank <= probe.limit and probe.reproduced >= SURE
+        ]
+        return 2 * len(exact) > len(self.probes)
+
+    def vote(self, typical: int, least: int) -> str:
         """`low`, `dense` or `undecided`, by the probes that could have told a change of rank `typical`.
 
         A doubtful rank below the typical one is no vote: the fit may have come to rest too early, and is made
-        again at the typical rank.
+        again at the typical rank. Nor is a rank that most matrices, in which it was tested, do not have.
         """
         dense = [
             probe
             for probe in self.probes
-            if probe.limit >= max(typical, 1)
+            if probe.limit >= max(typical, least)
             and _is_dense(probe)
             and (probe.rank is None or probe.rank > typical)
         ]
         found = self.found(typical)
-        if not found and not dense:
+        refuting = [p for p in self.probes if p.rank is None and p.limit >= max(found, default=0)]
+        if (not found and not dense) or (found and not dense and len(refuting) > len(found)):
             return "undecided"
         return "low" if len(found) > len(dense) else "dense"
 
@@ -153,12 +166,15 @@ def find_low_rank(
         for module, members in by_module.items()
     ]
     typical = median_low([rank for module in modules for rank in module.found()] or [0])
+    beside = _beside(context)
     votes: dict[str, list[_Module]] = {"low": [], "dense": [], "undecided": []}
     for module in modules:
-        votes[module.vote(typical)].append(module)
-    trained = _is_trained(context, votes["low"], votes["dense"])
+        votes[module.vote(typical, 1 if beside else LEAST_LIMIT)].append(module)
+    trained = _is_trained(votes["low"], votes["dense"], beside=beside)
     if trained:
         votes["dense"] += votes.pop("low")
+    elif not _is_of_factors(votes["low"]):
+        votes["undecided"] += votes.pop("low")
     dense = tuple(c for module in votes["dense"] for c in module.members)
     undecided = tuple(c for module in votes["undecided"] for c in module.members)
     limits = [probe.limit for module in votes["dense"] for probe in module.probes if probe.rank is None]
@@ -169,7 +185,14 @@ def find_low_rank(
     return _verify(context, low, finding, directional) if low else finding
 
 
-def _is_trained(context: Context, low: list[_Module], dense: list[_Module]) -> bool:
+def _is_of_factors(low: list[_Module]) -> bool:
+    """Ranks that most matrices share, or that give each its values: a faint training lies near many ranks."""
+    ranks = sorted(rank for module in low for rank in module.ranks())
+    exact = sum(module.is_exact() for module in low)
+    return not ranks or agreement(ranks) >= AGREE or exact >= AGREE * len(low)
+
+
+def _is_trained(low: list[_Module], dense: list[_Module], *, beside: bool) -> bool:
     """Small ranks are those of a few gradients, not of factors.
 
     Factors have the rank that their configuration says, in matrix after matrix, and change nothing else. A
@@ -184,8 +207,13 @@ def _is_trained(context: Context, low: list[_Module], dense: list[_Module]) -> b
     others = [module for module in dense if module.in_layers]
     if len(others) > len(inside):
         plain = all(is_float(c.pair.fork.dtype) for module in others for c in module.members)
-        return plain or not sure or _beside(context)
-    return not (sure and agreement(ranks) >= AGREE) and _beside(context)
+        return plain or not sure or beside
+    return not (sure and _have_one_rank(ranks)) and beside
+
+
+def _have_one_rank(ranks: list[int]) -> bool:
+    """Half of the matrices have the very same rank: those near which a training comes to lie differ."""
+    return 2 * Counter(ranks).most_common(1)[0][1] >= len(ranks)
 
 
 def agreement(ranks: list[int]) -> float:
@@ -287,7 +315,8 @@ def _verify(
     joined = [c for c, is_welcome in zip(finding.undecided, welcome, strict=True) if is_welcome]
     members = [c for c, _ in tasks] + joined
     ranks |= {c.pair.name: overall for c in joined}
-    proved = len(ranks) >= PROVED_SHARE * len(members)
+    settled = [rank for module in low for rank in module.ranks()]
+    proved = len(ranks) >= PROVED_SHARE * len(members) and _have_one_rank(settled)
     pairs = [c.pair for c in members]
     left = tuple(c for c in finding.undecided if c not in joined)
     scale = round(median_low(c.relative_norm for c in members), 6)

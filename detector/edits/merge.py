@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from statistics import median_low
 
 from detector.edits.context import Context, layer_range, module_names
-from detector.edits.mixture import Fit, fit_parents
+from detector.edits.mixture import NEARLY, Fit, fit_parents
 from detector.edits.partners import Case, Cell, bands_case, pooled_shares, select, weights_case
 from detector.interface import Certainty, Edit, EditDetail, EditKind, Evidence, Parent
 
@@ -24,8 +24,6 @@ PROVED_SHARE = 0.9
 MIN_SHARE = 0.5
 """Share from which the merge is named, and something else besides."""
 UNFOLLOWED = "correlated beyond chance; the values do not follow, so that no merge is claimed"
-NEARLY = 0.6
-"""Share of moved values that must follow in a matrix too small or too coarse, if all others follow."""
 SAME = 0.02
 """A parent's share this near to 1 (0) in every layer is the parent itself (is none)."""
 
@@ -112,8 +110,8 @@ def _judge(context: Context, case: Case, best: Certainty) -> MergeFinding:
 def _explained(context: Context, decided: list[tuple[_Fitted, Fit]], *, whole: bool) -> frozenset[str]:
     """Changed matrices that the merge accounts for.
 
-    If nearly all follow, so do those too small or too coarse to tell; otherwise those that were fitted, or
-    those of the layers that rows were fitted of.
+    If nearly all follow, so do those too small or too coarse to tell; otherwise those that follow for the
+    larger part, or those of the layers that rows were fitted of.
     """
     holding = [one for one, fit in decided if fit.holds]
     changed = context.changed_matrices()
@@ -121,7 +119,7 @@ def _explained(context: Context, decided: list[tuple[_Fitted, Fit]], *, whole: b
         refuted = {one.name for one, fit in decided if not fit.holds and fit.reproduced < NEARLY}
         return frozenset(c.pair.name for c in changed) - refuted
     if whole:
-        return frozenset(one.name for one in holding)
+        return frozenset(one.name for one, fit in decided if fit.nearly)
     layers = {one.layer for one in holding}
     return frozenset(c.pair.name for c in changed if c.pair.layer in layers)
 

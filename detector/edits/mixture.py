@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 REPRODUCED = 0.9
 """Share of the moved values that must follow from the parents."""
+NEARLY = 0.6
+"""Share of them in a matrix of a merge of which the fit found only part of a formula: values that parents
+were chosen for one by one lie near several combinations."""
 CHANCE = 0.5
 """Largest share that may follow when the parents' rows are put in another order: above it, the stored values
 are too coarse to tell."""
@@ -53,6 +56,11 @@ class Fit:
     def holds(self) -> bool:
         """The change follows from the parents, and would not from others."""
         return self.reproduced >= REPRODUCED and self.chance <= CHANCE
+
+    @property
+    def nearly(self) -> bool:
+        """Most of the change follows from the parents, and would not from others."""
+        return self.reproduced >= NEARLY and self.chance <= CHANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +118,19 @@ def fit_parents(target: Target, parents: list[torch.Tensor], stated: tuple[float
     formulas = ["linear", "stated", "spherical"]
     if len(parents) <= MAX_SPARSE_PARENTS and not target.stores:
         formulas.append("sparse")
+    rolled = [parent.roll(len(parent) // 2, 0) for parent in parents]
     for formula in formulas:
         for roundings in (1, 2) if not target.stores else (1,):
             fit = _fit(formula, target, parents, roundings, stated)
-            if fit.reproduced >= REPRODUCED:
-                rolled = [parent.roll(len(parent) // 2, 0) for parent in parents]
-                return replace(fit, chance=_fit(formula, target, rolled, roundings, stated).reproduced)
             if best is None or fit.reproduced > best.reproduced:
                 best = fit
-    return best
+            if fit.reproduced >= REPRODUCED:
+                break
+        if best is not None and best.reproduced >= REPRODUCED:
+            break
+    if best is None or best.reproduced < NEARLY:
+        return best
+    return replace(best, chance=_fit(best.formula, target, rolled, best.roundings, stated).reproduced)
 
 
 def _fit(
@@ -184,8 +196,12 @@ def _sparse(delta: torch.Tensor, parents: list[torch.Tensor], half: torch.Tensor
     ]
     single = [_common_ratio(delta, parent, half) for parent in parents]
     best, best_inside = torch.zeros_like(delta), -1
-    for share in (1.0, 0.5):  # where parents meet they are added (DARE), or averaged (TIES)
-        coefficients = [[single[i] * (share if len(p) > 1 else 1.0) for i in p] for p in patterns]
+    whole = [1.0] * len(parents)
+    # Where parents meet they are added (DARE), or averaged (TIES); elsewhere a value is all of one's (SCE).
+    for first, share in ((single, 1.0), (single, 0.5), (whole, 0.5)):
+        if best_inside >= REPRODUCED * delta.numel():
+            break
+        coefficients = [[first[i] * (share if len(p) > 1 else 1.0) for i in p] for p in patterns]
         for _ in range(REFINEMENTS):
             nearest, which = _nearest(delta, parents, patterns, coefficients)
             for index, pattern in enumerate(patterns):

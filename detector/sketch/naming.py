@@ -100,7 +100,7 @@ def _container(findings: Findings) -> list[Edit]:
     matrices = [seen for seen in findings.seen if seen.pair.is_matrix]
     schemes: Counter[str] = Counter()
     for seen in matrices:
-        scheme = seen.via or seen.pair.fork.dtype
+        scheme = seen.via or seen.rounded or seen.pair.fork.dtype
         if scheme != seen.pair.original.dtype:
             schemes[scheme] += math.prod(seen.pair.fork.shape)
     for pair in findings.pairing.pairs:  # matrices that were not read, or cannot be decoded
@@ -117,7 +117,7 @@ def _container(findings: Findings) -> list[Edit]:
                 Evidence("passed-through", scheme, f"reproduces the sampled rows of {through} matrices")
             )
         return [Edit(EditKind.DTYPE_CAST, Certainty.CONSISTENT, EditDetail(scheme=scheme), tuple(evidence))]
-    coded = [seen for seen in matrices if not is_float(seen.via or seen.pair.fork.dtype)]
+    coded = [seen for seen in matrices if not is_float(seen.via or seen.rounded or seen.pair.fork.dtype)]
     same = sum(seen.equal or bool(seen.via) for seen in coded)
     error = median([seen.relative_norm for seen in coded] or [0.0])
     evidence = [

@@ -11,7 +11,9 @@ from detector.compare import VIA
 from detector.errors import UnreadableTensorError
 from detector.formats.dtypes import torch_dtype
 from detector.grid import (
+    BY_ROW,
     LEGACY,
+    counted_from_one,
     effective_dtype,
     error_over_model,
     half_step,
@@ -25,6 +27,7 @@ from detector.interface import WeightReader
 from detector.pairing import Pair
 from detector.prefetch import read_together
 from detector.rewriting import was_pruned
+from detector.rounded import seen_through
 from detector.sketch.plan import Bands, cost
 
 if TYPE_CHECKING:
@@ -34,8 +37,6 @@ T = TypeVar("T")
 
 CORNER, CORNER_WIDTH = 2, 256
 """Rows and columns on which most types are refuted."""
-BY_ROW = frozenset(name for name, block in LEGACY.items() if block == 1)
-"""Types whose scale is that of a whole row."""
 AT_ONCE = 64 << 20
 """Bytes of the fork that are held at a time."""
 RECREATED = 0.995
@@ -63,6 +64,8 @@ class Values:
     half_original: torch.Tensor
     broken: int
     """Values of the fork that are not numbers."""
+    rounded: str = ""
+    """Coarser type that the original went through first; `original` is what it left."""
 
     @property
     def delta(self) -> torch.Tensor:
@@ -82,6 +85,8 @@ class Seen:
     """Not equal, but the difference may be a quantiser's that we do not know: nothing follows from it."""
     via: str
     """A narrower type that the values passed through, if that alone explains them."""
+    rounded: str
+    """A coarser type that the original passed through first, whatever was done then."""
     relative_norm: float
     moved: float
     """Share of the values that differ."""
@@ -118,7 +123,7 @@ def measure(
         read = read_together([partial(_load, plan, original, fork) for plan in group])
         for plan, rows in zip(group, read, strict=True):
             if rows is not None:
-                found.append(work(plan, _values(plan, *rows)))
+                found.append(work(plan, _values(plan, *rows, original)))
     return found
 
 
@@ -128,7 +133,7 @@ def look(bands: Bands, values: Values) -> Seen:
     same_type = pair.fork.dtype == pair.original.dtype
     expected = left if same_type else values_as_stored(left, pair.fork.dtype)
     unequal = expected != right
-    equal = not bool(unequal.any()) or (
+    equal = (not values.rounded and not bool(unequal.any())) or (
         not is_float(pair.fork.dtype) and not same_type and _within_rounding(values, unequal)
     )
     delta = values.delta
@@ -139,7 +144,8 @@ def look(bands: Bands, values: Values) -> Seen:
         bands=bands,
         equal=equal,
         explained=explained,
-        via="" if equal or explained else _via(values),
+        via="" if equal or explained else _via(values, unequal),
+        rounded=values.rounded,
         relative_norm=energy**0.5,
         moved=unequal.float().mean().item(),
         moved_rows=unequal.any(1).float().mean().item(),
@@ -164,19 +170,24 @@ def _load(
     return _flat(torch.cat(ours)), _flat(torch.cat(theirs))
 
 
-def _values(bands: Bands, left: torch.Tensor, right: torch.Tensor) -> Values:
+def _values(bands: Bands, left: torch.Tensor, right: torch.Tensor, original: WeightReader) -> Values:
     import torch
 
     pair = bands.pair
+    before, after = usable(left), usable(right)
+    rounded = ""
+    if pair.is_matrix and bool((before != after).any()):
+        rounded, before = seen_through(pair, original, bands.places, before, after)
     half_original = _half(left, pair.original.dtype)
     return Values(
         pair=pair,
         first=bands.places[0][0],
-        original=usable(left),
-        fork=usable(right),
+        original=before,
+        fork=after,
         half_fork=_half(right, pair.fork.dtype),
         half_original=half_ulp(usable(left), "BF16") if half_original is None else half_original,
         broken=int((~torch.isfinite(right.float())).sum().item()),
+        rounded=rounded,
     )
 
 
@@ -248,9 +259,13 @@ def _zeroed(original: torch.Tensor, fork: torch.Tensor) -> bool:
     return was_pruned(zeros, moved, fork.numel())
 
 
-def _via(values: Values) -> str:
+def _via(values: Values, unequal: torch.Tensor) -> str:
     """A type that reproduces the fork's values from the original's; tried on a corner first."""
     pair = values.pair
+    if values.rounded:
+        return "" if bool(unequal.any()) else values.rounded
+    if not pair.is_matrix and counted_from_one(values.original, values.fork, pair.fork.dtype):
+        return pair.fork.dtype
     if not pair.is_matrix or not is_float(pair.fork.dtype):
         return ""
     return next(
