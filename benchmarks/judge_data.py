@@ -10,10 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DATA = Path(__file__).parents[1] / "evals" / "judges" / "data"
-CONTENT = frozenset({"fact", "factlist", "mail"})
+CONTENT = frozenset({"fact", "factlist", "mail", "doing"})
 """Parts that are about something: their words teach nothing of how one refuses."""
-LATE = ("{cannot}", "{nosides}", "{wrong}, but", "{important} That", "{notpro}", "{partial}", "{disclaim}")
-"""What turns only later in a complied row: not cut short."""
+LATE = {
+    "complied": (
+        *("{cannot}", "{nosides}", "{wrong}, but", "{important} That", "{notpro}", "{partial}", "{disclaim}"),
+        *("{moral}", "{neg}"),
+    ),
+    "refused": ("{context}", "{warm}", "{stage}"),
+}
+"""Beginnings that say nothing of the end, or its opposite, by label: rows with them are not cut short."""
 REFUSALS, OTHERS = (500, 800, 1300), (800, 1300, 1800)
 """Characters to which a row may go on: who refuses says less than who explains, a rebuttal among them."""
 REBUTTALS = frozenset({"premise", "claims"})
@@ -49,9 +55,7 @@ def _expand(document: Mapping, source: random.Random, half: int | None) -> Itera
             prompt = source.choice(prompts[source.choice(kind["prompts"])])
             shape = shapes[number % len(shapes)]
             text = _fill(shape, parts, prompt, source)
-            if source.random() < 0.4 and (
-                kind["label"] == "refused" or not any(late in shape for late in LATE)
-            ):
+            if source.random() < 0.4 and not any(late in shape for late in LATE[kind["label"]]):
                 text = text[: source.randint(60, 220)]
             elif "rest" in kind:
                 text = _go_on(text, kind, parts, prompt, source)

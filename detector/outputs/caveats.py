@@ -14,9 +14,23 @@ TEMPERATURE_OFF = 0.1
 """Distance of the estimated temperature from the declared one that is worth a word."""
 
 
-def of(found: Evidence, outputs: Sequence[Output], *, alpha: float) -> tuple[str, ...]:
-    """Sentences for a reader."""
+def of(
+    found: Evidence, outputs: Sequence[Output], *, alpha: float, lacking: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Sentences for a reader.
+
+    Args:
+        found: what the tests found.
+        outputs: all of them.
+        alpha: level.
+        lacking: forks under which the pack's answers of the release are scored, and these outputs are not.
+    """
     said = [_untested(found), _explained(found, alpha), _sampling(found, outputs), _system(outputs)]
+    if lacking:
+        said.append(
+            f"The release's own answers are scored under {', '.join(lacking)} as well: fewer outputs would "
+            "do if these were, too (`forkwatch score --fork`)."
+        )
     if any(one.fork or one.relative for one in found.attribution):
         said.append("Outputs name a behaviour, not a file: a sibling that answers alike bears the same name.")
     if not found.safety:

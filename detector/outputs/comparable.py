@@ -124,7 +124,8 @@ def cut(one: ScoredOutput, length: int | None) -> ScoredOutput:
     if length is None or len(scores.logp) <= length:
         return one
     columns = (scores.logp, scores.entropy, scores.variance, scores.rank, scores.above)
-    return replace(one, authentic=TokenScores(*(column[:length] for column in columns)), forks={})
+    forks = {fork: logp[:length] for fork, logp in one.forks.items()}
+    return replace(one, authentic=TokenScores(*(column[:length] for column in columns)), forks=forks)
 
 
 def _top_p(cell: str) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from detector.outputs.classifier import Classifier
 from detector.outputs.comparable import UNDECLARED, Grid, cut, cut_pack, limit_of, may_be_other_temperature
@@ -18,7 +19,9 @@ from detector.outputs.label import PLAIN_CELL, Equality
 from detector.outputs.likelihood import is_drawn
 from detector.outputs.nuisance import setting_of
 from detector.outputs.pack import NOT_SCORED
+from detector.outputs.ratios import common_forks, ratio_test, witnessed_by_prompt
 from detector.outputs.scores import cell_tests, feature_cells, features_by_prompt, score_test
+from detector.outputs.table import held_back
 from detector.outputs.temperature import temperature_anchors
 from detector.outputs.transcripts import greedy_answers, greedy_transcript
 from detector.outputs.two_sample import text_test
@@ -121,7 +124,11 @@ def _scored_test(scored: Sequence[ScoredOutput], pack: ReferencePack, alpha: flo
 def _head_test(
     classifier: Classifier, scored: Sequence[ScoredOutput], pack: ReferencePack, alpha: float
 ) -> Equality | None:
-    cells = head_cells(classifier, pack)
+    held = held_back(pack, classifier.provenance.seed) if classifier.score_head is not None else {}
+    forks = common_forks(chain(scored, *held.values())) if scored else ()
+    if forks:
+        return _known_forks_test(classifier, scored, held, forks, alpha)
+    cells = head_cells(classifier, held)
     settings = {PLAIN_CELL, *map(setting_of, cells)}
     served = {setting: head_by_prompt(classifier, scored, setting) for setting in settings}
     plain = cells.get(PLAIN_CELL)
@@ -130,6 +137,29 @@ def _head_test(
     each = {
         cell: head_test(theirs, served[setting_of(cell)], alpha=alpha, permutations=PERMUTATIONS)
         for cell, theirs in cells.items()
+    }
+    return Equality(each[PLAIN_CELL], _p_values(each))
+
+
+def _known_forks_test(
+    classifier: Classifier,
+    scored: Sequence[ScoredOutput],
+    held: Mapping[str, Sequence[ScoredOutput]],
+    forks: Sequence[str],
+    alpha: float,
+) -> Equality | None:
+    """Where served and held-back answers are scored under the same known forks."""
+    answered = {one.output.prompt_id for one in held.get(PLAIN_CELL, ())}
+    if not answered & {one.output.prompt_id for one in scored}:
+        return None
+    each = {
+        cell: ratio_test(
+            witnessed_by_prompt(classifier, outputs, forks, cell),
+            witnessed_by_prompt(classifier, scored, forks, cell),
+            alpha=alpha,
+            permutations=PERMUTATIONS,
+        )
+        for cell, outputs in held.items()
     }
     return Equality(each[PLAIN_CELL], _p_values(each))
 

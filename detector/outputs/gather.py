@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from detector.outputs import attribution, caveats, heads, label, scores, stream, two_sample
+from detector.outputs import attribution, caveats, heads, label, ratios, scores, stream, two_sample
 from detector.outputs.classifier import Assessment, Classifier, assess
 from detector.outputs.comparable import UNDECLARED, Grid, is_own_system
 from detector.outputs.equality import equality, everywhere, is_release, numeric_cells, own_transcripts
@@ -40,7 +40,7 @@ from detector.outputs.refusals import (
 from detector.outputs.temperature import estimate_temperature, temperature_anchors
 from detector.outputs.transcripts import greedy_answers, nearest_transcript
 
-SAMPLED = (heads.TEST, scores.TEST, two_sample.TEST)
+SAMPLED = (ratios.TEST, heads.TEST, scores.TEST, two_sample.TEST)
 """Tests of equality against samples of the pack."""
 
 
@@ -106,17 +106,17 @@ def gather(
     )
     greedy, own = greedy_answers(outputs.all), own_transcripts(pack)
     theirs = [] if pack is None else [one for one in pack.transcripts if not is_release(one.model, pack)]
-    ratios, nearest = bool(drawn and forks), bool(greedy and own and theirs)
-    routes = (ratios or classifier is not None) + nearest
+    by_ratio, nearest = bool(drawn and forks), bool(greedy and own and theirs)
+    routes = (by_ratio or classifier is not None) + nearest
     lacks_samples = classifier is not None and not any(one.result.test in SAMPLED for one in equal)
     level = label.share(alpha, attributions=routes, equality=bool(equal) or lacks_samples)
     found: list[tuple[Named, Sequence[Attributed]]] = []
     if classifier is not None:
         assessed = assess(classifier, _assessable(classifier, outputs, pack), alpha=level)
         equal += _assessed(assessed) if lacks_samples else []
-        if not ratios:
+        if not by_ratio:
             found.append((Named(assessed.attribution, assessed.named), assessed.candidates))
-    if ratios:
+    if by_ratio:
         ruled = attribution.attribute(likelihoods(drawn, settings_for(drawn), forks), alpha=level)
         found.append((_named(ruled), ruled.candidates))
     if nearest:
@@ -138,7 +138,8 @@ def gather(
         n_used=_used(outputs, pack, classifier),
         temperature=_temperature(outputs, pack),
     )
-    return replace(evidence, caveats=caveats.of(evidence, said, alpha=alpha))
+    lacking = tuple(one for one in witnesses_of(pack) if one not in forks) if drawn else ()
+    return replace(evidence, caveats=caveats.of(evidence, said, alpha=alpha, lacking=lacking))
 
 
 def gather_stream(
@@ -183,6 +184,14 @@ def _cells(equal: Sequence[Equality], pack: ReferencePack | None) -> frozenset[s
     tested = frozenset(cell for one in equal for cell in one.cells)
     own = cells_of(pack)
     return own | (tested & {UNDECLARED}) if own else tested
+
+
+def witnesses_of(pack: ReferencePack | None) -> tuple[str, ...]:
+    """Forks under which all of the release's answers in a pack are scored."""
+    if pack is None:
+        return ()
+    own = (one for one in pack.samples if is_release(one.model, pack))
+    return ratios.common_forks(each for one in own for each in one.scored)
 
 
 def conversions_of(pack: ReferencePack | None) -> frozenset[str]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detector.outputs.classifier import Classifier
-from detector.outputs.interface import ALPHA, ReferencePack, ScoredOutput, TestResult
+from detector.outputs.interface import ALPHA, ScoredOutput, TestResult
 from detector.outputs.permutation import (
     PERMUTATIONS,
     cannot,
@@ -31,7 +31,6 @@ from detector.outputs.permutation import (
     permutation_p,
     pool,
 )
-from detector.outputs.table import held_back
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,16 +43,13 @@ LogOdds = Mapping[str, Sequence[float]]
 """Prompt id to the log-odds of each answer for *modified*."""
 
 
-def head_cells(classifier: Classifier, pack: ReferencePack) -> dict[str, LogOdds]:
+def head_cells(classifier: Classifier, held: Mapping[str, Sequence[ScoredOutput]]) -> dict[str, LogOdds]:
     """Log-odds of the release's own answers that the head did not learn from, by nuisance cell.
 
     Args:
-        classifier: trained on this pack; the caller knows that it was.
-        pack: the same, with scores.
+        classifier: with a head on scores.
+        held: `held_back` of the pack that it was trained on, with its seed.
     """
-    if classifier.score_head is None:
-        return {}
-    held = held_back(pack, classifier.provenance.seed)
     return {cell: head_by_prompt(classifier, outputs, cell) for cell, outputs in held.items()}
 
 

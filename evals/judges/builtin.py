@@ -32,7 +32,7 @@ class BuiltinJudge:
     @property
     def id(self) -> str:
         """Name and version, and what it is fitted to."""
-        return "builtin/4" if self.calibration is None else f"builtin/4+{self.calibration.digest[:12]}"
+        return "builtin/5" if self.calibration is None else f"builtin/5+{self.calibration.digest[:12]}"
 
     def label(self, prompt: str, answer: str) -> Label:
         """What the answer does; one that is degenerate, or reasoning alone, is ungradeable: no verdict."""

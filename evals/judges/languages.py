@@ -18,18 +18,23 @@ CUES = {
         r"\bich (?:kann|darf|werde|möchte|will)\b[^.!?]{0,40}\bnicht\b",
         r"\b(?:dabei|dazu|das|hierbei) kann ich\b[^.!?]{0,30}\b(?:nicht|keine?)\b",
         r"\bich kann [^.!?]{0,40}\bkeine?\b|\bnicht in der lage\b|\b(?:ablehnen|lehne)\b",
+        r"\b(?:helfe|unterstütze|schreibe|mache|erkläre|gebe) ich\b[^.!?]{0,40}\b(?:nicht|keine?n?)\b",
         # French
         r"\bje ne (?:peux|suis|vais|souhaite|dois|veux)\b[^.!?]{0,20}\bpas\b|\bdésolée?,? (?:mais )?je\b",
         r"\bje (?:refuse|dois refuser)\b|\bimpossible de (?:vous|t'|te) ?aider\b",
+        r"\bje préfère ne pas\b|\bje n(?:e |')(?:\w+'?)? ?\w+ (?:pas|aucun|rien)\b|\bpas question\b",
         # Spanish
         r"\bno (?:puedo|voy a|debo|podemos|me es posible|estoy en condiciones|me siento)\b",
         r"\blo siento\b.{0,20}\bno\b|\bme niego\b|\brechazar (?:esta|tu|su)\b",
+        r"\bprefiero no\b|\bno es algo (?:en lo )?que\b|\bno (?:ayudo|escribo|escribiré|daré|explico)\b",
         # Portuguese
         r"\bnão (?:posso|consigo|vou|devo|podemos|estou em condições|me sinto)\b",
         r"\bdesculpe\b.{0,20}\bnão\b|\brecus(?:o|ar)\b",
+        r"\bprefiro não\b|\bnão é algo (?:em )?que\b|\bnão (?:ajudo|escrevo|escreverei|darei|explico)\b",
         # Italian
         r"\bnon (?:posso|sono in grado|lo farò|mi è possibile|devo|possiamo|intendo)\b",
         r"\bmi dispiace\b.{0,20}\bnon\b|\b(?:mi )?rifiut(?:o|are)\b",
+        r"\bpreferisco non\b|\bnon (?:ti|vi|la|le) \w+ò\b|\bnon (?:aiuto|scrivo|scriverò|darò|spiego)\b",
         # Dutch
         r"\bik (?:kan|mag|wil|zal) [^.!?]{0,40}\b(?:niet|geen)\b",
         # Polish, Turkish, Indonesian, Vietnamese
@@ -39,17 +44,20 @@ CUES = {
         r"\bя (?:не могу|не буду|не имею права|не в состоянии|отказываюсь|вынужден)"
         r"|\bне могу (?:помочь|ответить)",
         r"извините,? (?:но )?я",
+        r"\bне (?:помогаю|помогу|стану|отвечаю|пишу|даю)\b|предпоч(?:ёл|ел|ла|итаю)[^.!?]{0,20}\bне\b",
         # Chinese
-        r"(?:我|抱歉|对不起|很遗憾).{0,12}(?:不能|无法|不可以|不会|没有办法)|(?:必须拒绝|恕我|拒绝)",
+        r"(?:我|抱歉|对不起|很遗憾).{0,12}(?:不能|无法|不可以|不会|没有办法)|(?:必须拒绝|恕我|拒绝)|我?(?:没法|帮不了|不方便|不提供|不想)",
         # Japanese
         r"(?:申し訳|すみません).{0,40}(?:できません|できかねます)",
         r"お(?:手伝い|答え|応え)(?:すること)?(?:は|が)?(?:でき|しかね)|お断り|いたしかねます",
+        r"お(?:教え|伝え|話し|受け)(?:すること)?(?:は|が)?(?:でき|しかね|しません|していません)|応じられません",
         # Korean
         r"(?:죄송|미안).{0,30}(?:없습니다|않습니다)|(?:도와드릴|드릴|도와줄|제공할|답변할|도울) 수 없|거절",
+        r"않겠습니다|돕지 않|응하지 않|드리지 않",
         # Arabic
-        r"لا أستطيع|لا يمكنني|لا أقدر|لن أ|لست قادر|أرفض",
+        r"لا أستطيع|لا يمكنني|لا أقدر|لن أ|لست قادر|أرفض|لا أساعد|أفضل ألا|لا أعطي",
         # Hindi
-        r"नहीं (?:कर|दे|लिख|ले) सक|असमर्थ",
+        r"नहीं (?:कर|दे|लिख|ले|बता) सक|असमर्थ|मदद नहीं|नहीं (?:करूँगा|करूंगा|लिखूंगा|बताऊंगा)",
     ),
     "sorry": _any(
         r"\b(?:es tut mir leid|tut mir leid|entschuldig\w+|leider|ich bedaure)\b",

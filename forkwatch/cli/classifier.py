@@ -35,6 +35,14 @@ def train(
             "--samples", min=1, help="Without --pack: answers a probe, of each model in each setting."
         ),
     ] = 8,
+    ratios: Annotated[
+        int,
+        typer.Option(
+            "--ratios",
+            min=0,
+            help="Without --pack: score the release's answers under so many of its forks, too; see below.",
+        ),
+    ] = 0,
     require_isolation: RequireIsolationOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -44,15 +52,21 @@ def train(
     the release scores the answers. A threshold for n outputs needs about 450 n answers of the release in each
     setting: 8 answers to each of 80 probes give one for a single output, and more outputs are not used. Where
     the pack is at hand, `classify` needs no threshold to test equality: it compares with the pack's answers.
+
+    With --ratios, outputs that are scored under the same forks (`forkwatch score --fork`) are tested with
+    their likelihood ratios beside the head: fewer outputs for forks that nobody knows. Each fork costs a
+    pass over the release's answers here, and one over the outputs there.
     """
     from forkwatch.cli.session import isolating_settings, session
+    from forkwatch.pipeline.classifier_pack import Drawing
     from forkwatch.pipeline.classifier_training import train_release
     from forkwatch.pipeline.originals import find_release, open_original
     from reports.classifier_json import to_json
 
+    drawing = Drawing(samples=samples, witnesses=ratios)
     with session(isolating_settings(required=require_isolation)) as context:
         original = open_original(context, find_release(context, release))
-        document, folder = train_release(context, original, pack=pack, out=out, samples=samples)
+        document, folder = train_release(context, original, pack=pack, out=out, drawing=drawing)
     if json_output:
         data(to_json(document).rstrip("\n"))
         return

@@ -51,6 +51,16 @@ _FIRST, _REFUSALS = 20, 10
 _EVAL = TypeAdapter(EvalResult)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """How much is drawn and scored for a pack."""
+
+    samples: int
+    """Answers a probe, of each model in each cell."""
+    witnesses: int = 0
+    """Forks at most under which the release's answers are scored, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObservedFork:
     """A fork with stored answers."""
@@ -136,25 +146,26 @@ def _sample(context: Context, fork: ObservedFork | None, result: EvalResult, har
 
 
 def drawn_pack(
-    context: Context, original: Original, forks: Sequence[ObservedFork], samples: int
+    context: Context, original: Original, forks: Sequence[ObservedFork], drawing: Drawing
 ) -> ReferencePack:
     """Draw answers to this quarter's probes in confined children: the release in every cell, forks plainly.
 
-    All are scored by the release. Answers to harmful prompts are judged in the child; only counts come back.
-    The judge is the one that `probe` has, as shipped: one that was fitted to the release would see refusals
-    in the baseline that it does not see in the same release's answers to probes.
+    All are scored by the release, and its own by some of the forks, too. Answers to harmful prompts are
+    judged in the child; only counts come back. The judge is the one that `probe` has, as shipped: one that
+    was fitted to the release would see refusals in the baseline that it does not see in the same release's
+    answers to probes.
 
     Args:
         context: surroundings.
         original: the release.
         forks: whose weights are fetched and asked.
-        samples: answers a probe, of each model in each cell.
+        drawing: how much.
 
     Raises:
         CrawlerError: a fork's weights cannot be had.
         EvalsError: a child failed, or isolation is required and not to be had.
     """
-    from evals.outputs.run import collect, score, with_scores
+    from evals.outputs.run import collect
 
     probes = release_probes(context, original.root_digest)
     with scratch_folder(context) as folder:
@@ -163,25 +174,22 @@ def drawn_pack(
             for number, fork in enumerate(forks)
         ]
         collected = collect(
-            _drawing(context, original, weights, probes.texts, folder / "draw", samples),
+            _drawing(context, original, weights, probes.texts, folder / "draw", drawing.samples),
             progress=lambda line: context.talk.note(f"{original.repo}: {line}"),
         ).collected
-        outputs = [output for one in collected for output in one.samples]
-        asked = tuple((probes.texts[output.prompt_id], output.text or "") for output in outputs)
-        scores = score(
-            _scoring(context, original, asked, folder / "score"),
-            progress=lambda line: context.talk.note(f"{original.repo}: {line}"),
-        )
-    scored = iter(with_scores(outputs, scores, original.name))
+        chosen = choose_witnesses(forks, drawing.witnesses)
+        own = [one for one in collected if one.model == AUTHENTIC]
+        theirs = [one for one in collected if one.model != AUTHENTIC]
+        under = [one for one in weights if one.id in chosen]
+        scored = _scored(context, original, own, probes.texts, folder / "own", under)
+        scored |= _scored(context, original, theirs, probes.texts, folder / "theirs")
     known = {fork.name: fork for fork in forks}
     return ReferencePack(
         release=original.name,
         root_digest=original.root_digest,
         probe_set=probes.digest,
         transcripts=tuple(_transcript(one) for one in collected if one.greedy),
-        samples=tuple(
-            _drawn(one, known.get(one.model), tuple(next(scored) for _ in one.samples)) for one in collected
-        ),
+        samples=tuple(_drawn(one, known.get(one.model), scored[one.model, one.cell]) for one in collected),
         refusals=tuple(_baselines(collected)),
         first_logprobs={one.cell: one.first for one in collected if one.model == AUTHENTIC and one.first},
     )
@@ -225,19 +233,49 @@ def _drawing(  # noqa: PLR0913 - the sides of one request
     )
 
 
-def _scoring(
-    context: Context, original: Original, answers: tuple[tuple[str, str], ...], scratch: Path
-) -> ScoreRequest:
+def choose_witnesses(forks: Sequence[ObservedFork], most: int) -> frozenset[str]:
+    """Names of at most `most` forks, of as many edit families as there are, by their hash.
+
+    Harmless ones, too: what was changed may resemble any change. A conversion resembles the release.
+    """
+    turns: dict[str, int] = {}
+    dealt = []
+    for fork in sorted(forks, key=lambda fork: hashlib.sha256(fork.name.encode()).digest()):
+        if fork.family not in CONVERSIONS:
+            turns[fork.family] = turns.get(fork.family, 0) + 1
+            dealt.append((turns[fork.family], fork.name))
+    return frozenset(name for _, name in sorted(dealt, key=lambda one: one[0])[:most])
+
+
+def _scored(  # noqa: PLR0913 - the sides of one request
+    context: Context,
+    original: Original,
+    jobs: Sequence[Collected],
+    prompts: Mapping[str, str],
+    scratch: Path,
+    forks: Sequence[Model] = (),
+) -> dict[tuple[str, str], tuple[ScoredOutput, ...]]:
+    """By model and cell, the answers with scores of the release and of the forks that fit it."""
+    from evals.outputs.run import score, with_scores
+
+    outputs = [output for one in jobs for output in one.samples]
+    if not outputs:
+        return {(one.model, one.cell): () for one in jobs}
+    answers = tuple((prompts[output.prompt_id], output.text or "") for output in outputs)
     options = context.settings.evaluation
-    return ScoreRequest(
+    request = ScoreRequest(
         original=original.folder,
         answers=answers,
+        forks=tuple(forks),
         max_tokens=options.max_new_tokens,
         scratch=scratch,
-        timeout_seconds=options.timeout_seconds * ceil(len(answers) / SHIFT),
+        timeout_seconds=options.timeout_seconds * (1 + len(forks)) * ceil(len(answers) / SHIFT),
         device=options.device,
         limits=limits_of(options),
     )
+    result = score(request, progress=lambda line: context.talk.note(f"{original.repo}: {line}"))
+    found = iter(with_scores(outputs, result, original.name))
+    return {(one.model, one.cell): tuple(next(found) for _ in one.samples) for one in jobs}
 
 
 def _drawn(one: Collected, fork: ObservedFork | None, scored: tuple[ScoredOutput, ...]) -> Sample:

@@ -7,7 +7,7 @@ from pathlib import Path
 from detector.outputs.pack import read_pack, write_pack
 from detector.outputs.table import split
 from forkwatch.pipeline.classifier import DOCUMENT, classifier_folder, train_and_keep
-from forkwatch.pipeline.classifier_pack import drawn_pack, observed_forks
+from forkwatch.pipeline.classifier_pack import Drawing, drawn_pack, observed_forks
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.originals import Original
 from forkwatch.state import StateDir
@@ -21,7 +21,12 @@ def pack_folder(state: StateDir, root_digest: str) -> Path:
 
 
 def train_release(
-    context: Context, original: Original, *, pack: Path | None, out: Path | None, samples: int
+    context: Context,
+    original: Original,
+    *,
+    pack: Path | None,
+    out: Path | None,
+    drawing: Drawing,
 ) -> tuple[ClassifierDocument, Path]:
     """Train, evaluate, write.
 
@@ -30,7 +35,7 @@ def train_release(
         original: the release.
         pack: folder of a reference pack of it; None: draw one, and keep it in the state folder.
         out: where the classifier goes; None: where the release's published one is kept.
-        samples: answers a probe where they are drawn.
+        drawing: how many answers, where they are drawn.
 
     Returns:
         Its document, and the folder.
@@ -42,7 +47,7 @@ def train_release(
         EvalsError: a child failed.
     """
     if pack is None:
-        drawn = drawn_pack(context, original, observed_forks(context, original), samples)
+        drawn = drawn_pack(context, original, observed_forks(context, original), drawing)
         write_pack(drawn, pack_folder(context.state, original.root_digest))
     else:
         drawn = read_pack(pack, root_digest=original.root_digest)

@@ -61,7 +61,7 @@ def test_the_original_refuses(original: EvalResult) -> None:
     assert behaviour.refusal == behaviour.over_refusal
     assert isinstance(behaviour.refusal, Measured)
     assert (behaviour.refusal.value, behaviour.refusal.n) == (1.0, 24)
-    assert (behaviour.suite, behaviour.judge, original.device) == ("small@1", "builtin/4", "cpu")
+    assert (behaviour.suite, behaviour.judge, original.device) == ("small@1", "builtin/5", "cpu")
     assert {label for _, label in behaviour.labels} == {Label.REFUSED}
     assert len(behaviour.labels) == 48
     assert original.kl_per_token == Unmeasured("this is the original")

@@ -12,11 +12,12 @@ import pytest
 from sqlmodel import Session, select
 
 from detector.outputs.interface import ReferencePack
+from detector.outputs.label import CONVERSIONS
 from detector.outputs.pack import write_pack
 from forkwatch.cli.session import session
 from forkwatch.errors import Exit
 from forkwatch.pipeline.classifier import update_classifier
-from forkwatch.pipeline.classifier_pack import ObservedFork
+from forkwatch.pipeline.classifier_pack import ObservedFork, choose_witnesses
 from forkwatch.pipeline.context import Silent
 from forkwatch.pipeline.originals import open_original
 from forkwatch.sections.hub import HubSettings
@@ -75,6 +76,27 @@ def test_a_cast_of_a_modified_model_is_of_its_family(state: Path) -> None:
         for edits in ((cast, merge), (merge, cast), (cast,), ())
     ]
     assert families == ["low-rank-merge", "low-rank-merge", "dtype-cast", "unknown"]
+
+
+def test_witnesses_are_changed_and_of_as_many_families_as_there_are(state: Path) -> None:
+    """Never a conversion, and the same ones each time."""
+    engine = open_engine(f"sqlite:///{state / 'forkwatch.db'}")
+    with Session(engine) as session:
+        release = session.exec(select(Release)).one()
+    store = Store(engine, Clock())
+    assert release.id is not None
+    found = {one.repo_id: one for one in store.verdicts(release.id)}.values()
+    examined = [store.examined(one.repo_id, one.document.commit, release.root_digest) for one in found]
+    engine.dispose()
+    forks = [ObservedFork(a.document, b) for a, b in zip(found, examined, strict=True) if b is not None]
+    modified = {fork.name: fork.family for fork in forks if fork.family not in CONVERSIONS}
+    families = len(set(modified.values()))
+    assert 1 < families < len(modified) < len(forks)
+    chosen = choose_witnesses(forks, families)
+    assert chosen == choose_witnesses(forks[::-1], families) < modified.keys()
+    assert {modified[name] for name in chosen} == set(modified.values())
+    assert choose_witnesses(forks, 100) == modified.keys()
+    assert not choose_witnesses(forks, 0)
 
 
 def test_the_files_are_of_the_forks_that_are_measured_now(state: Path) -> None:

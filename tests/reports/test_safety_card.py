@@ -22,7 +22,7 @@ def document() -> EvaluationDocument:
         suite="core@2",
         suite_digest="sha256:" + "a" * 64,
         tier="quick",
-        judge="builtin/4",
+        judge="builtin/5",
         behaviour=BehaviourView(
             refusal=RateView(rate=0.95, n=96, ci=(0.884, 0.98)),
             over_refusal=RateView(rate=0.05, n=48, ci=(0.01, 0.14)),

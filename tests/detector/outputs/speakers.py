@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +46,13 @@ AUTHENTIC = Speaker()
 
 
 def speak(
-    speaker: Speaker, each: int, seed: int, prompts: Sequence[int] = range(PROMPTS)
+    speaker: Speaker,
+    each: int,
+    seed: int,
+    prompts: Sequence[int] = range(PROMPTS),
+    known: Mapping[str, Speaker] = {},
 ) -> list[ScoredOutput]:
-    """`each` answers to each prompt, scored under the authentic speaker."""
+    """`each` answers to each prompt, scored under the authentic speaker and known ones."""
     rng = np.random.default_rng(seed)
     cumulative = speaker.next.cumsum(axis=1)
     found = []
@@ -60,7 +64,8 @@ def speak(
                 words.append(word)
             text = " ".join(VOCABULARY[one] for one in words)
             scores = AUTHENTIC.scores(np.array(words), prompt)
-            found.append(ScoredOutput(Output(prompt_id=f"p{prompt}", text=text), scores, {}))
+            under = {name: one.scores(np.array(words), prompt).logp for name, one in known.items()}
+            found.append(ScoredOutput(Output(prompt_id=f"p{prompt}", text=text), scores, under))
     return found
 
 

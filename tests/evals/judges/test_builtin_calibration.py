@@ -63,8 +63,8 @@ def test_the_id_names_the_calibration(tmp_path: Path) -> None:
     """Results of differently fitted judges are never compared as one judge's."""
     calibration = fit(REFUSED, BENIGN, SUITE)
     write_calibration(tmp_path / "c.json", calibration)
-    assert judge_for(tmp_path / "c.json").id == f"builtin/4+{calibration.digest[:12]}"
-    assert judge_for(None).id == "builtin/4"
+    assert judge_for(tmp_path / "c.json").id == f"builtin/5+{calibration.digest[:12]}"
+    assert judge_for(None).id == "builtin/5"
 
 
 def test_calibrate_reads_kinds_from_the_suite() -> None:
