@@ -212,8 +212,13 @@ def _is_trained(low: list[_Module], dense: list[_Module], *, beside: bool) -> bo
 
 
 def _have_one_rank(ranks: list[int]) -> bool:
-    """Half of the matrices have the very same rank: those near which a training comes to lie differ."""
-    return 2 * Counter(ranks).most_common(1)[0][1] >= len(ranks)
+    """Half of the matrices have the very same rank, or many do and none a larger one.
+
+    Factors bound the rank, and a short training of them leaves their last directions below the rounding in
+    some matrices (3 to 16 on SmolLM2). Ranks near which a training of everything lies differ.
+    """
+    common, count = Counter(ranks).most_common(1)[0]
+    return 2 * count >= len(ranks) or (common == max(ranks) and 4 * count >= len(ranks))
 
 
 def agreement(ranks: list[int]) -> float:

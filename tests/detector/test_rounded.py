@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detector.diff import diff_weights
-from detector.edits.low_rank import _is_of_factors, _Module
+from detector.edits.low_rank import _have_one_rank, _is_of_factors, _Module
 from detector.formats import open_weights
 from detector.grid import counted_from_one, under_scales_of, values_as_stored
 from detector.interface import Certainty, EditKind
@@ -132,6 +132,12 @@ def test_ranks_that_differ_are_factors_only_if_they_give_the_values() -> None:
     assert not _is_of_factors(faint)
     assert _is_of_factors([_module(_probe(rank, 0.99)) for rank in ranks])
     assert _is_of_factors([_module(_probe(8, 0.85)) for _ in ranks])
+
+
+def test_factors_bound_the_rank_of_all_matrices() -> None:
+    """What was seen of an adapter of rank 16 on SmolLM2, and of a faint training under Q8_0."""
+    assert _have_one_rank([3, 5, 7, 9, 9, 11, 12, 13, 13, 16, 16, 16, 16, 16])
+    assert not _have_one_rank([3, 3, 4, 4, 5, 5, 5, 5, 5, 5, 6, 6, 7, 8, 9, 9, 11])
 
 
 def test_a_rank_that_most_matrices_do_not_have_is_no_vote() -> None:
