@@ -164,6 +164,8 @@ def main() -> None:
         name, _, file = pair.partition("=")
         lists[name] = [line for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
     rows, uncertain = read(options.file, options.characters, lists)
+    if options.half == "both":
+        report("whole file", rows, uncertain)
     for half, title in ((True, "held-out half"), (False, "half that was looked at")):
         if options.half == ("looked-at" if half else "held-out"):
             continue

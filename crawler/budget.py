@@ -7,18 +7,6 @@ from threading import Lock
 
 from crawler.interface import BudgetExceededError, Snapshot
 
-_OVER = "over its budget of"
-
-
-def over(limit: int) -> str:
-    """How the reason ends that is given where a repository costs more than the limit."""
-    return f"{_OVER} {limit:,}"
-
-
-def was_over_another(reason: str, limit: int) -> bool:
-    """Whether a reason is that a repository cost more than a limit, which was not this one."""
-    return _OVER in reason and not reason.endswith(over(limit))
-
 
 class ByteBudget:
     """Bytes asked for, by repository. Thread-safe."""
@@ -44,7 +32,9 @@ class ByteBudget:
             spent = self._spent[key]
             if self._limit is not None and spent + count > self._limit:
                 raise BudgetExceededError(
-                    f"{snapshot.repo}: {count:,} bytes more, after {spent:,}, are {over(self._limit)}"
+                    f"{snapshot.repo}: {count:,} bytes more, after {spent:,}, are over its budget of "
+                    f"{self._limit:,}",
+                    self._limit,
                 )
             self._spent[key] += count
 

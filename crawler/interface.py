@@ -380,6 +380,11 @@ class RangeIgnoredError(HubUnavailableError):
 class BudgetExceededError(CrawlerError):
     """More bytes of one repository are asked for than it may cost; they were not requested."""
 
+    def __init__(self, message: str, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        """What it may cost."""
+
     tip = "Raise the budget of bytes per repository if this one is worth it."
 
 

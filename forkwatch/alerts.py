@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forkwatch.errors import ForkwatchError
 from forkwatch.sections.telling import AlertSettings
 from forkwatch.settings import Settings
-from forkwatch.store.outbox import Message, Outbox, Rules
+from forkwatch.store.messages import Message, Rules
 from forkwatch.store.upstream import UpstreamEvent
 from forkwatch.text import plain
 from reports.scan import ScanDocument, VerdictLabel
+
+if TYPE_CHECKING:
+    from forkwatch.store.outbox import Outbox
 
 SCHEMA = "forkwatch.alert/1"
 TIMEOUT_SECONDS = 30.0

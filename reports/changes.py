@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from reports.context import Site, Values, change_key
+from reports.context import Site, Values
 from reports.exports import names
 from reports.interface import DisputeView, ReleaseEvent, ReleaseView, SiteView, VerdictChange
 from reports.numbers import moment, week_of
-from reports.plan import Entry, digest, digest_of
+from reports.plan import Entry, digest
 from reports.routes import release_key, sorted_releases
-from reports.summary import Gone, Net, gone, net_changes
-from reports.trends import trend
+from reports.summary import Gone, Net, by_week, gone, net_changes
+from reports.trends import first_verdicts, trend
 
 MOST = 250
 """Lines of each kind and release on a page; the rest is in the JSON of the week."""
@@ -25,7 +25,7 @@ class Share:
     """What one week brought for one release."""
 
     release: ReleaseView
-    changes: list[VerdictChange] = field(default_factory=list)
+    changes: Sequence[VerdictChange] = ()
     gone: list[Gone] = field(default_factory=list)
     events: list[ReleaseEvent] = field(default_factory=list)
     opened: list[DisputeView] = field(default_factory=list)
@@ -35,17 +35,19 @@ class Share:
         """Net changes of verdicts, by name."""
         return net_changes(self.changes)
 
-    @property
-    def repos(self) -> tuple[str, ...]:
-        """Forks that it links to."""
-        changed, gone = (each.repo for each in self.changes), (each.repo for each in self.gone)
-        return (*changed, *gone, *(each.repo for each in (*self.opened, *self.decided)))
-
-    @property
-    def key(self) -> str:
-        """Digest of all of it."""
-        changes = digest_of((sorted(map(change_key, self.changes)),))
-        return digest(release_key(self.release), changes, self.gone, self.events, self.opened, self.decided)
+    def key(self, site: Site, week: str) -> str:
+        """Digest of all of it, and of the pages that it links to."""
+        others = [each.repo for each in self.gone]
+        others += [each.repo for each in (*self.opened, *self.decided)]
+        return digest(
+            release_key(self.release),
+            site.about(self.release).week_keys.get(week),
+            self.gone,
+            self.events,
+            self.opened,
+            self.decided,
+            [site.routes.fork(self.release, repo) for repo in others],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def week_pages(view: SiteView) -> tuple[WeekPage, ...]:
     """Every week in which something happened, newest first."""
     found: defaultdict[str, list[Share]] = defaultdict(list)
     for release in sorted_releases(view):
-        shares: dict[str, Share] = {}
+        shares = {name: Share(release, changes) for name, changes in release.once(by_week).items()}
         for name, kind, item in _happened(release):
             getattr(shares.setdefault(name, Share(release)), kind).append(item)
         for name, share in shares.items():
@@ -80,13 +82,14 @@ def week_pages(view: SiteView) -> tuple[WeekPage, ...]:
 
 def has_page(view: SiteView, name: str) -> bool:
     """Whether something happened in a week."""
-    return any(week == name for release in view.releases for week, _, _ in _happened(release))
+    return any(
+        name in release.once(by_week) or any(week == name for week, _, _ in _happened(release))
+        for release in view.releases
+    )
 
 
 def _happened(release: ReleaseView) -> Iterator[tuple[str, str, object]]:
-    """(week, list of `Share`, item)."""
-    for change in release.changes:
-        yield week_of(change.at), "changes", change
+    """What else than changes of verdicts: (week, list of `Share`, item)."""
     for fork in gone(release):
         if fork.since:
             yield week_of(fork.since), "gone", fork
@@ -102,21 +105,20 @@ def _happened(release: ReleaseView) -> Iterator[tuple[str, str, object]]:
 def change_pages(site: Site) -> Iterator[Entry]:
     """The list of weeks, and a page for each."""
     weeks = week_pages(site.view)
-    keys = {week.name: digest([share.key for share in week.shares]) for week in weeks}
+    keys = {week.name: digest([share.key(site, week.name) for share in week.shares]) for week in weeks}
     yield site.page(
         "changes.html", "changes/index.html", digest(site.week, keys), partial(_index, site, weeks)
     )
     for place, week in enumerate(weeks):
         later = weeks[place - 1].name if place else None
         earlier = weeks[place + 1].name if place + 1 < len(weeks) else None
-        pages = [site.routes.fork(share.release, repo) for share in week.shares for repo in share.repos]
-        key = digest(keys[week.name], later, earlier, digest_of((sorted(filter(None, pages)),)))
+        key = digest(keys[week.name], later, earlier)
         yield site.page("week.html", week.path, key, partial(_week, week, later, earlier))
 
 
 def _index(site: Site, weeks: Sequence[WeekPage]) -> Values:
-    changes = [change for release in site.view.releases for change in release.changes]
-    return {"weeks": [(week, _counts(week)) for week in weeks], "trend": trend(changes, site.week)}
+    firsts = first_verdicts(site.view.releases)
+    return {"weeks": [(week, _counts(week)) for week in weeks], "trend": trend(firsts, site.week)}
 
 
 def _counts(week: WeekPage) -> tuple[int, int, int, int]:

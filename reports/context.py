@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 
 from markupsafe import Markup
@@ -23,14 +24,14 @@ from reports.interface import (
     SiteView,
     VerdictChange,
 )
-from reports.numbers import week_of
+from reports.numbers import moment, week_of
 from reports.pieces import Pieces
 from reports.plan import Entry, digest, digest_of
 from reports.render import environment
 from reports.routes import Routes, relative, release_key, routes, sorted_replaced, sorted_scans
 from reports.rows import ForkRow
 from reports.scan import ScanDocument, VerdictLabel
-from reports.summary import Past, first_verdict, verdict_since, withdrawal
+from reports.summary import Past, by_week, first_verdict, verdict_since, withdrawal
 from reports.tree import tree_digest
 
 Values = Mapping[str, object]
@@ -54,7 +55,8 @@ class Site:
     view: SiteView
     routes: Routes
     folders: Mapping[str, Sequence[tuple[str, str]]]
-    """By repository: key of each release that it was compared with, and the folder of that page."""
+    """By repository: key of each release that it was compared with, and the folder of that page. Empty where
+    there is one release."""
     pieces: Pieces = field(default_factory=Pieces, repr=False)
 
     @cached_property
@@ -72,6 +74,11 @@ class Site:
     def week(self) -> str:
         """ISO week of the newest result, e.g. `2026-W47`."""
         return week_of(self.view.generated_at)
+
+    @cached_property
+    def newest(self) -> datetime:
+        """When the newest result was found."""
+        return moment(self.view.generated_at)
 
     @cached_property
     def key(self) -> str:
@@ -92,7 +99,7 @@ class Site:
 
         Args:
             template: its file name. It sees `view` (the `Facts`), `routes`, `path`, `href`,
-                `piece`, and `values`.
+                `rows`, and `values`.
             path: relative to the site's root.
             key: digest of what `values` gives; what every page depends on is added here.
             values: asked for when the page is rendered.
@@ -107,7 +114,7 @@ class Site:
                 "routes": self.routes,
                 "path": path,
                 "href": href,
-                "piece": _table_row,
+                "rows": _table_rows,
                 "json": None,
             }
             return environment().get_template(template).render(known | dict(values()))
@@ -119,8 +126,9 @@ def site_of(view: SiteView, pieces: Pieces | None = None) -> Site:
     """Give every page its address."""
     found = routes(view)
     folders: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-    for (key, name), folder in found.forks.items():
-        folders[name].append((key, folder))
+    if len(view.releases) > 1:
+        for (key, name), folder in found.forks.items():
+            folders[name].append((key, folder))
     return Site(view, found, folders, pieces or Pieces())
 
 
@@ -166,7 +174,7 @@ class Release:
                     [fork.key for fork in self.forks],
                     [fork.key for fork in self.formers],
                     sorted((gap.repo, gap.reason, gap.gone) for gap in view.gaps),
-                    sorted(map(change_key, view.changes)),
+                    sorted(self.week_keys.items()),
                 )
             ),
             self.tree_key,
@@ -177,9 +185,18 @@ class Release:
         )
 
     def pieces(self, kind: str, forks: Iterable[Fork], make: Callable[[Fork], str]) -> list[str]:
-        """A text about each fork, see `Fork.piece`."""
+        """A text about each fork that depends on its key and the site's `base` alone, kept between builds."""
         wanted = ((fork.document, fork.file_key, fork) for fork in forks)
         return self.site.pieces.texts(f"{kind} {release_key(self.view)}", wanted, make)
+
+    @cached_property
+    def week_keys(self) -> Mapping[str, str]:
+        """By ISO week a key of everything that changed in it, and of the pages about that."""
+        pages = {fork.row.repo: fork.path for fork in self.forks}
+        return {
+            week: digest_of((sorted((*change_key(each), pages.get(each.repo, "")) for each in changes),))
+            for week, changes in self.view.once(by_week).items()
+        }
 
     @cached_property
     def tree_key(self) -> str:
@@ -256,9 +273,9 @@ class Release:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Fork:
-    """One fork of one release."""
+    """One fork of one release. Nobody changes it: it is not frozen since there are so many of them."""
 
     release: Release
     row: ForkRow
@@ -304,12 +321,7 @@ class Fork:
         samples = self.release.view.documents.samples(self.row, self.history)
         return replace(self.history, samples=samples)
 
-    def piece(self, kind: str, make: Callable[[], str]) -> str:
-        """A text about this fork that depends on `key` and the site's `base` alone, kept between builds."""
-        (text,) = self.release.pieces(kind, [self], lambda _: make())
-        return text
-
-    @cached_property
+    @property
     def file_key(self) -> str:
         """Key of files about it that show what every page may depend on too."""
         return f"{self.key[:32]}{self.site.base[:32]}"
@@ -339,8 +351,7 @@ class Fork:
                 [(former.identity, former.scan.repo) for former in self.formers],
                 None if self.former is None else self.former.identity,
                 None if self.signed is None else self.signed.version,
-                self.path,
-                self.document,
+                self.path,  # and with it of its document
                 None if self.history is None else _history_key(self.history),
                 [change_key(change) for change in self.changes],
                 digest(self.disputes, self.gap) if self.disputes or self.gap else None,
@@ -361,6 +372,11 @@ def change_key(change: VerdictChange) -> tuple[str, ...]:
     return change.at, change.repo, change.commit, change.before or "", change.after
 
 
-def _table_row(release: ReleaseView, fork: Fork, macro: Callable[[ReleaseView, Fork], Markup]) -> Markup:
-    """Its row in the table of forks: pages that have the table are in one folder, so that links agree."""
-    return Markup(fork.piece("row", lambda: str(macro(release, fork))))  # noqa: S704 - what a template made
+def _table_rows(
+    release: ReleaseView, forks: Sequence[Fork], macro: Callable[[ReleaseView, Fork], Markup]
+) -> Markup:
+    """Rows of the table of forks: pages that have the table are in one folder, so that links agree."""
+    if not forks:
+        return Markup()
+    rows = forks[0].release.pieces("row", forks, lambda fork: str(macro(release, fork)))
+    return Markup("".join(rows))  # noqa: S704 - what a template made

@@ -17,6 +17,7 @@ from reports.digest_content import Case, Content, Item, Rows, T, content_of
 from reports.interface import EmptySiteError, InvalidAddressError, SiteView
 from reports.numbers import moment, plural
 from reports.render import environment
+from reports.routes import Routes, routes
 from reports.text import clean, is_https_url
 from reports.words import DISPUTES, RELEASE_EVENTS, SIGNATURES, VERDICTS
 
@@ -43,7 +44,7 @@ class Digest:
     text: str
 
 
-def build_digest(view: SiteView, week: str) -> Digest:
+def build_digest(view: SiteView, week: str, addresses: Routes | None = None) -> Digest:
     """The digest of an ISO week, e.g. `2026-W47`. The same view and week give the same bytes.
 
     Raises:
@@ -55,7 +56,7 @@ def build_digest(view: SiteView, week: str) -> Digest:
         raise EmptySiteError("no release is guarded, so there is nothing to report")
     if view.base_url is not None and not is_https_url(view.base_url):
         raise InvalidAddressError(clean(view.base_url, 100))
-    whole = content_of(view, week)
+    whole = content_of(view, week, addresses or routes(view))
     base = None if view.base_url is None else view.base_url.rstrip("/") + "/"
     content, html, mail_html = _fitting(view, whole, base)
     return Digest(

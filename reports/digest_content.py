@@ -17,7 +17,7 @@ from reports.interface import (
     SiteView,
 )
 from reports.numbers import moment, plural, week_of
-from reports.routes import Routes, routes, sorted_releases
+from reports.routes import Routes, sorted_releases
 from reports.rows import ForkRow, counted
 from reports.scan import is_reduced
 from reports.summary import Funnel, Net, Past, attention, funnel, gone_in, week_changes
@@ -150,14 +150,13 @@ class Content:
         )
 
 
-def content_of(view: SiteView, week: str) -> Content:
+def content_of(view: SiteView, week: str, addresses: Routes) -> Content:
     """All that happened in an ISO week, and what still waits.
 
     Raises:
         InvalidWeekError: not an ISO week.
     """
     first = monday(week)
-    addresses = routes(view)
     items: list[Item] = []
     gone: list[Gap] = []
     cases: list[Case] = []

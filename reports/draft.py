@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 from reports.manifest import NAME, Blocks, Record, files_of, read_blocks
@@ -35,7 +36,6 @@ class Draft:
         self._lines: Mapping[str, str] = {} if known is None else known.lines
         self._loose: dict[str, str] = dict(self._shared(present())) if known is None else {}
         """Digests of the files that are in no line."""
-        self._has = self._loose.keys() if known is None else set(known.paths)
 
     def write(self, path: str, data: bytes) -> None:
         """A file with new content.
@@ -44,11 +44,19 @@ class Draft:
             FileNotFoundError: the folder lacks a file that it should have.
         """
         target = self._place(path)
-        if path in self._has:
+        try:
             os.unlink(target)
+        except FileNotFoundError:
+            if path in self._has:
+                raise
         with open(target, "xb") as file:
             file.write(data)
         self._written.add(path)
+
+    @cached_property
+    def _has(self) -> frozenset[str]:
+        """What the folder should have; seldom asked for, since most that is written was there before."""
+        return frozenset(self._loose).union(*(line.split("\t")[1::4] for line in self._lines.values()))
 
     def note(self, paths: Iterable[str]) -> None:
         """Files that a fork of this process has written."""

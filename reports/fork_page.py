@@ -36,7 +36,7 @@ def fork_pages(fork: Fork) -> Iterator[Entry]:
 
 def is_old(fork: Fork) -> bool:
     """Whether the scan is much older than the newest result of the site."""
-    return (moment(fork.site.view.generated_at) - moment(fork.row.scanned_at)).days > STALE_DAYS
+    return (fork.site.newest - moment(fork.row.scanned_at)).days > STALE_DAYS
 
 
 def _values(fork: Fork, *, old: bool) -> Values:

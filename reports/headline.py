@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from reports.context import Release
 from reports.interface import ReleaseView, VerdictChange
 from reports.numbers import plural
-from reports.rows import ForkRow
+from reports.rows import ForkRow, downloads
 from reports.scan import VerdictLabel
 from reports.summary import Past, asking, funnel, gone_in
 from reports.trends import shift
@@ -53,11 +53,11 @@ def headline(releases: Sequence[Release], week: str) -> tuple[Tile, ...]:
             "Need a decision",
             sum(len(view.once(asking)) for view in views),
             _moved(sum(each.asking() for each in shifts)),
-            "those, misrepresented ones and unsafe files",
+            "safety removed or degraded, misrepresented, or unsafe files",
         ),
         Tile(
             "Downloads, 30 days",
-            sum(row.hub.downloads for row in lost),
+            sum(map(downloads, lost)),
             "",
             "of forks with safety removed or degraded",
         ),

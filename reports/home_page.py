@@ -14,7 +14,7 @@ from reports.plan import Entry, digest
 from reports.routes import sorted_releases
 from reports.search import PATH, SearchRow, line, script
 from reports.summary import asking, attention, former_names, funnel, sorted_gaps
-from reports.trends import trend
+from reports.trends import first_verdicts, trend
 from reports.words import VERDICTS
 
 _HEX = re.compile("[0-9a-f]+", re.ASCII)
@@ -34,7 +34,7 @@ def _values(site: Site) -> Values:
             for release in releases
         ],
         "tiles": headline([site.about(release) for release in releases], site.week),
-        "trend": trend((change for release in releases for change in release.changes), site.week),
+        "trend": trend(first_verdicts(releases), site.week),
         "attention": attention(site.view),
         "funnel": funnel(releases),
         "gaps": [(release, gap) for release in releases for gap in sorted_gaps(release)],

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from reports.card import ReleaseCardDocument
-from reports.classifier import ClassifierDocument
-from reports.effort import EffortDocument
 from reports.plan import digest
 from reports.rows import IN_MEMORY, Documents, ForkRow
 from reports.scan import OriginalView, ScanDocument, VerdictLabel
 from reports.tree import TreeDocument
+
+if TYPE_CHECKING:  # what few releases have
+    from reports.card import ReleaseCardDocument
+    from reports.classifier import ClassifierDocument
+    from reports.effort import EffortDocument
 
 T = TypeVar("T")
 
@@ -57,9 +59,13 @@ class FindingDoc:
     """Content of docs/findings/<id>.md, ours."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class VerdictChange:
-    """A verdict that replaced another (or none)."""
+    """A verdict that replaced another (or none).
+
+    Nobody changes one. This and other records that there is one of for each fork are not frozen, since that
+    doubles the time it takes to make them.
+    """
 
     repo: str
     commit: str
@@ -121,7 +127,7 @@ class MetricPoint:
     likes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ForkHistory:
     """What became of one repository."""
 

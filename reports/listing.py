@@ -45,10 +45,9 @@ class Listing:
     @property
     def key(self) -> str:
         """Digest of what is on the page."""
-        own = digest_of(([fork.key for fork in self.forks],))
-        return digest(
-            own, self.number, self.paths, self.total, None if self.word is None else self.word.label
-        )
+        place = self.number, len(self.paths), self.paths[0], self.paths[-1]
+        label = None if self.word is None else self.word.label
+        return digest_of(([fork.key for fork in self.forks], place, self.total, label))
 
 
 def main_listing(release: Release) -> Listing:

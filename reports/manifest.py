@@ -64,7 +64,7 @@ class Blocks:
     @property
     def count(self) -> int:
         """How many files there are."""
-        return sum(line.count("\t") for line in self.lines.values()) // 4
+        return sum(map(_count, self.lines.values()))
 
     @property
     def paths(self) -> Iterator[str]:
@@ -74,9 +74,13 @@ class Blocks:
 
     def to_text(self) -> str:
         """Sorted by first path."""
-        lines = [self.lines[name] for name in sorted(self.lines)]
-        body = "".join(f"{line}\n" for line in lines)
-        return f"{FORMAT}\t{self.templates}\t{len(lines)}\t{self.count}\n{body}"
+        body = "".join(f"{self.lines[name]}\n" for name in sorted(self.lines))
+        return f"{FORMAT}\t{self.templates}\t{len(self.lines)}\t{_count(body)}\n{body}"
+
+
+def _count(lines: str) -> int:
+    """How many files there are in them."""
+    return lines.count("\t") // 4
 
 
 def record(key: str, data: bytes) -> Record:
@@ -115,9 +119,8 @@ def blocks_from_text(text: str) -> Blocks | None:
         case _:
             return None
     found = {line.split("\t", 2)[1]: line for line in lines if "\t" in line}
-    blocks = Blocks(found, templates)
-    whole = files == str(blocks.count) and len(found) == len(lines)
-    return blocks if whole else None
+    whole = files == str(_count(body)) and len(found) == len(lines)
+    return Blocks(found, templates) if whole else None
 
 
 def from_text(text: str) -> Manifest | None:

@@ -13,7 +13,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
-_DOC_LINK = re.compile(r"(?:\./|\.\./|methodology/)?([a-z0-9-]+)\.md(?:#.*)?")
+_DOC_LINK = re.compile(r"(?:\./|methodology/)?([a-z0-9-]+)\.md(?:#.*)?")
+"""In the folder of the page: what lies above it is not on the site, also where its name is that of a page."""
 
 
 def to_html(text: str, known: Collection[str], page: Callable[[str], str]) -> Markup:

@@ -108,23 +108,18 @@ def topic_falls(evaluated: Iterable[str]) -> tuple[TopicFall, ...]:
     `evaluated` are `falls_json` of forks.
     """
     drops: dict[str, list[float]] = {}
-    originals: dict[str, NumberView] = {}
+    originals: dict[str, tuple[float, int, tuple[float, float]]] = {}
     for fork in json.loads(f"[{','.join(filter(None, evaluated))}]"):
         for topic, drop, rate, n, (low, high) in fork:
             drops.setdefault(topic, []).append(drop)
-            originals[topic] = RateView(rate=rate, n=n, ci=(low, high))
-    return tuple(
-        TopicFall(
-            topic,
-            originals[topic],
-            len(found),
-            points(median(found)),
-            fall_class(median(found)),
-            points(max(found)),
-            fall_class(max(found)),
-        )
-        for topic, found in sorted(drops.items())
-    )
+            originals[topic] = rate, n, (low, high)
+    found = []
+    for topic, falls in sorted(drops.items()):
+        rate, n, ci = originals[topic]
+        original, middle, most = RateView(rate=rate, n=n, ci=ci), median(falls), max(falls)
+        words = points(middle), fall_class(middle), points(most), fall_class(most)
+        found.append(TopicFall(topic, original, len(falls), *words))
+    return tuple(found)
 
 
 def points(drop: float) -> str:

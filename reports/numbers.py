@@ -39,6 +39,13 @@ def significant(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def power_of_ten(exponent: float) -> str:
+    """A p-value whose logarithm is known, at most as small as it is."""
+    if exponent > -3:
+        return significant(10**exponent)
+    return f"< 10{str(math.ceil(exponent)).translate(_RAISED)}"
+
+
 def nats(value: float) -> str:
     """A divergence."""
     return f"{significant(value)}{NBSP}nats"

@@ -8,6 +8,7 @@ assets (`template_set`). A plan is cheap: no document is read and nothing is ren
 from __future__ import annotations
 
 import hashlib
+import marshal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
@@ -54,9 +55,12 @@ def digest(*inputs: object) -> str:
     return found.hexdigest()
 
 
-def digest_of(values: tuple[object, ...]) -> str:
-    """The same of texts, numbers, and tuples and lists of these: for what is asked of every fork."""
-    return hashlib.sha256(repr(values).encode("utf-8", "surrogatepass")).hexdigest()
+def digest_of(values: tuple[Any, ...]) -> str:
+    """The same of texts, numbers, and tuples and lists of these: for what is asked of every fork.
+
+    Version 2 of `marshal` writes equal values alike, takes lone surrogates, and refuses all other types.
+    """
+    return hashlib.sha256(marshal.dumps(values, 2)).hexdigest()
 
 
 _ATOMS = frozenset({str, int, float, bool, type(None)})

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from reports import charts
 from reports.changes import week_path
 from reports.context import Fork, Release, Values
 from reports.downloads import of_release
-from reports.effort_chart import effort_chart
 from reports.family import family_pages, family_path, verdict_counts
 from reports.headline import headline
+from reports.interface import ReleaseView
 from reports.listing import filters, listing_pages, main_listing
 from reports.matrix import falls_json, topic_falls
-from reports.numbers import week_of
 from reports.plan import Entry, digest
-from reports.summary import funnel, gone, sorted_gaps, week_changes
-from reports.trends import first_loss, trend
+from reports.summary import by_week, funnel, gone, sorted_gaps, week_changes
+from reports.trends import first_loss, first_verdicts, trend
+
+if TYPE_CHECKING:
+    from reports.effort_chart import EffortChart
 
 MOST_EVENTS = 30
 """Decided events of a release that its page lists, the newest ones."""
@@ -40,10 +43,18 @@ def _falls(fork: Fork) -> str:
     return falls_json(fork.row.safety)
 
 
+def _effort(release: ReleaseView) -> EffortChart | None:
+    if release.effort is None:
+        return None
+    from reports.effort_chart import effort_chart  # few releases have it
+
+    return effort_chart(release.effort)
+
+
 def _values(about: Release) -> Values:
     release, week = about.view, about.site.week
     rows = [fork.row for fork in about.forks]
-    names = sorted({week_of(change.at) for change in release.changes}, reverse=True)
+    names = sorted(release.once(by_week), reverse=True)
     return {
         "release": release,
         "downloads": of_release(about),
@@ -51,7 +62,7 @@ def _values(about: Release) -> Values:
         "filters": filters(about),
         "week": week,
         "tiles": headline([about], week),
-        "trend": trend(release.changes, week),
+        "trend": trend(first_verdicts([release]), week),
         "first_loss": first_loss(release.changes, release.pinned_at),
         "bar": charts.verdict_bar(rows),
         "judged": len(rows),
@@ -69,6 +80,6 @@ def _values(about: Release) -> Values:
         "decided": [event for event in release.events if event.decision is not None][-MOST_EVENTS:],
         "family": None if release.tree is None else family_path(about),
         "family_counts": () if release.tree is None else verdict_counts(release.tree),
-        "effort": None if release.effort is None else effort_chart(release.effort),
+        "effort": _effort(release),
         "disputed": [fork for fork in about.forks if any(each.status == "open" for each in fork.disputes)],
     }

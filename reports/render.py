@@ -93,12 +93,20 @@ def shown(value: object, name: str = "") -> str:
         case int():
             return f"{value:,}"
         case float():
-            return numbers.significant(value)
+            return _number(value, name)
         case list() | tuple():
             return _listed(value, name)
         case ParentView():
             return _parent(value)
     return str(value)
+
+
+def _number(value: float, name: str) -> str:
+    if name in words.SHARES:
+        return numbers.percent(value)
+    if "log10-p" in name:
+        return numbers.power_of_ten(value)
+    return numbers.significant(value).replace("-", "\u2212")
 
 
 def _listed(values: list[object] | tuple[object, ...], name: str, most: int = 12) -> str:

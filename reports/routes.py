@@ -80,6 +80,10 @@ def release_key(release: ReleaseView) -> str:
 
 def sorted_scans(release: ReleaseView) -> tuple[ForkRow, ...]:
     """By name, whatever order the view has. Never by harm."""
+    return release.once(_by_name)
+
+
+def _by_name(release: ReleaseView) -> tuple[ForkRow, ...]:
     return tuple(sorted(release.scans, key=lambda scan: (scan.repo.lower(), scan.repo, scan.commit)))
 
 

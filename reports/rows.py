@@ -6,9 +6,8 @@ work on rows; a page about one fork loads that fork's document, and forgets it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from reports.plan import digest
 from reports.scan import (
@@ -142,6 +141,11 @@ def counted(row: ForkRow) -> Counted:
     return Counted(row.safety.status, row.safety.reason or "", row.lineage.status, row.safety.isolation)
 
 
+def downloads(row: ForkRow) -> int:
+    """In 30 days, found in the same way."""
+    return row.figures[0] if isinstance(row, KeptRow) else row.hub.downloads
+
+
 class Rows(Protocol):
     """Where whole rows are."""
 
@@ -160,14 +164,18 @@ class KeptRow:
     commit: str
     scanned_at: str
     verdict: VerdictView
-    seen: Mapping[str, Any]
-    """What `hub` is made of: few are asked for it."""
     counted: Counted
+    figures: tuple[int, int]
+    """The newest downloads and likes."""
 
     @property
     def hub(self) -> HubView:
         """As `ForkRow`."""
-        return HubView(**{**self.seen, "channels": tuple(self.seen["channels"])})
+        return self.updated(self.rows.row(self.number).hub)
+
+    def updated(self, hub: HubView) -> HubView:
+        """What the Hub said when the fork was scanned, with the newest figures."""
+        return replace(hub, downloads=self.figures[0], likes=self.figures[1])
 
     @property
     def release(self) -> str:

@@ -31,7 +31,7 @@ def plan(view: SiteView, pieces: Pieces | None = None) -> Iterator[Entry | Bundl
     yield from site_pages(site)
     yield from site_exports(site)
     week = site.week
-    made = cache(lambda: build_digest(view, week))
+    made = cache(lambda: build_digest(view, week, site.routes))
     yield Entry(f"digest/{week}.html", digest("digest", site.key), lambda: made().html)
     yield Entry(f"digest/{week}.txt", digest("digest text", site.key), lambda: made().text)
     for release in (site.about(release) for release in sorted_releases(view)):

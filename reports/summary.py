@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.interface import DisputeView, ForkHistory, Gap, ReleaseView, Signed, SiteView, VerdictChange
@@ -242,13 +242,21 @@ def _gone(release: ReleaseView) -> tuple[Gone, ...]:
 
 def weeks(release: ReleaseView) -> tuple[Week, ...]:
     """Net changes by ISO week, newest week first."""
-    names = sorted({week_of(change.at) for change in release.changes}, reverse=True)
+    names = sorted(release.once(by_week), reverse=True)
     return tuple(Week(name, week_changes(release, name)) for name in names)
+
+
+def by_week(release: ReleaseView) -> Mapping[str, Sequence[VerdictChange]]:
+    """Changes of an ISO week, in the order of the release. Ask for it with `once`."""
+    found: dict[str, list[VerdictChange]] = {}
+    for change in release.changes:
+        found.setdefault(week_of(change.at), []).append(change)
+    return found
 
 
 def week_changes(release: ReleaseView, week: str) -> tuple[Net, ...]:
     """Net changes within an ISO week, by name; a verdict that came back to what it was is no change."""
-    return net_changes([change for change in release.changes if week_of(change.at) == week])
+    return net_changes(release.once(by_week).get(week, ()))
 
 
 def net_changes(changes: Iterable[VerdictChange]) -> tuple[Net, ...]:

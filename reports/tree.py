@@ -21,7 +21,7 @@ class TreeVerdict:
     """The examined fork at the end of the chain of claims."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class TreeNode:
     """One repository."""
 
@@ -35,7 +35,7 @@ class TreeNode:
     """ISO 8601, UTC: since when it is gone; None while it is there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class TreeEdge:
     """Descent of `child` from `base`."""
 

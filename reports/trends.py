@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from reports.interface import VerdictChange
+from reports.interface import ReleaseView, VerdictChange
 from reports.numbers import moment, plural, week_of
 from reports.scan import VerdictLabel
+from reports.summary import by_week
 from reports.words import VERDICTS, VerdictWord
 
 WEEKS = 12
@@ -60,17 +61,27 @@ def last_weeks(week: str, count: int = WEEKS) -> tuple[str, ...]:
     return tuple(f"{found.year}-W{found.week:02d}" for found in weeks)
 
 
-def trend(changes: Iterable[VerdictChange], week: str) -> Trend:
-    """Of the twelve weeks up to `week`."""
+def first_verdicts(releases: Iterable[ReleaseView]) -> Counter[tuple[str, VerdictLabel]]:
+    """How many forks got which first verdict in which week."""
+    return sum((release.once(_firsts) for release in releases), Counter())
+
+
+def _firsts(release: ReleaseView) -> Counter[tuple[str, VerdictLabel]]:
+    return Counter(
+        (week, change.after)
+        for week, changes in release.once(by_week).items()
+        for change in changes
+        if change.before is None
+    )
+
+
+def trend(counts: Mapping[tuple[str, VerdictLabel], int], week: str) -> Trend:
+    """Of the twelve weeks up to `week`, see `first_verdicts`."""
     names = last_weeks(week)
-    counts: Counter[tuple[str, VerdictLabel]] = Counter()
-    for change in changes:
-        if change.before is None:
-            counts[week_of(change.at), change.after] += 1
-    words = tuple(word for word in VERDICTS.values() if any(counts[name, word.label] for name in names))
+    words = tuple(word for word in VERDICTS.values() if any((name, word.label) in counts for name in names))
     rows = []
     for name in names:
-        found = tuple(counts[name, word.label] for word in words)
+        found = tuple(counts.get((name, word.label), 0) for word in words)
         rows.append(WeekRow(name, sum(found), found))
     most = max(row.total for row in rows)
     return Trend(tuple(_bars(rows, words, most)), words, tuple(rows), most, _in_words(rows, most))
@@ -124,7 +135,7 @@ def shift(changes: Iterable[VerdictChange], week: str) -> Shift:
     net: Counter[VerdictLabel] = Counter()
     new = changed = 0
     for change in changes:
-        if week_of(change.at) != week or change.before == change.after:
+        if change.before == change.after or week_of(change.at) != week:
             continue
         net[change.after] += 1
         if change.before is None:

@@ -214,8 +214,15 @@ EVIDENCE: dict[str, str] = {
     "mcnemar-p": "significance (p, exact McNemar test)",
     "refusal-drop": "refusals lost",
     "fork-refusal-rate": "refusals of the fork",
+    "log10-p-value": "significance of neurons (p)",
+    "log10-p-angles": "significance of angles (p)",
+    "log10-p-gains": "significance of norm gains (p)",
+    "spike-log10-p-value": "significance (p)",
 }
 """Evidence whose name says little to who does not know it."""
+
+SHARES = frozenset({"refusal-drop", "fork-refusal-rate"})
+"""Evidence that is a share of prompts: a bare 1 would read as one prompt."""
 
 
 def evidence_title(name: str) -> str:

@@ -18,7 +18,8 @@ from forkwatch.jobs.interface import LEASE
 from forkwatch.pipeline.quarantine import retry_unreachable, show_quarantined
 from forkwatch.settings import Settings
 from forkwatch.store.jobs import JobQueue
-from forkwatch.store.outbox import Message, Outbox
+from forkwatch.store.messages import Message
+from forkwatch.store.outbox import Outbox
 from forkwatch.store.store import Store
 
 _log = structlog.get_logger("forkwatch.daemon")

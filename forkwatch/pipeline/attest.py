@@ -43,7 +43,9 @@ class Checked:
     """One sentence each; hostile text."""
 
 
-NO_VERDICT_FROM = frozenset({"statements", "effort", "dose", "merges", "classifier", "attribution"})
+NO_VERDICT_FROM = frozenset(
+    {"statements", "effort", "dose", "merges", "merges-round", "classifier", "attribution"}
+)
 """Stages for the reader, worked out beside the funnel: no verdict rests on them, and none changes by them."""
 
 

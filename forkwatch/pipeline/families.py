@@ -11,9 +11,9 @@ from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.stored import stored_rows
 from forkwatch.pipeline.tree import FormerName, Member, OwnVerdict, build_tree
 from forkwatch.store.models import Release
-from forkwatch.store.values import History
 from forkwatch.store.verdict_log import (
     ListedCandidate,
+    ShortHistory,
     creation_times,
     listed_candidates,
     short_histories,
@@ -37,7 +37,7 @@ def tree_of(
     row: Release,
     known: Iterable[ListedCandidate],
     newest: Mapping[int, ForkRow],
-    histories: Mapping[int, History],
+    histories: Mapping[int, ShortHistory],
 ) -> TreeDocument:
     """The family, from what was read already. Of repositories that share a name, the one that holds it."""
     by_name: dict[str, ListedCandidate] = {}
@@ -65,7 +65,7 @@ _own = cache(OwnVerdict)
 """There are a few dozen."""
 
 
-def _former_names(history: History) -> tuple[FormerName, ...]:
+def _former_names(history: ShortHistory) -> tuple[FormerName, ...]:
     if not history.events:
         return ()
     return tuple(
@@ -80,5 +80,4 @@ def _member(
     if document is not None:
         verdict = document.verdict
         own = _own(verdict.label, verdict.certainty, counted(document).lineage == "proved")
-    gone_at = None if fork.gone_at is None else fork.gone_at.isoformat(timespec="seconds")
-    return Member(fork.repo, fork.channels, fork.claims, own, gone_at, former, made)
+    return Member(fork.repo, fork.channels, fork.claims, own, fork.gone_at, former, made)

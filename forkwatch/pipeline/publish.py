@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -14,7 +14,7 @@ from detector.provenance.card import CARD_FILE
 from detector.provenance.interface import SignatureStatus
 from forkwatch import __version__
 from forkwatch.errors import NothingToExamineError
-from forkwatch.pipeline.collecting import rare_collections
+from forkwatch.pipeline.collecting import is_loaded, rare_collections
 from forkwatch.pipeline.context import Context
 from forkwatch.pipeline.disputes import dispute_view
 from forkwatch.pipeline.families import tree_of
@@ -26,10 +26,10 @@ from forkwatch.store.models import Release
 from forkwatch.store.standing import gap_reason
 from forkwatch.store.store import Store
 from forkwatch.store.upstream import UpstreamEvent, upstream_events
-from forkwatch.store.values import History
 from forkwatch.store.verdict_log import (
     ListedCandidate,
     LoggedVerdict,
+    ShortHistory,
     documents,
     has_results,
     listed_candidates,
@@ -40,9 +40,6 @@ from forkwatch.store.verdict_log import (
 )
 from forkwatch.text import plain
 from reports.build import BuildReport, build_site
-from reports.card import ReleaseCardDocument
-from reports.classifier import ClassifierDocument
-from reports.effort import EffortDocument
 from reports.interface import (
     DisputeView,
     FindingDoc,
@@ -65,6 +62,9 @@ from reports.scan import HubView, OriginalView, ScanDocument
 
 if TYPE_CHECKING:
     from detector.provenance.keys import SigningKey
+    from reports.card import ReleaseCardDocument
+    from reports.classifier import ClassifierDocument
+    from reports.effort import EffortDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +104,21 @@ def _publish(context: Context, out: Path | None, *, full: bool, may_fork: bool) 
     site = out or context.state.site
     keep_compiled(context.state.cache / "templates")
     context.talk.stage("site", "publish")
+    if not may_fork:
+        is_loaded()
     report = build_site(
         view,
         site,
         full=full,
         pieces=context.state.cache / "pieces.db",
-        before_fork=context.store.close if may_fork else None,
+        before_fork=partial(_be_ready, context.store) if may_fork else None,
     )
     return Published(site, site / "digest" / f"{week_of(view.generated_at)}.html", forks, report)
+
+
+def _be_ready(store: Store) -> None:
+    store.close()
+    is_loaded()
 
 
 def site_view(context: Context, key: SigningKey | None = None) -> SiteView:
@@ -182,7 +189,9 @@ def _release(context: Context, row: Release, key: SigningKey | None) -> ReleaseV
         ),
         histories=tuple(_history(histories[repo_id]) for repo_id in now.rows),
         replaced=tuple(
-            _replaced(context, log, stored[id_], None if id_ in taken_back else sign, disputed)
+            _replaced(
+                context, log, stored[id_], histories[id_], None if id_ in taken_back else sign, disputed
+            )
             for id_ in former
         ),
         tree=tree_of(context, row, known, {id_: each.row for id_, each in stored.items()}, histories)
@@ -291,9 +300,9 @@ def _upstream(event: UpstreamEvent) -> ReleaseEvent:
     )
 
 
-def _holders(histories: Iterable[History]) -> frozenset[int]:
+def _holders(histories: Iterable[ShortHistory]) -> frozenset[int]:
     """Of all repositories, those that hold their name, or were the last to hold it."""
-    by_name: dict[str, History] = {}
+    by_name: dict[str, ShortHistory] = {}
     for history in histories:
         other = by_name.setdefault(history.repo.lower(), history)
         if _holds(history) > _holds(other):
@@ -301,7 +310,7 @@ def _holders(histories: Iterable[History]) -> frozenset[int]:
     return frozenset(history.repo_id for history in by_name.values())
 
 
-def _holds(history: History) -> tuple[bool, datetime, int]:
+def _holds(history: ShortHistory) -> tuple[bool, str, int]:
     return history.gone_at is None, history.gone_at or history.first_seen, history.repo_id
 
 
@@ -309,7 +318,7 @@ def _change(verdict: LoggedVerdict, repo: str) -> VerdictChange:
     return VerdictChange(
         repo=repo,
         commit=verdict.commit,
-        at=_time(verdict.created_at),
+        at=verdict.at,
         before=verdict.before,
         after=verdict.label,
     )
@@ -324,23 +333,24 @@ def _gap(fork: ListedCandidate) -> Gap:
     return Gap(repo=fork.repo, reason=gap_reason(fork.gap, fork.gone_at), gone=fork.gone_at is not None)
 
 
-def _replaced(
+def _replaced(  # noqa: PLR0913 - what is known of it
     context: Context,
     log: Iterable[LoggedVerdict],
     stored: StoredRow,
+    history: ShortHistory,
     sign: _Signer | None,
     disputed: Iterable[Dispute],
 ) -> ReplacedFork:
     """Whole: there are few of them."""
-    history = context.store.histories([stored.repo_id])[stored.repo_id]
     mine = [verdict for verdict in log if verdict.repo_id == history.repo_id]
+    points = _samples(context.store, stored.repo_id)
     ((_, document),) = documents(context.store, [stored.verdict_id])
-    scan = replace(document, repo=history.repo, hub=_hub(document.hub, history))
+    scan = replace(document, repo=history.repo, hub=_hub(document.hub, points))
     return ReplacedFork(
         identity=history.identity,
         scan=scan,
         changes=tuple(_change(verdict, history.repo) for verdict in mine),
-        history=_history(history),
+        history=_history(history, points),
         signed=None if sign is None else sign(stored, IN_MEMORY, scan),
         disputes=tuple(
             dispute_view(each, history.repo) for each in disputed if each.repo_id == history.repo_id
@@ -348,10 +358,8 @@ def _replaced(
     )
 
 
-def _hub(hub: HubView, history: History) -> HubView:
-    if not history.samples:
-        return hub
-    return replace(hub, downloads=history.samples[-1].downloads, likes=history.samples[-1].likes)
+def _hub(hub: HubView, points: Sequence[MetricPoint]) -> HubView:
+    return replace(hub, downloads=points[-1].downloads, likes=points[-1].likes) if points else hub
 
 
 def _samples(store: Store, repo_id: int) -> tuple[MetricPoint, ...]:
@@ -361,11 +369,11 @@ def _samples(store: Store, repo_id: int) -> tuple[MetricPoint, ...]:
     )
 
 
-def _history(history: History) -> ForkHistory:
+def _history(history: ShortHistory, points: tuple[MetricPoint, ...] = ()) -> ForkHistory:
     return ForkHistory(
         repo=history.repo,
-        first_seen=_time(history.first_seen),
-        gone_at=None if history.gone_at is None else _time(history.gone_at),
+        first_seen=history.first_seen,
+        gone_at=history.gone_at,
         events=tuple(
             HistoryEvent(
                 at=_time(event.at),
@@ -375,10 +383,7 @@ def _history(history: History) -> ForkHistory:
             )
             for event in history.events
         ),
-        samples=tuple(
-            MetricPoint(at=_time(sample.at), downloads=sample.downloads, likes=sample.likes)
-            for sample in history.samples
-        ),
+        samples=points,
     )
 
 

@@ -1,5 +1,6 @@
 """Series of variants of a release, run once and kept: a fork's dose response, a release under its adapters.
 
+Merges are many: they are run in rounds, each of which is kept, so that a series that was stopped goes on.
 Variants exist inside the confined child of `evals.run.series` and nowhere else; what is kept are numbers.
 """
 
@@ -8,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -36,7 +38,10 @@ from forkwatch.store.values import Known
 from reports.scan import ScanDocument
 
 VERSION = "1"
-"""Of both stages; raised when the same series would be read otherwise."""
+"""Of all stages; raised when the same series would be read otherwise."""
+
+ROUND = 8
+"""Variants of one child, which loads the original; what a stop can lose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,7 @@ class MergeRun:
 
 _DOSE = TypeAdapter(DoseRun)
 _MERGE = TypeAdapter(MergeRun)
+_ROUND = TypeAdapter(tuple[SeriesResult, Run])
 
 
 def dose_response(context: Context, original: Original, target: str, tier: Tier) -> DoseRun:
@@ -110,7 +116,10 @@ def dose_response(context: Context, original: Original, target: str, tier: Tier)
 
 
 def _dose(context: Context, original: Original, name: str, files: tuple[Path, ...], tier: Tier) -> DoseRun:
-    result, run = _series(context, original, dose.plan(files), tier, f"doses of {name}")
+    variants = dose.plan(files)
+    what = f"doses of {name}"
+    result, run = _series(context, original, variants, tier, _teller(context, what, 0, len(variants)))
+    context.talk.progress(what, len(variants), len(variants))
     return DoseRun(name, dose.read(result), run)
 
 
@@ -142,7 +151,7 @@ def merge_robustness(context: Context, original: Original, tier: Tier) -> MergeR
                 materialise(context, snapshot, folder / str(number))
                 placed.append(replace(adapter, weights=(folder / str(number),)))
             planned = merges.plan(placed)
-            result, run = _series(context, original, planned.variants, tier, f"merges of {original.repo}")
+            result, run = _rounds(context, original, planned.variants, tier, names)
         return MergeRun(merges.read(result, planned), left_out, run)
 
     version = _version(context, original, tier, names)
@@ -182,7 +191,11 @@ _NUMBERED = re.compile(r"fork (\d{1,5})/(\d{1,5}):")
 
 
 def _series(
-    context: Context, original: Original, variants: tuple[Variant, ...], tier: Tier, what: str
+    context: Context,
+    original: Original,
+    variants: tuple[Variant, ...],
+    tier: Tier,
+    tell: Callable[[str], None],
 ) -> tuple[SeriesResult, Run]:
     """Judged as the forks of the release are; its own answers are those that are known already."""
     from evals.run import series
@@ -206,8 +219,7 @@ def _series(
             device=options.device,
             limits=limits_of(options),
         )
-        result = series(request, progress=_teller(context, what))
-    context.talk.progress(what, len(variants), len(variants))
+        result = series(request, progress=tell)
     behaviour = result.original.behaviour
     run = Run(
         suite=behaviour.suite,
@@ -222,15 +234,59 @@ def _series(
     return result, run
 
 
-def _teller(context: Context, what: str) -> Callable[[str], None]:
-    """Moves a bar with each variant; the rest are lines."""
+def _rounds(
+    context: Context, original: Original, variants: tuple[Variant, ...], tier: Tier, names: str
+) -> tuple[SeriesResult, Run]:
+    """The variants, a round at a time; those that an interrupted run has finished are not measured again."""
+    what, ledger = f"merges of {original.repo}", release_ledger(context, original)
+    rounds = [variants[start : start + ROUND] for start in range(0, len(variants), ROUND)]
+    versions = [
+        _version(context, original, tier, " ".join((names, *(variant.id for variant in chosen))))
+        for chosen in rounds
+    ]
+    if known := sum(ledger.stored("merges-round", version, _ROUND) is not None for version in versions):
+        context.talk.note(f"{what}: {known} of {len(rounds)} rounds are known from an interrupted run")
+    found, done = [], 0
+    for chosen, version in zip(rounds, versions, strict=True):
+        tell = _teller(context, what, done, len(variants))
+        measure = partial(_series, context, original, chosen, tier, tell)
+        found.append(ledger.once("merges-round", version, _ROUND, measure))
+        done += len(chosen)
+        context.talk.progress(what, done, len(variants))
+    return _joined([result for result, _ in found]), _one_run([run for _, run in found])
+
+
+def _joined(results: Sequence[SeriesResult]) -> SeriesResult:
+    """All rounds as one series; each began from the same answers of the original."""
+    first = results[0]
+    return replace(
+        first,
+        variants=tuple(variant for result in results for variant in result.variants),
+        load_seconds=sum(result.load_seconds for result in results),
+    )
+
+
+def _one_run(runs: Sequence[Run]) -> Run:
+    """How all of them were measured; the weakest isolation holds."""
+    reduced = Isolation.REDUCED in [run.isolation for run in runs]
+    return replace(
+        runs[-1],
+        isolation=Isolation.REDUCED if reduced else runs[-1].isolation,
+        gaps=tuple(dict.fromkeys(gap for run in runs for gap in run.gaps)),
+        device=", ".join(dict.fromkeys(run.device for run in runs)),
+        seconds=round(sum(run.seconds for run in runs), 1),
+    )
+
+
+def _teller(context: Context, what: str, before: int, total: int) -> Callable[[str], None]:
+    """Moves a bar with each variant, of which some came `before`; the rest are lines."""
 
     def tell(line: str) -> None:
         match = _NUMBERED.match(line)
         if match is None:
             context.talk.note(f"{what}: {line}")
         else:
-            context.talk.progress(what, int(match[1]) - 1, int(match[2]))
+            context.talk.progress(what, before + int(match[1]) - 1, total)
 
     return tell
 

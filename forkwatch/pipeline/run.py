@@ -274,8 +274,14 @@ def _attempt(
 
 def _gap(context: Context, original: Original, known: Known, error: Exception, tally: Tally) -> None:
     tally.gaps[known.repo] = str(error)
-    context.store.set_gap(original.release_id, known.repo_id, str(error))
+    set_gap(context, original, known, error)
     context.talk.note(f"{known.repo}: {error}")
+
+
+def set_gap(context: Context, original: Original, known: Known, error: Exception) -> None:
+    """Keep why there is no verdict, and of which budget, if that is why."""
+    limit = error.limit if isinstance(error, BudgetExceededError) else None
+    context.store.set_gap(original.release_id, known.repo_id, str(error), limit)
 
 
 def _is_gone(context: Context, known: Known) -> bool:

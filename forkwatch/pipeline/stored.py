@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,8 +48,7 @@ def _light() -> TypeAdapter[LightScan]:
     return TypeAdapter(LightScan)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRow:
+class StoredRow(NamedTuple):
     """The newest verdict about a repository."""
 
     verdict_id: int
@@ -132,8 +131,8 @@ def _kept(row: LightScan, found: Evidence) -> str:
         version,
         (row.repo, row.commit, row.scanned_at),
         (row.verdict.label, row.verdict.certainty, row.verdict.summary, row.verdict.not_measured),
-        asdict(row.hub),
         astuple(counted(row)),
+        (row.hub.downloads, row.hub.likes),
         (needed, found.observed, found.reason),
     )
     return f"{json.dumps(head)}\n{whole}"
@@ -145,8 +144,8 @@ def _stored(  # noqa: PLR0913 - what `_kept` wrote
     version: str,
     named: tuple[str, str, str],
     verdict: tuple[Any, Any, str, list[str]],
-    hub: dict[str, Any],
     counts: list[Any],
+    figures: tuple[int, int],
     found: tuple[dict[str, float], float | None, str],
 ) -> StoredRow:
     label, certainty, summary, not_measured = verdict
@@ -155,14 +154,21 @@ def _stored(  # noqa: PLR0913 - what `_kept` wrote
         rows,
         *named,
         VerdictView(label=label, certainty=certainty, summary=summary, not_measured=tuple(not_measured)),
-        hub,
         _counted(*counts),
+        figures,
     )
-    return StoredRow(logged.id, logged.repo_id, logged.snapshot_id, row, Evidence(*found), version)
+    features, observed, reason = found
+    known = _without_features(observed, reason) if not features else Evidence(features, observed, reason)
+    return StoredRow(logged.id, logged.repo_id, logged.snapshot_id, row, known, version)
 
 
 _counted = lru_cache(maxsize=1 << 12)(Counted)
 """Few differ."""
+
+
+@lru_cache(maxsize=1 << 12)
+def _without_features(observed: float | None, reason: str) -> Evidence:
+    return Evidence({}, observed, reason)
 
 
 class _Place(NamedTuple):
@@ -193,7 +199,8 @@ class StoredDocuments:
             place = self.places[row.repo]
             ((_, document),) = documents(self.store, [place.verdict_id])
             forecast = forecast_view(evidence(document), self.predictor)
-            whole = replace(document, repo=row.repo, hub=row.hub, forecast=forecast)
+            hub = row.updated(document.hub) if isinstance(row, KeptRow) else row.hub
+            whole = replace(document, repo=row.repo, hub=hub, forecast=forecast)
             self._last = row.repo, whole
         return self._last[1]
 
@@ -256,7 +263,5 @@ def current(
 
 
 def _current(row: KeptRow, repo: str, figures: Figures | None) -> KeptRow:
-    seen = row.seen
-    if figures is not None:
-        seen = {**seen, "downloads": figures.downloads, "likes": figures.likes}
-    return KeptRow(row.number, row.rows, repo, row.commit, row.scanned_at, row.verdict, seen, row.counted)
+    newest = row.figures if figures is None else (figures.downloads, figures.likes)
+    return KeptRow(row.number, row.rows, repo, row.commit, row.scanned_at, row.verdict, row.counted, newest)

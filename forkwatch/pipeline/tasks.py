@@ -15,7 +15,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
-from crawler.budget import was_over_another
 from crawler.interface import Access, Channel, RepoNotFoundError, parse_repo_id
 from evals.interface import EvaluationFailedError
 from forkwatch.alerts import upstream_message
@@ -30,7 +29,7 @@ from forkwatch.pipeline.effort import observe
 from forkwatch.pipeline.funnel import methods
 from forkwatch.pipeline.originals import Original, find_release, open_original
 from forkwatch.pipeline.publish import publish
-from forkwatch.pipeline.run import PER_REPO_ERRORS, require_rows, scan
+from forkwatch.pipeline.run import PER_REPO_ERRORS, require_rows, scan, set_gap
 from forkwatch.pipeline.upstream import watch
 from forkwatch.settings import Settings, gib
 from forkwatch.store.models import Release
@@ -97,7 +96,7 @@ def scan_key(settings: Settings, row: Release, known: Known) -> str:
     if seen.access is not Access.OPEN:
         state = f"{state} {seen.access}"
     budget = gib(settings.hub.repo_budget_gb)
-    if known.gap is not None and was_over_another(known.gap, budget):
+    if known.over_budget not in (None, budget):
         state = f"{state} of {budget} bytes at most"
     text = json.dumps((row.root_digest, known.identity, state, methods(settings)))
     return f"scan:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
@@ -133,7 +132,7 @@ def scan_fork(context: Context, job: Job) -> tuple[NewJob, ...]:
         raise
     except PER_REPO_ERRORS as error:
         if known is not None:
-            context.store.set_gap(original.release_id, known.repo_id, str(error))
+            set_gap(context, original, known, error)
     now = wall_clock()
     learn = (learn_job(original, now),) if job.role is Role.EVAL else ()
     return (*learn, publish_job(now))

@@ -40,7 +40,7 @@ class FormerName:
     """When the rename was noticed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Member:
     """One candidate of the release."""
 

@@ -141,18 +141,10 @@ def _safety_findings(facts: Facts) -> Iterator[FindingView]:
     comparison = facts.comparison
     if comparison.status is SafetyStatus.NOT_MEASURED:
         return
-    evidence = tuple(
-        view
-        for name, outcome in (
-            ("refusal-drop", comparison.refusal_drop),
-            ("mcnemar-p", comparison.mcnemar_p),
-            (
-                "fork-refusal-rate",
-                facts.evaluation.behaviour.refusal if facts.evaluation else comparison.refusal_drop,
-            ),
-        )
-        for view in _measured(name, outcome)
-    )
+    outcomes = [("refusal-drop", comparison.refusal_drop), ("mcnemar-p", comparison.mcnemar_p)]
+    if facts.evaluation is not None:  # else the weights are the original's, and only that was established
+        outcomes.append(("fork-refusal-rate", facts.evaluation.behaviour.refusal))
+    evidence = tuple(view for name, outcome in outcomes for view in _measured(name, outcome))
     yield make_finding(
         f"safety-{comparison.status}",
         certainty="consistent-with",
@@ -165,7 +157,7 @@ def _safety_findings(facts: Facts) -> Iterator[FindingView]:
 def _measured(name: str, outcome: Outcome) -> Iterator[EvidenceView]:
     if isinstance(outcome, Measured):
         interval = (
-            f", 95 % interval {outcome.low:.3g} to {outcome.high:.3g}" if outcome.low < outcome.high else ""
+            f", 95 % interval {outcome.low:.1%} to {outcome.high:.1%}" if outcome.low < outcome.high else ""
         )
         note = f"n = {outcome.n}{interval}"
         yield EvidenceView(name, outcome.value, note)
@@ -238,20 +230,21 @@ def _certainty(certainty: Certainty) -> CertaintyName:
 def describe_edit(edit: Edit) -> str:
     """An edit in one sentence."""
     detail = edit.detail
-    parts = [CATALOGUE[_finding_id(edit)].title]
+    parts = []
     if detail.scheme:
         parts.append(f"as {plain(detail.scheme, 40)}")
     if detail.rank is not None:
-        parts.append(f"of rank {detail.rank}")
+        parts.append(f"rank {detail.rank}")
     if detail.strength is not None:
-        parts.append(f"at strength {detail.strength:.2f}")
+        parts.append(f"strength {detail.strength:.2f}")
     if detail.modules:
         shown = ", ".join(plain(module, 40) for module in detail.modules[:8])
         parts.append(f"in {shown}")
     if detail.layers is not None:
         first, last = detail.layers
-        parts.append(f"of layer {first}" if first == last else f"of layers {first} to {last}")
+        parts.append(f"layer {first}" if first == last else f"layers {first} to {last}")
     if detail.parents:
         shown = ", ".join(plain(parent.name, 100) for parent in detail.parents[:4])
         parts.append(f"with {shown}")
-    return " ".join(parts) + "."
+    title = CATALOGUE[_finding_id(edit)].title
+    return f"{title}: {', '.join(parts)}." if parts else f"{title}."

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy import ColumnElement, Connection, Engine, Text, create_engine, event, func, inspect
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -112,6 +112,18 @@ def insert_into(place: Session | Connection, table: Any) -> sqlite.Insert | post
     from sqlalchemy.dialects.postgresql import insert
 
     return insert(table)
+
+
+def utc_text(place: Session | Connection, column: Any) -> ColumnElement[str]:
+    """A time to the second as `isoformat` writes it. A list of 10,000 `datetime`s costs ten times as much.
+
+    Texts of it are in the order of the times.
+    """
+    bind = place.get_bind() if isinstance(place, Session) else place
+    if bind.dialect.name == "sqlite":
+        day, time_of_day = func.substr(column, 1, 10, type_=Text), func.substr(column, 12, 8, type_=Text)
+        return day + "T" + time_of_day + "+00:00"
+    return func.to_char(func.timezone("UTC", column), 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"', type_=Text)
 
 
 def _begin(connection: Connection) -> None:

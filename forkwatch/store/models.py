@@ -5,7 +5,17 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, DateTime, Index, LargeBinary, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.engine import Dialect
 from sqlmodel import Field, SQLModel
 
@@ -162,6 +172,8 @@ class CandidateRow(SQLModel, table=True):
     last_seen: datetime = Field(sa_type=UtcDateTime)
     gap: str | None = None
     """Why there is no verdict, when there is none."""
+    over_budget: int | None = Field(default=None, sa_type=BigInteger)
+    """Bytes of the budget that it was over, when that is why."""
 
 
 class SnapshotRow(SQLModel, table=True):

@@ -7,8 +7,7 @@ the receiver knows the copy by its key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,33 +16,10 @@ from sqlalchemy import Connection, Engine, delete, func, or_, select, update
 from forkwatch.jobs.interface import MAX_ERROR, backoff
 from forkwatch.store.engine import insert_into, writing
 from forkwatch.store.job_rows import OutboxRow
+from forkwatch.store.messages import Message
 from forkwatch.text import plain
-from reports.scan import ScanDocument, VerdictLabel
 
 _T = OutboxRow.__table__  # type: ignore[attr-defined]  # SQLModel does not say that a table has one
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """What somebody is told."""
-
-    kind: str
-    """`verdict`, `upstream`, `stalled`."""
-    key: str
-    """Two with one key are one."""
-    payload: Mapping[str, Any]
-    """JSON values; hostile text."""
-    id: int = 0
-    attempts: int = 0
-
-
-Rules = Callable[[ScanDocument, VerdictLabel | None], Sequence[Message]]
-"""A verdict that is about to be kept, and the label that it replaces: what to tell."""
-
-
-def no_rules(_document: ScanDocument, _before: VerdictLabel | None) -> Sequence[Message]:
-    """Nobody is told anything."""
-    return ()
 
 
 class Outbox:

@@ -22,6 +22,7 @@ KNOWN: tuple[Any, ...] = (
     RepoRow.last_checked,
     RepoRow.gone_at,
     CandidateRow.gap,
+    CandidateRow.over_budget,
 )
 """Columns and not objects: there may be 10,000 of them."""
 
@@ -38,6 +39,7 @@ def known_of(  # noqa: PLR0913 - the columns above
     last_checked: datetime | None,
     gone_at: datetime | None,
     gap: str | None,
+    over_budget: int | None,
 ) -> Known:
     """A candidate, from those columns."""
     return Known(
@@ -51,6 +53,7 @@ def known_of(  # noqa: PLR0913 - the columns above
         observed_at=max(last_seen, last_checked or last_seen),
         gone_at=gone_at,
         gap=gap,
+        over_budget=over_budget,
     )
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import SQLColumnExpression, func, select
 from sqlmodel import Session, col
 
+from forkwatch.store.engine import utc_text
 from forkwatch.store.models import CandidateRow, RepoRow, VerdictRow
 from forkwatch.store.store import Store
 from forkwatch.store.verdict_log import documents
@@ -51,16 +51,16 @@ def standing(store: Store, release_id: int) -> Standing:
 def gaps(store: Store, release_id: int) -> Iterator[tuple[str, str]]:
     """Forks without a verdict, by name, and why there is none."""
     with store.session() as session:
-        what = col(RepoRow.name), col(CandidateRow.gap), col(RepoRow.gone_at)
+        what = col(RepoRow.name), col(CandidateRow.gap), utc_text(session, col(RepoRow.gone_at))
         query = _gaps(release_id, _former(session, release_id), *what)
         for name, gap, gone_at in session.execute(query.order_by(col(RepoRow.name))):
             yield name, gap_reason(gap, gone_at)
 
 
-def gap_reason(gap: str | None, gone_at: datetime | None) -> str:
-    """Why a fork has no verdict."""
+def gap_reason(gap: str | None, gone_at: str | None) -> str:
+    """Why a fork has no verdict. The time is ISO 8601, UTC."""
     if gone_at is not None:
-        return f"gone since {gone_at:%Y-%m-%d}, before it was examined"
+        return f"gone since {gone_at[:10]}, before it was examined"
     return gap or "not examined yet"
 
 
@@ -94,12 +94,13 @@ def _former(session: Session, release_id: int) -> set[int]:
     shared = select(col(RepoRow.name_key)).group_by(col(RepoRow.name_key)).having(func.count() > 1)
     mine = select(col(CandidateRow.repo_id)).where(col(CandidateRow.release_id) == release_id)
     judged = select(col(VerdictRow.repo_id)).where(col(VerdictRow.release_id) == release_id)
+    gone, seen = (utc_text(session, col(time)) for time in (RepoRow.gone_at, RepoRow.first_seen))
     rows = session.execute(
-        select(col(RepoRow.name_key), col(RepoRow.gone_at), col(RepoRow.first_seen), col(RepoRow.id))
+        select(col(RepoRow.name_key), gone, seen, col(RepoRow.id))
         .where(col(RepoRow.name_key).in_(shared))
         .where(col(RepoRow.id).in_(mine) | col(RepoRow.id).in_(judged))
     )
-    holders: dict[str, list[tuple[bool, datetime, int]]] = defaultdict(list)
+    holders: dict[str, list[tuple[bool, str, int]]] = defaultdict(list)
     for name, gone_at, first_seen, repo_id in rows:
         holders[name].append((gone_at is None, gone_at or first_seen, repo_id))
     return {repo_id for each in holders.values() for *_, repo_id in sorted(each)[:-1]}

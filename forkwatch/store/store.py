@@ -14,6 +14,7 @@ from sqlmodel import Session, col, select
 
 from crawler.interface import RepoId, RepoSummary, Snapshot
 from forkwatch.store.engine import insert_into, writing
+from forkwatch.store.messages import Rules, no_rules
 from forkwatch.store.models import (
     CandidateRow,
     EventRow,
@@ -24,7 +25,6 @@ from forkwatch.store.models import (
     SnapshotRow,
     VerdictRow,
 )
-from forkwatch.store.outbox import Rules, no_rules, put_messages
 from forkwatch.store.repos import Repos, chunks
 from forkwatch.store.rows import KNOWN, event_of, known_of, summary_of
 from forkwatch.store.values import (
@@ -129,15 +129,17 @@ class Store:
         with self.session() as session:
             return tuple(known_of(*row) for row in session.execute(query))
 
-    def set_gap(self, release_id: int, repo_id: int, reason: str | None) -> None:
-        """Say why a candidate has no verdict, or that it has one now (None)."""
+    def set_gap(
+        self, release_id: int, repo_id: int, reason: str | None, over_budget: int | None = None
+    ) -> None:
+        """Say why a candidate has no verdict, and of which budget of bytes, or that it has one now (None)."""
         with self.writing() as session:
             query = select(CandidateRow).where(
                 CandidateRow.release_id == release_id, CandidateRow.repo_id == repo_id
             )
             row = session.exec(query).first()
             if row is not None:
-                row.gap = reason
+                row.gap, row.over_budget = reason, over_budget
                 session.add(row)
                 session.commit()
 
@@ -281,7 +283,10 @@ class Store:
             before = (
                 None if last is None else json_of(ScanDocument).validate_python(last.document).verdict.label
             )
-            put_messages(session.connection(), self._rules(document, before), self._now())
+            if told := self._rules(document, before):
+                from forkwatch.store.outbox import put_messages  # which most commands do without
+
+                put_messages(session.connection(), told, self._now())
             session.commit()
             return True
 

@@ -93,6 +93,8 @@ class Known:
     """When the Hub last said something about it, be it that it is gone."""
     gone_at: datetime | None
     gap: str | None
+    over_budget: int | None
+    """Bytes of the budget that it was over, when that is the gap."""
 
 
 @dataclass(frozen=True, slots=True)

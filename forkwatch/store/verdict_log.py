@@ -20,7 +20,7 @@ from sqlmodel import col
 
 from crawler.history import EventKind
 from crawler.interface import Channel, Claim
-from forkwatch.store.engine import insert_into
+from forkwatch.store.engine import insert_into, utc_text
 from forkwatch.store.models import (
     CandidateRow,
     EventRow,
@@ -34,7 +34,6 @@ from forkwatch.store.models import (
 from forkwatch.store.repos import chunks
 from forkwatch.store.store import Store
 from forkwatch.store.values import (
-    History,
     KeptEvent,
     Sample,
     json_of,
@@ -57,7 +56,8 @@ class LoggedVerdict(NamedTuple):
     repo_id: int
     snapshot_id: int
     commit: str
-    created_at: datetime
+    at: str
+    """ISO 8601, UTC, as all times here."""
     before: VerdictLabel | None
     label: VerdictLabel
 
@@ -68,26 +68,39 @@ class Figures(NamedTuple):
     downloads: int
     likes: int
     samples: int
-    at: datetime
+    at: str
+
+
+class ShortHistory(NamedTuple):
+    """What became of one repository, without its samples."""
+
+    repo_id: int
+    identity: str
+    repo: str
+    """Its present name; its last one when it is gone."""
+    first_seen: str
+    gone_at: str | None
+    events: tuple[KeptEvent, ...]
+    """Oldest first."""
 
 
 def verdict_log(store: Store, release_id: int) -> tuple[LoggedVerdict, ...]:
     """The whole log of a release, oldest first."""
-    query = (
-        select(
-            col(VerdictRow.id),
-            col(VerdictRow.repo_id),
-            col(VerdictRow.snapshot_id),
-            col(VerdictRow.label),
-            col(VerdictRow.supersedes),
-            col(VerdictRow.created_at),
-            col(SnapshotRow.commit),
-        )
-        .join(SnapshotRow, col(SnapshotRow.id) == col(VerdictRow.snapshot_id))
-        .where(col(VerdictRow.release_id) == release_id)
-        .order_by(col(VerdictRow.id))
-    )
     with store.engine.connect() as connection:
+        query = (
+            select(
+                col(VerdictRow.id),
+                col(VerdictRow.repo_id),
+                col(VerdictRow.snapshot_id),
+                col(VerdictRow.label),
+                col(VerdictRow.supersedes),
+                utc_text(connection, col(VerdictRow.created_at)),
+                col(SnapshotRow.commit),
+            )
+            .join(SnapshotRow, col(SnapshotRow.id) == col(VerdictRow.snapshot_id))
+            .where(col(VerdictRow.release_id) == release_id)
+            .order_by(col(VerdictRow.id))
+        )
         rows = connection.execute(query).all()
     labels: dict[int | None, VerdictLabel] = {row[0]: _label(row[3]) for row in rows}
     return tuple(
@@ -121,7 +134,7 @@ def index_heads(store: Store, verdict_ids: Iterable[int], format_: str) -> dict[
             col(VerdictIndexRow.format) == format_
         )
         for among in _among(col(VerdictIndexRow.verdict_id), wanted):
-            found |= {row[0]: row[1] for row in connection.execute(query.where(among))}
+            found |= {row[0]: row[1] for row in connection.execute(query.where(among)).all()}
     return {id_: found[id_] for id_ in wanted if id_ in found}
 
 
@@ -170,15 +183,19 @@ def newest_figures(store: Store, release_id: int) -> dict[int, Figures]:
         .group_by(col(MetricSample.repo_id))
         .subquery()
     )
-    query = select(
-        col(MetricSample.repo_id),
-        col(MetricSample.downloads),
-        col(MetricSample.likes),
-        last.c.count,
-        col(MetricSample.sampled_at),
-    ).join(last, (col(MetricSample.repo_id) == last.c.repo_id) & (col(MetricSample.day) == last.c.day))
+    same = (col(MetricSample.repo_id) == last.c.repo_id) & (col(MetricSample.day) == last.c.day)
     with store.engine.connect() as connection:
-        return {row[0]: Figures(*row[1:]) for row in connection.execute(query)}
+        query = select(
+            col(MetricSample.repo_id),
+            col(MetricSample.downloads),
+            col(MetricSample.likes),
+            last.c.count,
+            utc_text(connection, col(MetricSample.sampled_at)),
+        ).join(last, same)
+        rows = connection.execute(query).all()
+    return {
+        repo_id: Figures(downloads, likes, samples, at) for repo_id, downloads, likes, samples, at in rows
+    }
 
 
 def newest_results(store: Store, root_digest: str) -> dict[int, int]:
@@ -189,7 +206,7 @@ def newest_results(store: Store, root_digest: str) -> dict[int, int]:
         .group_by(col(Result.snapshot_id))
     )
     with store.session() as session:
-        return {row[0]: row[1] for row in session.execute(query)}
+        return {row[0]: row[1] for row in session.execute(query).all()}
 
 
 def has_results(store: Store, root_digest: str, stage: str) -> bool:
@@ -211,11 +228,11 @@ def stage_results(store: Store, root_digest: str, stage: str) -> dict[int, str]:
         return {row[0]: row[1] for row in session.execute(query)}
 
 
-def short_histories(store: Store, repo_ids: Iterable[int]) -> dict[int, History]:
-    """What became of repositories, by id, without their samples."""
+def short_histories(store: Store, repo_ids: Iterable[int]) -> dict[int, ShortHistory]:
+    """What became of repositories, by id."""
     wanted = sorted(set(repo_ids))
     events: defaultdict[int, tuple[KeptEvent, ...]] = defaultdict(tuple)
-    found: dict[int, History] = {}
+    found: dict[int, ShortHistory] = {}
     event = select(
         col(EventRow.repo_id),
         col(EventRow.at),
@@ -224,29 +241,17 @@ def short_histories(store: Store, repo_ids: Iterable[int]) -> dict[int, History]
         col(EventRow.before),
         col(EventRow.after),
     ).order_by(col(EventRow.id))
-    repo = select(
-        col(RepoRow.id),
-        col(RepoRow.identity),
-        col(RepoRow.name),
-        col(RepoRow.first_seen),
-        col(RepoRow.gone_at),
-    )
     with store.engine.connect() as connection:
+        seen, gone = utc_text(connection, col(RepoRow.first_seen)), utc_text(connection, col(RepoRow.gone_at))
+        repo = select(col(RepoRow.id), col(RepoRow.identity), col(RepoRow.name), seen, gone)
         for among in _among(col(EventRow.repo_id), wanted):
-            for repo_id, at, kind, name, before, after in connection.execute(event.where(among)):
+            for repo_id, at, kind, name, before, after in connection.execute(event.where(among)).all():
                 events[repo_id] += (KeptEvent(at, EventKind(kind), name, before, after),)
         for among in _among(col(RepoRow.id), wanted):
-            for id_, identity, name, first_seen, gone_at in connection.execute(repo.where(among)):
+            for id_, identity, name, first_seen, gone_at in connection.execute(repo.where(among)).all():
                 repo_id = id_ or 0
-                found[repo_id] = History(
-                    repo_id=repo_id,
-                    identity=identity,
-                    repo=name,
-                    first_seen=first_seen,
-                    gone_at=gone_at,
-                    events=events.get(repo_id, ()),
-                    samples=(),
-                )
+                known = events.get(repo_id, ())
+                found[repo_id] = ShortHistory(repo_id, identity, name, first_seen, gone_at, known)
     return {id_: found[id_] for id_ in wanted if id_ in found}
 
 
@@ -258,29 +263,29 @@ class ListedCandidate(NamedTuple):
     """Its present name; its last one when it is gone."""
     channels: tuple[Channel, ...]
     claims: tuple[Claim, ...]
-    gone_at: datetime | None
+    gone_at: str | None
     gap: str | None
 
 
 def listed_candidates(store: Store, release_id: int) -> tuple[ListedCandidate, ...]:
     """Candidates of a release by name, those that are gone included."""
-    query = (
-        select(
-            col(CandidateRow.repo_id),
-            col(RepoRow.name),
-            cast(col(CandidateRow.channels), Text),
-            cast(col(CandidateRow.claims), Text),
-            col(RepoRow.gone_at),
-            col(CandidateRow.gap),
-        )
-        .join(RepoRow, col(RepoRow.id) == col(CandidateRow.repo_id))
-        .where(col(CandidateRow.release_id) == release_id)
-        .order_by(col(RepoRow.name), col(RepoRow.id))
-    )
     with store.engine.connect() as connection:
+        query = (
+            select(
+                col(CandidateRow.repo_id),
+                col(RepoRow.name),
+                cast(col(CandidateRow.channels), Text),
+                cast(col(CandidateRow.claims), Text),
+                utc_text(connection, col(RepoRow.gone_at)),
+                col(CandidateRow.gap),
+            )
+            .join(RepoRow, col(RepoRow.id) == col(CandidateRow.repo_id))
+            .where(col(CandidateRow.release_id) == release_id)
+            .order_by(col(RepoRow.name), col(RepoRow.id))
+        )
         return tuple(
             ListedCandidate(repo_id, name, _channels(channels), _claims(claims), gone_at, gap)
-            for repo_id, name, channels, claims, gone_at, gap in connection.execute(query)
+            for repo_id, name, channels, claims, gone_at, gap in connection.execute(query).all()
         )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 
-from reports import classifier_json, schemas, tree_json, verdicts
-from reports.context import Fork, Release, Site, change_key
+from reports import schemas, tree_json, verdicts
+from reports.context import Fork, Release, Site
 from reports.exports import api, badge, evidence, feeds, graph, moderation, names, osv, rows
 from reports.interface import ReleaseView
-from reports.plan import Entry, digest, digest_of, fixed
+from reports.plan import Entry, digest, fixed
 from reports.routes import sorted_releases
 
 SITE_ATOM, SITE_FEED = "api/v1/atom.xml", "api/v1/feed.json"
@@ -62,6 +62,8 @@ def release_exports(release: Release) -> Iterator[Entry]:
         yield Entry(path, digest(path, release.site.base, release.key), render)
     card = release.view.classifier
     if card is not None:
+        from reports import classifier_json  # few releases have one
+
         yield fixed(names.of_release(page, "classifier.json"), classifier_json.to_json(card))
         yield fixed(names.of_release(page, "classifier.md"), card.markdown)
 
@@ -97,7 +99,6 @@ def _about(fork: Fork, path: str, make: Callable[[Fork], bytes]) -> Entry:
 
 
 def _week(site: Site, week: str, views: tuple[ReleaseView, ...]) -> Entry:
-    parts = [(view.repo, view.commit, sorted(map(change_key, view.changes))) for view in views]
-    pages = sorted(site.routes.fork(view, change.repo) or "" for view in views for change in view.changes)
+    parts = [(view.repo, view.commit, site.about(view).week_keys[week]) for view in views]
     path = names.changes(week)
-    return Entry(path, digest(path, digest_of((parts, pages))), lambda: api.changes_json(site, week, views))
+    return Entry(path, digest(path, parts), lambda: api.changes_json(site, week, views))

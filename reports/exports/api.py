@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from reports.context import Release, Site
 from reports.contract import adapter, dump, schema_of
 from reports.exports.names import changes, of_release, zulu
-from reports.interface import ReleaseView, VerdictChange
-from reports.numbers import week_of
+from reports.interface import ReleaseView
 from reports.routes import sorted_releases
 from reports.scan import VerdictLabel
-from reports.summary import week_changes
+from reports.summary import by_week, week_changes
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -101,25 +100,20 @@ def index_json(site: Site, schemas: tuple[str, ...]) -> str:
 
 def weeks(site: Site) -> tuple[str, ...]:
     """ISO weeks in which a verdict changed, newest first."""
-    return tuple(
-        sorted({week_of(change.at) for view in site.view.releases for change in view.changes}, reverse=True)
-    )
+    return tuple(sorted({week for view in site.view.releases for week in view.once(by_week)}, reverse=True))
 
 
 def weekly(site: Site) -> Mapping[str, tuple[ReleaseView, ...]]:
-    """Each week's part of every release, newest week first: a release as if nothing else had changed."""
+    """Releases of which a verdict changed in a week, newest week first."""
     found: dict[str, list[ReleaseView]] = {week: [] for week in weeks(site)}
     for view in sorted_releases(site.view):
-        parts: dict[str, list[VerdictChange]] = {}
-        for change in view.changes:
-            parts.setdefault(week_of(change.at), []).append(change)
-        for week, part in parts.items():
-            found[week].append(replace(view, changes=tuple(part)))
+        for week in view.once(by_week):
+            found[week].append(view)
     return {week: tuple(views) for week, views in found.items()}
 
 
 def changes_json(site: Site, week: str, views: tuple[ReleaseView, ...]) -> str:
-    """What changed in a week, from the parts that `weekly` gave; releases and forks by name."""
+    """What changed in a week, in the releases that `weekly` gave; releases and forks by name."""
     entries = (
         ChangeEntry(
             release=f"{view.repo}@{view.commit}",

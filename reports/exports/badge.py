@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape, quoteattr
+from html import escape
 
 from reports.context import Fork
 from reports.scan import VerdictLabel
@@ -44,7 +44,7 @@ def badge(words: str, colour: str) -> str:
     title = f"{_LEFT}: {words}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="20" role="img" '
-        f"aria-label={quoteattr(title)}><title>{escape(title)}</title>"
+        f'aria-label="{escape(title)}"><title>{escape(title)}</title>'
         f'<rect width="{left}" height="20" fill="#3a4250"/>'
         f'<rect x="{left}" width="{right}" height="20" fill="{colour}"/>'
         '<g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">'

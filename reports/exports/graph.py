@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from xml.sax.saxutils import escape
+from html import escape
 
 from reports.text import clean
 from reports.tree import TreeDocument, TreeEdge, TreeNode
@@ -55,4 +55,4 @@ def _edge(edge: TreeEdge) -> str:
 
 def _text(text: str) -> str:
     """Hostile: for the content of an element and of an attribute."""
-    return escape(clean(text, 300), {'"': "&quot;"})
+    return escape(clean(text, 300))

@@ -134,6 +134,7 @@ def test_retained_refusals_speak_against() -> None:
     found = {finding.id: finding for finding in all_findings(facts())}
 
     assert found["safety-retained"].direction == "against"
+    assert "fork-refusal-rate" not in {fact.name for fact in found["safety-retained"].evidence}  # not asked
     assert found["full-finetune"].direction == "for"
 
 

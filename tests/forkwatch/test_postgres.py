@@ -95,6 +95,7 @@ def _one_claims_and_one_decides(store: Store) -> None:
 def _lists_are_read(store: Store) -> None:
     """What the site and `status` read in statements of their own: heads of rows, candidates, counts."""
     verdict = verdict_log(store, 1)[-1]
+    assert verdict.at == store.verdicts(1)[-1].created_at.isoformat(timespec="seconds")
     for version in ("old", "new"):
         put_index_rows(store, version, {verdict.id: f'{{"of": "{version}"}}\n{{"whole": "row"}}'})
     assert index_heads(store, [verdict.id], "old") == {}

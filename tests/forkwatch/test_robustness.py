@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +32,7 @@ from tests.forkwatch.conftest import Demo, World
 
 UNCENSORED = "demo/tiny-chat-uncensored"
 ADAPTER = "demo/tiny-chat-storyteller-lora"
+MERGES = ("robustness", "--merges", "--tier", "screen")
 
 
 def test_a_fork_without_the_safety_adapter_collapses(world: World) -> None:
@@ -47,6 +56,54 @@ def test_a_fork_without_the_safety_adapter_collapses(world: World) -> None:
     assert "generate" in first.stderr
     assert "generate" not in again.stderr + shown.stderr
     assert "Refusals have fallen by half between" in shown.stdout
+
+
+def kept_rounds(state: Path) -> int:
+    """Rounds of merges that the database holds."""
+    with closing(sqlite3.connect(state / "forkwatch.db")) as connection:
+        query = "SELECT count(*) FROM result WHERE stage = 'merges-round'"
+        return int(connection.execute(query).fetchone()[0])
+
+
+def killed_after_a_round(world: World) -> int:
+    """How a run of all merges ended that was killed when its first round was kept."""
+    environment = {
+        **os.environ,
+        "FORKWATCH_STATE_DIR": str(world.state),
+        "FORKWATCH_HUB__ENDPOINT": world.hub.endpoint,
+        "HF_TOKEN": "",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "forkwatch", *MERGES],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not kept_rounds(world.state):
+        time.sleep(0.05)
+    process.kill()
+    return process.wait(60)
+
+
+def test_merges_go_on_after_a_kill(world: World) -> None:
+    """What was kept is not measured again, and the document is that of a run that nobody stopped."""
+    assert world.run("crawl").exit_code == Exit.OK
+    assert world.run("scan", ADAPTER, "--depth", "eval").exit_code == Exit.OK
+    before = world.state.with_name("before")
+    shutil.copytree(world.state, before)
+    assert killed_after_a_round(world) == -signal.SIGKILL
+    assert kept_rounds(world.state) == 1
+    resumed = world.run(*MERGES, "--json")
+    whole = replace(world, state=before).run(*MERGES, "--json")
+
+    assert resumed.exit_code == whole.exit_code == Exit.OK, resumed.stderr
+    assert "1 of 2 rounds are known from an interrupted run" in resumed.stderr
+    assert "interrupted run" not in whole.stderr
+    assert kept_rounds(world.state) == 2
+    done, expected = (from_json(run.stdout) for run in (resumed, whole))
+    assert done.merges is not None
+    assert len(done.merges.merges) == 1 + 4 * 2
+    assert replace(done, seconds=0) == replace(expected, seconds=0)
 
 
 def test_no_benign_adapter_is_nothing_to_examine(world: World) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from forkwatch.store.memory import StoreMemory
 from forkwatch.store.models import Release
 from forkwatch.store.store import Store
 from forkwatch.store.values import Spent, StageKey
+from forkwatch.store.verdict_log import verdict_log
 from tests.forkwatch.samples import DECLARED, FORK, MATCH, RELEASE, SNAPSHOT
 from tests.reports.samples import FORKS, scan
 
@@ -156,3 +157,19 @@ def test_adding_a_release_again_moves_its_pin(store: Store) -> None:
     """One row a release; the new commit replaces the old one."""
     assert _release(store) == _release(store, commit="f" * 40)
     assert [row.commit for row in store.releases()] == ["f" * 40]
+
+
+def test_times_as_texts_are_what_isoformat_writes(engine):
+    """To the second, also of a clock in another zone, and in the order of the times."""
+    moments = [
+        datetime(2026, 1, 1, 0, 30, 5, 999_999, tzinfo=timezone(timedelta(hours=2))),
+        datetime(2026, 1, 1, tzinfo=UTC),
+        datetime(2026, 12, 31, 23, 59, 59, 1, tzinfo=UTC),
+    ]
+    now = moments[0]
+    store = Store(engine, lambda: now)
+    release_id, snapshot_id = _release(store), store.pin(SNAPSHOT)
+    for now, each in zip(moments, FORKS, strict=False):  # noqa: B007 - the store's clock says it
+        store.add_verdict(release_id, snapshot_id, scan(each))
+    at = [verdict.at for verdict in verdict_log(store, release_id)]
+    assert at == sorted(at) == [time.astimezone(UTC).isoformat(timespec="seconds") for time in moments]

@@ -27,6 +27,9 @@ from tests.forkwatch.past import CREATED, DAY, A, B, Clock, batch, kinds, summar
 from tests.forkwatch.samples import RELEASE
 from tests.reports.samples import FORKS, scan
 
+OVER = f"{B}: 5 bytes more, after 2,147,483,648, are over its budget of 2,147,483,648"
+"""A gap, as older versions put it: the limit stands in the sentence alone."""
+
 
 def first_tables(url: str) -> None:
     """A database as the first version left it: two forks, one with a verdict, three samples."""
@@ -59,7 +62,7 @@ def first_tables(url: str) -> None:
             {"r": RELEASE, "c": "a" * 40, "at": at},
         )
         claims = json.dumps([{"base": RELEASE, "relation": "finetune", "statement": "s", "faithful": False}])
-        for repo, gap in ((A, None), (B, "gated")):
+        for repo, gap in ((A, None), (B, OVER)):
             connection.execute(
                 text(
                     "INSERT INTO candidate (release_id, repo, channels, claims, first_seen, last_seen, gap)"
@@ -119,7 +122,8 @@ def test_a_database_of_the_first_version_keeps_everything(tmp_path: Path, clock:
     store = Store(engine, clock)
 
     first, second = store.candidates(1)
-    assert (first.repo, first.gap, second.repo, second.gap) == (A, None, B, "gated")
+    assert (first.repo, first.gap, second.repo, second.gap) == (A, None, B, OVER)
+    assert (first.over_budget, second.over_budget) == (None, 2 << 30)
     assert first.claims == (Claim(RELEASE, Relation.FINETUNE, "s"),)
     assert first.summary.commit == "c" * 40
     assert [(verdict.repo_id, verdict.document.repo) for verdict in store.verdicts(1)] == [(first.repo_id, A)]

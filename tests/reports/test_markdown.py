@@ -23,6 +23,7 @@ def render(text: str) -> str:
         "[x](//example.org)",
         "[x](../../secret.md)",
         "[x](unknown.md)",
+        "[x](../known.md)",
         "![x](https://example.org/pixel.png)",
         '[x](https://example.org "a\\" onmouseover=alert(1)")',
     ],

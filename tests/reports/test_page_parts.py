@@ -19,7 +19,7 @@ from reports.scan import HeatmapView, TopicLanguageView, UnmeasuredView
 from reports.search import SearchRow, search_index
 from reports.site import entries as site_entries
 from reports.tree import TreeEdge, TreeNode
-from reports.trends import first_loss, last_weeks, shift, trend
+from reports.trends import first_loss, first_verdicts, last_weeks, shift, trend
 from tests.reports import hostile, samples
 from tests.reports.html_tools import Page, parse
 from tests.reports.sample_scans import rate
@@ -94,7 +94,8 @@ def test_weeks_are_iso_weeks() -> None:
         change("2027-01-04", None, "safety-removed"),
         change("2027-01-05", "authentic", "safety-degraded"),
     ]
-    found = trend(changes, "2027-W01")
+    release = replace(samples.view().releases[0], changes=tuple(changes))
+    found = trend(first_verdicts([release]), "2027-W01")
     assert [(row.name, row.total) for row in found.rows[-2:]] == [("2026-W53", 1), ("2027-W01", 1)]
     assert len(found.rows) == 12
     assert shift(changes, "2027-W01").lost_safety() == 2

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import pickle
 import posixpath
+import random
 import sqlite3
 import unicodedata
 from contextlib import closing
+from datetime import date
+from enum import StrEnum
 
 import pytest
 
-from reports import text, verdicts
+from reports import pieces, text, verdicts
 from reports.context import site_of
 from reports.exports import site_exports
 from reports.pieces import Pieces
+from reports.plan import digest_of
 from reports.routes import relative
 from tests.reports.exports.built import hostile_view, view
+
+
+class VerdictLabelOf(StrEnum):
+    """A text that is more than a text."""
+
+    A = "a"
 
 
 def refuse() -> str:
@@ -34,6 +45,41 @@ def test_a_piece_is_made_once_for_a_key(tmp_path):
     assert second.text("csv", "a", "1", refuse) == "two"
     assert second.text("csv", "a", "2", lambda: "three") == "three"
     assert second.text("csv", "b", "2", lambda: "four") == "four"
+
+
+@pytest.mark.parametrize("few", [0, 3, 100])
+def test_pieces_are_found_however_many_are_asked_for(tmp_path, monkeypatch, few):
+    """One by one or all of a kind; some new, some with another key, before and after they were written."""
+    monkeypatch.setattr(pieces, "_FEW", few)
+    monkeypatch.setattr(pieces, "_UNSAVED", 7)
+    kept = Pieces(tmp_path / "pieces.db")
+    rng = random.Random(8)
+    known: dict[tuple[str, str], str] = {}
+    for step in range(200):
+        kind, names = rng.choice(("row", "csv")), rng.sample("abcdefgh", rng.randint(1, 8))
+        wanted = [(name, known.get((kind, name), "1"), name) for name in names]
+        if rng.random() < 0.3:
+            wanted[0] = names[0], f"{step}", names[0]
+        anew = {name for name, key, _ in wanted if known.get((kind, name)) != key}
+        made: list[str] = []
+        texts = kept.texts(kind, wanted, lambda name: made.append(name) or name)  # noqa: B023
+        assert (texts, set(made)) == (names, anew)
+        known |= {(kind, name): key for name, key, _ in wanted}
+        if rng.random() < 0.2:
+            kept.save()
+            kept = Pieces(tmp_path / "pieces.db")
+
+
+def test_keys_of_equal_values_are_equal():
+    """However the values came to be; what has no one way to be written is refused."""
+    long = "".join(["forks/", "a" * 30])
+    shared = (long, [long, 1, 2.5, None, ("\udc80",)], long)
+    apart = (long[:9] + long[9:], ["".join(list(long)), 1, 2.5, None, ("\udc80",)], f"{long}")
+    assert digest_of(shared) == digest_of(apart) == digest_of(pickle.loads(pickle.dumps(shared)))
+    assert len({digest_of(each) for each in ((1,), ("1",), ((1,),), ([1],), (True,), (1.0,), (None,))}) == 7
+    for other in (object(), VerdictLabelOf("a"), date(2026, 1, 1)):
+        with pytest.raises(ValueError, match="unmarshallable"):
+            digest_of((other,))
 
 
 @pytest.mark.parametrize("damage", ["broken", "no-table", "other-templates", "anew"])

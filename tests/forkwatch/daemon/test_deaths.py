@@ -146,7 +146,7 @@ def test_a_fork_over_its_budget_is_asked_for_again_when_there_is_another(store: 
     snapshot, budget = replace(SNAPSHOT, repo=A), ByteBudget(gib(allowed.hub.repo_budget_gb))
     with pytest.raises(BudgetExceededError) as refused:
         budget.take(snapshot, 2 << 30)
-    store.set_gap(release, known.repo_id, str(refused.value))
+    store.set_gap(release, known.repo_id, str(refused.value), refused.value.limit)
     after = store.candidate(release, A)
     assert after is not None
     assert scan_key(allowed, row, after) == scan_key(allowed, row, known)
