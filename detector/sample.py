@@ -97,7 +97,8 @@ def _cut(reader: WeightReader, info: TensorInfo, first: int, last: int, step: in
 
     A down projection of a large model has a gigabyte of values, of which a few megabytes are kept.
     """
-    most = READ_ELEMENTS if extent_of(reader, info.name) is None else MAPPED_ELEMENTS
+    extent = extent_of(reader, info.name)
+    most = MAPPED_ELEMENTS if extent is not None and extent.plain else READ_ELEMENTS
     at_once = max(1, most // info.shape[1]) if view_cost(reader, info, 1) < info.nbytes else last
     values, halves = [], []
     for row in range(first, last, at_once):
