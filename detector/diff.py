@@ -47,7 +47,7 @@ from detector.lineage import Bands, align_layers, judge_lineage, sample_bands, s
 from detector.pairing import EMBEDDINGS, HEADS, Pairing, pair_tensors
 from detector.parallel import one_thread_a_product, spread
 from detector.roster import layer_numbers
-from detector.rounded import RoundedReader, rounded_first
+from detector.rounded import RoundedReader, only_ties, rounded_first
 from detector.singular import decompose
 from detector.spectrum import lying
 from detector.stream import Streams
@@ -184,17 +184,22 @@ def _on_rounded_base(context: Context) -> tuple[Context, Mapping[str, str]]:
         return context, {}
     original = RoundedReader(context.original, schemes)
     comparisons = tuple(
-        _anew(c, original, context.fork, schemes.get(c.pair.original.name, "")) for c in context.comparisons
+        _anew(c, context.original, original, context.fork, schemes.get(c.pair.original.name, ""))
+        for c in context.comparisons
     )
     return replace(context, original=original, comparisons=comparisons), schemes
 
 
-def _anew(before: Comparison, original: WeightReader, fork: WeightReader, scheme: str) -> Comparison:
-    """The comparison with an original that went through `scheme`; a few codes may go either way."""
+def _anew(
+    before: Comparison, plain: WeightReader, rounded: WeightReader, fork: WeightReader, scheme: str
+) -> Comparison:
+    """The comparison with an original that went through `scheme`; ties may go either way."""
     if not scheme:
         return before
-    found = compare_pair(before.pair, original, fork, ())
+    found = compare_pair(before.pair, rounded, fork, ())
     if found.fraction_changed > TIES or is_float(scheme):
+        return found
+    if not only_ties(before.pair, plain, rounded, fork, scheme):
         return found
     return replace(found, status=TensorStatus.CAST, scheme=scheme, relative_norm=0.0, fraction_changed=0.0)
 

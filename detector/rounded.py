@@ -46,6 +46,10 @@ FINEST, FINE = 0.002, 0.015
 """Relative error that no rounding is below, and that all but those to eight bits exceed."""
 CORNER_ROWS, CORNER_WIDTH = 4, 512
 """Part of a band on which most types are refuted."""
+TILE = 1 << 22
+"""Values that are held at once."""
+SCALE_STEP = 0.05
+"""Largest relative distance of two neighbouring scales of scales, about: of 256 levels in a block's range."""
 ROWS, ELEMENTS = 64, 1 << 17
 """Rows of a matrix that are asked, and values if there are more of them in few rows."""
 
@@ -200,6 +204,36 @@ def rounded_first(original: WeightReader, fork: WeightReader, sizes: Mapping[Pai
         return {}
     found = {pair.original.name: _asked(pair, original, fork, likely) for pair in stored}
     return {name: scheme for name, scheme in found.items() if scheme}
+
+
+def only_ties(
+    pair: Pair, plain: WeightReader, rounded: WeightReader, fork: WeightReader, scheme: str
+) -> bool:
+    """Where the fork is not the rounded original, it is as near to the original: ties of another library.
+
+    Args:
+        pair: a matrix in plain floats.
+        plain: reader of the original.
+        rounded: of the original after `scheme`.
+        fork: reader of the fork.
+        scheme: with double quantisation scales tie, too, and take their block with them.
+    """
+    import torch
+
+    height, width = pair.original.shape
+    eps = torch.finfo(torch_dtype(pair.fork.dtype)).eps
+    rows = max(1, TILE // width)
+    for first in range(0, height, rows):
+        names = (plain, pair.original), (rounded, pair.original), (fork, pair.fork)
+        before, ours, theirs = (usable(reader.band(info.name, first, rows)) for reader, info in names)
+        step = eps * theirs.abs()
+        if scheme == NESTED:
+            near = (theirs - ours).abs() <= SCALE_STEP * ours.abs() + step
+        else:
+            near = (theirs - before).abs() <= (ours - before).abs() * (1 + 1e-4) + step
+        if not bool((near | (ours == theirs)).all()):
+            return False
+    return True
 
 
 def _is_as_large(pair: Pair, size: float, original: WeightReader, fork: WeightReader) -> bool:

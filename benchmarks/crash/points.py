@@ -51,7 +51,7 @@ POINTS = (
     Point("eval.training", "forkwatch.pipeline.classifier", "train_and_keep", (WITHIN, AFTER), 4.0),
     Point("eval.trainer", "forkwatch.daemon.apart", "do_apart", (WITHIN, AFTER), 10.0),
     Point("result.keep", _STORE, "Store.put_result", (BEFORE, AFTER)),
-    Point("verdict.transaction", _STORE, "put_messages", (BEFORE, AFTER)),
+    Point("verdict.transaction", _STORE, "_tell", (BEFORE, AFTER)),
     Point("verdict.add", _STORE, "Store.add_verdict", (BEFORE, AFTER)),
     Point("job.finish", "forkwatch.jobs.worker", "Worker._finish", (BEFORE, AFTER)),
     Point("outbox.tell", "forkwatch.alerts", "Teller.tell", (BEFORE, AFTER)),

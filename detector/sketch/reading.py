@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -175,11 +175,8 @@ def _values(bands: Bands, left: torch.Tensor, right: torch.Tensor, original: Wei
 
     pair = bands.pair
     before, after = usable(left), usable(right)
-    rounded = ""
-    if pair.is_matrix and bool((before != after).any()):
-        rounded, before = seen_through(pair, original, bands.places, before, after)
     half_original = _half(left, pair.original.dtype)
-    return Values(
+    values = Values(
         pair=pair,
         first=bands.places[0][0],
         original=before,
@@ -187,8 +184,12 @@ def _values(bands: Bands, left: torch.Tensor, right: torch.Tensor, original: Wei
         half_fork=_half(right, pair.fork.dtype),
         half_original=half_ulp(usable(left), "BF16") if half_original is None else half_original,
         broken=int((~torch.isfinite(right.float())).sum().item()),
-        rounded=rounded,
     )
+    unequal = before != after
+    if not pair.is_matrix or not bool(unequal.any()) or _via(values, unequal):
+        return values
+    rounded, before = seen_through(pair, original, bands.places, before, after)
+    return replace(values, original=before, rounded=rounded)
 
 
 def _groups(plans: Sequence[Bands], fork: WeightReader) -> Iterable[list[Bands]]:

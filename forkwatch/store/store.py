@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlmodel import Session, col, select
 
 from crawler.interface import RepoId, RepoSummary, Snapshot
 from forkwatch.store.engine import insert_into, writing
-from forkwatch.store.messages import Rules, no_rules
+from forkwatch.store.messages import Message, Rules, no_rules
 from forkwatch.store.models import (
     CandidateRow,
     EventRow,
@@ -283,10 +283,7 @@ class Store:
             before = (
                 None if last is None else json_of(ScanDocument).validate_python(last.document).verdict.label
             )
-            if told := self._rules(document, before):
-                from forkwatch.store.outbox import put_messages  # which most commands do without
-
-                put_messages(session.connection(), told, self._now())
+            _tell(session.connection(), self._rules(document, before), self._now())
             session.commit()
             return True
 
@@ -359,3 +356,11 @@ _VOLATILE = frozenset({"hub", "cost", "scanned_at", "forecast"})
 
 def _said(document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in _VOLATILE}
+
+
+def _tell(connection: Connection, messages: Sequence[Message], now: datetime) -> None:
+    """In the verdict's own transaction. Most commands tell nobody, and need no outbox."""
+    if messages:
+        from forkwatch.store.outbox import put_messages
+
+        put_messages(connection, messages, now)

@@ -85,6 +85,17 @@ def test_a_training_on_a_dequantised_base_is_dense_still() -> None:
     assert named(original, fork).keys() == {EditKind.QUANTIZED, EditKind.FULL_FINETUNE}
 
 
+@pytest.mark.parametrize("scheme", ["BNB-NF4", "BNB-INT8", "Q4_0"])
+def test_a_patch_on_a_rounded_base_is_no_tie(scheme: str) -> None:
+    """One value in two hundred of one matrix moved: no rounding of another library does that."""
+    original = zoo.base(6, SHAPE)
+    fork = rounded(original, scheme)
+    moved = torch.rand(fork[NAME].shape, generator=torch.Generator().manual_seed(1)) < 0.005
+    patched = {**fork, NAME: fork[NAME] + (0.02 * moved).to(torch.bfloat16)}
+    assert named(original, fork).keys() == {EditKind.QUANTIZED}
+    assert named(original, patched).keys() > {EditKind.QUANTIZED}
+
+
 def test_double_quantisation_is_followed_to_the_scales() -> None:
     """Scales of scales come from the whole matrix; rows from the middle find theirs."""
     original = {NAME: zoo.base(8)[NAME]}

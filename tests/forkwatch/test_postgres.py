@@ -34,7 +34,7 @@ from forkwatch.store.verdict_log import (
 )
 from tests.forkwatch.past import A, B, Clock
 from tests.forkwatch.samples import FORK, SNAPSHOT
-from tests.forkwatch.test_upgrade import first_tables
+from tests.forkwatch.test_upgrade import OVER, first_tables
 from tests.reports.samples import FORKS, scan
 
 if "CI" in os.environ:  # there, a missing PostgreSQL is no reason to skip
@@ -106,5 +106,5 @@ def _lists_are_read(store: Store) -> None:
     assert not has_results(store, "sha256:1", "effort")
     stands = standing(store, 1)
     assert (sum(count for _, count in stands.labels), stands.last_result is not None) == (2, True)
-    assert dict(gaps(store, 1)) == {B: "gated"}
+    assert dict(gaps(store, 1)) == {B: OVER}
     assert stands.gaps == 1
