@@ -84,7 +84,7 @@ def rounding_of(
 
 def _may_be(before: torch.Tensor, after: torch.Tensor, scheme: str) -> bool:
     """The change is as large as the rounding, and has its sign, as far as a corner tells."""
-    delta, error = after - before, values_as_stored(before, scheme) - before
+    delta, error = _beside(before, after - before, values_as_stored(before, scheme) - before)
     coefficient, spread = _coefficient(delta, error)
     return abs(coefficient - 1) <= 0.5 + SIGMAS * spread and 2 * float(delta.norm()) >= float(error.norm())
 
@@ -101,6 +101,7 @@ def _left_by(
     if error.square().sum().item() <= LOUD * floor or 2 * float(delta.norm()) < float(error.norm()):
         return None
     rest = (delta - error).square().sum().item()
+    delta, error = _beside(before, delta, error)
     if _is_part(delta, error, WHOLE, chance):
         return rest
     if min(delta.shape) < 4 * DIRECTIONS:
@@ -110,6 +111,15 @@ def _left_by(
     outputs = torch.from_numpy(leading_vectors(delta.numpy(), DIRECTIONS)[0])
     delta, error = (part - outputs @ (outputs.T @ part) for part in (delta, error))
     return rest if _is_part(delta, error, CANCELLED, chance) else None
+
+
+def _beside(
+    before: torch.Tensor, delta: torch.Tensor, error: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both without their share of the values, which a rounding changes a little and other edits a lot."""
+    energy = before.square().sum().clamp_min(1e-30)
+    changed, rounded = ((part * before).sum() / energy for part in (delta, error))
+    return delta - changed * before, error - rounded * before
 
 
 def _is_part(delta: torch.Tensor, error: torch.Tensor, off: float, chance: float) -> bool:
