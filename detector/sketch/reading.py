@@ -66,6 +66,8 @@ class Values:
     """Values of the fork that are not numbers."""
     rounded: str = ""
     """Coarser type that the original went through first; `original` is what it left."""
+    via: str = ""
+    """Narrower type that alone gives the fork's values."""
 
     @property
     def delta(self) -> torch.Tensor:
@@ -144,7 +146,7 @@ def look(bands: Bands, values: Values) -> Seen:
         bands=bands,
         equal=equal,
         explained=explained,
-        via="" if equal or explained else _via(values, unequal),
+        via="" if equal or explained or (values.rounded and bool(unequal.any())) else values.via,
         rounded=values.rounded,
         relative_norm=energy**0.5,
         moved=unequal.float().mean().item(),
@@ -185,11 +187,13 @@ def _values(bands: Bands, left: torch.Tensor, right: torch.Tensor, original: Wei
         half_original=half_ulp(usable(left), "BF16") if half_original is None else half_original,
         broken=int((~torch.isfinite(right.float())).sum().item()),
     )
-    unequal = before != after
-    if not pair.is_matrix or not bool(unequal.any()) or _via(values, unequal):
+    if not bool((before != after).any()):
         return values
+    via = _via(values)
+    if via or not pair.is_matrix:
+        return replace(values, via=via)
     rounded, before = seen_through(pair, original, bands.places, before, after)
-    return replace(values, original=before, rounded=rounded)
+    return replace(values, original=before, rounded=rounded, via=rounded)
 
 
 def _groups(plans: Sequence[Bands], fork: WeightReader) -> Iterable[list[Bands]]:
@@ -260,11 +264,9 @@ def _zeroed(original: torch.Tensor, fork: torch.Tensor) -> bool:
     return was_pruned(zeros, moved, fork.numel())
 
 
-def _via(values: Values, unequal: torch.Tensor) -> str:
+def _via(values: Values) -> str:
     """A type that reproduces the fork's values from the original's; tried on a corner first."""
     pair = values.pair
-    if values.rounded:
-        return "" if bool(unequal.any()) else values.rounded
     if not pair.is_matrix and counted_from_one(values.original, values.fork, pair.fork.dtype):
         return pair.fork.dtype
     if not pair.is_matrix or not is_float(pair.fork.dtype):
